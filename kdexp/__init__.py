@@ -1,0 +1,20 @@
+"""kdexp: knowledge distillation of image models, one command from the teacher to the comparison table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdexp.loading import load
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import, and help and completion do without it.
+    if name == "load":
+        from kdexp.loading import load
+
+        return load
+    raise AttributeError(f"module 'kdexp' has no attribute {name!r}")

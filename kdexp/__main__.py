@@ -1,0 +1,5 @@
+"""`python -m kdexp` is the `kdexp` command."""
+
+from kdexp.cli import main
+
+main()

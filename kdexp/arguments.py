@@ -1,0 +1,156 @@
+"""Types and ranges of arguments: declared once, in the signature, and checked wherever a value arrives."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers an argument accepts, as a note inside `Annotated[float, Range(above=0)]`."""
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.at_least <= value <= self.at_most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+
+
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(at_least=0)]
+Fraction = Annotated[float, Range(at_least=0, at_most=1)]
+Count = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+
+
+class Problem(NamedTuple):
+    """One argument that can't be used; `name` is empty where no single argument is to blame."""
+
+    name: str
+    sentence: str
+
+    def under(self, node: str) -> Problem:
+        """The same problem, its name written as a path from the root of the configuration."""
+        return Problem(".".join(part for part in (node, self.name) if part), self.sentence)
+
+    def __str__(self) -> str:
+        return f"{self.name}{'' if self.sentence.startswith('=') else ': '}{self.sentence}" if self.name else self.sentence
+
+
+class InvalidArguments(ValueError):
+    """Arguments that can't be used, all of them at once."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = list(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' did you mean X?' for the closest of the known words, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" did you mean {close[0]}?" if close else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """The words as one line of an error message."""
+    return ", ".join(words) or "none"
+
+
+def parameters(target: Callable) -> dict[str, Any]:
+    """The keyword arguments that `target` takes, with their annotations, through every `**shared` up its class hierarchy."""
+    if not inspect.isclass(target):
+        return _own_parameters(target)
+    found: dict[str, Any] = {}
+    for owner in target.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        found = _own_parameters(vars(owner)["__init__"]) | found
+        kinds = [p.kind for p in inspect.signature(vars(owner)["__init__"]).parameters.values()]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return found
+
+
+def _own_parameters(function: Callable) -> dict[str, Any]:
+    hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.signature(function).parameters.values()
+    return {p.name: (hints.get(p.name, Any), p.default) for p in signature if p.kind in named and p.name != "self"}
+
+
+def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Iterable[str] = ()) -> list[Problem]:
+    """Every unknown, missing, mistyped or out-of-range argument of a call that has not been made yet.
+
+    `given_later` names arguments that the caller adds itself, so that they are neither missing nor open to the user.
+    """
+    known = {name: spec for name, spec in parameters(target).items() if name not in set(given_later)}
+    found = []
+    for name, value in arguments.items():
+        if name not in known:
+            found.append(Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(known)}"))
+        elif complaint := misfit(value, known[name][0]):
+            found.append(Problem(name, f"={value!r}: {complaint}"))
+    for name, (_, default) in known.items():
+        if name not in arguments and default is inspect.Parameter.empty:
+            found.append(Problem(name, "missing"))
+    return found
+
+
+def misfit(value: Any, annotation: Any) -> str:
+    """Why `value` is not what the annotation asks for, or an empty string if it is."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        allowed = next((note for note in inner[1:] if isinstance(note, Range)), Range())
+        return misfit(value, inner[0]) or ("" if value in allowed else f"must be {allowed}")
+    if origin in (typing.Union, types.UnionType):
+        complaints = [misfit(value, option) for option in inner if option is not type(None)]
+        if value is None and type(None) in inner or "" in complaints:
+            return ""
+        return f"{complaints[0]}{' (or null)' if type(None) in inner else ''}"
+    if origin is Literal:
+        return "" if value in inner and not isinstance(value, bool) else f"must be one of {listed(map(str, inner))}"
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            return "must be a list, written [a,b]"
+        return next((f"each entry {c}" for entry in value if (c := misfit(entry, inner[0]))), "")
+    return _scalar_misfit(value, annotation)
+
+
+def _scalar_misfit(value: Any, annotation: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is float:
+        return "" if number and math.isfinite(value) else "must be a finite number"
+    if annotation is int:
+        return "" if number and isinstance(value, int) else "must be a whole number"
+    if annotation is bool:
+        return "" if isinstance(value, bool) else "must be true or false"
+    if annotation is str:
+        return "" if isinstance(value, str) else "must be a text"
+    return ""
+
+
+class _CheckedType(type):
+    def __call__(cls, *positional, **arguments):
+        if not positional and (found := problems(cls, arguments)):
+            raise InvalidArguments(found)
+        return super().__call__(*positional, **arguments)
+
+
+class Checked(metaclass=_CheckedType):
+    """A class whose keyword arguments are held against its own signature before its constructor runs.
+
+    Raises `InvalidArguments`, which names every bad argument. A constructor adds only what a signature can't say.
+    """

@@ -1,0 +1,106 @@
+"""The command line: compose, refuse what is wrong all at once, then run. Torch is imported only when a run is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from itertools import product
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from kdexp import config
+from kdexp.arguments import Problem
+
+BAD_CONFIG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+
+if sys.version_info >= (3, 14):
+    # Hydra 1.3 hands argparse a help object that is not a string, which Python 3.14 refuses.
+    _check_help = argparse.ArgumentParser._check_help  # type: ignore[attr-defined]
+    argparse.ArgumentParser._check_help = lambda self, action: (  # type: ignore[attr-defined]
+        _check_help(self, action) if action.help is None or isinstance(action.help, str) else None
+    )
+
+
+def main() -> None:
+    """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted."""
+    try:
+        asked = get_args_parser().parse_args()
+        only_talks = asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion
+        if only_talks:
+            hydra_main()
+        else:
+            sys.exit(_run(asked))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is in the store, so the same command goes on from there", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _run(asked: argparse.Namespace) -> int:
+    jobs = expand(asked.overrides) if asked.multirun else [asked.overrides]
+    configs, found = check(jobs, asked)
+    if found:
+        print(refusal(found), file=sys.stderr)
+        return BAD_CONFIG
+    if all(config["dry_run"] for config in configs):
+        from kdexp.dry_run import preview
+
+        for config in configs:
+            preview(config)
+        return 0
+    hydra_main()
+    return SOME_FAILED if _failures else 0
+
+
+_failures: list[str] = []
+
+
+@hydra.main(version_base="1.3", config_path=config.conf_dir(), config_name="config")
+def hydra_main(cfg: DictConfig) -> None:
+    """One job, as Hydra calls it; a job that fails is remembered, so that the others of a sweep go on."""
+    from kdexp.run import run
+
+    if not run(config.with_choices(cfg, HydraConfig.get().runtime.choices)):
+        _failures.append(",".join(HydraConfig.get().overrides.task))
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """Every job of a multirun, as Hydra's basic sweeper makes them."""
+    axes = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        sweeps = override.is_sweep_override() and override.value_type is not None
+        key = override.get_key_element()
+        values = override.sweep_string_iterator() if sweeps else [override.get_value_element_as_str()]
+        axes.append([f"{key}={value}" for value in values] if not override.is_delete() else [override.input_line or ""])
+    return [list(job) for job in product(*axes)]
+
+
+def check(jobs: Sequence[Sequence[str]], asked: argparse.Namespace) -> tuple[list[DictConfig], list[Problem]]:
+    """The composed configuration of every job, and everything that is wrong with any of them."""
+    from kdexp.overrides import compose_all
+
+    configs, found = [], []
+    for job in jobs:
+        composed, problems = compose_all(job, config_dir=asked.config_dir, config_name=asked.config_name or "config")
+        if composed is not None:
+            from kdexp.validation import validate
+
+            configs.append(composed)
+            problems = problems + validate(composed)
+        found += [problem for problem in problems if problem not in found]
+    return configs, found
+
+
+def refusal(found: Sequence[Problem]) -> str:
+    """What is printed for a configuration that can't run."""
+    head = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+    return "\n".join([f"kdexp: {head} in this command, nothing was run", *(f"  {problem}" for problem in found)])
+
+

@@ -1,0 +1,63 @@
+"""The configuration: where its files are, how a command line becomes one, and how its nodes become objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "experiment", "recipe")
+
+
+def conf_dir() -> str:
+    """The folder of the shipped YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"kdexp was installed without its conf/ folder (looked beside {package})")
+
+
+def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
+    """What Hydra makes of one job's overrides, with the names of the chosen options under `choices`."""
+    search_path = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3", job_name="kdexp"):
+        composed = compose(config_name, [*search_path, *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    choices = composed.hydra.runtime.choices
+    config = composed.copy()
+    with open_dict(config):
+        del config["hydra"]
+    return with_choices(config, choices)
+
+
+def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
+    """The resolved configuration plus the option that was chosen in each of our groups, for tables and run folders."""
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(resolved, DictConfig)
+    named = {name: choice for name, choice in choices.items() if name.partition("@")[0] in GROUPS}
+    resolved["choices"] = {name.rpartition("@")[2]: choice for name, choice in named.items()}
+    return resolved
+
+
+def target(node: Mapping[str, Any]) -> Any:
+    """The class or function that a node's `_target_` names."""
+    return get_object(node["_target_"])
+
+
+def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that a node holds for its `_target_`."""
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    return {name: value for name, value in plain.items() if name != "_target_"}  # type: ignore[union-attr, misc]
+
+
+def build(node: Mapping[str, Any], **given: Any) -> Any:
+    """The object that a node describes; `given` are the arguments that only the program knows."""
+    return instantiate({"_target_": node["_target_"], **arguments(node)}, **given, _convert_="all")

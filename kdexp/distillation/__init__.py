@@ -1,0 +1,1 @@
+"""Distillation methods: the word after `distillation=` is the file's name."""

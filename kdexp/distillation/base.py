@@ -1,0 +1,161 @@
+"""What every distillation method shares: the two logit terms, their weights, and how a step is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.arguments import Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem
+from kdexp.data.batch import Batch
+from kdexp.features import Outputs, roles_of
+
+if TYPE_CHECKING:
+    from kdexp.learner import Learner
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a method may look at before training: both nets' outputs, in evaluation mode, on one small batch."""
+
+    student: Outputs
+    teacher: Outputs | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training is: `epoch` runs from 0 to `epochs` and is read in the middle of a step; `step` counts from 0."""
+
+    epoch: float
+    epochs: int
+    step: int
+
+
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T²·KL(teacher ‖ student) of logits [N, K] at temperature T, summed over classes and averaged over the batch.
+
+    Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
+    """
+    target = F.log_softmax(teacher / temperature, dim=1)
+    answer = F.log_softmax(student / temperature, dim=1)
+    return F.kl_div(answer, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+class Distiller(nn.Module, Checked):
+    """The base of all methods: `ce_weight`·CE + `kd_weight`·T²·KL + `weight`·(the terms of `transfer`).
+
+    A method usually writes only `transfer`, may override `losses` (all named, weighted terms of a step) and, where it takes
+    several optimizer steps per batch or trains more than the student, `update`. It never runs a model: `update` asks the
+    learner to, so that precision, caching and company stay outside the method.
+
+    `alpha` is short for `ce_weight=alpha, kd_weight=1-alpha` and excludes both; a weight that is not given keeps the
+    method's own `own_weights`. Trainable modules that only training needs are made in `setup`.
+    """
+
+    own_weights: tuple[float, float] = (1.0, 0.0)
+    """The method's own (ce_weight, kd_weight)."""
+    uses_teacher: bool = True
+    label: str = ""
+    """What the table calls the method's own term."""
+    weight: float = 1.0
+
+    def __init__(
+        self,
+        *,
+        temperature: Positive,
+        alpha: Fraction | None,
+        ce_weight: NonNegative | None,
+        kd_weight: NonNegative | None,
+    ):
+        super().__init__()
+        if alpha is not None and (ce_weight is not None or kd_weight is not None):
+            raise InvalidArguments([Problem("alpha", f"={alpha!r}: alpha is short for ce_weight=alpha, kd_weight=1-alpha; give it or them, not both (to use the weights, set alpha=null)")])
+        if alpha is not None:
+            ce_weight, kd_weight = alpha, 1 - alpha
+        self.temperature = temperature
+        self.ce_weight = self.own_weights[0] if ce_weight is None else ce_weight
+        self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
+
+    def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
+        """The names of the student's and the teacher's layers whose outputs the method reads."""
+        return [], []
+
+    def setup(self, probe: Probe) -> None:
+        """Builds auxiliary modules for the shapes in `probe`; raises `ValueError` for features it can't join."""
+
+    def update(self, learner: Learner, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
+        """Takes the training step(s) for one batch and returns the named loss terms."""
+        student = learner.forward(batch.image)
+        terms = self.losses(batch, student, teacher, progress)
+        learner.descend(terms)
+        return terms
+
+    def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None, progress: Progress) -> Terms:
+        """The named, weighted scalar terms of one step; their sum is the objective, their names are the log's columns."""
+        terms = {}
+        if self.ce_weight:
+            terms["ce"] = self.ce_weight * F.cross_entropy(student.logits, batch.label)
+        if teacher is None:
+            return terms
+        if self.kd_weight:
+            terms["kd"] = self.kd_weight * soft_target_loss(student.logits, teacher.logits, self.temperature)
+        for name, term in self.transfer(batch, student, teacher, progress).items():
+            terms[name] = self.weight * term
+        return terms
+
+    def transfer(self, batch: Batch, student: Outputs, teacher: Outputs, progress: Progress) -> Terms:
+        """The method's own terms, scalars by name, before `weight`."""
+        return {}
+
+    def deployed(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        """The network that is evaluated, counted and taken away after training."""
+        return student
+
+    def describe(self) -> str:
+        """The objective written out for the table, such as `0.1 CE + 0.9 KD, T=4`."""
+        parts = [(self.ce_weight, "CE"), (self.kd_weight, "KD"), (self.weight if self.label else 0.0, self.label)]
+        written = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in parts if weight)
+        return f"{written}, T={self.temperature:g}" if self.kd_weight else written
+
+
+class FeatureDistiller(Distiller):
+    """A method that reads intermediate layers: by role where none are named, else by `named_modules()` name, in pairs."""
+
+    role: Literal["last_map", "stages"] = "last_map"
+
+    def __init__(
+        self,
+        *,
+        weight: NonNegative,
+        student_layers: list[str] | None,
+        teacher_layers: list[str] | None,
+        **shared,
+    ):
+        super().__init__(**shared)
+        self.weight = weight
+        self.student_layers = student_layers
+        self.teacher_layers = teacher_layers
+
+    def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
+        """Raises `UnknownLayer` for models without roles, `ValueError` for lists of unequal length."""
+        assert teacher is not None
+        pair = (self._resolve(self.student_layers, student), self._resolve(self.teacher_layers, teacher))
+        if len(pair[0]) != len(pair[1]):
+            raise ValueError(f"student_layers and teacher_layers are pairs, but name {len(pair[0])} and {len(pair[1])} layers")
+        self._pairs = list(zip(*pair, strict=True))
+        return pair
+
+    def _resolve(self, named: list[str] | None, model: nn.Module) -> list[str]:
+        if named is not None:
+            return named
+        found = getattr(roles_of(model), self.role)
+        return [found] if isinstance(found, str) else list(found)
+
+    def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
+        """The features to compare, (student's, teacher's) per pair of layers."""
+        assert teacher is not None
+        return [(student.features[s], teacher.features[t]) for s, t in self._pairs]

@@ -1,0 +1,32 @@
+"""Hint: regression of a teacher's feature map through one convolution (Romero et al. 2015, arXiv 1412.6550).
+
+This is the bare convolution of the PyTorch tutorial "Knowledge Distillation" (Chariton 2023), without batch norm or ReLU.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.distillation.base import FeatureDistiller
+
+
+def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
+    """A trainable layer from the student's features to the teacher's shape: 3×3 convolution for maps, linear for vectors."""
+    if student.dim() == teacher.dim() == 2:
+        return nn.Linear(student.shape[1], teacher.shape[1])
+    if student.dim() == teacher.dim() == 4 and student.shape[2:] == teacher.shape[2:]:
+        return nn.Conv2d(student.shape[1], teacher.shape[1], 3, padding=1)
+    ours, theirs = ("×".join(map(str, features.shape[1:])) for features in (student, teacher))
+    raise ValueError(f"hint compares maps of one size, not {ours} (student) with {theirs} (teacher); choose other student_layers or teacher_layers")
+
+
+class Hint(FeatureDistiller):
+    """Mean squared error between the regressed student features and the teacher's, over all elements, summed over pairs."""
+
+    label = "hint"
+
+    def setup(self, probe):
+        self.regressors = nn.ModuleList(regressor(ours, theirs) for ours, theirs in self.pairs(probe.student, probe.teacher))
+
+    def transfer(self, batch, student, teacher, progress):
+        matched = zip(self.regressors, self.pairs(student, teacher), strict=True)
+        return {"hint": sum(F.mse_loss(regress(ours), theirs) for regress, (ours, theirs) in matched)}

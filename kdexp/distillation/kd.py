@@ -1,0 +1,9 @@
+"""Knowledge distillation by soft targets (Hinton, Vinyals, Dean 2015, arXiv 1503.02531)."""
+
+from kdexp.distillation.base import Distiller
+
+
+class KD(Distiller):
+    """`ce_weight`·CE + `kd_weight`·T²·KL(teacher ‖ student): exactly what the base class shares."""
+
+    own_weights = (0.0, 1.0)

@@ -1,0 +1,20 @@
+"""Logit regression (Kim et al. 2021, arXiv 2105.08919)."""
+
+import torch.nn.functional as F
+
+from kdexp.arguments import NonNegative
+from kdexp.distillation.base import Distiller
+
+
+class MSELogits(Distiller):
+    """Mean squared error between the logits, over batch and classes; the paper uses it alone, without the labels."""
+
+    own_weights = (0.0, 0.0)
+    label = "logit MSE"
+
+    def __init__(self, *, weight: NonNegative, **shared):
+        super().__init__(**shared)
+        self.weight = weight
+
+    def transfer(self, batch, student, teacher, progress):
+        return {"mse_logits": F.mse_loss(student.logits, teacher.logits)}

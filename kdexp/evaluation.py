@@ -1,0 +1,41 @@
+"""What logits are worth: accuracy, likelihood, calibration, agreement."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TOP5_FROM = 20
+"""Number of classes from which top-5 accuracy says something."""
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many of the logits [N, K] are largest at their label [N]; stays on the device."""
+    return (logits.argmax(1) == labels).sum()
+
+
+def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy (`top1`, and `top5` from 20 classes on), negative log-likelihood in nats, expected calibration error."""
+    found = {
+        "top1": float(correct(logits, labels)) / len(labels),
+        "nll": float(F.cross_entropy(logits, labels)),
+        "ece": calibration_error(logits, labels),
+    }
+    if logits.shape[1] >= TOP5_FROM:
+        found["top5"] = float((logits.topk(5).indices == labels[:, None]).any(1).float().mean())
+    return found
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error over equal bins of confidence (Guo et al. 2017, arXiv 1706.04599)."""
+    confidence, answer = logits.softmax(1).max(1)
+    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64)
+    gap.index_add_(0, bin_of, (confidence - (answer == labels).float()).double())
+    return float(gap.abs().sum() / len(labels))
+
+
+def agreement(logits: Tensor, others: Tensor) -> float:
+    """The share of images on which two networks' logits [N, K] name the same class."""
+    return float((logits.argmax(1) == others.argmax(1)).float().mean())

@@ -1,0 +1,109 @@
+"""What networks say about a batch: logits and intermediate outputs, captured by module name without editing the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.arguments import did_you_mean, listed
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Names of the modules that play a part in distillation, as a model family declares them in its `roles`."""
+
+    classifier: str
+    """The last linear module: its input is the pooled vector, its output the logits."""
+    last_map: str
+    """The module whose output is the last feature map [N, C, H, W] (a vector [N, D] where there are no maps)."""
+    stages: tuple[str, ...] = ()
+    """Modules whose outputs end the stages of the backbone, shallow to deep."""
+
+
+@dataclass
+class Outputs:
+    """What one network said about one batch, in fp32: `logits` [N, K] and the captured `features` by module name."""
+
+    logits: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    def map(self, change) -> Outputs:
+        """The same outputs with `change` applied to every tensor."""
+        return Outputs(change(self.logits), {name: change(value) for name, value in self.features.items()})
+
+
+class UnknownLayer(ValueError):
+    """A layer name that the model does not have, or that its forward pass does not run."""
+
+
+def roles_of(model: nn.Module) -> Roles:
+    """The roles that a model's family declares; raises `UnknownLayer` where it declares none."""
+    roles = getattr(model, "roles", None)
+    if not isinstance(roles, Roles):
+        raise UnknownLayer(f"{type(model).__name__} declares no roles, so its layers must be named")
+    return roles
+
+
+def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules of those names; raises `UnknownLayer`, which lists the known names."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    for name in names:
+        if name not in modules:
+            raise UnknownLayer(f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {listed(modules)}")
+    return {name: modules[name] for name in names}
+
+
+class Capture:
+    """A model whose calls also return the outputs of some of its layers.
+
+    Building it runs the model once on `probe_image` in evaluation mode: that shows which layers run at all, which outputs
+    the model later overwrites in place (an in-place ReLU after a captured convolution; those are copied at the hook from
+    then on), and leaves `probe`, the outputs from which methods learn shapes. Hooks live only as long as a call.
+    Raises `UnknownLayer` for a name the model does not have or does not run.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor):
+        self.model = model
+        self.layers = find_layers(model, list(dict.fromkeys(layers)))
+        self._overwritten: set[str] = set()
+        self.probe = self._probe(probe_image)
+
+    def __call__(self, image: Tensor) -> Outputs:
+        """Runs the model on `image` [N, C, H, W]."""
+        logits, captured, _ = self._run(image)
+        return Outputs(logits.float(), {name: value.float() for name, value in captured.items()})
+
+    @torch.no_grad()
+    def _probe(self, image: Tensor) -> Outputs:
+        training = self.model.training
+        self.model.eval()
+        try:
+            _, captured, versions = self._run(image)
+            if missing := [name for name in self.layers if name not in captured]:
+                raise UnknownLayer(f"{type(self.model).__name__} does not run its layer {missing[0]!r} in a forward pass")
+            self._overwritten = {name for name, value in captured.items() if value._version != versions[name]}
+            return self(image)
+        finally:
+            self.model.train(training)
+
+    def _run(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
+        captured: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
+
+        def hook_for(name: str):
+            def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+                captured[name] = output.clone() if name in self._overwritten else output
+                versions[name] = output._version
+
+            return hook
+
+        hooks = [module.register_forward_hook(hook_for(name)) for name, module in self.layers.items()]
+        try:
+            return self.model(image), captured, versions
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,152 @@
+"""One network in training: its method, optimizer, schedule, random stream, and what its epochs measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.data.batch import Batch
+from kdexp.data.resident import Split
+from kdexp.device import Precision, RandomStream
+from kdexp.distillation.base import Distiller, Progress, Terms
+from kdexp.evaluation import correct
+from kdexp.features import Capture, Outputs
+from kdexp.optimization import OptimizerRecipe
+
+
+@dataclass
+class Learner:
+    """A student (or a teacher to be) with everything its training changes.
+
+    `step` is the whole of a training step; `close_epoch` leaves what the epoch measured on the device, so that one transfer
+    brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`.
+    """
+
+    name: str
+    model: nn.Module
+    capture: Capture
+    distiller: Distiller
+    recipe: OptimizerRecipe
+    schedule: Any
+    stream: RandomStream
+    precision: Precision
+    deployed: nn.Module
+    history: list[dict[str, float]] = field(default_factory=list)
+    failure: str = ""
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.optimizer = self.recipe.build([self.model, self.distiller])
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._trace: list[Tensor] = []
+        self._columns: list[str] = []
+
+    def forward(self, image: Tensor) -> Outputs:
+        """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
+        with self.precision.autocast():
+            outputs = self.capture(image)
+        self._logits = outputs.logits.detach()
+        return outputs
+
+    def descend(self, terms: Terms) -> None:
+        """One optimizer step on the sum of the terms, with the gradient clipped where the optimizer's recipe says so."""
+        self.optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        if self.recipe.clip_norm is not None:
+            owned = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(owned, self.recipe.clip_norm)
+        self.optimizer.step()
+
+    def step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> None:
+        """Trains on one batch."""
+        start = time.perf_counter()
+        factor = self.schedule.factor(progress.epoch, progress.epochs)
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * factor
+        with self.stream:
+            terms = self.distiller.update(self, batch, teacher, progress)
+        accuracy = correct(self._logits, batch.label).float() / len(batch.label)
+        self._trace.append(torch.stack([*(term.detach() for term in terms.values()), accuracy]))
+        self._columns = list(terms)
+        self.seconds += time.perf_counter() - start
+
+    def close_epoch(self, validation: Split | None) -> Tensor:
+        """The epoch's terms and accuracy per step, and the validation accuracy, in one flat fp32 tensor on the device."""
+        numbers = [torch.stack(self._trace).flatten()]
+        if validation is not None:
+            numbers.append(self._validation_accuracy(validation).view(1))
+        self._trace = []
+        return torch.cat(numbers)
+
+    def record_epoch(self, numbers: Tensor, validated: bool) -> None:
+        """Keeps what `close_epoch` returned, now on the host: means into the history, a failure, the best epoch."""
+        epoch = len(self.history)
+        steps = (numbers[:-1] if validated else numbers).view(-1, len(self._columns) + 1)
+        row = dict(zip([*self._columns, "train_accuracy"], steps.mean(0).tolist(), strict=True))
+        row = {"epoch": epoch + 1, "loss": sum(row[name] for name in self._columns), **row}
+        if validated:
+            row["validation_accuracy"] = float(numbers[-1])
+        self.history.append(row)
+        self.failure = self._first_failure(steps[:, :-1], epoch)
+        if validated and not self.failure and row["validation_accuracy"] > self._best_accuracy():
+            self.best_epoch = epoch + 1
+            self.best_weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
+
+    def _best_accuracy(self) -> float:
+        return -1.0 if self.best_epoch is None else self.history[self.best_epoch - 1]["validation_accuracy"]
+
+    def _first_failure(self, terms: Tensor, epoch: int) -> str:
+        bad = (~torch.isfinite(terms)).nonzero()
+        if not len(bad):
+            return ""
+        step, term = bad[0].tolist()
+        return f"{self._columns[term]} loss became {terms[step, term]:g} in epoch {epoch + 1}, step {step + 1}"
+
+    def _validation_accuracy(self, validation: Split) -> Tensor:
+        hits = [correct(logits, labels) for logits, labels in self.answers(validation)]
+        return torch.stack(hits).sum().float() / len(validation)
+
+    @torch.no_grad()
+    def answers(self, split: Split, batch_size: int = 500):
+        """Pairs of logits [n, K] and labels [n] of the deployed network in evaluation mode, batch by batch."""
+        self.eval()
+        for image, labels in zip(split.in_order(batch_size), split.labels.split(batch_size), strict=True):
+            with self.precision.autocast():
+                logits = self.deployed(image)
+            yield logits.float(), labels
+        self.train()
+
+    def logits(self, split: Split) -> Tensor:
+        """The deployed network's logits [N, K] for all images of a split, on the host."""
+        return torch.cat([logits for logits, _ in self.answers(split)]).cpu()
+
+    def train(self) -> None:
+        """Puts the student and the method's own modules into training mode."""
+        self.model.train()
+        self.distiller.train()
+
+    def eval(self) -> None:
+        """Puts the student and the method's own modules into evaluation mode."""
+        self.model.eval()
+        self.distiller.eval()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights and buffers: the student's under `model.`, the method's own under `method.`."""
+        parts = {"model": self.model, "method": self.distiller}
+        return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Loads what `state_dict` gave, strictly."""
+        for part, module in {"model": self.model, "method": self.distiller}.items():
+            own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+            module.load_state_dict(own)
+
+    def training_state(self) -> dict[str, Any]:
+        """What only a continued training needs: optimizer, random stream, history."""
+        return {"optimizer": self.optimizer.state_dict(), "random": self.stream.states, "history": self.history}

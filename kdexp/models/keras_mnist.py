@@ -1,0 +1,34 @@
+"""The strided net of the Keras example "Knowledge Distillation" (Borup 2020), for 28×28 images."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.arguments import Checked, Count
+from kdexp.features import Roles
+
+
+def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """TensorFlow's "same" padding of [N, C, H, W]: what is odd goes to the bottom and the right."""
+    pads: list[int] = []
+    for size in (image.shape[3], image.shape[2]):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(image, pads, value=value)
+
+
+class StridedNet(nn.Module, Checked):
+    """Two 3×3 convolutions of stride 2, LeakyReLU and max-pooling between them; `image` [N, C, H, W] to logits [N, K]."""
+
+    roles = Roles(classifier="classifier", last_map="conv2")
+
+    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, channels: list[Count]):
+        super().__init__()
+        first, second = channels
+        self.conv1 = nn.Conv2d(in_channels, first, 3, stride=2)
+        self.conv2 = nn.Conv2d(first, second, 3, stride=2)
+        self.classifier = nn.Linear(second * (-(-image_size // 4)) ** 2, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        hidden = F.leaky_relu(self.conv1(pad_same(image, 3, 2)), 0.2)
+        hidden = F.max_pool2d(pad_same(hidden, 2, 1, value=float("-inf")), 2, stride=1)
+        return self.classifier(self.conv2(pad_same(hidden, 3, 2)).flatten(1))

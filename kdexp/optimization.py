@@ -1,0 +1,107 @@
+"""Optimizers and learning-rate schedules, as recipes that are checked before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from kdexp.arguments import Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem, Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRecipe(Checked):
+    """What the optimizers share; a subclass names torch's class and adds its own knobs."""
+
+    lr: Positive
+    weight_decay: NonNegative
+    decay_biases_and_norms: bool
+    clip_norm: Positive | None
+
+    def build(self, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
+        """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay."""
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        spared = [] if self.decay_biases_and_norms else [p for p in parameters if p.ndim < 2]
+        spared_ids = set(map(id, spared))
+        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in spared_ids]}]
+        groups += [{"params": spared, "weight_decay": 0.0}] if spared else []
+        return self.torch_optimizer(groups)
+
+    def torch_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Torch's own optimizer of those parameter groups."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(OptimizerRecipe):
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980); its weight decay is an L2 term of the gradient."""
+
+    betas: list[Annotated[float, Range(at_least=0, below=1)]]
+
+    def torch_optimizer(self, groups):
+        return torch.optim.Adam(groups, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    def torch_optimizer(self, groups):
+        return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(OptimizerRecipe):
+    """Stochastic gradient descent with momentum, Nesterov's if asked."""
+
+    momentum: Annotated[float, Range(at_least=0, below=1)]
+    nesterov: bool
+
+    def __post_init__(self):
+        if self.nesterov and not self.momentum:
+            raise InvalidArguments([Problem("nesterov", "=True: needs a momentum above 0")])
+
+    def torch_optimizer(self, groups):
+        return torch.optim.SGD(
+            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay, fused=True
+        )
+
+
+class Constant(Checked):
+    """The learning rate as the optimizer has it."""
+
+    def __init__(self):
+        pass
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        """What the learning rate is multiplied by at a point of the training, `epoch` in [0, epochs]."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Checked):
+    """A linear rise over `warmup_epochs`, then half a cosine down to `final_fraction` of the learning rate."""
+
+    warmup_epochs: NonNegative
+    final_fraction: Fraction
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        if epoch < self.warmup_epochs:
+            return epoch / self.warmup_epochs
+        done = (epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
+        return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStep(Checked):
+    """The learning rate times `gamma` after each of the `milestones` (whole epochs done)."""
+
+    milestones: list[Positive]
+    gamma: Positive
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

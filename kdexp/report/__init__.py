@@ -1,0 +1,1 @@
+"""What a run shows: the comparison table, its files, the curves."""

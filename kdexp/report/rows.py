@@ -1,0 +1,98 @@
+"""The comparison as rows of plain values, computed from stored results alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdexp import cost
+from kdexp.evaluation import agreement
+from kdexp.store import Stored
+
+if TYPE_CHECKING:
+    from kdexp.experiment import Entry, Experiment
+
+LATENCY_BATCH = 128
+
+
+@dataclass
+class Row:
+    """One learner of the table. Accuracies are shares of 1, `difference` is in points of accuracy; None is unknown."""
+
+    role: str
+    model: str
+    method: str
+    key: str
+    status: str = "finished"
+    parameters: int | None = None
+    training_only_parameters: int | None = None
+    compression: float | None = None
+    macs: int | None = None
+    size_mb: float | None = None
+    latency_ms: float | None = None
+    images_per_second: float | None = None
+    test_top1: float | None = None
+    test_top5: float | None = None
+    best_epoch: int | None = None
+    best_epoch_test_top1: float | None = None
+    validation_top1: float | None = None
+    difference: float | None = None
+    agreement: float | None = None
+    nll: float | None = None
+    ece: float | None = None
+    train_images: int | None = None
+    train_seconds: float | None = None
+    n: int = 0
+    precision: str = ""
+
+    def plain(self) -> dict[str, str | int | float | None]:
+        """The row as a dictionary, in the order of the table's columns."""
+        return asdict(self)
+
+
+def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
+    """A row per entry; differences are to the baseline, compression and agreement to the teacher."""
+    stored = {entry.role: entry.stored for entry in entries if entry.stored}
+    rows = []
+    for entry in entries:
+        row = Row(entry.role, entry.model, entry.method, entry.spec.key, precision=entry.spec.precision)
+        if entry.stored is None:
+            row.status = f"failed: {entry.failure}"
+        else:
+            _fill(row, entry.stored)
+            _compare(row, entry.stored, stored.get("teacher"), stored.get("baseline"))
+            if experiment.settings.latency:
+                _time(row, entry, experiment)
+        rows.append(row)
+    return rows
+
+
+def _fill(row: Row, stored: Stored) -> None:
+    result = stored.result
+    last, best = result["test"]["last"], result["test"].get("best")
+    for name in ("parameters", "training_only_parameters", "macs", "size_mb", "best_epoch", "train_images", "train_seconds"):
+        setattr(row, name, result[name])
+    row.test_top1, row.test_top5 = last["top1"], last.get("top5")
+    row.nll, row.ece, row.n = last["nll"], last["ece"], 1
+    row.best_epoch_test_top1 = best["top1"] if best else None
+    if result["history"]:
+        row.validation_top1 = result["history"][-1].get("validation_accuracy")
+
+
+def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored | None) -> None:
+    assert row.test_top1 is not None and row.parameters is not None
+    if teacher is not None and row.role != "teacher":
+        row.compression = teacher.result["parameters"] / row.parameters
+        row.agreement = agreement(stored.tensors("logits")["last"], teacher.tensors("logits")["last"])
+    if baseline is not None and row.role == "distilled":
+        row.difference = 100 * (row.test_top1 - baseline.result["test"]["last"]["top1"])
+
+
+def _time(row: Row, entry: Entry, experiment: Experiment) -> None:
+    network = experiment.deployed(entry)
+    with experiment.precision.autocast(), torch.no_grad():
+        row.latency_ms = 1e3 * cost.latency(network, experiment.shape.probe(experiment.device, images=1))
+        many = cost.latency(network, experiment.shape.probe(experiment.device, images=LATENCY_BATCH))
+    row.images_per_second = LATENCY_BATCH / many

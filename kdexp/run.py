@@ -1,0 +1,90 @@
+"""One job: makes the run folder, obtains the learners, shows and writes what they are worth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from kdexp.data.dataset import DataUnavailable
+from kdexp.experiment import Entry, Experiment
+from kdexp.journal import Journal
+from kdexp.provenance import provenance
+from kdexp.report.curves import draw_curves
+from kdexp.report.files import write_history, write_table
+from kdexp.report.rows import Row, make_rows
+from kdexp.report.table import draw_table
+
+
+def run(config: DictConfig, console: Console | None = None) -> bool:
+    """Runs a validated configuration; returns whether every learner finished."""
+    journal = Journal(console)
+    experiment = Experiment(config, journal)
+    try:
+        experiment.data  # noqa: B018 - read before the run folder is made
+    except DataUnavailable as error:
+        print(f"kdexp: {error}", file=sys.stderr)
+        return False
+    folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
+    journal.open_log(folder / "log.txt")
+    try:
+        describe_run(folder, config, experiment)
+        journal.say(f"run folder: {folder}")
+        entries = experiment.run()
+        report(folder, entries, experiment, journal)
+    finally:
+        journal.close_log()
+    return not any(entry.failure for entry in entries)
+
+
+def claim_folder(runs: Path, config: DictConfig) -> Path:
+    """A new folder named by time and a hash of the configuration; never one that another run has."""
+    digest = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()[:6]
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest}"
+    for attempt in range(1000):
+        folder = runs / (name if not attempt else f"{name}_{attempt + 1}")
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+            return folder
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"a thousand runs named {name} under {runs}")
+
+
+def describe_run(folder: Path, config: DictConfig, experiment: Experiment) -> None:
+    """Writes what was asked and on what it ran: `config.yaml`, `command.txt`, `provenance.json`."""
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "command.txt").write_text(shlex.join(["kdexp", *sys.argv[1:]]) + "\n")
+    (folder / "provenance.json").write_text(json.dumps(provenance(experiment.device), indent=1))
+
+
+def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> list[Row]:
+    """Draws and writes the table and the curves of finished entries."""
+    rows = make_rows(entries, experiment)
+    journal.say("")
+    journal.say(draw_table(rows, experiment, journal.console.width))
+    for line in remarks(entries, experiment):
+        journal.say(line)
+    write_table(folder, rows, experiment)
+    write_history(folder, entries)
+    draw_curves(folder, entries, journal)
+    return rows
+
+
+def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
+    """What a reader of the table must know to take it for what it is."""
+    lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
+    data, share = experiment.data, experiment.dataset.student_fraction
+    if share < 1:
+        lines.append(f"Students saw {len(data.student_train)} of the teacher's {len(data.train)} training images ({share:.0%}, dataset.student_fraction).")
+    lines.append(
+        f"Test accuracy on {len(data.test)} images after the last epoch; {experiment.precision.name} on {experiment.device.type}. "
+        "n = 1: one seed is an anecdote, repeat with -m seed=0,1,2,3,4."
+    )
+    return lines

@@ -1,0 +1,67 @@
+"""What decides a learner's weights, and the hash under which the store keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+
+FORMAT = 1
+"""Raised when the train loop or the files of the store change, so that older results are not taken for today's."""
+
+LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """Everything a learner's weights depend on, as plain values; what only says where it ran is left out."""
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    epochs: int
+    batch_size: int
+    seed: int
+    precision: str
+    limit_batches: int | None
+    teacher: str | None
+    """The key of the teacher's own spec."""
+
+    def identity(self) -> dict[str, Any]:
+        """What is hashed: the spec, the format, and the source of every module that a `_target_` names."""
+        sources = {name: digest for node in _nodes(asdict(self)) for name, digest in _sources(node["_target_"])}
+        return {"format": FORMAT, **asdict(self), "sources": sources}
+
+    @cached_property
+    def key(self) -> str:
+        """The hash, 16 hexadecimal digits."""
+        written = json.dumps(self.identity(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _nodes(inner)
+
+
+def _sources(target: str) -> Iterator[tuple[str, str]]:
+    named = get_object(target)
+    for owner in inspect.getmro(named) if inspect.isclass(named) else [named]:
+        module = inspect.getmodule(owner)
+        if module is not None and module.__name__.partition(".")[0] not in LIBRARIES:
+            source = Path(inspect.getsourcefile(module) or "")
+            yield module.__name__, hashlib.sha256(source.read_bytes()).hexdigest()

@@ -1,0 +1,141 @@
+"""Everything that can be wrong with a configuration, found before anything is read, written or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed, problems
+from kdexp.config import arguments, build, target
+from kdexp.data.dataset import ImageDataset
+from kdexp.device import device_complaint
+from kdexp.distillation.base import Probe
+from kdexp.features import Capture, UnknownLayer
+from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint
+from kdexp.settings import NAMES, Settings
+
+REQUIRED = ("dataset", "student", "distillation", "baseline", "optimizer", "teacher_optimizer", "schedule", "teacher_schedule")
+NETWORKS = ("teacher", "student")
+
+
+def validate(config: DictConfig) -> list[Problem]:
+    """All problems of a composed configuration: keys, types and ranges first, then what only built parts can tell."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    found = list(_settings(plain))
+    broken = set()
+    for node in (*REQUIRED, *(["teacher"] if plain.get("teacher") is not None else [])):
+        of_node = list(_node(node, plain.get(node)))
+        broken |= {node} if of_node else set()
+        found += of_node
+    if "dataset" in broken:
+        return found
+    dataset: ImageDataset = build(plain["dataset"])
+    if sentence := dataset.missing():
+        found.append(Problem("", sentence))
+    shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
+    nets = {role: _network(role, plain[role], shape, found) for role in NETWORKS if plain.get(role) and role not in broken}
+    if "distillation" not in broken and not broken & set(NETWORKS) and None not in nets.values():
+        found += _method(plain["distillation"], nets, shape)
+    return found
+
+
+def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
+    known = {*NAMES, *REQUIRED, "teacher", "choices"}
+    for name in plain:
+        if name not in known:
+            yield Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(sorted(known - {'choices'}))}")
+    given = {name: plain[name] for name in NAMES if name in plain}
+    of_settings = problems(Settings, given)
+    yield from of_settings
+    faulty = {problem.name for problem in of_settings}
+    if "device" not in faulty and (complaint := device_complaint(given["device"])):
+        yield Problem("device", complaint)
+    if not faulty & {"device", "precision"} and given["precision"] == "tf32" and given["device"] in ("cpu", "mps"):
+        yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
+
+
+def _node(name: str, node: Any) -> Iterator[Problem]:
+    """Problems of one `_target_` node, its path in front of their names."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        group = {"teacher_optimizer": "optimizer@", "teacher_schedule": "schedule@", "baseline": "distillation@"}.get(name, "")
+        what = "missing" if node is None else f"={node!r}: is a group, chosen with {group}{name}=OPTION"
+        yield Problem(name, what)
+        return
+    try:
+        made = target(node)
+    except Exception as error:  # importing a user's module may raise anything
+        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({str(error).splitlines()[0]})")
+        return
+    given = arguments(node)
+    later = list(asdict(Shape(0, 0, 0))) if name in NETWORKS else []
+    if name in NETWORKS and given.pop("checkpoint", None) is not None:
+        yield from _checkpoint_file(name, node["checkpoint"])
+    found = problems(made, given, given_later=later)
+    yield from (problem.under(name) for problem in found)
+    if not found and not later:
+        yield from _constructor(name, node)
+
+
+def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
+    """What only the constructor itself knows to refuse: combinations of arguments."""
+    try:
+        build(node)
+    except Exception as error:
+        yield from (problem.under(name) for problem in _refusals(error))
+
+
+def _refusals(error: Exception) -> list[Problem]:
+    cause = error
+    while not isinstance(cause, InvalidArguments) and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", str(cause).splitlines()[0])]
+
+
+def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
+    if not isinstance(path, str) or not Path(path).is_file():
+        yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
+
+
+def _network(role: str, node: dict[str, Any], shape: Shape, found: list[Problem]) -> nn.Module | None:
+    """The network on the meta device, or None with the reasons added to `found`."""
+    try:
+        with torch.device("meta"):
+            model = build_network(node, shape)
+            model.eval()(shape.probe("meta"))
+    except Exception as error:
+        if isinstance(error, InvalidArguments) or error.__cause__:
+            found += [problem.under(role) for problem in _refusals(error)]
+        else:
+            size = f"{shape.in_channels}×{shape.image_size}×{shape.image_size}"
+            found.append(Problem(role, f"does not run on this data set's {size} images: {str(error).splitlines()[0]}"))
+        return None
+    if node.get("checkpoint"):
+        try:
+            load_checkpoint(build_network(node, shape), node["checkpoint"])
+        except BadCheckpoint as error:
+            found.append(Problem(f"{role}.checkpoint", str(error)))
+    return model
+
+
+def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+    """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
+    distiller = build(node)
+    if not distiller.uses_teacher:
+        return
+    if "teacher" not in nets:
+        yield Problem("teacher", "=None: this method learns from a teacher; choose one, or distillation=none")
+        return
+    try:
+        with torch.device("meta"):
+            student, teacher = nets["student"], nets["teacher"]
+            ours, theirs = distiller.layers(student, teacher)
+            image = shape.probe("meta")
+            distiller.setup(Probe(Capture(student, ours, image).probe, Capture(teacher, theirs, image).probe))
+    except (UnknownLayer, ValueError) as error:
+        yield Problem("distillation", str(error))
