@@ -117,7 +117,7 @@ def misfit(value: Any, annotation: Any) -> str:
         return misfit(value, inner[0]) or ("" if value in allowed else f"must be {allowed}")
     if origin in (typing.Union, types.UnionType):
         complaints = [misfit(value, option) for option in inner if option is not type(None)]
-        if value is None and type(None) in inner or "" in complaints:
+        if (value is None and type(None) in inner) or "" in complaints:
             return ""
         return f"{complaints[0]}{' (or null)' if type(None) in inner else ''}"
     if origin is Literal:

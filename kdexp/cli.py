@@ -17,6 +17,9 @@ from omegaconf import DictConfig
 from kdexp import config
 from kdexp.arguments import Problem
 
+_WITHOUT = {"teacher=null": "~teacher"}
+"""What users write to do without a group, and what Hydra calls it."""
+
 BAD_CONFIG, SOME_FAILED, INTERRUPTED = 2, 3, 130
 
 if sys.version_info >= (3, 14):
@@ -29,6 +32,7 @@ if sys.version_info >= (3, 14):
 
 def main() -> None:
     """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted."""
+    sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
     try:
         asked = get_args_parser().parse_args()
         only_talks = asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion
@@ -102,5 +106,3 @@ def refusal(found: Sequence[Problem]) -> str:
     """What is printed for a configuration that can't run."""
     head = "1 problem" if len(found) == 1 else f"{len(found)} problems"
     return "\n".join([f"kdexp: {head} in this command, nothing was run", *(f"  {problem}" for problem in found)])
-
-

@@ -11,9 +11,9 @@ import torch
 
 def device_complaint(name: str) -> str:
     """Why that device can't be used here, or an empty string."""
-    backends = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if name in backends and not backends[name]():
-        here = [known for known, available in backends.items() if available()]
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, True):
+        here = [known for known, is_here in available.items() if is_here]
         return f"={name!r}: this machine has no such device for PyTorch; here: {', '.join(['cpu', *here])} (device=auto picks)"
     return ""
 
@@ -41,7 +41,7 @@ class Precision:
 
     def set(self) -> None:
         """Sets the global switch that convolutions read; the rest is `autocast`."""
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if self.name == "tf32" else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if self.name == "tf32" else "ieee"  # type: ignore[attr-defined]
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +20,7 @@ def preview(config: DictConfig, console: Console | None = None) -> None:
     journal = Journal(console)
     experiment = Experiment(config, journal)
     journal.say(OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in experiment.config.items() if k != "choices"})).rstrip())
-    table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store")
+    table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
     for role in experiment.roles:
         with torch.device("meta"):
             network = build_network(experiment.config[PARTS[role].model], experiment.shape)
@@ -33,10 +34,15 @@ def _state(role: str, experiment: Experiment, parameters: str, macs: str) -> lis
     try:
         entry = experiment.entry(role)
     except DataUnavailable:
-        return [experiment.config["choices"][PARTS[role].model], parameters, macs, "", "", "unknown: the data are not here yet"]
+        return [
+            experiment.config["choices"][PARTS[role].model],
+            parameters,
+            macs,
+            "",
+            "",
+            "unknown: the data are not here yet",
+        ]
     stored = experiment.store.find(entry.spec.key)
-    if experiment.settings.force or stored is None:
-        state = "would be trained"
-    else:
-        state = f"has it, trained {stored.result['trained_at']}"
+    reused = stored is not None and not experiment.settings.force
+    state = f"there since {stored.result['trained_at']}" if stored and reused else "to be trained"
     return [entry.model, parameters, macs, entry.method, str(entry.spec.epochs), state]

@@ -53,7 +53,9 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     modules = {name: module for name, module in model.named_modules() if name}
     for name in names:
         if name not in modules:
-            raise UnknownLayer(f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {listed(modules)}")
+            raise UnknownLayer(
+                f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {listed(modules)}"
+            )
     return {name: modules[name] for name in names}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.learner import Learner
 
@@ -33,9 +33,9 @@ class Journal:
             self._log.file.close()
             self._log = None
 
-    def say(self, words: Any, *, to_log: bool = True) -> None:
+    def say(self, words: Any) -> None:
         """Prints a text, as it is, or anything that rich can draw."""
-        for console in [self.console] + ([self._log] if self._log and to_log else []):
+        for console in [self.console] + ([self._log] if self._log else []):
             console.print(words, markup=False, soft_wrap=isinstance(words, str))
 
     def warn(self, sentence: str) -> None:
@@ -46,31 +46,32 @@ class Journal:
     def watching(self, title: str, epochs: int, steps: int) -> Iterator[TrainingWatch]:
         """Follows one training of `epochs` times `steps` batches."""
         if not self.console.is_terminal:
-            yield TrainingWatch(self, title, epochs)
+            yield TrainingWatch(self, epochs)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=epochs * steps)
-            yield TrainingWatch(self, title, epochs, lambda: progress.advance(task), lambda text: progress.update(task, description=text))
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[latest]}"), console=self.console, transient=True) as progress:
+            yield TrainingWatch(self, epochs, progress, progress.add_task(title, total=epochs * steps, latest=""))
 
 
 class TrainingWatch:
     """Follows the train loop: a bar per batch on a terminal, a line every few epochs everywhere."""
 
-    def __init__(self, journal: Journal, title: str, epochs: int, advance=lambda: None, describe=lambda text: None):
-        self.journal, self.title, self.epochs = journal, title, epochs
-        self._advance, self._describe = advance, describe
+    def __init__(self, journal: Journal, epochs: int, bars: Progress | None = None, task: TaskID | None = None):
+        self.journal, self.epochs = journal, epochs
+        self._bars, self._task = bars, task
         self._done = 0
 
     def step(self) -> None:
         """A batch is done."""
-        self._advance()
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task)
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """An epoch is done."""
         self._done += 1
         latest = "   ".join(f"{learner.name}: {measured(learner.history[-1])}" for learner in learners)
-        self._describe(f"{self.title}  {latest}")
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, latest=latest)
         every = max(1, self.epochs // PLAIN_LINES)
         if self._done % every == 0 or self._done == self.epochs or any(learner.failure for learner in learners):
             self.journal.say(f"  epoch {self._done}/{self.epochs}   {latest}")
@@ -78,6 +79,10 @@ class TrainingWatch:
 
 def measured(row: dict[str, float]) -> str:
     """One epoch's named losses and accuracies in a few words."""
-    losses = " ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "loss") and "accuracy" not in name)
-    shares = " ".join(f"{name.removesuffix('_accuracy')} {value:.2%}" for name, value in row.items() if name.endswith("accuracy"))
+    losses = " ".join(
+        f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "loss") and "accuracy" not in name
+    )
+    shares = " ".join(
+        f"{name.removesuffix('_accuracy')} {value:.2%}" for name, value in row.items() if name.endswith("accuracy")
+    )
     return f"{losses}, {shares}"

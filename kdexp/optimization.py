@@ -42,8 +42,12 @@ class Adam(OptimizerRecipe):
 
     betas: list[Annotated[float, Range(at_least=0, below=1)]]
 
+    def __post_init__(self):
+        if len(self.betas) != 2:
+            raise InvalidArguments([Problem("betas", f"={self.betas!r}: must be two numbers")])
+
     def torch_optimizer(self, groups):
-        return torch.optim.Adam(groups, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
+        return torch.optim.Adam(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     def torch_optimizer(self, groups):
-        return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,12 @@ class SGD(OptimizerRecipe):
 
     def torch_optimizer(self, groups):
         return torch.optim.SGD(
-            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay, fused=True
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
 
 

@@ -49,7 +49,7 @@ def _explain(override: str, error: Exception, composed: DictConfig) -> Problem:
         OverridesParser.create().parse_override(override)
     except HydraException:
         return Problem("", f"{override!r} can't be read; quote special characters: 'KEY=\"VALUE\"'")
-    paths = list(_paths(OmegaConf.to_container(composed), ""))
+    paths = [path for path in _paths(OmegaConf.to_container(composed), "") if not path.startswith("choices")]
     if key not in paths:
         return Problem(key, _unknown_key(key, paths))
     return Problem(key, f"={value!r}: {_first_line(error)}")

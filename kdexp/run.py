@@ -82,9 +82,9 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
-        lines.append(f"Students saw {len(data.student_train)} of the teacher's {len(data.train)} training images ({share:.0%}, dataset.student_fraction).")
-    lines.append(
-        f"Test accuracy on {len(data.test)} images after the last epoch; {experiment.precision.name} on {experiment.device.type}. "
-        "n = 1: one seed is an anecdote, repeat with -m seed=0,1,2,3,4."
-    )
+        seen, there_are = len(data.student_train), len(data.train)
+        lines.append(f"Students saw {seen} of the teacher's {there_are} training images (dataset.student_fraction={share:g}).")
+    where = f"{experiment.precision.name} on {experiment.device.type}"
+    lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
+    lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
     return lines

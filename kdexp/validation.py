@@ -20,7 +20,16 @@ from kdexp.features import Capture, UnknownLayer
 from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint
 from kdexp.settings import NAMES, Settings
 
-REQUIRED = ("dataset", "student", "distillation", "baseline", "optimizer", "teacher_optimizer", "schedule", "teacher_schedule")
+REQUIRED = (
+    "dataset",
+    "student",
+    "distillation",
+    "baseline",
+    "optimizer",
+    "teacher_optimizer",
+    "schedule",
+    "teacher_schedule",
+)
 NETWORKS = ("teacher", "student")
 
 
@@ -46,10 +55,10 @@ def validate(config: DictConfig) -> list[Problem]:
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
-    known = {*NAMES, *REQUIRED, "teacher", "choices"}
+    known = sorted({*NAMES, *REQUIRED, "teacher"})
     for name in plain:
-        if name not in known:
-            yield Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(sorted(known - {'choices'}))}")
+        if name not in [*known, "choices"]:
+            yield Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(known)}")
     given = {name: plain[name] for name in NAMES if name in plain}
     of_settings = problems(Settings, given)
     yield from of_settings

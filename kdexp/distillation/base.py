@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 Terms = dict[str, Tensor]
 
+BOTH_WEIGHTINGS = (
+    "is short for ce_weight=alpha, kd_weight=1-alpha and excludes them; "
+    "add distillation.alpha=null, or distillation.ce_weight=null distillation.kd_weight=null"
+)
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -73,7 +78,7 @@ class Distiller(nn.Module, Checked):
     ):
         super().__init__()
         if alpha is not None and (ce_weight is not None or kd_weight is not None):
-            raise InvalidArguments([Problem("alpha", f"={alpha!r}: alpha is short for ce_weight=alpha, kd_weight=1-alpha; give it or them, not both (to use the weights, set alpha=null)")])
+            raise InvalidArguments([Problem("alpha", f"={alpha!r}: {BOTH_WEIGHTINGS}")])
         if alpha is not None:
             ce_weight, kd_weight = alpha, 1 - alpha
         self.temperature = temperature

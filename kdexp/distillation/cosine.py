@@ -7,12 +7,12 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 def match_length(teacher: Tensor, length: int) -> Tensor:
-    """The teacher's vectors [N, D] averaged over D/length neighbours to [N, length]; raises `ValueError` if D is no multiple."""
+    """The teacher's vectors [N, D] averaged over neighbours to [N, length]; raises `ValueError` if D is no multiple."""
     ratio, rest = divmod(teacher.shape[1], length)
     if rest or not ratio:
         raise ValueError(
-            f"cosine averages neighbouring teacher values until both vectors are equally long, so the teacher's {teacher.shape[1]} "
-            f"values must be a multiple of the student's {length}; choose other student_layers or teacher_layers"
+            f"cosine averages neighbouring teacher values until both vectors are equally long, but {teacher.shape[1]} (teacher) "
+            f"is no multiple of {length} (student); choose other student_layers or teacher_layers"
         )
     return F.avg_pool1d(teacher.unsqueeze(1), ratio).squeeze(1) if ratio > 1 else teacher
 

@@ -16,7 +16,10 @@ def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
     if student.dim() == teacher.dim() == 4 and student.shape[2:] == teacher.shape[2:]:
         return nn.Conv2d(student.shape[1], teacher.shape[1], 3, padding=1)
     ours, theirs = ("×".join(map(str, features.shape[1:])) for features in (student, teacher))
-    raise ValueError(f"hint compares maps of one size, not {ours} (student) with {theirs} (teacher); choose other student_layers or teacher_layers")
+    raise ValueError(
+        f"hint compares maps of one size, not {ours} (student) with {theirs} (teacher); "
+        "choose other student_layers or teacher_layers"
+    )
 
 
 class Hint(FeatureDistiller):

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count
+from kdexp.arguments import Checked, Count, InvalidArguments, Problem
 from kdexp.features import Roles
 
 
@@ -23,6 +23,8 @@ class StridedNet(nn.Module, Checked):
 
     def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, channels: list[Count]):
         super().__init__()
+        if len(channels) != 2:
+            raise InvalidArguments([Problem("channels", f"={channels!r}: must be two widths")])
         first, second = channels
         self.conv1 = nn.Conv2d(in_channels, first, 3, stride=2)
         self.conv2 = nn.Conv2d(first, second, 3, stride=2)

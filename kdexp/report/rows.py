@@ -9,6 +9,8 @@ import torch
 
 from kdexp import cost
 from kdexp.evaluation import agreement
+from kdexp.loading import deployed_network
+from kdexp.preparation import on_device
 from kdexp.store import Stored
 
 if TYPE_CHECKING:
@@ -72,7 +74,15 @@ def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
 def _fill(row: Row, stored: Stored) -> None:
     result = stored.result
     last, best = result["test"]["last"], result["test"].get("best")
-    for name in ("parameters", "training_only_parameters", "macs", "size_mb", "best_epoch", "train_images", "train_seconds"):
+    for name in (
+        "parameters",
+        "training_only_parameters",
+        "macs",
+        "size_mb",
+        "best_epoch",
+        "train_images",
+        "train_seconds",
+    ):
         setattr(row, name, result[name])
     row.test_top1, row.test_top5 = last["top1"], last.get("top5")
     row.nll, row.ece, row.n = last["nll"], last["ece"], 1
@@ -91,7 +101,8 @@ def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored 
 
 
 def _time(row: Row, entry: Entry, experiment: Experiment) -> None:
-    network = experiment.deployed(entry)
+    assert entry.stored is not None
+    network = on_device(deployed_network(entry.stored), experiment.device)
     with experiment.precision.autocast(), torch.no_grad():
         row.latency_ms = 1e3 * cost.latency(network, experiment.shape.probe(experiment.device, images=1))
         many = cost.latency(network, experiment.shape.probe(experiment.device, images=LATENCY_BATCH))

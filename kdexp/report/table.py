@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.box import SIMPLE_HEAD
+from rich.box import Box
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -13,13 +13,25 @@ if TYPE_CHECKING:
     from kdexp.report.rows import Row
 
 
+HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+"""One blank between columns and a line under the headings."""
+
+
 class Column(NamedTuple):
-    """A heading, how a row fills it, and from which terminal width on it is shown."""
+    """A heading, how a row fills it, and whether it is shown however narrow the terminal."""
 
     heading: str
     text: Callable[[Row], str]
-    from_width: int = 0
+    always: bool = False
     right: bool = True
+
+    def says(self, rows: list[Row]) -> bool:
+        """Whether any row has a value for it."""
+        return any(self.text(row) not in ("–", "") for row in rows)
+
+    def width(self, rows: list[Row]) -> int:
+        """The characters it takes, unfolded."""
+        return max(len(self.heading), *(len(self.text(row)) for row in rows))
 
 
 def written(value: float | None, pattern: str) -> str:
@@ -28,13 +40,13 @@ def written(value: float | None, pattern: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a reader would say them: `8.3 s`, `12 m 5 s`, `1 h 4 m`."""
+    """Seconds as a reader would say them: `8.3s`, `12m05s`, `1h04m`."""
     if seconds is None:
         return "–"
     if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    return f"{minutes} m {int(seconds % 60)} s" if not hours else f"{hours} h {minutes % 60} m"
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
 def percent(value: float | None) -> str:
@@ -43,44 +55,58 @@ def percent(value: float | None) -> str:
 
 
 COLUMNS = (
-    Column("role", lambda row: row.role, right=False),
-    Column("model", lambda row: row.model, right=False),
-    Column("method", lambda row: row.method if row.status == "finished" else f"{row.method} ({row.status})", right=False),
-    Column("params", lambda row: written(row.parameters, ",d")),
-    Column("training only", lambda row: written(row.training_only_parameters, ",d"), 110),
-    Column("× smaller", lambda row: written(row.compression, ".1f")),
-    Column("MACs", lambda row: written(row.macs, ",d"), 130),
-    Column("MB", lambda row: written(row.size_mb, ".2f"), 130),
-    Column("test %", lambda row: percent(row.test_top1)),
-    Column("top-5 %", lambda row: percent(row.test_top5), 150),
-    Column("± base", lambda row: written(row.difference, "+.2f")),
-    Column("val %", lambda row: percent(row.validation_top1), 110),
-    Column("best epoch", lambda row: written(row.best_epoch, "d"), 150),
-    Column("its test %", lambda row: percent(row.best_epoch_test_top1), 150),
-    Column("as teacher %", lambda row: percent(row.agreement), 130),
-    Column("NLL", lambda row: written(row.nll, ".3f"), 130),
-    Column("ECE %", lambda row: percent(row.ece), 130),
-    Column("ms / image", lambda row: written(row.latency_ms, ".3f"), 170),
-    Column("images / s", lambda row: written(row.images_per_second, ",.0f"), 170),
-    Column("time", lambda row: duration(row.train_seconds)),
-    Column("n", lambda row: str(row.n), 110),
+    Column("role", lambda row: row.role, always=True, right=False),
+    Column("model", lambda row: row.model, always=True, right=False),
+    Column("method", lambda row: row.method if row.status == "finished" else row.status, always=True, right=False),
+    Column("params", lambda row: written(row.parameters, ",d"), always=True),
+    Column("training only", lambda row: written(row.training_only_parameters or None, "+,d")),
+    Column("smaller", lambda row: "–" if row.compression is None else f"{row.compression:.1f}×", always=True),
+    Column("test %", lambda row: percent(row.test_top1), always=True),
+    Column("top-5 %", lambda row: percent(row.test_top5)),
+    Column("vs base", lambda row: written(row.difference, "+.2f"), always=True),
+    Column("val %", lambda row: percent(row.validation_top1)),
+    Column("best epoch", lambda row: written(row.best_epoch, "d")),
+    Column("its test %", lambda row: percent(row.best_epoch_test_top1)),
+    Column("as teacher %", lambda row: percent(row.agreement)),
+    Column("NLL", lambda row: written(row.nll, ".3f")),
+    Column("ECE %", lambda row: percent(row.ece)),
+    Column("MACs", lambda row: written(row.macs, ",d")),
+    Column("MB", lambda row: written(row.size_mb, ".2f")),
+    Column("ms / image", lambda row: written(row.latency_ms, ".3f")),
+    Column("images / s", lambda row: written(row.images_per_second, ",.0f")),
+    Column("time", lambda row: duration(row.train_seconds), always=True),
+    Column("n", lambda row: str(row.n)),
 )
 
 
+def fitting(rows: list[Row], width: int) -> list[Column]:
+    """What matters, whatever the width, and of the rest, in order, as many columns as fit beside it."""
+    candidates = [column for column in COLUMNS if column.says(rows)]
+    space = width - sum(column.width(rows) + 1 for column in candidates if column.always)
+    shown = []
+    for column in candidates:
+        if not column.always:
+            space -= column.width(rows) + 1
+        if column.always or space >= 0:
+            shown.append(column)
+    return shown
+
+
 def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
-    """As many columns as the width carries: within 80 characters what matters, the rest from 110 on."""
-    table = Table(title=f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}", box=SIMPLE_HEAD, pad_edge=False)
-    shown = [column for column in COLUMNS if column.from_width <= width and any(column.text(row) != "–" for row in rows)]
-    for column in shown:
-        table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold", no_wrap=column.right)
+    """The table for a terminal of that width: within 80 characters the method folds, wider ones show more columns."""
+    title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}"
+    table = Table(title=title, box=HEAD_RULE, pad_edge=False, padding=0)
+    columns = fitting(rows, width)
+    for column in columns:
+        table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=column.heading != "method")
     for row in rows:
-        table.add_row(*(column.text(row) for column in shown))
+        table.add_row(*(column.text(row) for column in columns))
     return table
 
 
 def markdown(rows: list[Row]) -> str:
     """The table with every column that says something, in Markdown."""
-    shown = [column for column in COLUMNS if any(column.text(row) not in ("–", "") for row in rows)]
+    shown = [column for column in COLUMNS if column.says(rows)]
     lines = [[column.heading for column in shown], ["--:" if column.right else "---" for column in shown]]
     lines += [[column.text(row).replace("|", "\\|") for column in shown] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,85 @@
+"""Learners and their teacher, built from specs and ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from kdexp.config import build
+from kdexp.device import Precision, RandomStream
+from kdexp.distillation.base import Distiller, Probe
+from kdexp.features import Capture
+from kdexp.learner import Learner
+from kdexp.network import Shape, build_network, load_checkpoint
+from kdexp.teacher import Teacher
+
+if TYPE_CHECKING:
+    from kdexp.experiment import Entry
+
+AUXILIARY_SEED = 2**31
+"""Added to the seed for modules that methods build, so that they never move a student's initial weights."""
+
+
+def prepare(
+    entries: Sequence[Entry],
+    teacher_network: nn.Module | None,
+    shape: Shape,
+    device: torch.device,
+    precision: Precision,
+) -> tuple[list[Learner], Teacher | None]:
+    """A new learner per entry, and the one teacher that answers for all of them (None if no method uses one)."""
+    drafts = [_Draft(entry, shape, device) for entry in entries]
+    teacher = None
+    if teacher_network is not None:
+        moved = on_device(teacher_network, device)
+        wanted = [name for draft in drafts for name in draft.ask_layers(moved)]
+        teacher = Teacher(moved, wanted, shape.probe(device), precision, entries[0].spec.batch_size)
+    return [draft.finish(teacher, precision) for draft in drafts], teacher
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its convolutions in channels-last memory."""
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _Draft:
+    """A student whose method does not know yet what it compares."""
+
+    def __init__(self, entry: Entry, shape: Shape, device: torch.device):
+        self.entry, self.shape, self.device = entry, shape, device
+        self.stream = RandomStream(entry.spec.seed, device)
+        with self.stream:
+            network = build_network(entry.spec.model, shape)
+        if entry.checkpoint:
+            load_checkpoint(network, entry.checkpoint)
+        self.network = on_device(network, device)
+        self.distiller: Distiller = build(entry.spec.method)
+        self.layers: list[str] = []
+
+    def ask_layers(self, teacher: nn.Module) -> list[str]:
+        """Settles the student's layers and returns the teacher's."""
+        if not self.distiller.uses_teacher:
+            return []
+        self.layers, of_teacher = self.distiller.layers(self.network, teacher)
+        return of_teacher
+
+    def finish(self, teacher: Teacher | None, precision: Precision) -> Learner:
+        """The learner, its method's modules drawn from a random stream of their own."""
+        mine = teacher if self.distiller.uses_teacher else None
+        capture = Capture(self.network, self.layers, self.shape.probe(self.device))
+        with RandomStream(self.entry.spec.seed + AUXILIARY_SEED, self.device):
+            self.distiller.setup(Probe(capture.probe, mine.capture.probe if mine else None))
+        return Learner(
+            name=self.entry.role,
+            model=self.network,
+            capture=capture,
+            distiller=self.distiller.to(self.device),
+            recipe=build(self.entry.spec.optimizer),
+            schedule=build(self.entry.spec.schedule),
+            stream=self.stream,
+            precision=precision,
+            deployed=self.distiller.deployed(self.network, mine.model if mine else None),
+        )

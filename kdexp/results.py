@@ -1,0 +1,62 @@
+"""A finished learner: evaluated on the test images, for the first and only time, and stored."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from kdexp import cost
+from kdexp.data.resident import Split
+from kdexp.evaluation import metrics
+from kdexp.learner import Learner
+from kdexp.provenance import provenance
+from kdexp.store import Store, Stored
+
+if TYPE_CHECKING:
+    from kdexp.experiment import Entry
+
+
+def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> Stored:
+    """Stores weights, test logits and result of a learner trained on so many images, `company` learners side by side."""
+    tensors, logits = _weights_and_logits(learner, test)
+    labels = test.labels.cpu()
+    result = {
+        "model": entry.model,
+        "method": entry.method,
+        "spec": entry.spec.identity(),
+        **costs(learner, test),
+        "train_images": images,
+        "test": {epoch: metrics(values, labels) for epoch, values in logits.items()},
+        "best_epoch": learner.best_epoch,
+        "history": learner.history,
+        "train_seconds": learner.seconds,
+        "trained_at": time.strftime("%Y-%m-%d %H:%M"),
+        "provenance": {**provenance(learner.precision.device), "trained_side_by_side": company},
+    }
+    return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())
+
+
+def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Weights and test logits after the `last` epoch, and after the `best` one on validation data where there is any."""
+    tensors = {"last": {name: value.clone() for name, value in learner.state_dict().items()}}
+    logits = {"last": learner.logits(test)}
+    if learner.best_epoch is not None:
+        tensors["best"] = learner.best_weights
+        learner.load_state_dict(learner.best_weights)
+        logits["best"] = learner.logits(test)
+        learner.load_state_dict(tensors["last"])
+    return tensors, logits
+
+
+def costs(learner: Learner, test: Split) -> dict[str, Any]:
+    """Parameters, multiply-adds and size of what is deployed, and the parameters that only training needs."""
+    trained = cost.parameter_count(learner.model) + cost.parameter_count(learner.distiller)
+    deployed = cost.parameter_count(learner.deployed)
+    return {
+        "parameters": deployed,
+        "training_only_parameters": trained - deployed,
+        "macs": cost.multiply_adds(learner.deployed, next(test.in_order(1))),
+        "size_mb": cost.size_mb(learner.deployed),
+    }
