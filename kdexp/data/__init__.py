@@ -1,0 +1,1 @@
+"""Data sets: what is on disk, how it is split, and how it becomes batches."""
