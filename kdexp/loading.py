@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.config import build
+from kdexp.device import RandomStream
 from kdexp.distillation.base import Probe
 from kdexp.features import Capture
 from kdexp.network import Shape, build_network
@@ -62,7 +63,8 @@ def _of_run(folder: Path, role: str) -> Path:
 
 def stored_network(stored: Stored, epoch: str = "last") -> nn.Module:
     """The network that was trained, on the CPU, with its stored weights."""
-    model = build_network(stored.result["spec"]["model"], shape_of(stored))
+    with RandomStream(0, torch.device("cpu")):
+        model = build_network(stored.result["spec"]["model"], shape_of(stored))
     model.load_state_dict(_part(stored, epoch, "model"))
     return model
 
@@ -76,7 +78,8 @@ def deployed_network(stored: Stored, epoch: str = "last") -> nn.Module:
     teacher = stored_network(read_entry(stored.path.parent / spec["teacher"]))
     ours, theirs = distiller.layers(model, teacher)
     image = shape_of(stored).probe("cpu")
-    distiller.setup(Probe(Capture(model, ours, image).probe, Capture(teacher, theirs, image).probe))
+    with RandomStream(0, torch.device("cpu")):
+        distiller.setup(Probe(Capture(model, ours, image).probe, Capture(teacher, theirs, image).probe))
     distiller.load_state_dict(_part(stored, epoch, "method"))
     return distiller.deployed(model, teacher)
 

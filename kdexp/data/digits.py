@@ -20,7 +20,9 @@ class Digits(ImageDataset):
     def read(self) -> tuple[RawImages, RawImages]:
         with (files("kdexp.data") / "digits.npz").open("rb") as file, np.load(file) as arrays:
             train, test = (
-                RawImages(torch.from_numpy(arrays[f"{split}_images"]).unsqueeze(1), torch.from_numpy(arrays[f"{split}_labels"]).long())
+                RawImages(
+                    torch.from_numpy(arrays[f"{split}_images"]).unsqueeze(1), torch.from_numpy(arrays[f"{split}_labels"]).long()
+                )
                 for split in ("train", "test")
             )
         return train, test

@@ -1,0 +1,108 @@
+"""Every YAML file that is shipped, found by glob."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from kdexp.config import build, compose_command, conf_dir
+from kdexp.network import Shape, build_network
+from kdexp.validation import validate
+
+CONF = Path(conf_dir())
+SHAPES = {"mnist": Shape(10, 1, 28), "cifar10": Shape(10, 3, 32), "digits": Shape(10, 1, 8)}
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def data_for(model: str) -> str:
+    text = (CONF / "model" / f"{model}.yaml").read_text()
+    return next((name for name, size in {"mnist": "28×28", "cifar10": "32×32"}.items() if size in text), "digits")
+
+
+CHOICES = [
+    (group, name) for group in ("dataset", "distillation", "optimizer", "schedule", "experiment") for name in options(group)
+]
+
+
+def test_the_globs_find_what_is_shipped():
+    floors = {"dataset": 5, "model": 6, "distillation": 5, "optimizer": 3, "schedule": 3, "experiment": 2, "recipe": 4}
+    assert {group: len(options(group)) for group in floors if len(options(group)) < floors[group]} == {}
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_option_composes_and_validates(group, name):
+    student = ["teacher=deepnn", "student=lightnn"] if name.startswith("cifar") else []
+    student = ["teacher=keras_teacher", "student=keras_student"] if "mnist" in name else student
+    config = compose_command([f"{group}={name}", *(student if group == "dataset" else [])])
+    assert [problem for problem in validate(config) if "dataset.root" not in str(problem)] == []
+    if group not in ("experiment",):
+        assert build(config[group]) is not None
+
+
+@pytest.mark.parametrize("recipe", options("recipe"))
+def test_every_recipe_belongs_to_an_experiment_and_a_method_and_is_picked_up(recipe):
+    experiment = next(name for name in options("experiment") if recipe.startswith(f"{name}_"))
+    method = recipe.removeprefix(f"{experiment}_")
+    composed = compose_command([f"experiment={experiment}", f"distillation={method}"])
+    wanted = yaml.safe_load((CONF / "recipe" / f"{recipe}.yaml").read_text())["distillation"]
+    assert {key: composed.distillation[key] for key in wanted} == wanted
+    assert composed.choices.recipe == recipe
+    assert validate(compose_command([f"experiment={experiment}", f"distillation={method}"])) == []
+
+
+def test_a_recipe_does_not_leak_into_another_method():
+    composed = compose_command(["experiment=cifar10_tutorial", "distillation=mse_logits"])
+    assert composed.distillation == compose_command(["distillation=mse_logits"]).distillation
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_teachers_and_students_are_the_models(role):
+    assert options(role) == options("model")
+    for name in options(role):
+        assert yaml.safe_load((CONF / role / f"{name}.yaml").read_text()) == {
+            "defaults": [f"/model/{name}@_here_"],
+            "checkpoint": None,
+        }
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_builds_and_answers(model):
+    data = data_for(model)
+    network = build_network(compose_command([f"student={model}"]).student, SHAPES[data])
+    assert network(SHAPES[data].probe("cpu")).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [("deepnn", 1_186_986), ("lightnn", 267_738), ("keras_teacher", 1_433_610), ("keras_student", 20_490)],
+)
+def test_parameter_counts_are_the_published_ones(model, count):
+    network = build_network(compose_command([f"student={model}"]).student, SHAPES[data_for(model)])
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+@pytest.mark.parametrize("method", options("distillation"))
+def test_every_method_has_its_file_its_citation_and_the_shared_knobs(method):
+    path = CONF / "distillation" / f"{method}.yaml"
+    node = yaml.safe_load(path.read_text())
+    assert node["_target_"].startswith(f"kdexp.distillation.{method}.")
+    assert path.read_text().startswith("# ")
+    assert {"temperature", "alpha", "ce_weight", "kd_weight"} <= set(node)
+    assert isinstance(build(node), torch.nn.Module)
+
+
+def test_the_teachers_optimizer_follows_the_group_but_not_the_value():
+    config = compose_command(["optimizer=sgd", "optimizer.lr=0.3"])
+    assert (config.teacher_optimizer._target_, config.teacher_optimizer.lr) == ("kdexp.optimization.SGD", 0.05)
+    other = compose_command(["optimizer@teacher_optimizer=adam", "teacher_optimizer.lr=0.2", "schedule=cosine"])
+    assert (other.teacher_optimizer.lr, other.optimizer.lr) == (0.2, 0.001)
+    assert other.teacher_schedule._target_ == "kdexp.optimization.Cosine"
+
+
+def test_teacher_epochs_follow_epochs_unless_set():
+    assert compose_command(["epochs=7"]).teacher_epochs == 7
+    assert compose_command(["epochs=7", "teacher_epochs=3"]).teacher_epochs == 3

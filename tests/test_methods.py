@@ -1,0 +1,132 @@
+"""What holds for every distillation method, found by glob."""
+
+import copy
+
+import pytest
+import torch
+from test_configs import options
+
+from kdexp.distillation.base import Progress
+from kdexp.preparation import prepare
+
+METHODS = options("distillation")
+TEACHING = [method for method in METHODS if method != "none"]
+START = Progress(epoch=0.0, epochs=1, step=0)
+
+
+class Bench:
+    """A baseline and a distilled learner of one method with their teacher, and one batch of digits."""
+
+    def __init__(self, make_experiment, method, *overrides):
+        self.experiment = make_experiment(f"distillation={method}", *overrides)
+        self.experiment.obtain(["teacher"])
+        self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
+        network = self.experiment._teacher_network(self.entries)
+        device, precision = self.experiment.device, self.experiment.precision
+        (self.baseline, self.learner), self.teacher = prepare(self.entries, network, self.experiment.shape, device, precision)
+        split = self.experiment.data.student_train
+        self.batch = next(split.batches(32, seed=0, epoch=0))
+
+    def terms(self):
+        student = self.learner.forward(self.batch.image)
+        return self.learner.distiller.losses(self.batch, student, self.teacher(self.batch), START)
+
+
+@pytest.fixture
+def bench(make_experiment, method):
+    return Bench(make_experiment, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_two_steps_and_reports(make_experiment, method):
+    entries = make_experiment(f"distillation={method}", "limit_batches=2", "epochs=1").run()
+    assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"][: 2 if method == "none" else 3]
+    assert all(entry.stored and not entry.failure for entry in entries)
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_terms_are_finite_scalars(bench):
+    terms = bench.terms()
+    assert terms
+    assert all(term.shape == () and torch.isfinite(term) for term in terms.values())
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_gradients_reach_student_and_auxiliary_modules_and_never_the_teacher(bench):
+    sum(bench.terms().values()).backward()
+    assert all(p.grad is None for p in bench.teacher.model.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in bench.learner.model.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bench.learner.distiller.parameters())
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_the_methods_own_term_falls_on_a_memorised_batch(bench):
+    name = list(bench.terms())[-1]
+    bench.learner.train()
+    history = []
+    for _ in range(30):
+        history.append(float(bench.terms()[name].detach()))
+        bench.learner.descend({name: bench.terms()[name]})
+    assert history[-1] < 0.8 * history[0]
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_the_teacher_is_bitwise_unchanged_by_training(make_experiment, method):
+    nets = (
+        "teacher._target_=own_networks.NormNet",
+        "student._target_=own_networks.NormNet",
+        "~teacher.hidden",
+        "~student.hidden",
+    )
+    bench = Bench(make_experiment, method, *nets, "+teacher.width=16")
+    before = copy.deepcopy(bench.teacher.model.state_dict())
+    for _ in range(3):
+        bench.learner.step(bench.batch, bench.teacher(bench.batch), START)
+    after = bench.teacher.model.state_dict()
+    assert "body.1.running_mean" in after
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(bench.learner.model.body[1].running_mean, torch.zeros(8))
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_the_student_starts_from_the_baselines_weights(bench):
+    ours, theirs = bench.learner.model.state_dict(), bench.baseline.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_a_partial_last_batch_is_fine(bench):
+    bench.batch = next(iter(bench.experiment.data.student_train.batches(3, seed=0, epoch=0)))
+    assert all(torch.isfinite(term) for term in bench.terms().values())
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, method):
+    exact = Bench(make_experiment, method).terms()
+    rough = Bench(make_experiment, method, "precision=bf16").terms()
+    assert all(term.dtype == torch.float32 for term in rough.values())
+    for name, term in exact.items():
+        assert float(term.detach()) == pytest.approx(float(rough[name].detach()), rel=0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_alpha_and_temperature_are_accepted(make_experiment, method):
+    experiment = make_experiment(f"distillation={method}", "distillation.alpha=0.5", "distillation.temperature=3")
+    assert experiment.entry(experiment.roles[-1]).method
+
+
+def test_plain_training_ignores_what_only_distillation_knows(make_experiment):
+    plain, tuned = make_experiment("distillation=none"), make_experiment("distillation=none", "distillation.alpha=0.3")
+    assert plain.spec("baseline").key == tuned.spec("baseline").key
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_a_convolutional_pair_works_too(make_experiment, method):
+    experiment = make_experiment(
+        f"distillation={method}",
+        "teacher=keras_teacher",
+        "student=keras_student",
+        "teacher.channels=[32,64]",
+        "limit_batches=2",
+    )
+    assert all(entry.stored for entry in experiment.run())
