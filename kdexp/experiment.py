@@ -163,7 +163,7 @@ class Experiment:
         steps = split.steps(spec.batch_size, spec.limit_batches)
         title = " and ".join(entry.role for entry in entries)
         self.journal.say(f"training {title}: {spec.epochs} epochs of {steps} batches, {len(split)} images")
-        with self.journal.watching(title, spec.epochs, steps) as watch:
+        with self.journal.watching(learners, spec.epochs, steps) as watch:
             train(
                 learners,
                 split,

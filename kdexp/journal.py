@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.learner import Learner
 
@@ -42,47 +42,54 @@ class Journal:
         """Prints a sentence that a user should not overlook."""
         self.say(f"warning: {sentence}")
 
+    def note(self, words: str) -> None:
+        """Writes a text into the log alone."""
+        if self._log:
+            self._log.print(words, markup=False, soft_wrap=True)
+
     @contextmanager
-    def watching(self, title: str, epochs: int, steps: int) -> Iterator[TrainingWatch]:
-        """Follows one training of `epochs` times `steps` batches."""
+    def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
+        """Follows one training of `epochs` times `steps` batches: a bar per learner on a terminal."""
         if not self.console.is_terminal:
             yield TrainingWatch(self, epochs)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[latest]}"), console=self.console, transient=True) as progress:
-            yield TrainingWatch(self, epochs, progress, progress.add_task(title, total=epochs * steps, latest=""))
+        latest = TextColumn("{task.fields[latest]}")
+        columns = (TextColumn("{task.description}"), BarColumn(16), TimeRemainingColumn(), latest)
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            tasks = {learner.name: bars.add_task(learner.name, total=epochs * steps, latest="") for learner in learners}
+            yield TrainingWatch(self, epochs, bars, tasks)
 
 
 class TrainingWatch:
-    """Follows the train loop: a bar per batch on a terminal, a line every few epochs everywhere."""
+    """Follows the train loop: bars on a terminal, and everywhere a line per learner every few epochs."""
 
-    def __init__(self, journal: Journal, epochs: int, bars: Progress | None = None, task: TaskID | None = None):
+    def __init__(self, journal: Journal, epochs: int, bars: Progress | None = None, tasks: Mapping[str, TaskID] | None = None):
         self.journal, self.epochs = journal, epochs
-        self._bars, self._task = bars, task
+        self._bars, self._tasks = bars, tasks or {}
         self._done = 0
 
     def step(self) -> None:
         """A batch is done."""
-        if self._bars is not None and self._task is not None:
-            self._bars.advance(self._task)
+        if self._bars is not None:
+            for task in self._tasks.values():
+                self._bars.advance(task)
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """An epoch is done."""
         self._done += 1
-        latest = "   ".join(f"{learner.name}: {measured(learner.history[-1])}" for learner in learners)
-        if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, latest=latest)
-        every = max(1, self.epochs // PLAIN_LINES)
-        if self._done % every == 0 or self._done == self.epochs or any(learner.failure for learner in learners):
-            self.journal.say(f"  epoch {self._done}/{self.epochs}   {latest}")
+        last = self._done == self.epochs or any(learner.failure for learner in learners)
+        due = last or self._done % max(1, self.epochs // PLAIN_LINES) == 0
+        for learner in learners:
+            words = measured(learner.history[-1])
+            if self._bars is not None:
+                self._bars.update(self._tasks[learner.name], latest=words)
+            if due:
+                tell = self.journal.note if self._bars is not None and not last else self.journal.say
+                tell(f"  epoch {self._done}/{self.epochs}  {learner.name}: {words}")
 
 
 def measured(row: dict[str, float]) -> str:
     """One epoch's named losses and accuracies in a few words."""
-    losses = " ".join(
-        f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "loss") and "accuracy" not in name
-    )
-    shares = " ".join(
-        f"{name.removesuffix('_accuracy')} {value:.2%}" for name, value in row.items() if name.endswith("accuracy")
-    )
-    return f"{losses}, {shares}"
+    losses = [f"{n} {v:.4f}" for n, v in row.items() if n not in ("epoch", "loss") and not n.endswith("accuracy")]
+    shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f}%" for n, v in row.items() if n.endswith("accuracy")]
+    return " ".join(losses + shares)

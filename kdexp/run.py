@@ -83,7 +83,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
         seen, there_are = len(data.student_train), len(data.train)
-        lines.append(f"Students saw {seen} of the teacher's {there_are} training images (dataset.student_fraction={share:g}).")
+        lines.append(f"Students saw {seen} of the teacher's {there_are} images (dataset.student_fraction={share:g}).")
     where = f"{experiment.precision.name} on {experiment.device.type}"
     lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
     lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")

@@ -116,7 +116,7 @@ def test_the_whole_model_is_no_layer():
 
 def test_a_layer_that_does_not_run_is_refused_and_leaves_no_hook():
     net = Fragile().train()
-    with pytest.raises(UnknownLayer, match="^Fragile does not run its layer 'idle' in a forward pass$"):
+    with pytest.raises(UnknownLayer, match=r"^Fragile does not run its layer 'idle' in a forward pass$"):
         Capture(net, ["first", "idle"], torch.randn(2, 4))
     assert hooks_on(net) == 0
     assert net.training
@@ -231,7 +231,7 @@ def test_the_last_map_of_a_shipped_model_has_its_shape(made, shape):
 
 
 def test_a_model_without_roles_is_refused():
-    with pytest.raises(UnknownLayer, match="^Identity declares no roles, so its layers must be named$"):
+    with pytest.raises(UnknownLayer, match=r"^Identity declares no roles, so its layers must be named$"):
         roles_of(nn.Identity())
 
 

@@ -218,7 +218,7 @@ def test_without_a_teacher_only_cross_entropy_is_left():
 @pytest.mark.parametrize("method", [kd, lambda **given: MSELogits(**WEIGHTS | {"weight": 1.0} | given)])
 @pytest.mark.parametrize("weight", ["ce_weight", "kd_weight"])
 def test_alpha_beside_a_weight_is_refused_by_name(method, weight):
-    with pytest.raises(InvalidArguments, match="alpha=0.5: is short for ce_weight=alpha, kd_weight=1-alpha") as refusal:
+    with pytest.raises(InvalidArguments, match=r"alpha=0\.5: is short for ce_weight=alpha, kd_weight=1-alpha") as refusal:
         method(alpha=0.5, **{weight: 0.0})
     assert [problem.name for problem in refusal.value.problems] == ["alpha"]
 
@@ -266,7 +266,7 @@ def test_no_distillation_ignores_the_teacher_and_the_weights():
 
 def test_update_takes_one_step_on_the_terms_it_returns():
     student, descents = random(2, 3), []
-    learner = SimpleNamespace(forward=lambda image: Outputs(student), descend=descents.append)
+    learner = SimpleNamespace(forward=lambda _: Outputs(student), descend=descents.append)
     terms = kd(alpha=0.5).update(learner, batch_of([0, 1]), Outputs(random(2, 3, seed=1)), START)
     assert list(terms) == ["ce", "kd"]
     assert len(descents) == 1

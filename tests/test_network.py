@@ -87,7 +87,7 @@ def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, wrappe
     mark = tmp_path / "executed"
     content = weights() | {"extra": Mischief(mark)} if wrapped else Mischief(mark)
     path = saved(tmp_path, content)
-    with pytest.raises(BadCheckpoint, match="weights.pt can't be read as weights"):
+    with pytest.raises(BadCheckpoint, match=r"weights\.pt can't be read as weights"):
         read_checkpoint(path)
     assert not mark.exists()
 
@@ -108,7 +108,7 @@ def test_the_mischief_of_these_tests_is_real(tmp_path):
 @pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], {"weight": 1.0}, {"model": {"weight": "text"}}])
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     path = saved(tmp_path, content)
-    with pytest.raises(BadCheckpoint, match=r"weights.pt holds no state dict \(a mapping of names to tensors\)$"):
+    with pytest.raises(BadCheckpoint, match=r"weights\.pt holds no state dict \(a mapping of names to tensors\)$"):
         read_checkpoint(path)
 
 
@@ -166,7 +166,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, share):
         torch.save(weights(), path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(BadCheckpoint, match="can't be read as weights: ."):
+    with pytest.raises(BadCheckpoint, match=r"can't be read as weights: ."):
         read_checkpoint(path)
 
 
@@ -175,7 +175,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, share):
 def test_a_file_of_something_else_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(BadCheckpoint, match="can't be read as weights: ."):
+    with pytest.raises(BadCheckpoint, match=r"can't be read as weights: ."):
         read_checkpoint(path)
 
 

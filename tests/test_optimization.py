@@ -1,5 +1,6 @@
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,6 +26,12 @@ few = settings(max_examples=25, deadline=None)
 def net():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def smooth_net():
+    # Without a norm: behind one, gradients of biases are rounding noise, which Adam scales up to whole steps.
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
 
 
 def train(model, optimizer, steps=6):
@@ -68,11 +75,11 @@ def after_a_step_without_gradient(recipe, value=2.0):
     ],
 )
 def test_a_built_optimizer_trains_as_torchs_plain_one(recipe, plain):
-    ours, theirs = net(), net()
+    ours, theirs = smooth_net(), smooth_net()
     trained = train(ours, recipe.build([ours]))
     expected = train(theirs, plain(theirs.parameters()))
     assert all(torch.allclose(mine, yours, rtol=0, atol=1e-6) for mine, yours in zip(trained, expected, strict=True))
-    assert any(not torch.equal(mine, start) for mine, start in zip(trained, net().parameters(), strict=True))
+    assert any(not torch.equal(mine, start) for mine, start in zip(trained, smooth_net().parameters(), strict=True))
 
 
 def test_weight_decay_of_adam_is_a_gradient_and_that_of_adamw_a_shrinking():
@@ -229,7 +236,7 @@ def test_cosine_never_rises_after_warm_up_and_stays_between_its_ends(warmup, fin
     schedule = Cosine(warmup_epochs=warmup, final_fraction=final)
     factors = [schedule.factor(epoch, 10) for epoch in sorted(epochs) if epoch >= warmup]
     assert all(final - 1e-9 <= factor <= 1 + 1e-9 for factor in factors)
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(factors))
 
 
 @pytest.mark.parametrize("epochs", [3, 5])

@@ -116,7 +116,7 @@ def test_without_validation_data_the_column_is_empty(finished):
 
 
 def test_the_share_of_the_students_images_is_stated(finished):
-    assert "Students saw 140 of the teacher's 900 training images" in finished()[1]
+    assert "Students saw 140 of the teacher's 900 images" in finished()[1]
     assert "Students saw" not in finished("dataset.student_fraction=1")[1]
 
 

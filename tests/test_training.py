@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import said
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.distillation.base import Progress
 from kdexp.experiment import Entry
@@ -175,6 +176,36 @@ def test_the_teachers_accuracy_comes_first_and_chance_is_a_warning(make_experime
     text = said(experiment)
     assert text.index("teacher mlp_wide:") < text.index("training baseline and distilled")
     assert "near chance" in text
+
+
+WAITS_FOR_THE_DEVICE = {"aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.unique2"}
+
+
+class Operators(TorchDispatchMode):
+    """Collects the names of all operators that run inside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func.overloadpacket))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, optimizer):
+    experiment = make_experiment(f"distillation={method}", f"optimizer={optimizer}", "optimizer.clip_norm=1")
+    (learner,), teacher = prepared(experiment, "distilled")
+    split = experiment.data.student_train
+    teacher.keep(split)
+    batch = next(split.batches(32, seed=0, epoch=0))
+    learner.train()
+    with Operators() as seen:
+        learner.step(batch, teacher(batch), Progress(0.5, 1, 0))
+        learner.close_epoch(experiment.data.validation)
+    assert "aten.addmm" in seen.names and not WAITS_FOR_THE_DEVICE & set(seen.names)
 
 
 @pytest.mark.gpu

@@ -11,8 +11,8 @@ def match_length(teacher: Tensor, length: int) -> Tensor:
     ratio, rest = divmod(teacher.shape[1], length)
     if rest or not ratio:
         raise ValueError(
-            f"cosine averages neighbouring teacher values until both vectors are equally long, but {teacher.shape[1]} (teacher) "
-            f"is no multiple of {length} (student); choose other student_layers or teacher_layers"
+            f"cosine averages neighbouring teacher values until both vectors are equally long, but {teacher.shape[1]} "
+            f"(teacher) is no multiple of {length} (student); choose other student_layers or teacher_layers"
         )
     return F.avg_pool1d(teacher.unsqueeze(1), ratio).squeeze(1) if ratio > 1 else teacher
 

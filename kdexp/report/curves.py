@@ -33,6 +33,6 @@ def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
         if "validation_accuracy" in history[0]:
             accuracies.plot(epochs, [100 * row["validation_accuracy"] for row in history], color=colour)
     losses.set(xlabel="epoch", ylabel="objective", yscale="log")
-    accuracies.set(xlabel="epoch", ylabel="accuracy, %   (dotted: training, solid: validation)")
+    accuracies.set(xlabel="epoch", ylabel="accuracy, %", title="dotted: training, solid: validation")
     losses.legend()
     figure.savefig(folder / "curves.png", dpi=120)
