@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 
@@ -77,15 +78,16 @@ def parameters(target: Callable) -> dict[str, Any]:
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
-        found = _own_parameters(vars(owner)["__init__"]) | found
+        found = _own_parameters(vars(owner)["__init__"], owner if is_dataclass(owner) else None) | found
         kinds = [p.kind for p in inspect.signature(vars(owner)["__init__"]).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
     return found
 
 
-def _own_parameters(function: Callable) -> dict[str, Any]:
-    hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+def _own_parameters(function: Callable, generated_for: type | None = None) -> dict[str, Any]:
+    # A dataclass's generated constructor repeats annotations of its bases, which only their own modules can resolve.
+    hints = typing.get_type_hints(generated_for or inspect.unwrap(function), include_extras=True)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(function).parameters.values()
     return {p.name: (hints.get(p.name, Any), p.default) for p in signature if p.kind in named and p.name != "self"}
@@ -132,7 +134,7 @@ def misfit(value: Any, annotation: Any) -> str:
 def _scalar_misfit(value: Any, annotation: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is float:
-        return "" if number and math.isfinite(value) else "must be a finite number"
+        return "" if number and abs(value) <= sys.float_info.max else "must be a finite number"
     if annotation is int:
         return "" if number and isinstance(value, int) else "must be a whole number"
     if annotation is bool:
@@ -143,10 +145,10 @@ def _scalar_misfit(value: Any, annotation: Any) -> str:
 
 
 class _CheckedType(type):
-    def __call__(cls, *positional, **arguments):
-        if not positional and (found := problems(cls, arguments)):
+    def __call__(cls, **arguments):
+        if found := problems(cls, arguments):
             raise InvalidArguments(found)
-        return super().__call__(*positional, **arguments)
+        return super().__call__(**arguments)
 
 
 class Checked(metaclass=_CheckedType):

@@ -53,26 +53,33 @@ def _run(asked: argparse.Namespace) -> int:
     if found:
         print(refusal(found), file=sys.stderr)
         return BAD_CONFIG
-    if all(config["dry_run"] for config in configs):
+    if any(config["dry_run"] for config in configs):
         from kdexp.dry_run import preview
 
         for config in configs:
             preview(config)
         return 0
     hydra_main()
-    return SOME_FAILED if _failures else 0
+    return max(_exit_codes, default=0)
 
 
-_failures: list[str] = []
+_exit_codes: list[int] = []
+"""Of the jobs that did not end well; a job that fails leaves its code here, so that the others of a sweep go on."""
 
 
 @hydra.main(version_base="1.3", config_path=config.conf_dir(), config_name="config")
 def hydra_main(cfg: DictConfig) -> None:
-    """One job, as Hydra calls it; a job that fails is remembered, so that the others of a sweep go on."""
+    """One job, as Hydra calls it."""
+    from kdexp.data.dataset import DataUnavailable
     from kdexp.run import run
 
-    if not run(config.with_choices(cfg, HydraConfig.get().runtime.choices)):
-        _failures.append(",".join(HydraConfig.get().overrides.task))
+    hydra_config = HydraConfig.get()
+    try:
+        if not run(config.with_choices(cfg, hydra_config.runtime.choices), hydra_config.overrides.task):
+            _exit_codes.append(SOME_FAILED)
+    except DataUnavailable as error:
+        print(refusal([Problem("", str(error))]), file=sys.stderr)
+        _exit_codes.append(BAD_CONFIG)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

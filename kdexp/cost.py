@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdexp.features import evaluating
+
 
 def parameter_count(module: nn.Module) -> int:
     """The number of trainable and frozen parameters; buffers are not counted."""
@@ -21,26 +23,21 @@ def size_mb(module: nn.Module) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
 
 
-@torch.no_grad()
 def multiply_adds(module: nn.Module, image: Tensor) -> int:
     """Multiply-adds of one forward pass on `image` [1, C, H, W] in linear layers and convolutions: half of torch's FLOPs."""
-    training = module.training
-    with FlopCounterMode(display=False) as counter:
-        module.eval()(image)
-    module.train(training)
+    with evaluating(module), FlopCounterMode(display=False) as counter:
+        module(image)
     return counter.get_total_flops() // 2
 
 
-@torch.no_grad()
 def latency(module: nn.Module, image: Tensor, runs: int = 30) -> float:
     """Median seconds of one forward pass on `image` [N, C, H, W], after five runs to warm up."""
-    module.eval()
-    on_accelerator = image.device.type != "cpu"
     seconds = []
-    for _ in range(runs + 5):
-        start = time.perf_counter()
-        module(image)
-        if on_accelerator:
-            torch.get_device_module(image.device).synchronize()
-        seconds.append(time.perf_counter() - start)
+    with evaluating(module):
+        for _ in range(runs + 5):
+            start = time.perf_counter()
+            module(image)
+            if image.device.type != "cpu":
+                torch.get_device_module(image.device).synchronize()
+            seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[5:])

@@ -157,7 +157,7 @@ class Experiment:
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
         split = self.data.train if entries[0].role == "teacher" else self.data.student_train
-        learners, teacher = prepare(entries, self._teacher_network(entries), self.shape, self.device, self.precision)
+        learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.device, self.precision)
         if teacher is not None and spec.limit_batches is None and teacher.keep(split):
             self.journal.say(f"teacher's outputs: computed once for {len(split)} images, since nothing is augmented")
         steps = split.steps(spec.batch_size, spec.limit_batches)
@@ -180,7 +180,8 @@ class Experiment:
             if not learner.failure:
                 entry.stored = keep(self.store, entry, learner, self.data.test, images=len(split), company=len(learners))
 
-    def _teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
+    def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
+        """The teacher that these entries' specs name, as the store has it; None if they name none."""
         keys = {entry.spec.teacher for entry in entries} - {None}
         stored = [self.store.find(key) for key in keys if key is not None]
         return stored_network(stored[0]) if stored and stored[0] else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from kdexp.arguments import did_you_mean, listed
 
@@ -59,6 +61,23 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     return {name: modules[name] for name in names}
 
 
+IN_TRAINING_ONLY = (_DropoutNd, nn.RReLU)
+"""Modules that may overwrite their input in training but not in evaluation mode, so that no probe sees it."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode and without gradients; afterwards every module has the mode it had before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 class Capture:
     """A model whose calls also return the outputs of some of its layers.
 
@@ -70,7 +89,7 @@ class Capture:
 
     def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor):
         self.model = model
-        self.layers = find_layers(model, list(dict.fromkeys(layers)))
+        self.layers = find_layers(model, layers)
         self._overwritten: set[str] = set()
         self.probe = self._probe(probe_image)
 
@@ -79,18 +98,16 @@ class Capture:
         logits, captured, _ = self._run(image)
         return Outputs(logits.float(), {name: value.float() for name, value in captured.items()})
 
-    @torch.no_grad()
     def _probe(self, image: Tensor) -> Outputs:
-        training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             _, captured, versions = self._run(image)
             if missing := [name for name in self.layers if name not in captured]:
                 raise UnknownLayer(f"{type(self.model).__name__} does not run its layer {missing[0]!r} in a forward pass")
-            self._overwritten = {name for name, value in captured.items() if value._version != versions[name]}
+            if any(isinstance(module, IN_TRAINING_ONLY) and module.inplace for module in self.model.modules()):
+                self._overwritten = set(self.layers)
+            else:
+                self._overwritten = {name for name, value in captured.items() if value._version != versions[name]}
             return self(image)
-        finally:
-            self.model.train(training)
 
     def _run(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
         captured: dict[str, Tensor] = {}

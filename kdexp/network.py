@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -63,12 +62,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     They may lie at the top or under `model` or `state_dict`; a `module.` in front of every name is dropped.
     """
     try:
-        found: Any = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise BadCheckpoint(f"{path} can't be read as weights: {str(error).splitlines()[0]}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch only warns of a file that is no pickle at all
+            found: Any = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises anything on a damaged file
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadCheckpoint(f"{path} can't be read as weights: {why}") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadCheckpoint(f"{path} holds no state dict (a mapping of names to tensors)")
-    return {name.removeprefix("module."): value for name, value in found.items()}
+    wrapped = all(name.startswith("module.") for name in found)
+    return {name.removeprefix("module.") if wrapped else name: value for name, value in found.items()}

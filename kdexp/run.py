@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from kdexp.data.dataset import DataUnavailable
 from kdexp.experiment import Entry, Experiment
 from kdexp.journal import Journal
 from kdexp.provenance import provenance
@@ -22,19 +21,15 @@ from kdexp.report.rows import Row, make_rows
 from kdexp.report.table import draw_table
 
 
-def run(config: DictConfig, console: Console | None = None) -> bool:
-    """Runs a validated configuration; returns whether every learner finished."""
+def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | None = None) -> bool:
+    """Runs a validated configuration; returns whether every learner finished. Raises `DataUnavailable` before anything."""
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    try:
-        experiment.data  # noqa: B018 - read before the run folder is made
-    except DataUnavailable as error:
-        print(f"kdexp: {error}", file=sys.stderr)
-        return False
+    experiment.data  # noqa: B018 - read before there is a run folder
     folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
     journal.open_log(folder / "log.txt")
     try:
-        describe_run(folder, config, experiment)
+        describe_run(folder, config, overrides, experiment)
         journal.say(f"run folder: {folder}")
         entries = experiment.run()
         report(folder, entries, experiment, journal)
@@ -57,10 +52,10 @@ def claim_folder(runs: Path, config: DictConfig) -> Path:
     raise FileExistsError(f"a thousand runs named {name} under {runs}")
 
 
-def describe_run(folder: Path, config: DictConfig, experiment: Experiment) -> None:
+def describe_run(folder: Path, config: DictConfig, overrides: Sequence[str], experiment: Experiment) -> None:
     """Writes what was asked and on what it ran: `config.yaml`, `command.txt`, `provenance.json`."""
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    (folder / "command.txt").write_text(shlex.join(["kdexp", *sys.argv[1:]]) + "\n")
+    (folder / "command.txt").write_text(shlex.join(["kdexp", *overrides]) + "\n")
     (folder / "provenance.json").write_text(json.dumps(provenance(experiment.device), indent=1))
 
 

@@ -135,6 +135,8 @@ def _network(role: str, node: dict[str, Any], shape: Shape, found: list[Problem]
 def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
     """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
     distiller = build(node)
+    if not distiller.describe():
+        yield Problem("distillation", "every weight is 0, so there is nothing to learn from")
     if not distiller.uses_teacher:
         return
     if "teacher" not in nets:

@@ -55,6 +55,7 @@ REFUSALS = [
     (["distillation.alpha=1.5"], "distillation.alpha=1.5: must be at least 0 and at most 1"),
     (["distillation.alpha=-0.1"], "distillation.alpha=-0.1: must be at least 0 and at most 1"),
     (["distillation.ce_weight=1"], "distillation.alpha=0.1: is short for ce_weight=alpha, kd_weight=1-alpha and excludes them"),
+    (["distillation=mse_logits", "distillation.weight=0"], "distillation: every weight is 0"),
     (["distillation=hint", "distillation.weight=-1"], "distillation.weight=-1: must be at least 0"),
     (["distillation=hint", "distillation.student_layers=features"], "distillation.student_layers='features': must be a list"),
     (["distillation=hint", "distillation.student_layers=[3]"], "each entry must be a text"),
@@ -205,3 +206,26 @@ def test_own_options_come_from_a_config_dir(tmp_path):
     shown = kdexp("--config-dir", "own", "student=tiny", "dry_run=true", cwd=tmp_path, columns=120)
     assert shown.returncode == 0, shown.stderr
     assert "tiny" in shown.stdout and "610" in shown.stdout
+
+
+def test_data_that_turn_out_unreadable_are_exit_2(tmp_path):
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    words = ["dataset=cifar10", "dataset.download=false", "teacher=deepnn", "student=lightnn"]
+    shown = kdexp(*words, cwd=tmp_path)
+    assert shown.returncode == 2 and "Traceback" not in shown.stderr
+    assert "CIFAR10 in dataset.root='data' can't be read" in shown.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs"),
+    [
+        (["seed=1,2", "epochs=3"], [["seed=1", "epochs=3"], ["seed=2", "epochs=3"]]),
+        (["seed=range(0,2)"], [["seed=0"], ["seed=1"]]),
+        (["optimizer=adam,sgd", "~teacher"], [["optimizer=adam", "~teacher"], ["optimizer=sgd", "~teacher"]]),
+        (["+a=1,2"], [["+a=1"], ["+a=2"]]),
+        (["student.hidden=[1,2],[3]"], [["student.hidden=[1,2]"], ["student.hidden=[3]"]]),
+    ],
+)
+def test_a_multirun_is_expanded_as_hydra_does(words, jobs):
+    assert cli.expand(words) == jobs

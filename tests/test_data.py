@@ -180,6 +180,12 @@ def test_the_split_depends_on_the_split_seed_alone():
     assert numbers(other.student_train) != numbers(plain.student_train)
 
 
+def test_another_split_seed_gives_the_student_other_images_of_the_same_ones():
+    first, other = (numbered(val_fraction=0.0, student_fraction=0.5, split_seed=seed) for seed in (0, 1))
+    assert numbers(first.train) == numbers(other.train)
+    assert numbers(first.student_train) != numbers(other.student_train)
+
+
 def test_fewer_images_for_the_student_do_not_move_the_validation_split():
     assert numbers(numbered(student_fraction=0.2).validation) == numbers(numbered().validation)
 

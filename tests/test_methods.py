@@ -21,7 +21,7 @@ class Bench:
         self.experiment = make_experiment(f"distillation={method}", *overrides)
         self.experiment.obtain(["teacher"])
         self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
-        network = self.experiment._teacher_network(self.entries)
+        network = self.experiment.teacher_network(self.entries)
         device, precision = self.experiment.device, self.experiment.precision
         (self.baseline, self.learner), self.teacher = prepare(self.entries, network, self.experiment.shape, device, precision)
         split = self.experiment.data.student_train

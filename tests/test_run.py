@@ -23,14 +23,14 @@ def finished(tmp_path):
     def make(*overrides, width=80):
         with (tmp_path / "screen.txt").open("w") as screen:
             config = compose_command([f"output_dir={tmp_path}", *SHORT, *overrides])
-            run(config, Console(file=screen, width=width))
+            run(config, overrides, Console(file=screen, width=width))
         return sorted((tmp_path / "runs").iterdir())[-1], (tmp_path / "screen.txt").read_text()
 
     return make
 
 
 def test_the_run_folder_holds_what_it_should(finished):
-    folder, _ = finished()
+    folder, _ = finished("seed=3")
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.yaml",
@@ -46,6 +46,7 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert json.loads((folder / "provenance.json").read_text())["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "choices" in (folder / "config.yaml").read_text()
+    assert (folder / "command.txt").read_text() == "kdexp seed=3\n"
     with (folder / "metrics.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["role"], line["epoch"]) for line in lines] == [

@@ -27,7 +27,7 @@ def prepared(experiment, *roles):
     """Learners for these roles and their teacher."""
     experiment.obtain(["teacher"])
     entries = [experiment.entry(role) for role in roles]
-    network = experiment._teacher_network(entries)
+    network = experiment.teacher_network(entries)
     return prepare(entries, network, experiment.shape, experiment.device, experiment.precision)
 
 

@@ -94,12 +94,24 @@ class CIFAR100(TorchvisionDataset):
         return self._read_folder("train"), self._read_folder("test")
 
     def _read_folder(self, split: str) -> RawImages:
-        from PIL import Image
-
         folder = self._folders / split
         classes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
         if len(classes) != self.num_classes:
             raise DataUnavailable(f"{folder} must hold {self.num_classes} class folders, but holds {len(classes)}")
         paths = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.png"))]
-        pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path, _ in paths])
+        if empty := sorted(set(range(self.num_classes)) - {label for _, label in paths}):
+            raise DataUnavailable(f"{folder / classes[empty[0]]} holds no .png images")
+        pixels = np.stack([_read_png(path, self.image_size) for path, _ in paths])
         return RawImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor([label for _, label in paths]))
+
+
+def _read_png(path: Path, size: int) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+    except OSError as error:
+        raise DataUnavailable(f"{path} can't be read as an image") from error
+    if pixels.shape[:2] != (size, size):
+        raise DataUnavailable(f"{path} has {pixels.shape[1]}×{pixels.shape[0]} pixels, not {size}×{size}")
+    return pixels

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from kdexp import cost
 from kdexp.evaluation import agreement
 from kdexp.loading import deployed_network
@@ -103,7 +101,7 @@ def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored 
 def _time(row: Row, entry: Entry, experiment: Experiment) -> None:
     assert entry.stored is not None
     network = on_device(deployed_network(entry.stored), experiment.device)
-    with experiment.precision.autocast(), torch.no_grad():
+    with experiment.precision.autocast():
         row.latency_ms = 1e3 * cost.latency(network, experiment.shape.probe(experiment.device, images=1))
         many = cost.latency(network, experiment.shape.probe(experiment.device, images=LATENCY_BATCH))
     row.images_per_second = LATENCY_BATCH / many
