@@ -65,6 +65,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" did you mean {close[0]}?" if close else ""
 
 
+def first_line(error: BaseException) -> str:
+    """An error's own words, as far as one line of a message goes."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def listed(words: Iterable[str]) -> str:
     """The words as one line of an error message."""
     return ", ".join(words) or "none"

@@ -23,7 +23,8 @@ class Learner:
     """A student (or a teacher to be) with everything its training changes.
 
     `step` is the whole of a training step; `close_epoch` leaves what the epoch measured on the device, so that one transfer
-    brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`.
+    brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`. `seconds` is the host's time
+    in its own steps, without data, teacher and evaluation.
     """
 
     name: str

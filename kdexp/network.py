@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kdexp.arguments import first_line
 from kdexp.config import build
 
 
@@ -66,8 +67,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             warnings.simplefilter("error")  # torch only warns of a file that is no pickle at all
             found: Any = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises anything on a damaged file
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadCheckpoint(f"{path} can't be read as weights: {why}") from error
+        raise BadCheckpoint(f"{path} can't be read as weights: {first_line(error)}") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]

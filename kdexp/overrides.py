@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.arguments import Problem, did_you_mean, listed
+from kdexp.arguments import Problem, did_you_mean, first_line, listed
 from kdexp.config import compose_command
 
 
@@ -29,7 +29,7 @@ def _one_by_one(overrides: Sequence[str], **where: Any) -> tuple[DictConfig | No
     try:
         composed = compose_command([], **where)
     except (HydraException, OmegaConfBaseException) as error:
-        return None, [Problem("", _first_line(error))]
+        return None, [Problem("", first_line(error))]
     for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):
         try:
             composed = compose_command([*good, override], **where)
@@ -49,13 +49,14 @@ def _explain(override: str, error: Exception, composed: DictConfig) -> Problem:
         OverridesParser.create().parse_override(override)
     except HydraException:
         return Problem("", f"{override!r} can't be read; quote special characters: 'KEY=\"VALUE\"'")
-    paths = [path for path in _paths(OmegaConf.to_container(composed), "") if not path.startswith("choices")]
+    paths = all_paths(OmegaConf.to_container(composed))
     if key not in paths:
-        return Problem(key, _unknown_key(key, paths))
-    return Problem(key, f"={value!r}: {_first_line(error)}")
+        return Problem(key, unknown_key(key, paths))
+    return Problem(key, f"={value!r}: {first_line(error)}")
 
 
-def _unknown_key(key: str, paths: list[str]) -> str:
+def unknown_key(key: str, paths: Sequence[str]) -> str:
+    """What to say of a key that is not among the configuration's paths."""
     parent = key.rpartition(".")[0]
     siblings = [path for path in paths if path.rpartition(".")[0] == parent]
     same_end = [path for path in paths if path.rpartition(".")[2] == key.rpartition(".")[2]]
@@ -64,12 +65,13 @@ def _unknown_key(key: str, paths: list[str]) -> str:
     return f"unknown key;{hint} known{f' in {parent}' if parent else ''}: {listed(names)}"
 
 
+def all_paths(config: Any) -> list[str]:
+    """Every key that a user may set, nested ones with dots."""
+    return [path for path in _paths(config, "") if not path.startswith("choices")]
+
+
 def _paths(node: Any, prefix: str) -> Iterator[str]:
     if isinstance(node, Mapping):
         for name, value in node.items():
             yield f"{prefix}{name}"
             yield from _paths(value, f"{prefix}{name}.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -11,13 +11,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed, problems
+from kdexp.arguments import InvalidArguments, Problem, first_line, problems
 from kdexp.config import arguments, build, target
 from kdexp.data.dataset import ImageDataset
-from kdexp.device import device_complaint
+from kdexp.device import device_complaint, pick_device
 from kdexp.distillation.base import Probe
 from kdexp.features import Capture, UnknownLayer
 from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint
+from kdexp.overrides import all_paths, unknown_key
 from kdexp.settings import NAMES, Settings
 
 REQUIRED = (
@@ -55,17 +56,15 @@ def validate(config: DictConfig) -> list[Problem]:
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
-    known = sorted({*NAMES, *REQUIRED, "teacher"})
-    for name in plain:
-        if name not in [*known, "choices"]:
-            yield Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(known)}")
+    known = {name: node for name, node in plain.items() if name in (*NAMES, *REQUIRED, "teacher", "choices")}
+    yield from (Problem(name, unknown_key(name, all_paths(known))) for name in plain if name not in known)
     given = {name: plain[name] for name in NAMES if name in plain}
     of_settings = problems(Settings, given)
     yield from of_settings
     faulty = {problem.name for problem in of_settings}
     if "device" not in faulty and (complaint := device_complaint(given["device"])):
         yield Problem("device", complaint)
-    if not faulty & {"device", "precision"} and given["precision"] == "tf32" and given["device"] in ("cpu", "mps"):
+    elif "device" not in faulty and given.get("precision") == "tf32" and pick_device(given["device"]).type != "cuda":
         yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
 
 
@@ -79,7 +78,7 @@ def _node(name: str, node: Any) -> Iterator[Problem]:
     try:
         made = target(node)
     except Exception as error:  # importing a user's module may raise anything
-        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({str(error).splitlines()[0]})")
+        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({first_line(error)})")
         return
     given = arguments(node)
     later = list(asdict(Shape(0, 0, 0))) if name in NETWORKS else []
@@ -103,7 +102,7 @@ def _refusals(error: Exception) -> list[Problem]:
     cause = error
     while not isinstance(cause, InvalidArguments) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
-    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", str(cause).splitlines()[0])]
+    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
 
 
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
@@ -122,7 +121,7 @@ def _network(role: str, node: dict[str, Any], shape: Shape, found: list[Problem]
             found += [problem.under(role) for problem in _refusals(error)]
         else:
             size = f"{shape.in_channels}×{shape.image_size}×{shape.image_size}"
-            found.append(Problem(role, f"does not run on this data set's {size} images: {str(error).splitlines()[0]}"))
+            found.append(Problem(role, f"does not run on this data set's {size} images: {first_line(error)}"))
         return None
     if node.get("checkpoint"):
         try:

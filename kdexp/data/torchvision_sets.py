@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdexp.arguments import first_line
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
 
 
@@ -38,7 +39,7 @@ class TorchvisionDataset(ImageDataset):
         try:
             train, test = (source(str(self.root), train=part, download=self.download) for part in (True, False))
         except (RuntimeError, OSError) as error:
-            what = str(error).split("\n")[0].split(" You can use download")[0]
+            what = first_line(error).split(" You can use download")[0]
             raise DataUnavailable(
                 f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} "
                 "(dataset.download=true fetches it anew; dataset.root=FOLDER names another place)"
