@@ -41,7 +41,8 @@ def load(path: str | Path, role: str = "distilled", epoch: str = "last") -> Pred
     """The deployed network of a run folder (of the learner in `role`) or of a learner's folder in the store.
 
     `epoch` is `last`, or `best` for the one that validation data chose. Raises `FileNotFoundError` for any other folder,
-    `KeyError` for a role that the run does not have, `CorruptEntry` for damaged files. Executes no code from the folder.
+    `KeyError` for a role that the run does not have, `CorruptEntry` for damaged files. Weights are safetensors, which hold
+    no code.
     """
     folder = Path(path).expanduser()
     if (folder / "table.json").is_file():

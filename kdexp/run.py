@@ -75,6 +75,7 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
 def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     """What a reader of the table must know to take it for what it is."""
     lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
+    lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
         seen, there_are = len(data.student_train), len(data.train)
@@ -83,3 +84,11 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
     lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
     return lines
+
+
+def _training_only(entry: Entry) -> str:
+    assert entry.stored is not None
+    extra = entry.stored.result["training_only_parameters"]
+    return (
+        f"{entry.role} trained {entry.stored.result['parameters'] + extra:,} parameters, {extra:,} of them for training alone."
+    )
