@@ -171,7 +171,7 @@ def test_completion_completes(tmp_path):
 def test_a_dry_run_shows_everything_and_leaves_nothing(tmp_path):
     shown = kdexp("dry_run=true", "distillation=hint", cwd=tmp_path, columns=120)
     assert shown.returncode == 0, shown.stderr
-    for piece in ("85,002", "84,480", "4,810", "to be trained", "student_fraction: 0.15", "nothing was trained or written"):
+    for piece in ("85,002", "84,480", "8,970", "to be trained", "student_fraction: 0.1", "nothing was trained or written"):
         assert piece in shown.stdout
     assert list(tmp_path.iterdir()) == []
 
