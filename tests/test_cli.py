@@ -18,16 +18,28 @@ def kdexp(*words, cwd, columns=80):
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Runs a command in this process that must be refused: exit 2, nothing written; returns what it printed."""
+def here(tmp_path, monkeypatch, capsys):
+    """Runs a command in this process, which saves importing torch; returns its exit code and what it printed."""
 
-    def run(*words):
+    def run(*words, columns=80):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
+        monkeypatch.setattr(cli, "_exit_codes", [])
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        printed = capsys.readouterr()
-        assert stop.value.code == 2, printed
+        return stop.value.code, capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(here, tmp_path):
+    """Runs a command that must be refused: exit 2, nothing written; returns what it printed."""
+
+    def run(*words):
+        code, printed = here(*words)
+        assert code == 2, printed
         assert list(tmp_path.iterdir()) == []
         assert "Traceback" not in printed.err and printed.out == ""
         return printed.err
@@ -168,54 +180,56 @@ def test_completion_completes(tmp_path):
     assert {"distillation=kd", "distillation=hint"} <= set(done.stdout.split())
 
 
-def test_a_dry_run_shows_everything_and_leaves_nothing(tmp_path):
-    shown = kdexp("dry_run=true", "distillation=hint", cwd=tmp_path, columns=120)
-    assert shown.returncode == 0, shown.stderr
+def test_a_dry_run_shows_everything_and_leaves_nothing(here, tmp_path):
+    code, shown = here("dry_run=true", "distillation=hint", columns=120)
+    assert code == 0, shown.err
     for piece in ("85,002", "84,480", "8,970", "to be trained", "student_fraction: 0.1", "nothing was trained or written"):
-        assert piece in shown.stdout
+        assert piece in shown.out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_sweep_leaves_nothing_either(tmp_path):
-    shown = kdexp("-m", "dry_run=true", "seed=0,1", cwd=tmp_path)
-    assert shown.returncode == 0 and shown.stdout.count("dry run:") == 2
+def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
+    code, shown = here("-m", "dry_run=true", "seed=0,1")
+    assert code == 0 and shown.out.count("dry run:") == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_knows_what_the_store_holds(tmp_path):
-    assert kdexp("epochs=1", cwd=tmp_path).returncode == 0
-    shown = kdexp("epochs=1", "dry_run=true", "distillation=hint", cwd=tmp_path, columns=120).stdout
+def test_a_dry_run_knows_what_the_store_holds(here):
+    assert here("epochs=1", "device=cpu")[0] == 0
+    shown = here("epochs=1", "device=cpu", "dry_run=true", "distillation=hint", columns=120)[1].out
     assert shown.count("there since") == 2 and shown.count("to be trained") == 1
 
 
-def test_a_failed_learner_is_exit_3_and_a_row(tmp_path):
-    shown = kdexp("epochs=2", "optimizer=sgd", "optimizer.lr=1e30", "optimizer@teacher_optimizer=adam", cwd=tmp_path)
-    assert shown.returncode == 3, shown.stderr
-    assert "baseline failed: ce loss became" in shown.stdout
+DIVERGES = ("epochs=2", "optimizer=sgd", "optimizer@teacher_optimizer=adam")
 
 
+def test_a_failed_learner_is_exit_3_and_a_row(here):
+    code, shown = here(*DIVERGES, "optimizer.lr=1e30")
+    assert code == 3, shown.err
+    assert "baseline failed: ce loss became" in shown.out
+
+
+@pytest.mark.slow
 def test_in_a_sweep_one_failing_job_does_not_stop_the_others(tmp_path):
-    words = ["-m", "epochs=2", "optimizer=sgd", "optimizer.lr=1e30,0.05", "optimizer@teacher_optimizer=adam"]
-    shown = kdexp(*words, cwd=tmp_path)
+    shown = kdexp("-m", *DIVERGES, "optimizer.lr=1e30,0.05", cwd=tmp_path)
     assert shown.returncode == 3
     assert shown.stdout.count("run folder:") == 2 and "vs base" in shown.stdout.split("run folder:")[2]
 
 
-def test_own_options_come_from_a_config_dir(tmp_path):
+def test_own_options_come_from_a_config_dir(here, tmp_path):
     own = tmp_path / "own" / "student"
     own.mkdir(parents=True)
     (own / "tiny.yaml").write_text("_target_: kdexp.models.mlp.MLP\nhidden: [8]\ncheckpoint: null\n")
-    shown = kdexp("--config-dir", "own", "student=tiny", "dry_run=true", cwd=tmp_path, columns=120)
-    assert shown.returncode == 0, shown.stderr
-    assert "tiny" in shown.stdout and "610" in shown.stdout
+    code, shown = here("--config-dir", "own", "student=tiny", "dry_run=true", columns=120)
+    assert code == 0, shown.err
+    assert "tiny" in shown.out and "610" in shown.out
 
 
-def test_data_that_turn_out_unreadable_are_exit_2(tmp_path):
+def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
-    words = ["dataset=cifar10", "dataset.download=false", "teacher=deepnn", "student=lightnn"]
-    shown = kdexp(*words, cwd=tmp_path)
-    assert shown.returncode == 2 and "Traceback" not in shown.stderr
-    assert "CIFAR10 in dataset.root='data' can't be read" in shown.stderr
+    code, shown = here("dataset=cifar10", "dataset.download=false", "teacher=deepnn", "student=lightnn")
+    assert code == 2 and "Traceback" not in shown.err
+    assert "CIFAR10 in dataset.root='data' can't be read" in shown.err
     assert not (tmp_path / "outputs").exists()
 
 
