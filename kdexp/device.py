@@ -27,17 +27,32 @@ def pick_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """`fp32`; `tf32`: TF32 in convolutions, as plain PyTorch has it on CUDA; `bf16`: autocast with fp32 weights and losses."""
+    """`fp32`; `tf32`: TF32 in convolutions, as plain PyTorch has it on CUDA; `bf16`: autocast with fp32 weights and losses.
+
+    Without `fast` the operations are those of a plain loop, in its order. With it, memory is channels-last and optimizers
+    are fused, which is quicker but rounds differently; Adam's first steps amplify that beyond what a seed reproduces.
+    """
 
     name: str
     device: torch.device
+    fast: bool = False
 
     @classmethod
-    def pick(cls, name: str, device: torch.device) -> Precision:
+    def pick(cls, name: str, device: torch.device, fast: bool) -> Precision:
         """`auto` is what plain PyTorch does on the device."""
         if name == "auto":
             name = "tf32" if device.type == "cuda" else "fp32"
-        return cls(name, device)
+        return cls(name, device, fast)
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return f"{self.name} fast" if self.fast else self.name
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and convolutions lie in memory."""
+        return torch.channels_last if self.fast else torch.contiguous_format
 
     def set(self) -> None:
         """Sets the global switch that convolutions read; the rest is `autocast`."""

@@ -27,7 +27,7 @@ def preview(config: DictConfig, console: Console | None = None) -> None:
             macs = cost.multiply_adds(network, experiment.shape.probe("meta", images=1))
         table.add_row(role, *_state(role, experiment, f"{cost.parameter_count(network):,}", f"{macs:,}"))
     journal.say(table)
-    journal.say(f"dry run: nothing was trained or written ({experiment.precision.name} on {experiment.device.type})")
+    journal.say(f"dry run: nothing was trained or written ({experiment.precision.label} on {experiment.device.type})")
 
 
 def _state(role: str, experiment: Experiment, parameters: str, macs: str) -> list[str]:

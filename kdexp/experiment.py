@@ -64,7 +64,7 @@ class Experiment:
         self.journal = journal
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
-        self.precision = Precision.pick(self.settings.precision, self.device)
+        self.precision = Precision.pick(self.settings.precision, self.device, self.settings.fast)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
         self.store = Store(self.settings.store, say=journal.say)
@@ -75,7 +75,7 @@ class Experiment:
     @cached_property
     def data(self) -> Data:
         """The data set on the device; raises `DataUnavailable`."""
-        return load(self.dataset, self.device)
+        return load(self.dataset, self.device, self.precision.memory_format)
 
     @cached_property
     def roles(self) -> list[str]:
@@ -127,7 +127,7 @@ class Experiment:
             epochs=0 if is_teacher and checkpoint else epochs,
             batch_size=settings.batch_size,
             seed=settings.teacher_seed if is_teacher else settings.seed,
-            precision=self.precision.name,
+            precision=self.precision.label,
             limit_batches=settings.limit_batches,
             teacher=self.spec("teacher").key if build(self.config[part.method]).uses_teacher else None,
         )
@@ -157,7 +157,7 @@ class Experiment:
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
         split = self.data.train if entries[0].role == "teacher" else self.data.student_train
-        learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.device, self.precision)
+        learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
         if teacher is not None and spec.limit_batches is None and teacher.keep(split):
             self.journal.say(f"teacher's outputs: computed once for {len(split)} images, since nothing is augmented")
         steps = split.steps(spec.batch_size, spec.limit_batches)

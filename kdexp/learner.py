@@ -43,7 +43,7 @@ class Learner:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.optimizer = self.recipe.build([self.model, self.distiller])
+        self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fast)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._trace: list[Tensor] = []
         self._columns: list[str] = []

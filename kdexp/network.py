@@ -31,7 +31,7 @@ class Shape:
     def probe(self, device: torch.device | str, images: int = 2) -> Tensor:
         """A batch of zeros [N, C, H, W] of this shape."""
         size = (images, self.in_channels, self.image_size, self.image_size)
-        return torch.zeros(size, device=device).contiguous(memory_format=torch.channels_last)
+        return torch.zeros(size, device=device)
 
 
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:

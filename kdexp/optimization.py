@@ -22,16 +22,19 @@ class OptimizerRecipe(Checked):
     decay_biases_and_norms: bool
     clip_norm: Positive | None
 
-    def build(self, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
-        """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay."""
+    def build(self, modules: Iterable[nn.Module], *, fused: bool = False) -> torch.optim.Optimizer:
+        """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay.
+
+        `fused` asks for torch's one-kernel step, which rounds differently.
+        """
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         spared = [] if self.decay_biases_and_norms else [p for p in parameters if p.ndim < 2]
         spared_ids = set(map(id, spared))
         groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in spared_ids]}]
         groups += [{"params": spared, "weight_decay": 0.0}] if spared else []
-        return self.torch_optimizer(groups)
+        return self.torch_optimizer(groups, fused=fused or None)
 
-    def torch_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, groups: list[dict[str, Any]], *, fused: bool | None) -> torch.optim.Optimizer:
         """Torch's own optimizer of those parameter groups."""
         raise NotImplementedError
 
@@ -46,16 +49,16 @@ class Adam(OptimizerRecipe):
         if len(self.betas) != 2:
             raise InvalidArguments([Problem("betas", f"={self.betas!r}: must be two numbers")])
 
-    def torch_optimizer(self, groups):
-        return torch.optim.Adam(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=True)
+    def torch_optimizer(self, groups, *, fused):
+        return torch.optim.Adam(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
-    def torch_optimizer(self, groups):
-        return torch.optim.AdamW(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=True)
+    def torch_optimizer(self, groups, *, fused):
+        return torch.optim.AdamW(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +72,14 @@ class SGD(OptimizerRecipe):
         if self.nesterov and not self.momentum:
             raise InvalidArguments([Problem("nesterov", "=True: needs a momentum above 0")])
 
-    def torch_optimizer(self, groups):
+    def torch_optimizer(self, groups, *, fused):
         return torch.optim.SGD(
             groups,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            fused=True,
+            fused=fused,
         )
 
 

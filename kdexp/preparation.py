@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from kdexp.config import build
@@ -27,35 +26,34 @@ def prepare(
     entries: Sequence[Entry],
     teacher_network: nn.Module | None,
     shape: Shape,
-    device: torch.device,
     precision: Precision,
 ) -> tuple[list[Learner], Teacher | None]:
     """A new learner per entry, and the one teacher that answers for all of them (None if no method uses one)."""
-    drafts = [_Draft(entry, shape, device) for entry in entries]
+    drafts = [_Draft(entry, shape, precision) for entry in entries]
     teacher = None
     if teacher_network is not None:
-        moved = on_device(teacher_network, device)
+        moved = on_device(teacher_network, precision)
         wanted = [name for draft in drafts for name in draft.ask_layers(moved)]
-        teacher = Teacher(moved, wanted, shape.probe(device), precision, entries[0].spec.batch_size)
-    return [draft.finish(teacher, precision) for draft in drafts], teacher
+        teacher = Teacher(moved, wanted, shape.probe(precision.device), precision, entries[0].spec.batch_size)
+    return [draft.finish(teacher) for draft in drafts], teacher
 
 
-def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, its convolutions in channels-last memory."""
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def on_device(network: nn.Module, precision: Precision) -> nn.Module:
+    """The network on the device, its convolutions as they lie in memory there."""
+    return network.to(device=precision.device, memory_format=precision.memory_format)  # type: ignore[call-overload]
 
 
 class _Draft:
     """A student whose method does not know yet what it compares."""
 
-    def __init__(self, entry: Entry, shape: Shape, device: torch.device):
-        self.entry, self.shape, self.device = entry, shape, device
-        self.stream = RandomStream(entry.spec.seed, device)
+    def __init__(self, entry: Entry, shape: Shape, precision: Precision):
+        self.entry, self.shape, self.precision = entry, shape, precision
+        self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
         if entry.checkpoint:
             load_checkpoint(network, entry.checkpoint)
-        self.network = on_device(network, device)
+        self.network = on_device(network, precision)
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
@@ -66,20 +64,21 @@ class _Draft:
         self.layers, of_teacher = self.distiller.layers(self.network, teacher)
         return of_teacher
 
-    def finish(self, teacher: Teacher | None, precision: Precision) -> Learner:
+    def finish(self, teacher: Teacher | None) -> Learner:
         """The learner, its method's modules drawn from a random stream of their own."""
+        device = self.precision.device
         mine = teacher if self.distiller.uses_teacher else None
-        capture = Capture(self.network, self.layers, self.shape.probe(self.device))
-        with RandomStream(self.entry.spec.seed + AUXILIARY_SEED, self.device):
+        capture = Capture(self.network, self.layers, self.shape.probe(device))
+        with RandomStream(self.entry.spec.seed + AUXILIARY_SEED, device):
             self.distiller.setup(Probe(capture.probe, mine.capture.probe if mine else None))
         return Learner(
             name=self.entry.role,
             model=self.network,
             capture=capture,
-            distiller=self.distiller.to(self.device),
+            distiller=self.distiller.to(device),
             recipe=build(self.entry.spec.optimizer),
             schedule=build(self.entry.spec.schedule),
             stream=self.stream,
-            precision=precision,
+            precision=self.precision,
             deployed=self.distiller.deployed(self.network, mine.model if mine else None),
         )

@@ -80,7 +80,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     if share < 1:
         seen, there_are = len(data.student_train), len(data.train)
         lines.append(f"Students saw {seen} of the teacher's {there_are} images (dataset.student_fraction={share:g}).")
-    where = f"{experiment.precision.name} on {experiment.device.type}"
+    where = f"{experiment.precision.label} on {experiment.device.type}"
     lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
     lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
     return lines

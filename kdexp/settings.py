@@ -20,6 +20,7 @@ class Settings(Checked):
     limit_batches: Count | None
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]
+    fast: bool
     num_threads: Count | None
     latency: bool
     dry_run: bool

@@ -43,7 +43,7 @@ class Teacher:
         lacking = self.batch_size - len(image)
         padded = torch.cat([image, image[-1:].expand(lacking, -1, -1, -1)]) if lacking else image
         with self.precision.autocast():
-            outputs = self.capture(padded.contiguous(memory_format=torch.channels_last))
+            outputs = self.capture(padded.contiguous(memory_format=self.precision.memory_format))
         return outputs.map(lambda values: values[: len(image)])
 
     def keep(self, split: Split) -> bool:

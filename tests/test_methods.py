@@ -22,8 +22,9 @@ class Bench:
         self.experiment.obtain(["teacher"])
         self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
         network = self.experiment.teacher_network(self.entries)
-        device, precision = self.experiment.device, self.experiment.precision
-        (self.baseline, self.learner), self.teacher = prepare(self.entries, network, self.experiment.shape, device, precision)
+        (self.baseline, self.learner), self.teacher = prepare(
+            self.entries, network, self.experiment.shape, self.experiment.precision
+        )
         split = self.experiment.data.student_train
         self.batch = next(split.batches(32, seed=0, epoch=0))
 

@@ -187,8 +187,6 @@ def test_a_network_is_built_for_the_shape_of_the_data():
     assert built(SHAPE.probe("cpu")).shape == (2, 3)
 
 
-def test_the_probe_of_a_shape_is_a_channels_last_batch_of_zeros():
+def test_the_probe_of_a_shape_is_a_batch_of_zeros():
     probe = Shape(num_classes=3, in_channels=2, image_size=4).probe("cpu", images=5)
     assert torch.equal(probe, torch.zeros(5, 2, 4, 4))
-    assert probe.is_contiguous(memory_format=torch.channels_last)
-    assert not probe.is_contiguous()

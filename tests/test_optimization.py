@@ -205,7 +205,7 @@ def test_a_recipe_from_another_module_has_its_own_and_the_shared_knobs_checked()
     class RMSprop(OptimizerRecipe):
         rho: float
 
-        def torch_optimizer(self, groups):
+        def torch_optimizer(self, groups, *, fused):
             return torch.optim.RMSprop(groups, lr=self.lr, alpha=self.rho)
 
     with pytest.raises(InvalidArguments) as refusal:

@@ -77,7 +77,7 @@ def prepare_teacher(experiment):
     """The teacher as a learner, before its training."""
     from kdexp.preparation import prepare
 
-    return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.device, experiment.precision)
+    return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.precision)
 
 
 @needs("MNIST/raw")

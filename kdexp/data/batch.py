@@ -12,7 +12,7 @@ class Batch:
     """One batch on the device: normalised images, labels, and where they come from."""
 
     image: Tensor
-    """[N, C, H, W], channels-last in memory."""
+    """[N, C, H, W]."""
     label: Tensor
     """[N], class numbers."""
     index: Tensor

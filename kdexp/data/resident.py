@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,15 @@ class Split:
     Padding and flipping give each image (2·padding + 1)²·(2 if flip) numbered views, of which every epoch draws one.
     """
 
-    def __init__(self, raw: RawImages, dataset: ImageDataset, device: torch.device, *, augmented: bool):
+    def __init__(
+        self,
+        raw: RawImages,
+        dataset: ImageDataset,
+        device: torch.device,
+        *,
+        augmented: bool,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ):
         self.size = raw.images.shape[2]
         self.padding = dataset.crop_padding if augmented else 0
         self.flip = dataset.flip and augmented
@@ -28,7 +37,8 @@ class Split:
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
         # Division by 255 before the mean, as torchvision does it: bit-equal to ToTensor and Normalize.
         images = pixels.float().div_(255).sub_(mean).div_(std)
-        self._rows = images.permute(0, 2, 3, 1).contiguous()
+        self.memory_format = memory_format
+        self._images = images.contiguous(memory_format=memory_format)
         self.labels = raw.labels.to(device)
 
     def __len__(self) -> int:
@@ -71,17 +81,17 @@ class Split:
         return torch.full_like(rows, centre * (2 if self.flip else 1))
 
     def _look(self, rows: Tensor, view: Tensor | None) -> Tensor:
-        """Images [N, C, H, W] in channels-last memory: the given rows, each in the given view."""
+        """Images [N, C, H, W]: the given rows, each in the given view."""
         if view is None:
-            return self._rows[rows].permute(0, 3, 1, 2)
+            return self._images[rows]
         offset = view // 2 if self.flip else view
         span = 2 * self.padding + 1
-        windows = self._rows.unfold(1, self.size, 1).unfold(2, self.size, 1)
-        images = windows[rows, offset // span, offset % span]
+        windows = self._images.unfold(2, self.size, 1).unfold(3, self.size, 1)
+        images = windows[rows, :, offset // span, offset % span]
         if self.flip:
             mirrored = (view % 2 == 1).view(-1, 1, 1, 1)
             images = torch.where(mirrored, images.flip(3), images)
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous(memory_format=self.memory_format)
 
 
 @dataclass(frozen=True)
@@ -95,17 +105,18 @@ class Data:
     fingerprint: str
 
 
-def load(dataset: ImageDataset, device: torch.device) -> Data:
+def load(dataset: ImageDataset, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Data:
     """Reads, splits and normalises; the split depends on `split_seed` alone. Raises `DataUnavailable`."""
     train, test = dataset.read()
     held_out = stratified_draw(train.labels, dataset.val_fraction, dataset.split_seed)
     kept, validation = train[~held_out], train[held_out]
     seen = stratified_draw(kept.labels, dataset.student_fraction, dataset.split_seed + 1)
-    teacher_split = Split(kept, dataset, device, augmented=True)
+    split = partial(Split, dataset=dataset, device=device, memory_format=memory_format)
+    teacher_split = split(kept, augmented=True)
     return Data(
         train=teacher_split,
-        student_train=teacher_split if bool(seen.all()) else Split(kept[seen], dataset, device, augmented=True),
-        validation=Split(validation, dataset, device, augmented=False) if len(validation.labels) else None,
-        test=Split(test, dataset, device, augmented=False),
+        student_train=teacher_split if bool(seen.all()) else split(kept[seen], augmented=True),
+        validation=split(validation, augmented=False) if len(validation.labels) else None,
+        test=split(test, augmented=False),
         fingerprint=fingerprint(train, test),
     )

@@ -100,7 +100,7 @@ def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored 
 
 def _time(row: Row, entry: Entry, experiment: Experiment) -> None:
     assert entry.stored is not None
-    network = on_device(deployed_network(entry.stored), experiment.device)
+    network = on_device(deployed_network(entry.stored), experiment.precision)
     with experiment.precision.autocast():
         row.latency_ms = 1e3 * cost.latency(network, experiment.shape.probe(experiment.device, images=1))
         many = cost.latency(network, experiment.shape.probe(experiment.device, images=LATENCY_BATCH))
