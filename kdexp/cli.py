@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from kdexp import config
 from kdexp.arguments import Problem
+from kdexp.help import help_text
 
 _WITHOUT = {"teacher=null": "~teacher"}
 """What users write to do without a group, and what Hydra calls it."""
@@ -35,8 +36,9 @@ def main() -> None:
     sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
     try:
         asked = get_args_parser().parse_args()
-        only_talks = asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion
-        if only_talks:
+        if asked.help:
+            print(help_text(asked.config_dir))
+        elif asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
             hydra_main()
         else:
             sys.exit(_run(asked))

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from kdexp import cli
+from kdexp.help import help_text
 
 KDEXP = [sys.executable, "-m", "kdexp"]
 
@@ -158,7 +159,7 @@ def test_help_is_one_screen_and_quick(tmp_path):
     assert shown.returncode == 0
     lines = shown.stdout.splitlines()
     assert len(lines) <= 45 and max(map(len, lines)) <= 120
-    for word in ("Examples", "dataset: cifar10", "distillation: cosine", "dry_run", "TAB completion"):
+    for word in ("Examples", "dataset       cifar10", "distillation  cosine", "dry_run", "TAB completion"):
         assert word in shown.stdout
     assert seconds < 3, "a loose floor: half a second where nothing else runs"
 
@@ -223,6 +224,12 @@ def test_own_options_come_from_a_config_dir(here, tmp_path):
     code, shown = here("--config-dir", "own", "student=tiny", "dry_run=true", columns=120)
     assert code == 0, shown.err
     assert "tiny" in shown.out and "610" in shown.out
+
+
+def test_help_lists_own_options_too(tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "tiny.yaml").touch()
+    assert "mlp_wide, tiny" in help_text(str(tmp_path))
 
 
 def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):

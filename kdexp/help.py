@@ -1,0 +1,44 @@
+"""What `kdexp --help` prints: one screen, its groups read from the folders of YAML files."""
+
+from pathlib import Path
+
+from kdexp.config import conf_dir
+
+TEXT = """\
+kdexp trains a teacher, then a student without and with knowledge distillation from it, and compares them.
+
+Use: kdexp [GROUP=OPTION ...] [KEY=VALUE ...]
+
+Examples
+  kdexp                                                  embedded digits, under a minute
+  kdexp distillation=hint distillation.weight=2          another method, another weight
+  kdexp experiment=cifar10_tutorial dataset.root=data    a published setting
+  kdexp dry_run=true experiment=mnist_keras              what would run, and what the store already holds
+  kdexp -m distillation.temperature=1,2,4 seed=0,1,2     every combination, one after the other
+
+Groups (GROUP=OPTION)
+{groups}
+
+Often changed (KEY=VALUE)
+  what     seed  epochs  teacher_epochs (follows epochs)  batch_size  teacher_seed
+  how      device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast  num_threads
+  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction
+  method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
+  steps    optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
+  weights  teacher.checkpoint  student.checkpoint
+  run      dry_run  force  latency  limit_batches  store  output_dir
+
+--cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations;
+eval "$(kdexp -sc install=bash)" turns TAB completion on."""
+
+CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "experiment")
+
+
+def help_text(config_dir: str | None = None) -> str:
+    """The help with the options that are there, a user's own folder included."""
+    folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
+    lines = []
+    for group in CHOSEN:
+        options = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        lines.append(f"  {group:<13} {', '.join(sorted(options))}")
+    return TEXT.format(groups="\n".join(lines))
