@@ -45,7 +45,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print("interrupted; what was finished is in the store, so the same command goes on from there", file=sys.stderr)
+        print("interrupted; learners that were finished are in the store, and the same command reuses them", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, refusals, dry runs, exit codes."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -252,3 +253,17 @@ def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):
 )
 def test_a_multirun_is_expanded_as_hydra_does(words, jobs):
     assert cli.expand(words) == jobs
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_so_and_is_exit_130(tmp_path):
+    run = subprocess.Popen(
+        [*KDEXP, "epochs=100000", "teacher_epochs=1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    while "training baseline" not in run.stdout.readline():
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    _, complaint = run.communicate(timeout=20)
+    assert run.returncode == cli.INTERRUPTED
+    assert complaint.startswith("interrupted;") and "Traceback" not in complaint
