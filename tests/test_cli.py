@@ -258,12 +258,22 @@ def test_a_multirun_is_expanded_as_hydra_does(words, jobs):
 @pytest.mark.slow
 def test_an_interrupted_run_says_so_and_is_exit_130(tmp_path):
     run = subprocess.Popen(
-        [*KDEXP, "epochs=100000", "teacher_epochs=1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*KDEXP, "epochs=100000", "teacher_epochs=1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests themselves run in the background, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert run.stdout is not None
-    while "training baseline" not in run.stdout.readline():
-        assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    _, complaint = run.communicate(timeout=20)
+    try:
+        assert run.stdout is not None
+        while "training baseline" not in run.stdout.readline():
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        _, complaint = run.communicate(timeout=20)
+    finally:
+        run.kill()
+        run.communicate()
     assert run.returncode == cli.INTERRUPTED
     assert complaint.startswith("interrupted;") and "Traceback" not in complaint
