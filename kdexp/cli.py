@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from itertools import product
+from types import FrameType
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -21,7 +23,7 @@ from kdexp.help import help_text
 _WITHOUT = {"teacher=null": "~teacher"}
 """What users write to do without a group, and what Hydra calls it."""
 
-BAD_CONFIG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+BAD_CONFIG, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 if sys.version_info >= (3, 14):
     # Hydra 1.3 hands argparse a help object that is not a string, which Python 3.14 refuses.
@@ -32,8 +34,9 @@ if sys.version_info >= (3, 14):
 
 
 def main() -> None:
-    """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted."""
+    """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted, 143 terminated."""
     sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         asked = get_args_parser().parse_args()
         if asked.help:
@@ -44,9 +47,17 @@ def main() -> None:
             sys.exit(_run(asked))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("interrupted; learners that were finished are in the store, and the same command reuses them", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        print("interrupted; every whole epoch is kept: the same command goes on from there", file=sys.stderr)
+        sys.exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED)
+
+
+class _Terminated(KeyboardInterrupt):
+    """What SIGTERM raises: it ends a run as Ctrl-C does."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -73,15 +84,19 @@ _exit_codes: list[int] = []
 def hydra_main(cfg: DictConfig) -> None:
     """One job, as Hydra calls it."""
     from kdexp.data.dataset import DataUnavailable
+    from kdexp.files import Unwritable
     from kdexp.run import run
 
     hydra_config = HydraConfig.get()
     try:
         if not run(config.with_choices(cfg, hydra_config.runtime.choices), hydra_config.overrides.task):
             _exit_codes.append(SOME_FAILED)
-    except DataUnavailable as error:
+    except (DataUnavailable, Unwritable) as error:
         print(refusal([Problem("", str(error))]), file=sys.stderr)
         _exit_codes.append(BAD_CONFIG)
+    except OSError as error:
+        print(f"kdexp: {error}; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        _exit_codes.append(SOME_FAILED)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

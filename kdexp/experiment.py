@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +16,18 @@ from kdexp.config import build
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
+from kdexp.files import reason
 from kdexp.journal import Journal
+from kdexp.learner import Learner
 from kdexp.loading import stored_network
-from kdexp.network import Shape
+from kdexp.network import STARTING, Shape
+from kdexp.parts import PARTS
 from kdexp.preparation import prepare
 from kdexp.results import keep
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
 from kdexp.store import Store, Stored, file_digest
 from kdexp.training import train
-
-
-@dataclass(frozen=True)
-class Part:
-    """The nodes of the configuration that make a learner."""
-
-    model: str
-    method: str
-    optimizer: str
-    schedule: str
-
-
-PARTS = {
-    "teacher": Part("teacher", "baseline", "teacher_optimizer", "teacher_schedule"),
-    "baseline": Part("student", "baseline", "optimizer", "schedule"),
-    "distilled": Part("student", "distillation", "optimizer", "schedule"),
-}
 
 
 @dataclass
@@ -50,6 +38,7 @@ class Entry:
     model: str
     method: str
     spec: LearnerSpec
+    dataset: str = ""
     checkpoint: str | None = None
     stored: Stored | None = None
     failure: str = ""
@@ -80,17 +69,39 @@ class Experiment:
     @cached_property
     def roles(self) -> list[str]:
         """The learners of this run, the teacher first."""
-        distills = build(self.config["distillation"]).uses_teacher
-        return (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
+        distills = self.config["distillation"]["_target_"] != self.config["baseline"]["_target_"]
+        first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
+        return first + list(self.settings.controls)
+
+    def require_writable_store(self) -> None:
+        """Raises `Unwritable` if something is to be trained that could not be stored."""
+        if self.settings.force or not all(self.store.has(self.spec(role).key) for role in self.roles):
+            self.store.require_writable()
 
     def run(self) -> list[Entry]:
         """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""
-        teachers = self.obtain([role for role in self.roles if role == "teacher"])
-        for teacher in teachers:
-            if teacher.stored is None:
-                return teachers
-            self._judge(teacher)
-        return teachers + self.obtain([role for role in self.roles if role != "teacher"])
+        entries: dict[str, Entry] = {}
+        for teacher, roles in self._companies():
+            if teacher not in (*entries, ""):
+                entries |= {entry.role: entry for entry in self.obtain([teacher])}
+            if teacher and entries[teacher].stored is None:
+                if teacher == "teacher":
+                    break
+                entries |= {role: replace(self.entry(role), failure=f"the {teacher} failed") for role in roles}
+                continue
+            if teacher == "teacher":
+                self._judge(entries[teacher])
+            entries |= {entry.role: entry for entry in self.obtain(roles)}
+        return [entries[role] for role in self.roles if role in entries]
+
+    def _companies(self) -> Iterator[tuple[str, list[str]]]:
+        """Learners that train side by side, after the role of who teaches them (the run's teacher, if there is one)."""
+        students = [role for role in self.roles if role != "teacher"]
+        default = "teacher" if "teacher" in self.roles else ""
+        taught_by = {role: PARTS[role].teacher if self._uses_teacher(role) else default for role in students}
+        order = list(dict.fromkeys([default, *taught_by.values()]))
+        for teacher, company in groupby(sorted(students, key=lambda role: order.index(taught_by[role])), key=taught_by.get):
+            yield str(teacher), list(company)
 
     def obtain(self, roles: list[str]) -> list[Entry]:
         """Entries for these roles: from the store, else trained side by side and stored."""
@@ -110,27 +121,37 @@ class Experiment:
         node = self.config[part.model]
         label = node.get("name") or self.config["choices"][part.model]
         method = build(self.config[part.method]).describe()
-        return Entry(role, label, method, self.spec(role), checkpoint=node.get("checkpoint"))
+        checkpoint = None if part.from_scratch else node.get("checkpoint")
+        return Entry(role, label, method, self.spec(role), self.config["choices"]["dataset"], checkpoint)
 
     def spec(self, role: str) -> LearnerSpec:
         """Everything that decides the weights of the learner in this role."""
-        part, settings, is_teacher = PARTS[role], self.settings, role == "teacher"
+        part, settings = PARTS[role], self.settings
+        is_teacher = part.model == "teacher"
         model = dict(self.config[part.model])
-        checkpoint = model.pop("checkpoint", None)
+        checkpoint = None if part.from_scratch else model.get("checkpoint")
+        model = {name: value for name, value in model.items() if name not in STARTING}
+        if checkpoint:
+            model["checkpoint"] = file_digest(Path(checkpoint))
+        if part.frozen_backbone or self.config[part.model].get("frozen_backbone"):
+            model["frozen_backbone"] = True
         epochs = settings.teacher_epochs if is_teacher else settings.epochs
         return LearnerSpec(
             data=self._data_identity(1.0 if is_teacher else self.dataset.student_fraction),
-            model=model | ({"checkpoint": file_digest(Path(checkpoint))} if checkpoint else {}),
+            model=model,
             method=self.config[part.method],
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
-            epochs=0 if is_teacher and checkpoint else epochs,
+            epochs=0 if part.untrained or (is_teacher and checkpoint) else epochs,
             batch_size=settings.batch_size,
             seed=settings.teacher_seed if is_teacher else settings.seed,
             precision=self.precision.label,
             limit_batches=settings.limit_batches,
-            teacher=self.spec("teacher").key if build(self.config[part.method]).uses_teacher else None,
+            teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
         )
+
+    def _uses_teacher(self, role: str) -> bool:
+        return build(self.config[PARTS[role].method]).uses_teacher
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
         ways = ("mean", "std", "val_fraction", "split_seed", "crop_padding", "flip")
@@ -156,13 +177,17 @@ class Experiment:
 
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
-        split = self.data.train if entries[0].role == "teacher" else self.data.student_train
+        split = self.data.train if PARTS[entries[0].role].model == "teacher" else self.data.student_train
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
         if teacher is not None and spec.limit_batches is None and teacher.keep(split):
             self.journal.say(f"teacher's outputs: computed once for {len(split)} images, since nothing is augmented")
         steps = split.steps(spec.batch_size, spec.limit_batches)
-        title = " and ".join(entry.role for entry in entries)
+        *others, last = (entry.role for entry in entries)
+        title = f"{', '.join(others)} and {last}" if others else last
         self.journal.say(f"training {title}: {spec.epochs} epochs of {steps} batches, {len(split)} images")
+        keys = {entry.role: entry.spec.key for entry in entries}
+        for learner in learners:
+            self._resume(learner, keys[learner.name])
         with self.journal.watching(learners, spec.epochs, steps) as watch:
             train(
                 learners,
@@ -174,11 +199,34 @@ class Experiment:
                 seed=spec.seed,
                 limit_batches=spec.limit_batches,
                 watch=watch,
+                keep=lambda learner: self._keep_progress(learner, keys[learner.name]),
             )
         for entry, learner in zip(entries, learners, strict=True):
-            entry.failure = learner.failure
-            if not learner.failure:
-                entry.stored = keep(self.store, entry, learner, self.data.test, images=len(split), company=len(learners))
+            self._conclude(entry, learner, images=len(split), company=len(learners))
+
+    def _resume(self, learner: Learner, key: str) -> None:
+        progress = None if self.settings.force else self.store.progress(key)
+        if progress is not None:
+            learner.resume(progress)
+            self.journal.say(f"{learner.name}: goes on after epoch {len(learner.history)}, where a run was cut off")
+
+    def _keep_progress(self, learner: Learner, key: str) -> None:
+        try:
+            self.store.keep_progress(key, learner.progress())
+        except OSError as error:
+            self.journal.warn_once(f"{self.store.root} takes no progress ({reason(error)}): a killed run would start anew")
+
+    def _conclude(self, entry: Entry, learner: Learner, *, images: int, company: int) -> None:
+        """Stores a learner that did not fail; one that can't be stored has failed, its last epoch being kept if possible."""
+        entry.failure = learner.failure
+        self.journal.note(learner.traceback)
+        if learner.failure:
+            self.store.forget_progress(entry.spec.key)
+            return
+        try:
+            entry.stored = keep(self.store, entry, learner, self.data.test, images=images, company=company)
+        except OSError as error:
+            entry.failure = f"can't be stored in {self.store.root}: {reason(error)}; mend that and run the same command again"
 
     def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
         """The teacher that these entries' specs name, as the store has it; None if they name none."""

@@ -25,7 +25,8 @@ Often changed (KEY=VALUE)
   data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
   steps    optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
-  weights  teacher.checkpoint  student.checkpoint
+  weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
+  rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
   run      dry_run  force  latency  limit_batches  store  output_dir
 
 --cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations;

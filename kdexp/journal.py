@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from kdexp.files import reason
 from kdexp.learner import Learner
 
 PLAIN_LINES = 10
@@ -22,6 +23,7 @@ class Journal:
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False)
         self._log: Console | None = None
+        self._warned: set[str] = set()
 
     def open_log(self, path: Path) -> None:
         """Also writes into this file from now on."""
@@ -35,17 +37,35 @@ class Journal:
 
     def say(self, words: Any) -> None:
         """Prints a text, as it is, or anything that rich can draw."""
-        for console in [self.console] + ([self._log] if self._log else []):
-            console.print(words, markup=False, soft_wrap=isinstance(words, str))
+        self.console.print(words, markup=False, soft_wrap=isinstance(words, str))
+        self._write(words)
 
     def warn(self, sentence: str) -> None:
         """Prints a sentence that a user should not overlook."""
         self.say(f"warning: {sentence}")
 
+    def warn_once(self, sentence: str) -> None:
+        """Warns unless it has said the very same before."""
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            self.warn(sentence)
+
     def note(self, words: str) -> None:
         """Writes a text into the log alone."""
-        if self._log:
-            self._log.print(words, markup=False, soft_wrap=True)
+        if words:
+            self._write(words)
+
+    def _write(self, words: Any) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.print(words, markup=False, soft_wrap=isinstance(words, str))
+            self._log.file.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._log.file.close()
+            self._log = None
+            self.warn(f"the log ends here: {reason(error)}")
 
     @contextmanager
     def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
@@ -56,7 +76,12 @@ class Journal:
         latest = TextColumn("{task.fields[latest]}")
         columns = (TextColumn("{task.description}"), BarColumn(16), TimeRemainingColumn(), latest)
         with Progress(*columns, console=self.console, transient=True) as bars:
-            tasks = {learner.name: bars.add_task(learner.name, total=epochs * steps, latest="") for learner in learners}
+            tasks = {
+                learner.name: bars.add_task(
+                    learner.name, total=epochs * steps, completed=len(learner.history) * steps, latest=""
+                )
+                for learner in learners
+            }
             yield TrainingWatch(self, epochs, bars, tasks)
 
 
@@ -66,26 +91,25 @@ class TrainingWatch:
     def __init__(self, journal: Journal, epochs: int, bars: Progress | None = None, tasks: Mapping[str, TaskID] | None = None):
         self.journal, self.epochs = journal, epochs
         self._bars, self._tasks = bars, tasks or {}
-        self._done = 0
 
-    def step(self) -> None:
+    def step(self, learners: Sequence[Learner]) -> None:
         """A batch is done."""
         if self._bars is not None:
-            for task in self._tasks.values():
-                self._bars.advance(task)
+            for learner in learners:
+                self._bars.advance(self._tasks[learner.name])
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """An epoch is done."""
-        self._done += 1
-        last = self._done == self.epochs or any(learner.failure for learner in learners)
-        due = last or self._done % max(1, self.epochs // PLAIN_LINES) == 0
+        done = len(learners[0].history)
+        last = done == self.epochs or any(learner.failure for learner in learners)
+        due = last or done % max(1, self.epochs // PLAIN_LINES) == 0
         for learner in learners:
             words = measured(learner.history[-1])
             if self._bars is not None:
                 self._bars.update(self._tasks[learner.name], latest=words)
             if due:
                 tell = self.journal.note if self._bars is not None and not last else self.journal.say
-                tell(f"  epoch {self._done}/{self.epochs}  {learner.name}: {words}")
+                tell(f"  epoch {done}/{self.epochs}  {learner.name}: {words}")
 
 
 def measured(row: dict[str, float]) -> str:

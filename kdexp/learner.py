@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from traceback import format_exc
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdexp.arguments import first_line
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
@@ -17,14 +19,19 @@ from kdexp.evaluation import correct
 from kdexp.features import Capture, Outputs
 from kdexp.optimization import OptimizerRecipe
 
+PROGRESS = ("history", "seconds", "best_epoch", "best_weights", "continued_after")
+"""What a learner has measured so far, as plain values and tensors."""
+
 
 @dataclass
 class Learner:
     """A student (or a teacher to be) with everything its training changes.
 
     `step` is the whole of a training step; `close_epoch` leaves what the epoch measured on the device, so that one transfer
-    brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`. `seconds` is the host's time
-    in its own steps, without data, teacher and evaluation.
+    brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`, and so does an error in a
+    step. `trained` is the part of the model that is in training mode during the training, if not all of it. `seconds` is the
+    host's time in its own steps, without data, teacher and evaluation; `continued_after` lists the epochs after which it was
+    resumed.
     """
 
     name: str
@@ -36,11 +43,14 @@ class Learner:
     stream: RandomStream
     precision: Precision
     deployed: nn.Module
+    trained: nn.Module | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     failure: str = ""
+    traceback: str = ""
     seconds: float = 0.0
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    continued_after: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fast)
@@ -70,8 +80,15 @@ class Learner:
         factor = self.schedule.factor(progress.epoch, progress.epochs)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
-        with self.stream:
-            terms = self.distiller.update(self, batch, teacher, progress)
+        try:
+            with self.stream:
+                terms = self.distiller.update(self, batch, teacher, progress)
+        except Exception as error:  # whatever a network or a method raises ends this learner and no other
+            self.failure = (
+                f"{first_line(error)} ({type(error).__name__} in epoch {len(self.history) + 1}; log.txt has its traceback)"
+            )
+            self.traceback = format_exc()
+            return
         accuracy = correct(self._logits, batch.label).float() / len(batch.label)
         self._trace.append(torch.stack([*(term.detach() for term in terms.values()), accuracy]))
         self._columns = list(terms)
@@ -128,8 +145,9 @@ class Learner:
         return torch.cat([logits for logits, _ in self.answers(split)]).cpu()
 
     def train(self) -> None:
-        """Puts the student and the method's own modules into training mode."""
-        self.model.train()
+        """Puts what is trained of the student, and the method's own modules, into training mode."""
+        self.model.eval()
+        (self.trained or self.model).train()
         self.distiller.train()
 
     def eval(self) -> None:
@@ -149,5 +167,19 @@ class Learner:
             module.load_state_dict(own)
 
     def training_state(self) -> dict[str, Any]:
-        """What only a continued training needs: optimizer, random stream, history."""
-        return {"optimizer": self.optimizer.state_dict(), "random": self.stream.states, "history": self.history}
+        """What only a continued training needs: optimizer and random stream."""
+        return {"optimizer": self.optimizer.state_dict(), "random": self.stream.states}
+
+    def progress(self) -> dict[str, Any]:
+        """Everything that the next epochs depend on, after a whole epoch; `resume` takes it."""
+        kept = {name: getattr(self, name) for name in PROGRESS}
+        return {**kept, **self.training_state(), "weights": self.state_dict()}
+
+    def resume(self, progress: dict[str, Any]) -> None:
+        """Goes back to where `progress` was taken; what follows is bitwise what would have followed there (CPU)."""
+        self.load_state_dict(progress["weights"])
+        self.optimizer.load_state_dict(progress["optimizer"])
+        self.stream.states = progress["random"]
+        for name in PROGRESS:
+            setattr(self, name, progress[name])
+        self.continued_after = [*self.continued_after, len(self.history)]

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from kdexp.arguments import first_line
 from kdexp.config import build
 
+STARTING = ("checkpoint", "frozen_backbone")
+"""Keys of a network's node that say how its training starts, and are no arguments of its constructor."""
+
 
 class BadCheckpoint(ValueError):
     """A checkpoint that can't be read, or that belongs to another architecture."""
@@ -36,8 +39,13 @@ class Shape:
 
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """The network that a `model`, `teacher` or `student` node describes, freshly initialised (its `checkpoint` is not read)."""
-    described = {name: value for name, value in node.items() if name != "checkpoint"}
+    described = {name: value for name, value in node.items() if name not in STARTING}
     return build(described, **asdict(shape))
+
+
+def starts_trained(node: Mapping[str, Any]) -> bool:
+    """Whether the network of a node starts from trained weights."""
+    return bool(node.get("checkpoint"))
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:

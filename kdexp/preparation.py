@@ -10,7 +10,7 @@ from torch import nn
 from kdexp.config import build
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Probe
-from kdexp.features import Capture
+from kdexp.features import Capture, find_layers, roles_of
 from kdexp.learner import Learner
 from kdexp.network import Shape, build_network, load_checkpoint
 from kdexp.teacher import Teacher
@@ -43,6 +43,14 @@ def on_device(network: nn.Module, precision: Precision) -> nn.Module:
     return network.to(device=precision.device, memory_format=precision.memory_format)  # type: ignore[call-overload]
 
 
+def classifier_alone(network: nn.Module) -> nn.Module:
+    """The network's classifier, after everything else was frozen."""
+    name = roles_of(network).classifier
+    classifier = find_layers(network, [name])[name]
+    network.requires_grad_(False)
+    return classifier.requires_grad_(True)
+
+
 class _Draft:
     """A student whose method does not know yet what it compares."""
 
@@ -54,6 +62,7 @@ class _Draft:
         if entry.checkpoint:
             load_checkpoint(network, entry.checkpoint)
         self.network = on_device(network, precision)
+        self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
@@ -74,6 +83,7 @@ class _Draft:
         return Learner(
             name=self.entry.role,
             model=self.network,
+            trained=self.trained,
             capture=capture,
             distiller=self.distiller.to(device),
             recipe=build(self.entry.spec.optimizer),

@@ -25,6 +25,7 @@ def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: i
     result = {
         "model": entry.model,
         "method": entry.method,
+        "dataset": entry.dataset,
         "spec": entry.spec.identity(),
         **costs(learner, test),
         "train_images": images,
@@ -33,6 +34,7 @@ def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: i
         "history": learner.history,
         "train_seconds": learner.seconds,
         "trained_at": time.strftime("%Y-%m-%d %H:%M"),
+        "continued_after": learner.continued_after,
         "provenance": {**provenance(learner.precision.device), "trained_side_by_side": company},
     }
     return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())

@@ -13,29 +13,46 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kdexp.experiment import Entry, Experiment
+from kdexp.files import Unwritable, reason, write_whole
 from kdexp.journal import Journal
+from kdexp.parts import EXPLAINED
 from kdexp.provenance import provenance
 from kdexp.report.curves import draw_curves
 from kdexp.report.files import write_history, write_table
-from kdexp.report.rows import Row, make_rows
+from kdexp.report.rows import make_rows
 from kdexp.report.table import draw_table
 
 
 def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | None = None) -> bool:
-    """Runs a validated configuration; returns whether every learner finished. Raises `DataUnavailable` before anything."""
+    """Runs a validated configuration; returns whether every learner finished and all was written.
+
+    Raises `DataUnavailable` and `Unwritable` before anything is trained.
+    """
     journal = Journal(console)
     experiment = Experiment(config, journal)
     experiment.data  # noqa: B018 - read before there is a run folder
-    folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
+    experiment.require_writable_store()
+    folder = open_folder(config, overrides, experiment)
     journal.open_log(folder / "log.txt")
     try:
-        describe_run(folder, config, overrides, experiment)
         journal.say(f"run folder: {folder}")
         entries = experiment.run()
-        report(folder, entries, experiment, journal)
+        written = report(folder, entries, experiment, journal)
     finally:
         journal.close_log()
-    return not any(entry.failure for entry in entries)
+    return written and not any(entry.failure for entry in entries)
+
+
+def open_folder(config: DictConfig, overrides: Sequence[str], experiment: Experiment) -> Path:
+    """A new run folder that says what was asked; raises `Unwritable`."""
+    runs = Path(str(config["output_dir"])).expanduser() / "runs"
+    try:
+        folder = claim_folder(runs, config)
+        describe_run(folder, config, overrides, experiment)
+    except OSError as error:
+        where = str(config["output_dir"])
+        raise Unwritable(f"output_dir={where!r} can't be written: {reason(error)}; output_dir=FOLDER names another") from error
+    return folder
 
 
 def claim_folder(runs: Path, config: DictConfig) -> Path:
@@ -54,28 +71,35 @@ def claim_folder(runs: Path, config: DictConfig) -> Path:
 
 def describe_run(folder: Path, config: DictConfig, overrides: Sequence[str], experiment: Experiment) -> None:
     """Writes what was asked and on what it ran: `config.yaml`, `command.txt`, `provenance.json`."""
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    (folder / "command.txt").write_text(shlex.join(["kdexp", *overrides]) + "\n")
-    (folder / "provenance.json").write_text(json.dumps(provenance(experiment.device), indent=1))
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_whole(folder / "command.txt", shlex.join(["kdexp", *overrides]) + "\n")
+    write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 
 
-def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> list[Row]:
-    """Draws and writes the table and the curves of finished entries."""
+def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> bool:
+    """Draws the table and writes it, with the curves, into the run folder; returns whether the folder took everything."""
     rows = make_rows(entries, experiment)
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
     for line in remarks(entries, experiment):
         journal.say(line)
-    write_table(folder, rows, experiment)
-    write_history(folder, entries)
-    draw_curves(folder, entries, journal)
-    return rows
+    try:
+        write_history(folder, entries)
+        draw_curves(folder, entries, journal)
+        write_table(folder, rows, experiment)
+    except OSError as error:
+        journal.warn(
+            f"{folder} lacks files: {reason(error)}; every learner is in the store, and the same command writes them again"
+        )
+        return False
+    return True
 
 
 def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     """What a reader of the table must know to take it for what it is."""
     lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
     lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
+    lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
         seen, there_are = len(data.student_train), len(data.train)

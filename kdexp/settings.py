@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from kdexp.arguments import Checked, Count, NonNegativeInt
+from kdexp.parts import Control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Settings(Checked):
     force: bool
     store: str
     output_dir: str
+    controls: list[Control]
 
 
 NAMES = tuple(field.name for field in fields(Settings))

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the train loop or the files of the store change, so that older results are not taken for today's."""
 
 LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")

@@ -1,49 +1,32 @@
-"""The store: one folder per trained learner, named by the hash of its spec, written whole or not at all."""
+"""The store: one folder per trained learner, named by the hash of its spec, written whole or not at all.
+
+Beside the folders lie `KEY.progress`, the last whole epoch of a learner in training, and `KEY.lock`, held by who trains it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-RESULT = "result.json"
+from kdexp.files import DRAFT, Unwritable, draft_of, reason, write_whole
+from kdexp.locks import acquire
+from kdexp.stored import RESULT, CorruptEntry, Stored, file_digest, read_entry, self_digest
+
 Say = Callable[[str], None]
 
 
-class CorruptEntry(ValueError):
-    """A stored learner whose files are not what its result says they are."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A finished learner in the store."""
-
-    path: Path
-    result: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The hash of its spec."""
-        return self.path.name
-
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its files: `last`, `best` (if there was validation data) or `logits`."""
-        return load_file(self.path / f"{name}.safetensors")
-
-
 class Store:
-    """Finished learners under `root/learner/`; `say` is told what a user should know."""
+    """Finished and unfinished learners under `root/learner/`; `say` is told what a user should know."""
 
     def __init__(self, root: str | Path, say: Say = print):
         self.root = Path(root).expanduser() / "learner"
@@ -51,64 +34,100 @@ class Store:
 
     def find(self, key: str) -> Stored | None:
         """The stored learner, verified file by file, or None; a damaged one is named and counts as absent."""
-        if not (self.root / key / RESULT).is_file():
+        if not self.has(key):
             return None
         try:
-            return read_entry(self.root / key)
+            found = read_entry(self.root / key)
+            self.forget_progress(key)  # that of a process killed between its last two changes
+            return found
         except CorruptEntry as error:
             self.say(f"store: {error}; it is trained again")
             return None
 
+    def has(self, key: str) -> bool:
+        """Whether a learner is there, its files unread."""
+        return (self.root / key / RESULT).is_file()
+
+    def require_writable(self) -> None:
+        """Raises `Unwritable` if nothing can be stored."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = draft_of(self.root / "probe")
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise Unwritable(
+                f"store={str(self.root.parent)!r} can't be written: {reason(error)}; store=FOLDER names another"
+            ) from error
+
     @contextmanager
     def locked(self, wanted: Mapping[str, str]) -> Iterator[None]:
         """Holds the locks of the wanted keys (key to a name for messages), waiting for processes that train them."""
-        self.root.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             for key, name in sorted(wanted.items()):
-                lock = FileLock(self.root / f"{key}.lock")
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    self.say(f"waiting for another process that trains the {name} ({key})")
-                    lock.acquire()
-                stack.callback(lock.release)
+                if acquire(self.root / f"{key}.lock", f"the {name} ({key})", stack, self.say):
+                    self._tidy(key)
             yield
 
+    def _tidy(self, key: str) -> None:
+        """What a killed process left beside the place of a key: a whole draft is moved there, the rest is removed."""
+        for draft in sorted(self.root.glob(f"{key}*{DRAFT}*")):
+            if draft.is_file():
+                draft.unlink()
+            elif (draft / RESULT).is_file() and not (self.root / key).exists():
+                draft.rename(self.root / key)
+            else:
+                shutil.rmtree(draft)
+
     def save(self, key: str, result: dict[str, Any], tensors: Mapping[str, dict[str, Tensor]], state: dict[str, Any]) -> Stored:
-        """Writes a learner beside its place and then moves it there in one step."""
-        draft = self.root / f"{key}.draft-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        for name, group in tensors.items():
-            save_file({n: t.detach().cpu().contiguous().clone() for n, t in group.items()}, draft / f"{name}.safetensors")
-        torch.save(state, draft / "training.pt")
-        complete = {**result, "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
-        (draft / RESULT).write_text(json.dumps(complete, indent=1))
-        self._replace(draft, self.root / key)
-        return Stored(self.root / key, complete)
-
-    def _replace(self, draft: Path, place: Path) -> None:
-        outdated = place.with_name(f"{place.name}.outdated-{os.getpid()}")
-        if place.exists():
-            place.rename(outdated)
-        draft.rename(place)
+        """Writes a learner beside its place and then moves it there in one step; raises `OSError` and then leaves nothing."""
+        place = self.root / key
+        draft, outdated = draft_of(place), draft_of(place)
+        try:
+            draft.mkdir(parents=True)
+            for name, group in tensors.items():
+                plain = {n: t.detach().cpu().contiguous().clone() for n, t in group.items()}
+                (draft / f"{name}.safetensors").write_bytes(safetensors_bytes(plain))
+            (draft / "training.pt").write_bytes(_packed(state))
+            complete = {**result, "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
+            complete["digest"] = self_digest(complete)
+            (draft / RESULT).write_text(json.dumps(complete, indent=1))
+            if place.exists():
+                place.rename(outdated)
+            draft.rename(place)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            if outdated.exists():
+                outdated.rename(place)
+            raise
         shutil.rmtree(outdated, ignore_errors=True)
+        self.forget_progress(key)
+        return Stored(place, complete)
+
+    def keep_progress(self, key: str, state: dict[str, Any]) -> None:
+        """Keeps the state of a learner after a whole epoch, in place of the one before; raises `OSError`."""
+        packed = _packed(state)
+        write_whole(self.root / f"{key}.progress", hashlib.sha256(packed).digest() + packed)
+
+    def progress(self, key: str) -> dict[str, Any] | None:
+        """The state that `keep_progress` kept last, or None; a damaged one is named and counts as absent."""
+        path = self.root / f"{key}.progress"
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            self.say(f"store: {path} is damaged; what it kept is trained again")
+            return None
+        return torch.load(io.BytesIO(content[32:]), "cpu", weights_only=True)
+
+    def forget_progress(self, key: str) -> None:
+        """Removes what `keep_progress` kept, if it is there and can be removed."""
+        with suppress(OSError):
+            (self.root / f"{key}.progress").unlink()
 
 
-def read_entry(path: Path) -> Stored:
-    """The learner in a folder of the store; raises `CorruptEntry` if any file is damaged or missing."""
-    try:
-        result = json.loads((path / RESULT).read_text())
-        digests = result["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptEntry(f"{path / RESULT} can't be read ({error})") from error
-    for name, digest in digests:
-        if not (path / name).is_file() or file_digest(path / name) != digest:
-            raise CorruptEntry(f"{path / name} is missing or damaged")
-    return Stored(path, result)
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _packed(state: dict[str, Any]) -> bytes:
+    # Packed in memory: what a full disk then raises is an OSError, not whatever the packer makes of it.
+    packed = io.BytesIO()
+    torch.save(state, packed)
+    return packed.getvalue()

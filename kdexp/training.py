@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -16,8 +16,8 @@ from kdexp.teacher import Teacher
 class Watch(Protocol):
     """Who is told how the training goes."""
 
-    def step(self) -> None:
-        """A batch is done."""
+    def step(self, learners: Sequence[Learner]) -> None:
+        """A batch is done by these learners."""
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """An epoch is done and recorded by the learners that took part in it."""
@@ -34,28 +34,35 @@ def train(
     seed: int,
     limit_batches: int | None,
     watch: Watch,
+    keep: Callable[[Learner], None],
 ) -> None:
     """Trains all learners in place; each gets bitwise the weights it would have got alone (CPU, same number of threads).
 
-    A learner whose loss is not finite stops after that epoch with its `failure` set; the others go on. The host waits for
-    the device once per epoch.
+    A resumed learner joins at its next epoch. One whose loss is not finite stops after that epoch with its `failure` set, one
+    that raises an error at once; the others go on, and `keep` is called with each of them. The host waits for the device once
+    per epoch.
     """
-    active = list(learners)
     steps = split.steps(batch_size, limit_batches)
-    for learner in active:
+    for learner in learners:
         learner.train()
-    for epoch in range(epochs):
+    for epoch in range(min(len(learner.history) for learner in learners), epochs):
+        active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
+        if not active:
+            continue
         for step, batch in enumerate(split.batches(batch_size, seed=seed, epoch=epoch, limit=limit_batches)):
             progress = Progress(epoch=epoch + (step + 0.5) / steps, epochs=epochs, step=epoch * steps + step)
             said = None if teacher is None else teacher(batch)
             for learner in active:
-                learner.step(batch, said, progress)
-            watch.step()
+                if not learner.failure:
+                    learner.step(batch, said, progress)
+            watch.step(active)
+        active = [learner for learner in active if not learner.failure]
+        if not active:
+            continue
         measured = [learner.close_epoch(validation) for learner in active]
         on_host = torch.cat(measured).cpu().split([len(numbers) for numbers in measured])
         for learner, numbers in zip(active, on_host, strict=True):
             learner.record_epoch(numbers, validated=validation is not None)
+            if not learner.failure:
+                keep(learner)
         watch.epoch(active)
-        active = [learner for learner in active if not learner.failure]
-        if not active:
-            return

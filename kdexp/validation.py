@@ -17,21 +17,31 @@ from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
 from kdexp.distillation.base import Probe
 from kdexp.features import Capture, UnknownLayer
-from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint
+from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint, starts_trained
 from kdexp.overrides import all_paths, unknown_key
 from kdexp.settings import NAMES, Settings
+
+GIVE_START = "give student.checkpoint=FILE"
 
 REQUIRED = (
     "dataset",
     "student",
     "distillation",
     "baseline",
+    "label_smoothing",
     "optimizer",
     "teacher_optimizer",
     "schedule",
     "teacher_schedule",
 )
 NETWORKS = ("teacher", "student")
+GROUPS = {
+    "teacher_optimizer": "optimizer@",
+    "teacher_schedule": "schedule@",
+    "baseline": "distillation@",
+    "label_smoothing": "distillation@",
+}
+"""How the option of a node is chosen that is not named like its group."""
 
 
 def validate(config: DictConfig) -> list[Problem]:
@@ -50,8 +60,9 @@ def validate(config: DictConfig) -> list[Problem]:
         found.append(Problem("", sentence))
     shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
     nets = {role: _network(role, plain[role], shape, found) for role in NETWORKS if plain.get(role) and role not in broken}
-    if "distillation" not in broken and not broken & set(NETWORKS) and None not in nets.values():
+    if not broken & {"distillation", *NETWORKS} and None not in nets.values():
         found += _method(plain["distillation"], nets, shape)
+        found += _controls(plain, nets, shape)
     return found
 
 
@@ -71,7 +82,7 @@ def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
 def _node(name: str, node: Any) -> Iterator[Problem]:
     """Problems of one `_target_` node, its path in front of their names."""
     if not isinstance(node, dict) or "_target_" not in node:
-        group = {"teacher_optimizer": "optimizer@", "teacher_schedule": "schedule@", "baseline": "distillation@"}.get(name, "")
+        group = GROUPS.get(name, "")
         what = "missing" if node is None else f"={node!r}: is a group, chosen with {group}{name}=OPTION"
         yield Problem(name, what)
         return
@@ -84,6 +95,8 @@ def _node(name: str, node: Any) -> Iterator[Problem]:
     later = list(asdict(Shape(0, 0, 0))) if name in NETWORKS else []
     if name in NETWORKS and given.pop("checkpoint", None) is not None:
         yield from _checkpoint_file(name, node["checkpoint"])
+    if name == "student":
+        yield from _frozen(given.pop("frozen_backbone", False), node)
     found = problems(made, given, given_later=later)
     yield from (problem.under(name) for problem in found)
     if not found and not later:
@@ -108,6 +121,29 @@ def _refusals(error: Exception) -> list[Problem]:
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
     if not isinstance(path, str) or not Path(path).is_file():
         yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
+
+
+def _frozen(frozen: Any, node: dict[str, Any]) -> Iterator[Problem]:
+    if not isinstance(frozen, bool):
+        yield Problem("student.frozen_backbone", f"={frozen!r}: must be true or false")
+    elif frozen and not starts_trained(node):
+        yield Problem("student.frozen_backbone", f"=True: an untrained backbone is worth nothing; {GIVE_START}")
+
+
+def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+    """Whether the control rows make sense with this student and this method."""
+    asked, student = plain["controls"], plain["student"]
+    if not isinstance(asked, list):
+        return
+    for control in {"from_scratch", "frozen_backbone"} & set(asked):
+        if not starts_trained(student):
+            yield Problem("controls", f"={control}: compares with a student that starts from trained weights; {GIVE_START}")
+    taught = {"random_teacher", "self_teacher"} & set(asked)
+    if taught and not build(plain["distillation"]).uses_teacher:
+        yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")
+    elif "self_teacher" in taught and "teacher" in nets:
+        of_itself = _method(plain["distillation"], {"student": nets["student"], "teacher": nets["student"]}, shape)
+        yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)
 
 
 def _network(role: str, node: dict[str, Any], shape: Shape, found: list[Problem]) -> nn.Module | None:

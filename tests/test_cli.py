@@ -50,7 +50,10 @@ def refused(here, tmp_path):
 
 
 REFUSALS = [
-    (["distillation=kdd"], "distillation='kdd': no such option; did you mean kd? known: cosine, hint, kd, mse_logits, none"),
+    (
+        ["distillation=kdd"],
+        "distillation='kdd': no such option; did you mean kd? known: cosine, hint, kd, label_smoothing, mse_logits, none",
+    ),
     (["dataset=cifar"], "dataset='cifar': no such option; did you mean cifar10? known: cifar10, cifar100, digits"),
     (["student=resnet"], "student='resnet': no such option; known: deepnn, keras_student"),
     (["distillation.temprature=2"], "distillation.temprature: unknown key; did you mean distillation.temperature?"),

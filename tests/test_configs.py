@@ -63,10 +63,9 @@ def test_a_recipe_does_not_leak_into_another_method():
 def test_teachers_and_students_are_the_models(role):
     assert options(role) == options("model")
     for name in options(role):
-        assert yaml.safe_load((CONF / role / f"{name}.yaml").read_text()) == {
-            "defaults": [f"/model/{name}@_here_"],
-            "checkpoint": None,
-        }
+        expected = {"defaults": [f"/model/{name}@_here_"], "checkpoint": None}
+        expected |= {"frozen_backbone": False} if role == "student" else {}
+        assert yaml.safe_load((CONF / role / f"{name}.yaml").read_text()) == expected
 
 
 @pytest.mark.parametrize("model", options("model"))

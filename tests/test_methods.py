@@ -6,11 +6,12 @@ import pytest
 import torch
 from test_configs import options
 
+from kdexp.config import build, compose_command
 from kdexp.distillation.base import Progress
 from kdexp.preparation import prepare
 
 METHODS = options("distillation")
-TEACHING = [method for method in METHODS if method != "none"]
+TEACHING = [method for method in METHODS if build(compose_command([f"distillation={method}"]).distillation).uses_teacher]
 START = Progress(epoch=0.0, epochs=1, step=0)
 
 

@@ -16,7 +16,7 @@ WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")
 
 
 class Silent:
-    def step(self):
+    def step(self, learners):
         pass
 
     def epoch(self, learners):
@@ -34,7 +34,7 @@ def prepared(experiment, *roles):
 def run(experiment, learners, teacher, epochs=2, limit=3):
     split, validation = experiment.data.student_train, experiment.data.validation
     ways = {"epochs": epochs, "batch_size": 32, "seed": experiment.settings.seed, "limit_batches": limit, "watch": Silent()}
-    train(learners, split, teacher=teacher, validation=validation, **ways)
+    train(learners, split, teacher=teacher, validation=validation, **ways, keep=lambda learner: None)
 
 
 def plain_losses(split, teacher, steps, *, seed, alpha, temperature):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kdexp.files import write_whole
 
 if TYPE_CHECKING:
     from kdexp.experiment import Entry
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
     """Writes `curves.png`, or says what to install; entries that were not trained have no curve."""
     drawn = [entry for entry in entries if entry.stored and entry.stored.result["history"]]
+    if not drawn:
+        return
     if find_spec("matplotlib") is None:
         journal.say('no curves.png: pip install "kdexp[plot]" adds it')
         return
@@ -35,4 +40,6 @@ def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
     losses.set(xlabel="epoch", ylabel="objective", yscale="log")
     accuracies.set(xlabel="epoch", ylabel="accuracy, %", title="dotted: training, solid: validation")
     losses.legend()
-    figure.savefig(folder / "curves.png", dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_whole(folder / "curves.png", picture.getvalue())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kdexp.files import write_whole
 from kdexp.report.table import markdown
 
 if TYPE_CHECKING:
@@ -18,20 +20,22 @@ if TYPE_CHECKING:
 def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
     """Writes `table.csv`, `table.md` and `table.json`; the last also says where the store lies, seen from the folder."""
     plain = [row.plain() for row in rows]
-    with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]))
-        writer.writeheader()
-        writer.writerows(plain)
-    (folder / "table.md").write_text(markdown(rows))
+    write_whole(folder / "table.csv", _csv(list(plain[0]), plain))
+    write_whole(folder / "table.md", markdown(rows))
     store = os.path.relpath(experiment.store.root, folder)
-    (folder / "table.json").write_text(json.dumps({"store": store, "rows": plain}, indent=1))
+    write_whole(folder / "table.json", json.dumps({"store": store, "rows": plain}, indent=1))
 
 
 def write_history(folder: Path, entries: list[Entry]) -> None:
     """Writes `metrics.csv`: a line per learner and epoch, its columns the union of all losses' names."""
     lines = [{"role": e.role, "model": e.model, **epoch} for e in entries if e.stored for epoch in e.stored.result["history"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
-    with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(lines)
+    write_whole(folder / "metrics.csv", _csv(names, lines))
+
+
+def _csv(names: list[str], lines: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=names)
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

@@ -94,7 +94,7 @@ def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored 
     if teacher is not None and row.role != "teacher":
         row.compression = teacher.result["parameters"] / row.parameters
         row.agreement = agreement(stored.tensors("logits")["last"], teacher.tensors("logits")["last"])
-    if baseline is not None and row.role == "distilled":
+    if baseline is not None and row.role not in ("teacher", "baseline"):
         row.difference = 100 * (row.test_top1 - baseline.result["test"]["last"]["top1"])
 
 

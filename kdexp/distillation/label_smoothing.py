@@ -1,0 +1,22 @@
+"""Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): what softer targets do without a teacher's knowledge."""
+
+from typing import Annotated
+
+import torch.nn.functional as F
+
+from kdexp.arguments import Range
+from kdexp.distillation.none import NoDistillation
+
+
+class LabelSmoothing(NoDistillation):
+    """Cross-entropy with (1 − `smoothing`)·label + `smoothing`/K as the target of each of K classes."""
+
+    def __init__(self, *, smoothing: Annotated[float, Range(at_least=0, below=1)], **shared):
+        super().__init__(**shared)
+        self.smoothing = smoothing
+
+    def losses(self, batch, student, teacher, progress):
+        return {"ce": F.cross_entropy(student.logits, batch.label, label_smoothing=self.smoothing)}
+
+    def describe(self):
+        return f"CE, smoothing {self.smoothing:g}"

@@ -1,0 +1,236 @@
+"""`kdexp-store`: what is stored, whether it is intact, and its removal on request. Needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from kdexp.arguments import did_you_mean, listed
+from kdexp.files import DRAFT, reason
+from kdexp.locks import held_elsewhere
+from kdexp.report.table import HEAD_RULE
+from kdexp.stored import RESULT, CorruptEntry, read_entry
+
+BAD_REQUEST, DAMAGE = 2, 1
+HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teaches", "MB", "age")
+
+
+class Refused(ValueError):
+    """A request that can't be met; the message says why and what would help."""
+
+
+@dataclass
+class Item:
+    """A learner's folder, the progress of an unfinished one, or what a killed process left."""
+
+    path: Path
+    kind: str
+    """`finished`, `unfinished`, `leftover` or `damaged`."""
+    result: dict[str, Any]
+    complaint: str = ""
+
+    @property
+    def key(self) -> str:
+        """The hash under which the learner is stored."""
+        return self.path.name.partition(".")[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    @property
+    def days(self) -> float:
+        """Days since it was last written."""
+        return (time.time() - self.path.stat().st_mtime) / 86_400
+
+
+def items(root: Path, *, verified: bool = False) -> list[Item]:
+    """Everything in a store's `learner/` folder, newest first; only `verified` reads every file."""
+    found = []
+    for path in sorted(root.iterdir(), key=lambda path: -path.stat().st_mtime):
+        if path.suffix == ".lock":
+            continue
+        if DRAFT in path.name:
+            found.append(Item(path, "leftover", {}))
+        elif path.suffix == ".progress":
+            found.append(Item(path, "unfinished", {}))
+        elif path.is_dir():
+            found.append(_learner(path, verified))
+    return found
+
+
+def _learner(path: Path, verified: bool) -> Item:
+    try:
+        result = read_entry(path).result if verified else json.loads((path / RESULT).read_text())
+        return Item(path, "finished", {**result, "spec": dict(result["spec"])})
+    except (CorruptEntry, OSError, ValueError, KeyError, TypeError) as error:
+        complaint = str(error) if isinstance(error, CorruptEntry) else f"{path / RESULT} can't be read"
+        return Item(path, "damaged", {}, complaint)
+
+
+def main() -> None:
+    """The `kdexp-store` command. Exit codes: 1 damage was found, 2 a request that can't be met."""
+    asked = _parser().parse_args()
+    try:
+        sys.exit(asked.run(Path(asked.store).expanduser() / "learner", asked, Console(highlight=False)))
+    except Refused as error:
+        print(f"kdexp-store: {error}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
+    except OSError as error:
+        print(f"kdexp-store: {error.filename or asked.store}: {reason(error)}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
+
+
+def _parser() -> argparse.ArgumentParser:
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--store", default="outputs/store", help="the store's folder (default: outputs/store)")
+    parser = argparse.ArgumentParser("kdexp-store", description="What kdexp has stored.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="list | show | verify | prune")
+    for name, run, told in (
+        ("list", list_items, "every stored learner with its size and age"),
+        ("show", show, "all that is known of one learner"),
+        ("verify", verify, "read every file and name what is damaged"),
+        ("prune", prune, "say what would be removed; remove it with --yes"),
+    ):
+        command = commands.add_parser(name, help=told, description=told, parents=[where], allow_abbrev=False)
+        command.set_defaults(run=run)
+        if name == "show":
+            command.add_argument("key", help="a key or its beginning")
+        if name == "prune":
+            _prune_arguments(command)
+    return parser
+
+
+def _prune_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("keys", nargs="*", help="keys or their beginnings")
+    command.add_argument("--unfinished", action="store_true", help="also the progress of unfinished learners")
+    command.add_argument("--damaged", action="store_true", help="also what is damaged or left over")
+    command.add_argument("--older-than", type=float, metavar="DAYS", help="also finished learners that are so old")
+    command.add_argument("--all", action="store_true", help="everything")
+    command.add_argument("--yes", action="store_true", help="really remove it")
+
+
+def _present(root: Path, *, verified: bool = False) -> list[Item]:
+    if not root.is_dir():
+        raise Refused(f"no store in {str(root.parent)!r}; --store FOLDER names another")
+    return items(root, verified=verified)
+
+
+def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
+    """Prints a line per item."""
+    found = _present(root)
+    students = Counter(item.result["spec"].get("teacher") for item in found if item.result)
+    table = Table(box=HEAD_RULE, pad_edge=False, padding=0)
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number < 4 else "right", no_wrap=heading != "method")
+    for item in found:
+        table.add_row(item.key, *_line(item, students[item.key]))
+    console.print(table)
+    console.print(f"{len(found)} in {root.parent}, {sum(item.size for item in found) / 1e6:.1f} MB")
+    return 0
+
+
+def _line(item: Item, students: int) -> list[str]:
+    size = f"{item.size / 1e6:.2f}"
+    if not item.result:
+        return [item.kind, "", "", "", "", "", "", size, _age(item.days)]
+    result, spec = item.result, item.result["spec"]
+    accuracy = f"{100 * result['test']['last']['top1']:.2f}"
+    numbers = [str(spec["seed"]), str(spec["epochs"]), accuracy, str(students or ""), size, _age(item.days)]
+    return [result["model"], result["method"], result["dataset"], *numbers]
+
+
+def _age(days: float) -> str:
+    hours = 24 * days
+    return f"{days:.0f} d" if days >= 2 else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
+
+
+def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
+    """Prints a learner's spec, numbers and provenance as YAML, without its epochs."""
+    (item,) = _chosen(_present(root), [asked.key])
+    if not item.result:
+        raise Refused(f"{item.path.name} is {item.kind}: {item.complaint or 'nothing is known of it but its key'}")
+    told = {name: value for name, value in item.result.items() if name not in ("history", "digest", "files")}
+    console.print(
+        OmegaConf.to_yaml(OmegaConf.create({"folder": str(item.path), **told})).rstrip(), markup=False, soft_wrap=True
+    )
+    return 0
+
+
+def verify(root: Path, _asked: argparse.Namespace, console: Console) -> int:
+    """Reads every file of every learner; returns 1 if any is damaged."""
+    found = _present(root, verified=True)
+    damaged = [item for item in found if item.kind == "damaged"]
+    for item in damaged:
+        console.print(item.complaint, markup=False, soft_wrap=True)
+    counts = Counter(item.kind for item in found)
+    console.print(listed(f"{count} {kind}" for kind, count in sorted(counts.items())))
+    if damaged:
+        console.print("kdexp trains damaged learners again when it needs them; kdexp-store prune --damaged removes them")
+    return DAMAGE if damaged else 0
+
+
+def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:
+    """Removes what was asked for and is not being trained, with `--yes`; else says what that would be."""
+    found = _present(root, verified=True)
+    if not (asked.keys or asked.unfinished or asked.damaged or asked.all or asked.older_than is not None):
+        raise Refused("say what to remove: KEY ..., --unfinished, --damaged, --older-than DAYS or --all")
+    chosen = _chosen(found, asked.keys) + [item for item in found if _matches(item, asked)]
+    chosen = list({item.path: item for item in chosen}.values())
+    for item in chosen:
+        line = f"{item.path.name}  {item.kind}  {item.size / 1e6:.2f} MB"
+        console.print(line if not asked.yes or _remove(item) else f"{line}  kept: it is being trained", soft_wrap=True)
+    size = sum(item.size for item in chosen if item.path.exists()) / 1e6
+    if not asked.yes:
+        console.print(f"nothing was removed; --yes removes these {len(chosen)}, {size:.1f} MB")
+    return 0
+
+
+def _matches(item: Item, asked: argparse.Namespace) -> bool:
+    kinds = {"unfinished": asked.unfinished, "damaged": asked.damaged, "leftover": asked.damaged}
+    old = asked.older_than is not None and item.kind == "finished" and item.days > asked.older_than
+    return asked.all or old or kinds.get(item.kind, False)
+
+
+def _chosen(found: list[Item], keys: Sequence[str]) -> list[Item]:
+    """The items of those keys; raises `Refused` for a key that none or several learners have."""
+    chosen = []
+    for key in keys:
+        fitting = [item for item in found if item.key.startswith(key)]
+        if len({item.key for item in fitting}) != 1:
+            known = [item.key for item in found]
+            what = "no learner" if not fitting else f"{len(fitting)} learners"
+            raise Refused(f"{key!r}: {what} of that key;{did_you_mean(key, known)} kdexp-store list shows them")
+        chosen += fitting
+    return chosen
+
+
+def _remove(item: Item) -> bool:
+    """Whether it was free to be removed."""
+    if held_elsewhere(item.path.with_name(f"{item.key}.lock")):
+        return False
+    if item.path.is_dir():
+        (item.path / RESULT).unlink(missing_ok=True)  # first, so that nobody takes the rest for a learner
+        shutil.rmtree(item.path)
+    else:
+        item.path.unlink()
+    return True
+
+
+if __name__ == "__main__":
+    main()

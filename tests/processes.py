@@ -1,0 +1,80 @@
+"""Real processes that run kdexp, forked from one that has imported it, so that they start at once."""
+
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from kdexp.config import compose_command
+from kdexp.learner import Learner
+from kdexp.run import run
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["processes"])
+WRITES = ("write_bytes", "write_text", "replace", "rename", "unlink", "mkdir")
+
+
+def start(folder: Path, overrides: list[str], kill: tuple[str, int] | None = None):
+    """A process that runs a command with its output in `folder`.
+
+    `kill` is a pattern and a number: the process kills itself at that one of the matching changes of the disk (`rename PATH`).
+    """
+    process = CONTEXT.Process(target=_job, args=(str(folder), overrides, kill))
+    process.start()
+    return process
+
+
+def _job(folder: str, overrides: list[str], kill: tuple[str, int] | None) -> None:
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    _note_epochs()
+    if kill is not None:
+        _kill_at(*kill)
+    config = compose_command(["output_dir=outputs", "device=cpu", *overrides])
+    with Path(f"screen-{os.getpid()}.txt").open("w", buffering=1) as screen:
+        finished = run(config, console=Console(file=screen, width=80))
+    os._exit(0 if finished else 3)
+
+
+def _note_epochs() -> None:
+    """Every epoch that a learner finishes becomes a line `PID NAME EPOCH` of epochs.txt."""
+    record = Learner.record_epoch
+
+    def noted(self, *words, **named):
+        record(self, *words, **named)
+        with Path("epochs.txt").open("a") as file:
+            file.write(f"{os.getpid()} {self.name} {len(self.history)}\n")
+
+    Learner.record_epoch = noted
+
+
+def _kill_at(pattern: str, number: int) -> None:
+    """SIGKILL in the middle of the `number`-th matching change: a write is left half done, a move is not made."""
+    left = [number]
+
+    def dying(owner, name):
+        real = getattr(owner, name)
+
+        def change(*words, **named):
+            left[0] -= bool(re.search(pattern, f"{name} {words[0]}"))
+            if left[0] == 0:
+                if name in ("write_bytes", "write_text"):
+                    real(words[0], words[1][: len(words[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*words, **named)
+
+        setattr(owner, name, change)
+
+    for name in WRITES:
+        dying(Path, name)
+    dying(shutil, "rmtree")
+
+
+def screens(folder: Path) -> list[str]:
+    """What the processes of a folder have printed, in the order of their process numbers."""
+    return [path.read_text() for path in sorted(folder.glob("screen-*.txt"))]

@@ -1,0 +1,200 @@
+"""Killed at any moment and run again: nothing whole is lost, and the weights are those of an unbroken run."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from processes import screens, start
+
+EPOCHS = 4
+NETS = ("teacher=lightnn", "student=lightnn", "student.dropout=0.3", "dataset.crop_padding=1", "schedule=cosine")
+METHOD = ("distillation=hint", "distillation._target_=own_methods.Remember")
+COMMAND = [*NETS, *METHOD, f"epochs={EPOCHS}", "limit_batches=2", "controls=[self_teacher]"]
+LEARNERS = 4
+
+
+def learners(folder: Path) -> dict[str, dict]:
+    """Every stored learner by key: its weights and logits as bytes, and its history."""
+    found = {}
+    for place in (folder / "outputs" / "store" / "learner").iterdir():
+        if (place / "result.json").is_file():
+            tensors = {path.name: path.read_bytes() for path in place.glob("*.safetensors")}
+            found[place.name] = tensors | {"history": json.loads((place / "result.json").read_text())["history"]}
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The learners of a run that nobody disturbed, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    begin = time.perf_counter()
+    process = start(folder, COMMAND)
+    process.join()
+    assert process.exitcode == 0, screens(folder)
+    return learners(folder), time.perf_counter() - begin
+
+
+def finish(folder: Path) -> None:
+    process = start(folder, COMMAND)
+    process.join()
+    assert process.exitcode == 0, screens(folder)
+
+
+def check_as_if_nothing_had_happened(folder: Path, unbroken) -> None:
+    expected, _ = unbroken
+    found = learners(folder)
+    assert len(expected) == LEARNERS and found.keys() == expected.keys()
+    for key, learner in expected.items():
+        assert found[key] == learner
+    left = {path.suffix for path in (folder / "outputs" / "store" / "learner").iterdir() if path.is_file()}
+    assert left == {".lock"}
+    check_epochs(folder)
+    tables = [json.loads(path.read_text()) for path in (folder / "outputs" / "runs").glob("*/table.json")]
+    assert tables and all(row["status"] == "finished" for table in tables for row in table["rows"])
+
+
+def check_epochs(folder: Path) -> None:
+    """A process goes on where the one before it was, or repeats its last epoch."""
+    seen = defaultdict(list)
+    for line in (folder / "epochs.txt").read_text().splitlines():
+        process, name, epoch = line.split()
+        seen[name].append((process, int(epoch)))
+    for name, epochs in seen.items():
+        for (before, last), (now, following) in pairwise(epochs):
+            assert following == last + 1 or (now != before and following == last), (name, epochs)
+
+
+def kill_at_random(folder: Path, chance: random.Random, seconds: float) -> bool:
+    """Whether the run was still alive when it was killed."""
+    process = start(folder, COMMAND)
+    process.join(timeout=chance.uniform(0, seconds))
+    alive = process.exitcode is None
+    process.kill()
+    process.join()
+    return alive
+
+
+def killed_often(folder: Path, unbroken, kills: int, seed: int) -> None:
+    chance, done = random.Random(seed), 0
+    while done < kills:
+        store = folder / f"store-{done}"
+        store.mkdir()
+        for _ in range(min(3, kills - done)):
+            done += kill_at_random(store, chance, 0.7 * unbroken[1])
+        finish(store)
+        check_as_if_nothing_had_happened(store, unbroken)
+
+
+def test_five_kills_at_random_moments(tmp_path, unbroken):
+    killed_often(tmp_path, unbroken, kills=5, seed=0)
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments(tmp_path, unbroken):
+    killed_often(tmp_path, unbroken, kills=30, seed=1)
+
+
+def changes_of_the_disk(folder: Path) -> int:
+    """The smallest number of changes that a run does not reach."""
+    low, high = 1, 1000
+    while low < high:
+        middle = (low + high) // 2
+        place = folder / f"count-{middle}"
+        place.mkdir()
+        process = start(place, COMMAND, kill=("", middle))
+        process.join()
+        low, high = (low, middle) if process.exitcode == 0 else (middle + 1, high)
+    return low
+
+
+def killed_at(folder: Path, pattern: str, number: int, unbroken) -> None:
+    place = folder / f"at-{number}"
+    place.mkdir()
+    process = start(place, COMMAND, kill=(pattern, number))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    finish(place)
+    check_as_if_nothing_had_happened(place, unbroken)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "number"),
+    [("write_bytes .*progress", 3), ("rename .*draft", 1), ("write_text .*result.json", 2), ("replace .*table.json", 1)],
+)
+def test_killed_in_the_middle_of_a_change_of_the_disk(tmp_path, unbroken, pattern, number):
+    killed_at(tmp_path, pattern, number, unbroken)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_any_change_of_the_disk(tmp_path, unbroken):
+    there_are = changes_of_the_disk(tmp_path)
+    assert there_are > 80
+    for number in range(1, there_are, int(os.environ.get("KDEXP_TEST_EVERY", "8"))):
+        killed_at(tmp_path, "", number, unbroken)
+
+
+SECOND_EPOCH = ("replace .*progress", 2)
+
+
+def test_a_run_says_where_it_goes_on(tmp_path, unbroken):
+    start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
+    finish(tmp_path)
+    assert "teacher: goes on after epoch" in "".join(screens(tmp_path))
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/store/learner/*/result.json")]
+    assert sum(bool(result["continued_after"]) for result in results) >= 1
+
+
+def test_force_starts_from_nothing(tmp_path, unbroken):
+    start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
+    again = start(tmp_path, [*COMMAND, "force=true"])
+    again.join()
+    assert again.exitcode == 0
+    assert "goes on after epoch" not in "".join(screens(tmp_path))
+    assert learners(tmp_path) == unbroken[0]
+
+
+def test_damaged_progress_is_named_and_not_used(tmp_path, unbroken):
+    start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
+    (progress,) = tmp_path.glob("outputs/store/learner/*.progress")
+    content = bytearray(progress.read_bytes())
+    content[len(content) // 2] ^= 1
+    progress.write_bytes(content)
+    finish(tmp_path)
+    assert f"{progress.name} is damaged; what it kept is trained again" in "".join(screens(tmp_path)).replace("\n", "")
+    assert learners(tmp_path) == unbroken[0]
+
+
+LONG = ["teacher_epochs=400", "epochs=2", "limit_batches=2"]
+
+
+def wait_for(condition, seconds: float = 60):
+    end = time.perf_counter() + seconds
+    while not (found := condition()):
+        assert time.perf_counter() < end
+        time.sleep(0.05)
+    return found
+
+
+def test_eight_processes_train_a_teacher_once_and_outlive_its_trainer(tmp_path):
+    runs = [start(tmp_path, LONG) for _ in range(8)]
+    try:
+        wait_for(lambda: "".join(screens(tmp_path)).count("waiting for process") == 7)
+        (lock,) = tmp_path.glob("outputs/store/learner/*.lock")
+        trainer = int(lock.read_text().split()[1])
+        assert f"waiting for process {trainer} on" in "".join(screens(tmp_path))
+        os.kill(trainer, signal.SIGKILL)
+        for process in runs:
+            process.join(timeout=120)
+    finally:
+        for process in runs:
+            process.kill()
+    assert sorted(process.exitcode for process in runs) == [-signal.SIGKILL] + [0] * 7
+    printed = "".join(screens(tmp_path))
+    assert printed.count("training teacher") == 2 and printed.count("goes on after epoch") == 1
+    check_epochs(tmp_path)
