@@ -5,17 +5,19 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from kdexp import cli
 from kdexp.config import compose_command
 from kdexp.learner import Learner
 from kdexp.run import run
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["processes"])
+CONTEXT.set_forkserver_preload(["kdexp.run", "kdexp.validation", "matplotlib.figure", "torchvision"])
 WRITES = ("write_bytes", "write_text", "replace", "rename", "unlink", "mkdir")
 
 
@@ -39,6 +41,26 @@ def _job(folder: str, overrides: list[str], kill: tuple[str, int] | None) -> Non
     with Path(f"screen-{os.getpid()}.txt").open("w", buffering=1) as screen:
         finished = run(config, console=Console(file=screen, width=80))
     os._exit(0 if finished else 3)
+
+
+def command(folder: Path, words: list[str]):
+    """A process that runs the command line itself, its output in `folder`/printed.txt."""
+    process = CONTEXT.Process(target=_command, args=(str(folder), words))
+    process.start()
+    return process
+
+
+def _command(folder: str, words: list[str]) -> None:
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    # Where the tests themselves run in the background, SIGINT is ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with Path("printed.txt").open("w") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    sys.argv = ["kdexp", *words]
+    cli.main()
 
 
 def _note_epochs() -> None:

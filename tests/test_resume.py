@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from processes import screens, start
+from processes import command, screens, start
 
 EPOCHS = 4
 NETS = ("teacher=lightnn", "student=lightnn", "student.dropout=0.3", "dataset.crop_padding=1", "schedule=cosine")
@@ -31,13 +31,15 @@ def learners(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The learners of a run that nobody disturbed, and the seconds it took."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    begin = time.perf_counter()
-    process = start(folder, COMMAND)
-    process.join()
-    assert process.exitcode == 0, screens(folder)
-    return learners(folder), time.perf_counter() - begin
+    """The learners of a run that nobody disturbed, and the seconds it took once everything was imported."""
+    found = []
+    for name in ("first", "second"):
+        folder = tmp_path_factory.mktemp(name)
+        begin = time.perf_counter()
+        finish(folder)
+        found.append(learners(folder))
+    assert found[0] == found[1]
+    return found[0], time.perf_counter() - begin
 
 
 def finish(folder: Path) -> None:
@@ -81,9 +83,10 @@ def kill_at_random(folder: Path, chance: random.Random, seconds: float) -> bool:
 
 
 def killed_often(folder: Path, unbroken, kills: int, seed: int) -> None:
-    chance, done = random.Random(seed), 0
+    chance, done, attempt = random.Random(seed), 0, 0
     while done < kills:
-        store = folder / f"store-{done}"
+        attempt += 1
+        store = folder / str(attempt)
         store.mkdir()
         for _ in range(min(3, kills - done)):
             done += kill_at_random(store, chance, 0.7 * unbroken[1])
@@ -198,3 +201,29 @@ def test_eight_processes_train_a_teacher_once_and_outlive_its_trainer(tmp_path):
     printed = "".join(screens(tmp_path))
     assert printed.count("training teacher") == 2 and printed.count("goes on after epoch") == 1
     check_epochs(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("after", ["run folder", "epoch 40", "training baseline"])
+def test_an_interrupted_command_ends_at_once_with_one_sentence_and_goes_on(tmp_path, number, code, after):
+    words = ["teacher_epochs=100", "epochs=20", "limit_batches=2", "device=cpu"]
+    words[1] = "epochs=100000" if "baseline" in after else words[1]
+    process = command(tmp_path, words)
+    printed = tmp_path / "printed.txt"
+    try:
+        wait_for(lambda: printed.exists() and after in printed.read_text())
+        begin = time.perf_counter()
+        os.kill(process.pid, number)
+        process.join(timeout=20)
+        assert time.perf_counter() - begin < 2
+    finally:
+        process.kill()
+    assert process.exitcode == code, printed.read_text()
+    last = printed.read_text().splitlines()[-1]
+    assert last == "interrupted; every whole epoch is kept: the same command goes on from there"
+    assert "Traceback" not in printed.read_text()
+    again = command(tmp_path, [*words[:1], "epochs=1", *words[2:]])
+    again.join(timeout=60)
+    assert again.exitcode == 0
+    if after != "run folder":
+        assert "teacher: goes on after epoch" in printed.read_text() or "teacher: reused" in printed.read_text()

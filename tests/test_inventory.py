@@ -1,0 +1,131 @@
+"""kdexp-store: what is stored, whether it is intact, and its removal on request."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kdexp import inventory
+from kdexp.store import Store
+
+
+@pytest.fixture
+def store(tmp_path, make_experiment):
+    """A store with a teacher, a baseline, a distilled student, an unfinished learner and a killed process's leftover."""
+    experiment = make_experiment()
+    entries = experiment.run()
+    experiment.store.keep_progress("0123456789abcdef", {"history": []})
+    (experiment.store.root / "aaaa000000000000.draft-12345678").mkdir()
+    return experiment.store, {entry.role: entry.spec.key for entry in entries}
+
+
+@pytest.fixture
+def kdexp_store(tmp_path, monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["kdexp-store", *words, "--store", str(tmp_path / "store")])
+        monkeypatch.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit) as stop:
+            inventory.main()
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return stop.value.code, shown.out + shown.err
+
+    return run
+
+
+def test_list_shows_everything_with_size_and_age(store, kdexp_store):
+    code, shown = kdexp_store("list")
+    assert code == 0
+    for key in store[1].values():
+        assert key in shown
+    for word in ("mlp_wide", "0.1 CE + 0.9 KD, T=4", "digits", "unfinished", "leftover", "5 in", " MB", "0 min"):
+        assert word in shown, shown
+    teacher = next(line for line in shown.splitlines() if store[1]["teacher"] in line)
+    assert teacher.split()[-4] == "1", "it teaches one student"
+
+
+def test_show_tells_the_spec_and_where_it_came_from(store, kdexp_store):
+    key = store[1]["distilled"]
+    code, shown = kdexp_store("show", key[:8])
+    assert code == 0
+    for word in ("temperature: 4.0", "torch:", "threads: 1", f"teacher: {store[1]['teacher']}", "top1:"):
+        assert word in shown
+
+
+def test_verify_names_what_is_damaged(store, kdexp_store):
+    assert kdexp_store("verify") == (0, "3 finished, 1 leftover, 1 unfinished\n")
+    damaged = store[0].root / store[1]["baseline"] / "last.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    code, shown = kdexp_store("verify")
+    assert code == 1 and f"{damaged} is missing or damaged" in shown and "prune --damaged" in shown
+
+
+def test_prune_removes_nothing_without_yes(store, kdexp_store):
+    before = sorted(store[0].root.rglob("*"))
+    code, shown = kdexp_store("prune", "--all")
+    assert code == 0 and "nothing was removed; --yes removes these 5" in shown
+    assert sorted(store[0].root.rglob("*")) == before
+
+
+def test_prune_removes_what_was_asked_for_and_no_more(store, kdexp_store):
+    kept = store[1]["teacher"]
+    assert kdexp_store("prune", store[1]["baseline"], "--unfinished", "--damaged", "--yes")[0] == 0
+    left = {path.name for path in store[0].root.iterdir() if path.suffix != ".lock"}
+    assert left == {kept, store[1]["distilled"]}
+    assert kdexp_store("prune", "--all", "--yes")[0] == 0
+    assert {path.suffix for path in store[0].root.iterdir()} == {".lock"}
+
+
+def test_prune_by_age(store, kdexp_store):
+    long_ago = time.time() - 40 * 86_400
+    os.utime(store[0].root / store[1]["baseline"], (long_ago, long_ago))
+    assert kdexp_store("prune", "--older-than", "30", "--yes")[0] == 0
+    assert not store[0].has(store[1]["baseline"]) and store[0].has(store[1]["teacher"])
+
+
+def test_what_is_being_trained_is_not_removed(store, kdexp_store):
+    key = "0123456789abcdef"
+    root = store[0].root
+    code = f"with kdexp.store.Store({str(root.parent)!r}).locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", f"import kdexp.store\n{code}"], **pipes)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        _, shown = kdexp_store("prune", key, "--yes")
+    finally:
+        holder.communicate("\n")
+    assert "kept: it is being trained" in shown and (root / f"{key}.progress").is_file()
+
+
+REFUSED = [
+    (["show", "zzz"], "'zzz': no learner of that key"),
+    (["show", "0123"], "0123456789abcdef.progress is unfinished"),
+    (["show", ""], "learners of that key"),
+    (["prune"], "say what to remove: KEY ..., --unfinished, --damaged, --older-than DAYS or --all"),
+    (["prune", "beef"], "'beef': no learner of that key"),
+    (["prune", "--older-than", "old"], "argument --older-than: invalid float value: 'old'"),
+    (["lst"], "invalid choice: 'lst'"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED)
+def test_refused(store, kdexp_store, words, sentence):
+    code, shown = kdexp_store(*words)
+    assert code == 2 and sentence in shown
+
+
+def test_no_store(kdexp_store, tmp_path):
+    code, shown = kdexp_store("list")
+    assert code == 2 and f"no store in '{tmp_path}/store'; --store FOLDER names another" in shown
+
+
+def test_it_needs_no_torch():
+    code = "import sys, kdexp.inventory; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_store_of_another_version_is_listed_as_damaged(store, kdexp_store, tmp_path):
+    (Store(tmp_path / "store").root / store[1]["teacher"] / "result.json").write_text("{}")
+    assert "damaged" in kdexp_store("list")[1]
