@@ -14,6 +14,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from kdexp import config
@@ -101,8 +102,13 @@ def hydra_main(cfg: DictConfig) -> None:
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Every job of a multirun, as Hydra's basic sweeper makes them."""
-    axes = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    axes, parser = [], OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:  # composing a job explains it
+            axes.append([text])
+            continue
         sweeps = override.is_sweep_override() and override.value_type is not None
         key = override.get_key_element()
         values = override.sweep_string_iterator() if sweeps else [override.get_value_element_as_str()]

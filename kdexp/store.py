@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -52,9 +53,7 @@ class Store:
         """Raises `Unwritable` if nothing can be stored."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = draft_of(self.root / "probe")
-            probe.touch()
-            probe.unlink()
+            TemporaryFile(dir=self.root).close()
         except OSError as error:
             raise Unwritable(
                 f"store={str(self.root.parent)!r} can't be written: {reason(error)}; store=FOLDER names another"

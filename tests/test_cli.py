@@ -123,6 +123,8 @@ REFUSALS = [
     (["dataset=cifar10", "dataset.download=false", "dataset.root=nowhere"], "add dataset.download=true"),
     (["epochs"], "'epochs' is no KEY=VALUE; kdexp --help shows what there is"),
     (["seed=[1"], "'seed=[1' can't be read"),
+    (["-m", "seed=[1", "epochs=1,2"], "'seed=[1' can't be read"),
+    (["-m", "epochs"], "'epochs' is no KEY=VALUE"),
     (["-m", "distillation.temperature=1,2,hot"], "distillation.temperature='hot': must be a finite number"),
     (["-m", "seed=0,1", "epochs=0"], "kdexp: 2 problems in this command"),
 ]
