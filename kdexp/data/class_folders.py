@@ -42,12 +42,12 @@ class ClassFolders:
 
     def complaints(self) -> Iterator[str]:
         """What is wrong, as far as names tell: empty classes, and files that are no images."""
-        if empty := [f"{self.folder.name}/{name}" for name, paths in self.paths.items() if not paths]:
+        if empty := [str(self.folder / name) for name, paths in self.paths.items() if not paths]:
             yield f"no images in {a_few(empty)}"
         alien = [path for inside in self._entries.values() for path in inside if not _is_image(path)]
         if alien:
-            shown = a_few([f"{self.folder.name}/{path.parent.name}/{path.name}" for path in alien])
-            yield f"no image files: {shown} (known: {', '.join(sorted(EXTENSIONS))}); move them elsewhere"
+            shown = a_few([str(path) for path in alien])
+            yield f"{shown} must be moved elsewhere, images end in {', '.join(sorted(EXTENSIONS))}"
 
     @property
     def labels(self) -> Tensor:

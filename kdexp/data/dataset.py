@@ -90,10 +90,10 @@ class ImageDataset(Checked):
         names = self.classes or [f"class {label}" for label in range(len(counts))]
         emptied = [name for name, taken, rest in zip(names, held, left, strict=True) if taken and not rest]
         if emptied:
-            return f"dataset.val_fraction={self.val_fraction:g} leaves no training image of {a_few(emptied)}; make it smaller"
+            return f"dataset.val_fraction={self.val_fraction:g} leaves no training image of {a_few(emptied)}, make it smaller"
         if self.val_fraction and not any(held):
             return (
-                f"dataset.val_fraction={self.val_fraction:g} of at most {max(counts)} training images per class is none; "
+                f"dataset.val_fraction={self.val_fraction:g} of at most {max(counts)} training images per class is none, "
                 "make it larger, or do without validation: dataset.val_fraction=0"
             )
         if not any(round(self.student_fraction * rest) for rest in left):
@@ -107,7 +107,9 @@ class ImageDataset(Checked):
         mean, std = normalisation(train.images)
         if self.std is None and 0 in std:
             channel = std.index(0)
-            raise DataUnavailable(f"channel {channel} is {mean[channel]} in all training images; give dataset.std")
+            raise DataUnavailable(
+                f"channel {channel} is {mean[channel]} in all training images, so that dataset.std must be given"
+            )
         twin = copy(self)
         twin.mean, twin.std = self.mean or mean, self.std or std
         return twin

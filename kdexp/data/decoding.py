@@ -40,8 +40,8 @@ def decode(groups: Sequence[Sequence[Path]], channels: int, size: int) -> list[T
         done = track(threads.map(_fill, chunks), "reading images", len(chunks), transient=True, disable=hidden)
         unreadable = [complaint for complaints in done for complaint in complaints]
     if unreadable:
-        count = "1 image" if len(unreadable) == 1 else f"{len(unreadable)} images"
-        raise DataUnavailable(f"{count} can't be read: {a_few(unreadable)}; repair or remove them")
+        count, them = ("1 image", "it") if len(unreadable) == 1 else (f"{len(unreadable)} images", "them")
+        raise DataUnavailable(f"{count} can't be read: {a_few(unreadable)}, repair or remove {them}")
     return images
 
 
@@ -97,7 +97,7 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
 
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM"))
     if image.mode in ("I", "F") and not sixteen:
-        raise ValueError("32-bit pixels, whose range is unknown; convert it to 8 or 16 bit")
+        raise ValueError("32-bit pixels, whose range is unknown, convert it to 8 or 16 bit")
     if sixteen:
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if image.has_transparency_data:

@@ -23,6 +23,7 @@ class ImageFolder(ImageDataset):
     smallest and largest share of that square in a random crop; evaluation then takes the middle.
     """
 
+    classes: list[str]
     decisive = (*ImageDataset.decisive, "resized_crop", "classes")
 
     def __init__(
@@ -54,7 +55,9 @@ class ImageFolder(ImageDataset):
             sentence = f"={area!r}: must be [smallest, largest], shares of the area such as [0.25, 1.0]"
             raise InvalidArguments([Problem("resized_crop", sentence)])
         if self.crop_padding:
-            raise InvalidArguments([Problem("crop_padding", f"={self.crop_padding}: must be 0 with resized_crop, which crops too")])
+            raise InvalidArguments(
+                [Problem("crop_padding", f"={self.crop_padding}: must be 0 with resized_crop, which crops too")]
+            )
 
     @property
     def kept_size(self) -> int:
@@ -78,24 +81,26 @@ class ImageFolder(ImageDataset):
             yield from self.train.complaints()
             yield from self._test_complaints()
             if self.num_classes == 1:
-                yield f"only one class ({self.classes[0]}); there must be at least two"
+                yield f"only one class ({self.classes[0]}), there must be at least two"
             yield from self._count_complaints([len(paths) for paths in self.train.paths.values()])
             yield from self._memory_complaints()
 
     def _test_complaints(self) -> Iterator[str]:
         if self.test is None:
             if self.test_fraction is None:
-                what = "train/ but no test/" if self.parted else f"class folders ({a_few(self.classes)}) but no train/ and test/"
-                yield f"holds {what}; dataset.test_fraction=0.2 draws test images from them"
+                what = (
+                    "train/ but no test/" if self.parted else f"class folders ({a_few(self.classes)}) but no train/ and test/"
+                )
+                yield f"holds {what}, dataset.test_fraction=0.2 draws test images from them"
             return
         if self.test_fraction is not None:
-            yield f"has its own test/, which dataset.test_fraction={self.test_fraction:g} would leave unused; set it to null"
+            yield f"has its own test/, which dataset.test_fraction={self.test_fraction:g} would leave unused, set it to null"
         if differing := [
             f"only in {here.folder.name}/: {a_few(sorted(own))}"
             for here, there in ((self.train, self.test), (self.test, self.train))
             if (own := set(here.classes) - set(there.classes))
         ]:
-            yield f"train/ and test/ have different classes ({'; '.join(differing)})"
+            yield f"train/ and test/ have different classes ({', '.join(differing)})"
         yield from self.test.complaints()
 
     def _count_complaints(self, counts: list[int]) -> Iterator[str]:
@@ -118,7 +123,7 @@ class ImageFolder(ImageDataset):
         if needed > free:
             shape = f"{self.in_channels}×{self.kept_size}×{self.kept_size}"
             yield (
-                f"{images:,} images of {shape} need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; "
+                f"{images:,} images of {shape} need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free, "
                 f"choose a smaller dataset.image_size than {self.image_size}"
             )
 
