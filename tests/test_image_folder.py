@@ -283,7 +283,10 @@ def test_fractions_that_empty_a_class_or_draw_nothing_are_refused(tmp_path):
         "make it larger, or do without validation: dataset.val_fraction=0"
     )
     assert complaint(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of cat, dog, make it smaller"
-    assert complaint(root, student_fraction=0.1) == "dataset.student_fraction=0.1 of at most 1 images per class is none"
+    assert (
+        complaint(root, student_fraction=0.1)
+        == "dataset.student_fraction=0.1 of at most 1 images per class is none, make it larger"
+    )
     assert complaint(root) == ""
     assert complaint(root / "train", test_fraction=0.2) == (
         "dataset.test_fraction=0.2 leaves cat, dog without a training or a test image"

@@ -97,7 +97,10 @@ class ImageDataset(Checked):
                 "make it larger, or do without validation: dataset.val_fraction=0"
             )
         if not any(round(self.student_fraction * rest) for rest in left):
-            return f"dataset.student_fraction={self.student_fraction:g} of at most {max(left)} images per class is none"
+            return (
+                f"dataset.student_fraction={self.student_fraction:g} of at most {max(left)} images per class is none, "
+                "make it larger"
+            )
         return ""
 
     def measured(self, train: RawImages) -> Self:

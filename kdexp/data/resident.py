@@ -100,7 +100,7 @@ class Data:
 def load(dataset: ImageDataset, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Data:
     """Reads, splits and normalises; the split depends on `split_seed` alone. Raises `DataUnavailable`."""
     train, test = dataset.read()
-    if complaint := dataset.split_complaint(train.labels.bincount().tolist()):
+    if complaint := dataset.split_complaint(train.labels.bincount(minlength=dataset.num_classes).tolist()):
         raise DataUnavailable(complaint)
     mark = fingerprint(train, test)
     held_out = stratified_draw(train.labels, dataset.val_fraction, dataset.split_seed)
