@@ -8,9 +8,11 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple
+
+from omegaconf import MISSING
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(words) or "none"
 
 
+def a_few(words: Sequence[str], most: int = 5) -> str:
+    """The first of the words, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def parameters(target: Callable) -> dict[str, Any]:
     """The keyword arguments that `target` takes, with their annotations, through every `**shared` up its class hierarchy."""
     if not inspect.isclass(target):
@@ -108,6 +116,8 @@ def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Ite
     for name, value in arguments.items():
         if name not in known:
             found.append(Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(known)}"))
+        elif value == MISSING:
+            found.append(Problem(name, "must be given, there is no default"))
         elif complaint := misfit(value, known[name][0]):
             found.append(Problem(name, f"={value!r}: {complaint}"))
     for name, (_, default) in known.items():

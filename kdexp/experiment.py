@@ -64,7 +64,11 @@ class Experiment:
     @cached_property
     def data(self) -> Data:
         """The data set on the device; raises `DataUnavailable`."""
-        return load(self.dataset, self.device, self.precision.memory_format)
+        data = load(self.dataset, self.device, self.precision.memory_format)
+        if self.dataset.mean is None or self.dataset.std is None:
+            mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
+            self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")
+        return data
 
     @cached_property
     def roles(self) -> list[str]:
@@ -154,9 +158,9 @@ class Experiment:
         return build(self.config[PARTS[role].method]).uses_teacher
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
-        ways = ("mean", "std", "val_fraction", "split_seed", "crop_padding", "flip")
-        told = {name: getattr(self.dataset, name) for name in ways}
-        return {"fingerprint": self.data.fingerprint, **vars(self.shape), **told, "student_fraction": student_fraction}
+        read = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}
+        told = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
+        return {**read, **vars(self.shape), **told, "student_fraction": student_fraction}
 
     def _find(self, entries: list[Entry]) -> list[Entry]:
         """Fills in what the store holds (nothing under force=true) and returns the entries that it lacks."""

@@ -20,14 +20,16 @@ class Predictor(nn.Module):
     """A trained network that takes images as they are and normalises them itself.
 
     `image` [N, C, H, W] is uint8 in 0..255 or floating point in 0..1; the answer is logits [N, K]. It is in evaluation mode.
+    `classes` are the names of the K classes where the data set has any.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float]):
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float], classes: list[str] | None = None):
         super().__init__()
         self.network = network
+        self.classes = classes
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.eval()
@@ -51,7 +53,7 @@ def load(path: str | Path, role: str = "distilled", epoch: str = "last") -> Pred
         raise FileNotFoundError(f"{folder} is neither a finished run (table.json) nor a stored learner (result.json)")
     stored = read_entry(folder)
     data = stored.result["spec"]["data"]
-    return Predictor(deployed_network(stored, epoch), data["mean"], data["std"])
+    return Predictor(deployed_network(stored, epoch), data["mean"], data["std"], data.get("classes"))
 
 
 def _of_run(folder: Path, role: str) -> Path:

@@ -58,6 +58,8 @@ def validate(config: DictConfig) -> list[Problem]:
     dataset: ImageDataset = build(plain["dataset"])
     if sentence := dataset.missing():
         found.append(Problem("", sentence))
+        if not dataset.num_classes:  # then nothing is known that a network could be built for
+            return found
     shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
     nets = {role: _network(role, plain[role], shape, found) for role in NETWORKS if plain.get(role) and role not in broken}
     if not broken & {"distillation", *NETWORKS} and None not in nets.values():

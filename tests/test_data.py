@@ -1,16 +1,25 @@
+import hashlib
+import io
+import re
+import tarfile
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision import transforms
+from rich.console import Console
+from torchvision import datasets, transforms
+from torchvision.datasets.utils import extract_archive
 
 from kdexp.arguments import InvalidArguments
+from kdexp.config import compose_command
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages, fingerprint, stratified_draw
 from kdexp.data.digits import Digits
 from kdexp.data.resident import Split, load
-from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST
+from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST, extracting_safely
+from kdexp.dry_run import preview
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
@@ -375,8 +384,122 @@ def test_a_folder_without_data_is_missing_with_what_would_help(tmp_path, family,
 
 
 def test_reading_a_folder_without_data_is_refused(tmp_path):
-    with pytest.raises(DataUnavailable, match=r"^CIFAR10 in dataset\.root=.* can't be read: .*dataset\.download=true fetches"):
+    with pytest.raises(DataUnavailable) as refusal:
         CIFAR10(**COLOUR, root=str(tmp_path), download=False).read()
+    assert str(refusal.value) == (
+        f"CIFAR10 in dataset.root={str(tmp_path)!r} can't be read: there is no cifar-10-batches-py/data_batch_1 "
+        "(dataset.download=true fetches it; dataset.root=FOLDER names another place)"
+    )
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    """A set of three training and two test images in MNIST's own files, whose digests are the published ones."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    written = {}
+    for part, images in (("train", 3), ("t10k", 2)):
+        labels, pixels = bytes(range(images)), bytes(number for number in range(images) for _ in range(28 * 28))
+        written[f"{part}-labels-idx1-ubyte"] = bytes([0, 0, 8, 1]) + images.to_bytes(4) + labels
+        written[f"{part}-images-idx3-ubyte"] = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4) for n in (images, 28, 28)) + pixels
+    for name, content in written.items():
+        (raw / name).write_bytes(content)
+    monkeypatch.setattr(MNIST, "digests", {name: hashlib.sha256(content).hexdigest() for name, content in written.items()})
+    return MNIST(**GREY, root=str(tmp_path), download=True)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Whatever torchvision would fetch fails the test."""
+
+    def fetch(*words, **named):
+        pytest.fail(f"downloads {words}")
+
+    for module in (datasets.mnist, datasets.cifar):
+        monkeypatch.setattr(module, "download_and_extract_archive", fetch)
+
+
+def test_whole_files_are_read_without_a_look_at_the_network(mnist, no_network):
+    train, test = mnist.read()
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 2], [0, 1])
+    assert torch.equal(train.images[2], torch.full((1, 28, 28), 2, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"!"])
+@pytest.mark.parametrize("name", sorted(MNIST.digests))
+def test_a_truncated_or_changed_file_of_mnist_is_named_and_nothing_is_read(mnist, no_network, monkeypatch, name, damage):
+    monkeypatch.setattr(datasets, "MNIST", lambda *words, **named: pytest.fail("reads"))
+    path = mnist.root / "MNIST" / "raw" / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataUnavailable) as refusal:
+        mnist.read()
+    assert str(refusal.value) == (
+        f"MNIST in dataset.root={str(mnist.root)!r} can't be read: MNIST/raw/{name} is damaged, "
+        "its sha256 is not the published file's (delete it, and dataset.download=true fetches it anew)"
+    )
+
+
+def test_an_absent_file_is_fetched_if_allowed_and_named_if_not(mnist, monkeypatch):
+    (mnist.root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    asked = []
+    monkeypatch.setattr(datasets, "MNIST", lambda root, train, download: asked.append(download) or MNIST)
+    monkeypatch.setattr(MNIST, "_raw", lambda self, source: None)
+    assert not mnist.present()
+    mnist.read()
+    assert asked == [True, True]
+    mnist.download = False
+    with pytest.raises(DataUnavailable, match="there is no MNIST/raw/t10k-labels-idx1-ubyte"):
+        mnist.read()
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_a_damaged_batch_of_cifar_is_named(tmp_path, no_network, monkeypatch, download):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in CIFAR10(**COLOUR, root=str(tmp_path), download=False).files():
+        (folder / name).write_bytes(name.encode())
+    whole = hashlib.md5(b"data_batch_1").hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", whole], *datasets.CIFAR10.train_list[1:]])
+    with pytest.raises(
+        DataUnavailable, match=r"cifar-10-batches-py/data_batch_2 is damaged, its md5 is not the published file's"
+    ):
+        CIFAR10(**COLOUR, root=str(tmp_path), download=download).read()
+
+
+def write_escaping_archive(path):
+    with tarfile.open(path, "w:gz") as archive:
+        entry = tarfile.TarInfo("../escaped.txt")
+        entry.size = 1
+        archive.addfile(entry, io.BytesIO(b"x"))
+
+
+def test_no_archive_writes_outside_its_folder(tmp_path):
+    write_escaping_archive(tmp_path / "a.tar.gz")
+    before = tarfile.TarFile.extraction_filter
+    with pytest.raises(tarfile.OutsideDestinationError), extracting_safely():
+        extract_archive(str(tmp_path / "a.tar.gz"), str(tmp_path / "inside"))
+    assert not (tmp_path / "escaped.txt").exists()
+    assert tarfile.TarFile.extraction_filter is before
+
+
+def test_a_download_that_would_escape_is_refused(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    write_escaping_archive(root / datasets.CIFAR10.filename)
+    digest = hashlib.md5((root / datasets.CIFAR10.filename).read_bytes()).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", digest)
+    with pytest.raises(DataUnavailable, match=r"CIFAR10 in dataset\.root=.* can't be read: .*outside the destination"):
+        CIFAR10(**COLOUR, root=str(root), download=True).read()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [datasets.CIFAR10.filename, "root"]
+
+
+def test_a_dry_run_downloads_nothing(tmp_path, no_network):
+    words = ["dataset=mnist", f"dataset.root={tmp_path}", "teacher=keras_teacher", "student=keras_student", "dry_run=true"]
+    screen = io.StringIO()
+    preview(compose_command(words), Console(file=screen, width=120))
+    assert screen.getvalue().count("unknown") == 4
+    assert "what the store holds is unknown: the data are not here yet; a run would download them" in screen.getvalue()
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_class_folders(root, classes, splits=("train", "test")):
@@ -421,14 +544,37 @@ def test_cifar100_without_a_test_folder_is_refused(tmp_path):
 
 def test_cifar100_with_class_folders_without_images_is_refused(tmp_path):
     write_class_folders(tmp_path, 100)
-    for image in tmp_path.glob("cifar100/train/*/*.png"):
+    for image in tmp_path.glob("cifar100/train/class00[12]/*.png"):
         image.unlink()
-    with pytest.raises(DataUnavailable):
+    with pytest.raises(DataUnavailable, match=r"no images in .*train/class001, .*train/class002$"):
         cifar100(tmp_path).read()
 
 
-def test_cifar100_with_a_damaged_image_is_refused(tmp_path):
+def test_cifar100_with_damaged_images_is_refused(tmp_path):
     write_class_folders(tmp_path, 100)
-    (tmp_path / "cifar100" / "train" / "class007" / "0001.png").write_bytes(b"no picture")
-    with pytest.raises(DataUnavailable):
+    for name in ("train/class007", "test/class003"):
+        (tmp_path / "cifar100" / name / "0001.png").write_bytes(b"no picture")
+    with pytest.raises(DataUnavailable, match=r"^2 images can't be read: .*train/class007/0001\.png .*test/class003/0001\.png"):
         cifar100(tmp_path).read()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"val_fraction": 0.95}, "dataset.val_fraction=0.95 leaves no training image of class 2, class 3, make it smaller"),
+        ({"val_fraction": 0.01}, "dataset.val_fraction=0.01 of at most 18 training images per class is none, make it larger"),
+        (
+            {"val_fraction": 0.0, "student_fraction": 0.01},
+            "dataset.student_fraction=0.01 of at most 18 images per class is none",
+        ),
+    ],
+)
+def test_fractions_that_empty_a_class_or_draw_nothing_are_refused(changed, sentence):
+    with pytest.raises(DataUnavailable, match=f"^{re.escape(sentence)}"):
+        load(small(**changed), CPU)
+
+
+def test_normalisation_can_be_measured_for_any_data_set():
+    data = load(Digits(**GREY | {"val_fraction": 0.0, "mean": None, "std": None}), CPU)
+    assert (data.mean, data.std) == ([0.3047], [0.3758])
+    assert load(Digits(**GREY), CPU).mean == [0.5]

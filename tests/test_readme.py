@@ -4,6 +4,7 @@ import io
 import re
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,11 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_valid(command):
+def test_every_command_is_valid(command, tmp_path, monkeypatch):
+    for part, name, number in product(("train", "test"), ("cat", "dog"), range(10)):
+        (folder := tmp_path / "photos" / part / name).mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").touch()
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(command)[1:]
     jobs = cli.expand(words[1:]) if words[:1] == ["-m"] else [words]
     for job in jobs:

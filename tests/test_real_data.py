@@ -94,3 +94,17 @@ def test_cifar100_reads_from_class_folders(make_experiment):
         "dataset=cifar100", "teacher=deepnn", "student=lightnn", f"dataset.root={DATA}", "dataset.download=false"
     ).data
     assert len(data.test) == 10_000 and len(data.test.labels.unique()) == 100
+
+
+@needs("FashionMNIST/raw")
+def test_fashion_mnist_is_the_published_one(make_experiment):
+    networks = ("teacher=keras_teacher", "student=keras_student")
+    data = make_experiment("dataset=fashion_mnist", *networks, f"dataset.root={DATA}", "dataset.download=false").data
+    assert (len(data.test), data.test.labels.bincount().tolist()) == (10_000, [1_000] * 10)
+
+
+@needs("cifar100")
+def test_class_folders_read_as_ones_own_images_are_the_same_pixels(make_experiment):
+    networks = ("teacher=deepnn", "student=lightnn", f"dataset.root={DATA}")
+    own = make_experiment("dataset=image_folder", *networks, f"dataset.root={DATA}/cifar100", "dataset.image_size=32")
+    assert own.data.fingerprint == make_experiment("dataset=cifar100", *networks).data.fingerprint

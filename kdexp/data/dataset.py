@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Positive, Problem, Range
+from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Positive, Problem, Range, a_few
+from kdexp.data.augmentation import Augmentation, NumberedViews
 
 
 class DataUnavailable(RuntimeError):
@@ -33,6 +36,10 @@ class ImageDataset(Checked):
     num_classes: int
     in_channels: int
     image_size: int
+    classes: list[str] | None = None
+    """Names of the classes, where they are known."""
+    decisive: tuple[str, ...] = ("val_fraction", "split_seed", "crop_padding", "flip")
+    """Attributes that decide, beside pixels and normalisation, what a network is trained on."""
 
     def __init__(
         self,
@@ -40,15 +47,15 @@ class ImageDataset(Checked):
         val_fraction: Annotated[float, Range(at_least=0, below=1)],
         split_seed: NonNegativeInt,
         student_fraction: Annotated[float, Range(above=0, at_most=1)],
-        mean: list[float],
-        std: list[Positive],
+        mean: list[float] | None,
+        std: list[Positive] | None,
         crop_padding: NonNegativeInt,
         flip: bool,
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
             for name, values in (("mean", mean), ("std", std))
-            if len(values) != self.in_channels
+            if values is not None and len(values) != self.in_channels
         ]
         if found:
             raise InvalidArguments(found)
@@ -64,9 +71,51 @@ class ImageDataset(Checked):
         """Why the data can't be read, as one sentence with what would help; empty if nothing is known against it."""
         return ""
 
+    def present(self) -> bool:
+        """Whether `read` would find all files here, without fetching any."""
+        return True
+
     def read(self) -> tuple[RawImages, RawImages]:
         """The training and the test images; raises `DataUnavailable`."""
         raise NotImplementedError
+
+    def augmentation(self) -> Augmentation:
+        """How training images are varied."""
+        return NumberedViews(self.image_size, self.crop_padding, self.flip)
+
+    def split_complaint(self, counts: Sequence[int]) -> str:
+        """Why the fractions can't be drawn from classes of so many training images, or an empty string."""
+        held = [round(self.val_fraction * count) for count in counts]
+        left = [count - taken for count, taken in zip(counts, held, strict=True)]
+        names = self.classes or [f"class {label}" for label in range(len(counts))]
+        emptied = [name for name, taken, rest in zip(names, held, left, strict=True) if taken and not rest]
+        if emptied:
+            return f"dataset.val_fraction={self.val_fraction:g} leaves no training image of {a_few(emptied)}, make it smaller"
+        if self.val_fraction and not any(held):
+            return (
+                f"dataset.val_fraction={self.val_fraction:g} of at most {max(counts)} training images per class is none, "
+                "make it larger, or do without validation: dataset.val_fraction=0"
+            )
+        if not any(round(self.student_fraction * rest) for rest in left):
+            return (
+                f"dataset.student_fraction={self.student_fraction:g} of at most {max(left)} images per class is none, "
+                "make it larger"
+            )
+        return ""
+
+    def measured(self, train: RawImages) -> Self:
+        """The same data set with the `mean` and `std` of those images where none are given; raises `DataUnavailable`."""
+        if self.mean is not None and self.std is not None:
+            return self
+        mean, std = normalisation(train.images)
+        if self.std is None and 0 in std:
+            channel = std.index(0)
+            raise DataUnavailable(
+                f"channel {channel} is {mean[channel]} in all training images, so that dataset.std must be given"
+            )
+        twin = copy(self)
+        twin.mean, twin.std = self.mean or mean, self.std or std
+        return twin
 
 
 def fingerprint(*splits: RawImages) -> str:
@@ -77,6 +126,20 @@ def fingerprint(*splits: RawImages) -> str:
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def normalisation(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of every channel of uint8 images [N, C, H, W], on the scale 0..1, to four decimals."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        # Counts are exact, whatever the number of threads.
+        counts = sum(part.flatten().bincount(minlength=256) for part in channel.split(1024))
+        shares = counts / channel.numel()
+        mean = (shares * levels).sum()
+        means.append(round(float(mean), 4))
+        deviations.append(round(float((shares * (levels - mean) ** 2).sum().sqrt()), 4))
+    return means, deviations
 
 
 def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images held on the device as tensors: normalised once, augmented in bulk, served by index. No loader, no workers."""
+"""Images held on the device as tensors: augmented in bulk, served by index. No loader, no workers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kdexp.data.augmentation import NumberedViews
 from kdexp.data.batch import Batch
-from kdexp.data.dataset import ImageDataset, RawImages, fingerprint, stratified_draw
+from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages, fingerprint, stratified_draw
+
+NORMALISED_LIMIT = 2**30
+"""Bytes up to which a split is kept normalised in fp32; a larger one stays uint8 and is normalised batch by batch."""
 
 
 class Split:
-    """The images of one split, in fp32 on one device, with the augmentation that training on them uses.
-
-    Padding and flipping give each image (2·padding + 1)²·(2 if flip) numbered views, of which every epoch draws one.
-    """
+    """The images of one split on one device, with the augmentation that training on them uses."""
 
     def __init__(
         self,
@@ -29,17 +29,18 @@ class Split:
         augmented: bool,
         memory_format: torch.memory_format = torch.contiguous_format,
     ):
-        self.size = raw.images.shape[2]
-        self.padding = dataset.crop_padding if augmented else 0
-        self.flip = dataset.flip and augmented
-        # Padding before normalising, so that the border is black: what torchvision's RandomCrop(padding=...) gives.
-        pixels = F.pad(raw.images, [self.padding] * 4).to(device)
-        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-        # Division by 255 before the mean, as torchvision does it: bit-equal to ToTensor and Normalize.
-        images = pixels.float().div_(255).sub_(mean).div_(std)
+        self.augmentation = dataset.augmentation() if augmented else NumberedViews(dataset.image_size)
         self.memory_format = memory_format
-        self._images = images.contiguous(memory_format=memory_format)
         self.labels = raw.labels.to(device)
+        self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+        pixels = self.augmentation.prepare(raw.images).to(device)
+        if self.augmentation.moves_pixels and 4 * pixels.numel() <= NORMALISED_LIMIT:
+            pixels = self._normalised(pixels)
+        self._images = pixels.contiguous(memory_format=memory_format)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        # Division by 255 before the mean, as torchvision does it: bit-equal to ToTensor and Normalize.
+        return pixels.float().div_(255).sub_(self._mean).div_(self._std)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,12 +48,12 @@ class Split:
     @property
     def repeats(self) -> bool:
         """Whether every epoch shows the very same images."""
-        return self.padding == 0 and not self.flip
+        return self.views == 1
 
     @property
-    def views(self) -> int:
-        """How many different views of an image there are."""
-        return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
+    def views(self) -> int | None:
+        """How many different views of an image there are; None where they can't be counted."""
+        return self.augmentation.count
 
     def steps(self, batch_size: int, limit: int | None = None) -> int:
         """Batches in an epoch, the last partial one included."""
@@ -61,36 +62,25 @@ class Split:
     def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
         """One epoch in an order, and with views, that `seed` and `epoch` alone decide."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        views = None
-        if not self.repeats:
-            views = torch.randint(self.views, (len(self),), generator=generator).to(self.labels.device)
+        device = self.labels.device
+        order = torch.randperm(len(self), generator=generator).to(device)
+        drawn = self.augmentation.draw(len(self), generator)
+        choices = None if drawn is None else drawn.to(device)
         for rows in order.split(batch_size)[:limit]:
-            view = None if views is None else views[rows]
-            yield Batch(self._look(rows, view), self.labels[rows], rows, view)
+            choice = None if choices is None else choices[rows]
+            view = choice if self.views else None
+            yield Batch(self._look(rows, choice), self.labels[rows], rows, view)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images as they are, without augmentation, in the order of their rows."""
         for rows in torch.arange(len(self), device=self.labels.device).split(batch_size):
-            yield self._look(rows, self._plain_view(rows))
+            yield self._look(rows, None)
 
-    def _plain_view(self, rows: Tensor) -> Tensor | None:
-        if self.repeats:
-            return None
-        centre = self.padding * (2 * self.padding + 1) + self.padding
-        return torch.full_like(rows, centre * (2 if self.flip else 1))
-
-    def _look(self, rows: Tensor, view: Tensor | None) -> Tensor:
-        """Images [N, C, H, W]: the given rows, each in the given view."""
-        if view is None:
-            return self._images[rows]
-        offset = view // 2 if self.flip else view
-        span = 2 * self.padding + 1
-        windows = self._images.unfold(2, self.size, 1).unfold(3, self.size, 1)
-        images = windows[rows, :, offset // span, offset % span]
-        if self.flip:
-            mirrored = (view % 2 == 1).view(-1, 1, 1, 1)
-            images = torch.where(mirrored, images.flip(3), images)
+    def _look(self, rows: Tensor, choice: Tensor | None) -> Tensor:
+        """Images [N, C, H, W]: the given rows, each as its choice says."""
+        images = self.augmentation.cut(self._images, rows, choice)
+        if self._images.dtype == torch.uint8:
+            images = self._normalised(images)
         return images.contiguous(memory_format=self.memory_format)
 
 
@@ -103,14 +93,22 @@ class Data:
     validation: Split | None
     test: Split
     fingerprint: str
+    mean: list[float]
+    std: list[float]
 
 
 def load(dataset: ImageDataset, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Data:
     """Reads, splits and normalises; the split depends on `split_seed` alone. Raises `DataUnavailable`."""
     train, test = dataset.read()
+    if complaint := dataset.split_complaint(train.labels.bincount(minlength=dataset.num_classes).tolist()):
+        raise DataUnavailable(complaint)
+    mark = fingerprint(train, test)
     held_out = stratified_draw(train.labels, dataset.val_fraction, dataset.split_seed)
     kept, validation = train[~held_out], train[held_out]
+    del train  # large sets should not be held twice
     seen = stratified_draw(kept.labels, dataset.student_fraction, dataset.split_seed + 1)
+    dataset = dataset.measured(kept)
+    assert dataset.mean is not None and dataset.std is not None
     split = partial(Split, dataset=dataset, device=device, memory_format=memory_format)
     teacher_split = split(kept, augmented=True)
     return Data(
@@ -118,5 +116,7 @@ def load(dataset: ImageDataset, device: torch.device, memory_format: torch.memor
         student_train=teacher_split if bool(seen.all()) else split(kept[seen], augmented=True),
         validation=split(validation, augmented=False) if len(validation.labels) else None,
         test=split(test, augmented=False),
-        fingerprint=fingerprint(train, test),
+        fingerprint=mark,
+        mean=dataset.mean,
+        std=dataset.std,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +13,42 @@ import numpy as np
 import torch
 
 from kdexp.arguments import first_line
+from kdexp.data.class_folders import ClassFolders, read_folders
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
 
 
+@contextmanager
+def extracting_safely() -> Iterator[None]:
+    """Inside, no tar archive writes outside the folder it is extracted to; what tries raises `tarfile.TarError`."""
+    before = vars(tarfile.TarFile).get("extraction_filter")
+    # Python before 3.11.4 has no filters, and ignores this.
+    tarfile.TarFile.extraction_filter = staticmethod(getattr(tarfile, "data_filter", None))  # type: ignore
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
+
+
 class TorchvisionDataset(ImageDataset):
-    """A torchvision data set under `root`, downloaded (and checked against its md5) unless it is there."""
+    """A torchvision data set under `root`, downloaded unless it is there; its files are checked before they are read."""
 
     torchvision_name: str
     folder: str
     """What torchvision makes under `root`."""
+    digests: Mapping[str, str] | None = None
+    """SHA-256 of the files that are read, for sets that torchvision reads unchecked."""
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)
         self.root = Path(root).expanduser()
         self.download = download
+
+    def files(self) -> Mapping[str, str]:
+        """Names and digests of the files in `folder` that are read: SHA-256, or torchvision's own MD5."""
+        from torchvision import datasets
+
+        source = getattr(datasets, self.torchvision_name)
+        return self.digests or dict([*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])])
 
     def missing(self) -> str:
         if self.download or (self.root / self.folder).is_dir():
@@ -32,19 +58,35 @@ class TorchvisionDataset(ImageDataset):
             "add dataset.download=true, or dataset.root=FOLDER that holds it"
         )
 
+    def present(self) -> bool:
+        return all((self.root / self.folder / name).is_file() for name in self.files())
+
     def read(self) -> tuple[RawImages, RawImages]:
         from torchvision import datasets
 
-        source = getattr(datasets, self.torchvision_name)
+        self._check_files()
+        source, fetch = getattr(datasets, self.torchvision_name), not self.present()
         try:
-            train, test = (source(str(self.root), train=part, download=self.download) for part in (True, False))
-        except (RuntimeError, OSError) as error:
-            what = first_line(error).split(" You can use download")[0]
-            raise DataUnavailable(
-                f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} "
-                "(dataset.download=true fetches it anew; dataset.root=FOLDER names another place)"
-            ) from error
+            with extracting_safely():
+                train, test = (source(str(self.root), train=part, download=fetch) for part in (True, False))
+        except (RuntimeError, OSError, tarfile.TarError) as error:
+            raise self._unavailable(first_line(error), "dataset.root=FOLDER names another place") from error
         return self._raw(train), self._raw(test)
+
+    def _check_files(self) -> None:
+        algorithm = "sha256" if self.digests else "md5"
+        for name, digest in self.files().items():
+            path = self.root / self.folder / name
+            if not path.is_file():
+                if not self.download:
+                    remedy = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
+                    raise self._unavailable(f"there is no {self.folder}/{name}", remedy)
+            elif _digest(path, algorithm) != digest:
+                remedy = "delete it, and dataset.download=true fetches it anew"
+                raise self._unavailable(f"{self.folder}/{name} is damaged, its {algorithm} is not the published file's", remedy)
+
+    def _unavailable(self, what: str, remedy: str) -> DataUnavailable:
+        return DataUnavailable(f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} ({remedy})")
 
     def _raw(self, source: Any) -> RawImages:
         pixels = torch.as_tensor(np.asarray(source.data))
@@ -52,11 +94,22 @@ class TorchvisionDataset(ImageDataset):
         return RawImages(pixels, torch.as_tensor(np.asarray(source.targets)).long())
 
 
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 class MNIST(TorchvisionDataset):
     """Handwritten digits, 28×28 grey (LeCun et al. 1998)."""
 
     torchvision_name, folder = "MNIST", "MNIST/raw"
     num_classes, in_channels, image_size = 10, 1, 28
+    digests = {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    }
 
 
 class FashionMNIST(TorchvisionDataset):
@@ -64,6 +117,12 @@ class FashionMNIST(TorchvisionDataset):
 
     torchvision_name, folder = "FashionMNIST", "FashionMNIST/raw"
     num_classes, in_channels, image_size = 10, 1, 28
+    digests = {
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    }
 
 
 class CIFAR10(TorchvisionDataset):
@@ -89,30 +148,19 @@ class CIFAR100(TorchvisionDataset):
     def missing(self) -> str:
         return "" if self._folders.is_dir() else super().missing()
 
+    def present(self) -> bool:
+        return self._folders.is_dir() or super().present()
+
     def read(self) -> tuple[RawImages, RawImages]:
         if not self._folders.is_dir():
             return super().read()
-        return self._read_folder("train"), self._read_folder("test")
-
-    def _read_folder(self, split: str) -> RawImages:
-        folder = self._folders / split
-        classes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        if len(classes) != self.num_classes:
-            raise DataUnavailable(f"{folder} must hold {self.num_classes} class folders, but holds {len(classes)}")
-        paths = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.png"))]
-        if empty := sorted(set(range(self.num_classes)) - {label for _, label in paths}):
-            raise DataUnavailable(f"{folder / classes[empty[0]]} holds no .png images")
-        pixels = np.stack([_read_png(path, self.image_size) for path, _ in paths])
-        return RawImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor([label for _, label in paths]))
-
-
-def _read_png(path: Path, size: int) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        pixels = np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        raise DataUnavailable(f"{path} can't be read as an image") from error
-    if pixels.shape[:2] != (size, size):
-        raise DataUnavailable(f"{path} has {pixels.shape[1]}×{pixels.shape[0]} pixels, not {size}×{size}")
-    return pixels
+        folders = [ClassFolders(self._folders / part) for part in ("train", "test")]
+        for each in folders:
+            if len(each.classes) != self.num_classes:
+                raise DataUnavailable(
+                    f"{each.folder} must hold {self.num_classes} class folders, but holds {len(each.classes)}"
+                )
+            if complaints := list(each.complaints()):
+                raise DataUnavailable(f"{self._folders}: {'; '.join(complaints)}")
+        train, test = read_folders(folders, self.in_channels, self.image_size)
+        return train, test
