@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -103,9 +103,16 @@ def read_entry(path: Path) -> Stored:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptEntry(f"{path / RESULT} can't be read ({error})") from error
     for name, digest in digests:
+        if not is_plain_name(name):
+            raise CorruptEntry(f"{path / RESULT} is refused: it names {name!r}, which is no file beside it")
         if not (path / name).is_file() or file_digest(path / name) != digest:
             raise CorruptEntry(f"{path / name} is missing or damaged")
     return Stored(path, result)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it names a file in a folder, and no path that leads out of it, on any system."""
+    return name not in ("", ".", "..") and PureWindowsPath(name).name == name
 
 
 def file_digest(path: Path) -> str:
