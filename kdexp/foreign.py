@@ -27,8 +27,7 @@ def is_key(value: Any) -> bool:
 def check_model(node: Any, source: Path) -> None:
     """Raises `BadResult` unless the node names a network's class, or a function of `kdexp.models`, and plain arguments."""
     made = _named(node, source)
-    is_builder = inspect.isfunction(made) and made.__module__.startswith("kdexp.models.")
-    if not is_builder and not _is_a(nn.Module, made):
+    if not _is_a(nn.Module, made) and not _is_builder(made):
         raise BadResult(f"{source} is refused: its network _target_={node['_target_']!r} is no nn.Module")
 
 
@@ -40,6 +39,10 @@ def check_method(node: Any, source: Path) -> None:
 
 def _is_a(base: type, made: Any) -> bool:
     return inspect.isclass(made) and issubclass(made, base)
+
+
+def _is_builder(made: Any) -> bool:
+    return inspect.isfunction(made) and made.__module__.startswith("kdexp.models.") and made.__qualname__ == made.__name__
 
 
 def _named(node: Any, source: Path) -> Any:

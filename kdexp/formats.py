@@ -5,8 +5,11 @@ Torch is imported when a format is used, so that a command can be checked withou
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,10 +112,14 @@ class Onnx(Format):
     def write(self, student, path):
         import torch
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter about itself
+        with quiet():
             program = torch.onnx.export(
-                traced(student), dynamo=True, input_names=["image"], output_names=["logits"], verbose=False
+                traced(student),
+                dynamo=True,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_shapes={"image": {0: "batch"}},
+                verbose=False,
             )
         assert program is not None  # as it is where the exporter writes no file itself
         program.model.metadata_props.update(student.about)
@@ -131,13 +138,25 @@ class Onnx(Format):
         return f'onnxruntime.InferenceSession("{path}").run(None, {{"image": images}})'
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps off the screen what exporters say of themselves; what they raise is heard."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def traced(student: Student) -> ExportedProgram:
     """The student's graph for any number of images; raises what torch does for a network that it can't follow."""
     import torch
 
     batch = {"image": {0: torch.export.Dim("batch")}}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet():
         return torch.export.export(student.predictor, (student.shape.probe("cpu"),), dynamic_shapes=batch)
 
 
