@@ -15,6 +15,7 @@ from kdexp.formats import FORMATS
 if TYPE_CHECKING:
     from kdexp.store import Stored
 
+FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (extra onnx)"
 FAILED, BAD_COMMAND, INTERRUPTED = 1, 2, 130
 
 
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = _Parser("kdexp-export", description="Writes a trained network into one file, and checks that file.")
     made.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a learner's folder in the store")
-    made.add_argument("--format", required=True, choices=FORMATS, help="safetensors: weights; the others: a graph")
+    made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
     made.add_argument("--role", default="distilled", help="distilled (default), baseline or teacher")
     made.add_argument("--epoch", default="last", choices=("last", "best"), help="best is what validation data chose")
     made.add_argument("--output", metavar="FILE", type=Path, help="instead of RUN/student.SUFFIX")
@@ -58,6 +59,8 @@ def main(words: Sequence[str] | None = None) -> None:
         _refuse([str(error)], FAILED)
     except (OSError, ValueError) as error:
         _refuse([first_line(error)])
+    except KeyError as error:
+        _refuse([f"the result of {asked.run} lacks {error}"])
     except KeyboardInterrupt:
         _refuse(["interrupted; nothing was written"], INTERRUPTED)
 
@@ -79,7 +82,7 @@ def complaints(asked: argparse.Namespace, output: Path) -> Iterator[str]:
     if missing := chosen.missing():
         yield f'--format {asked.format} needs {listed(missing)}: pip install "kdexp[{asked.format}]"'
     if output.suffix != chosen.suffix:
-        yield f"--output {output}: the name of a {asked.format} file ends in {chosen.suffix}"
+        yield f"--output {output}: the file's name must end in {chosen.suffix}"
     elif output.is_dir():
         yield f"{output} is a folder; --output FILE names another place"
     elif output.exists() and not asked.force:

@@ -65,8 +65,8 @@ def load(path: str | Path, role: str = "distilled", epoch: str = "last") -> Pred
     `UnknownRole` for a role that the run does not have, `CorruptEntry` for damaged files, `BadResult` for a description of
     anything but a network and a method, `BadCheckpoint` for weights that do not fit them.
 
-    A stranger's files are read as plain values and tensors. They name a network's class by its import path, and that is
-    imported from where Python looks for modules: never from beside the files, unless you put their folder there.
+    A stranger's files are read as plain values and tensors. They name a network's class by its import path, though, and
+    importing it runs its module: one that Python finds, so do not work inside a stranger's folder or add it to `sys.path`.
     """
     path = Path(path).expanduser()
     return load_file(path) if path.is_file() else load_stored(find_stored(path, role), epoch)
@@ -90,12 +90,17 @@ def _of_run(folder: Path, role: str) -> Path:
     try:
         table = json.loads((folder / "table.json").read_text())
         store = folder / table["store"]
-        keys = {row["role"]: row["key"] for row in table["rows"] if row["status"] == "finished"}
+        keys = {str(row["role"]): row["key"] for row in table["rows"] if row["status"] == "finished"}
     except (ValueError, KeyError, TypeError) as error:
         raise BadResult(f"{folder / 'table.json'} is not the table of a run") from error
     if role not in keys:
         raise UnknownRole(folder, role, list(keys))
-    return store / _key(keys[role], folder / "table.json")
+    learner = store / _key(keys[role], folder / "table.json")
+    if not (learner / RESULT).is_file():
+        raise FileNotFoundError(
+            f"the {role} learner of {folder} is not in its store ({learner}); the command in its command.txt trains it again"
+        )
+    return learner
 
 
 def _key(value: Any, source: Path) -> str:
@@ -129,7 +134,7 @@ def load_stored(stored: Stored, epoch: str = "last") -> Predictor:
 def _today(source: Path) -> Iterator[None]:
     try:
         yield
-    except InstantiationException as error:
+    except (InstantiationException, TypeError) as error:
         cause = error.__cause__ or error
         raise BadResult(f"{source} describes what today's code does not build: {first_line(cause)}") from error
 

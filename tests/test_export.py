@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import SHORT
-from crafted import KEY, as_run, craft
+from crafted import KEY, as_run, craft, rewrite
 from rich.console import Console
 from safetensors import safe_open
 from torch import nn
@@ -222,7 +222,7 @@ def test_a_network_that_no_graph_can_hold_is_refused(export, tmp_path):
 REFUSALS = [
     (["--format", "tflite"], "argument --format: invalid choice: 'tflite' (choose from"),
     ([], "the following arguments are required: --format (kdexp-export --help)"),
-    (["--format", "onnx", "--output", "x.pt2"], "--output x.pt2: the name of a onnx file ends in .onnx"),
+    (["--format", "onnx", "--output", "x.pt2"], "--output x.pt2: the file's name must end in .onnx"),
     (["--format", "onnx", "--output", "no/x.onnx"], "the folder no does not exist; --output FILE names another place"),
     (["--format", "torch_export", "--output", "folder.pt2"], "folder.pt2 is a folder; --output FILE names another place"),
     (
@@ -255,7 +255,7 @@ def test_all_that_is_wrong_with_a_command_is_said_at_once(export, tmp_path, monk
     assert code == 2 and complaint.splitlines() == [
         "kdexp-export: no folder nowhere; RUN is one under outputs/runs/, or a learner's under outputs/store/learner/",
         'kdexp-export: --format onnx needs onnx_of_tomorrow: pip install "kdexp[onnx]"',
-        "kdexp-export: --output x: the name of a onnx file ends in .onnx",
+        "kdexp-export: --output x: the file's name must end in .onnx",
     ]
 
 
@@ -275,6 +275,24 @@ def test_other_folders_are_refused(export, tmp_path, monkeypatch, files, sentenc
         (tmp_path / "run" / name).write_text("{")
     code, _, complaint = export("run", "--format", "safetensors")
     assert (code, complaint.count("\n")) == (2, 1) and sentence in complaint
+
+
+def test_a_run_whose_learner_left_the_store_is_refused(export, tmp_path):
+    folder = as_run(tmp_path, ("distilled", KEY))
+    code, _, complaint = export(folder, "--format", "safetensors")
+    place = tmp_path / "store" / "learner" / KEY
+    assert (code, complaint) == (
+        2,
+        f"kdexp-export: the distilled learner of {folder} is not in its store ({place}); "
+        "the command in its command.txt trains it again\n",
+    )
+
+
+def test_a_result_without_an_accuracy_is_refused(export, tmp_path):
+    learner = craft(tmp_path)
+    rewrite(learner, test={})
+    code, _, complaint = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert (code, complaint) == (2, f"kdexp-export: the result of {learner} lacks 'last'\n")
 
 
 def test_damaged_weights_are_named(export, tmp_path):
