@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,17 @@ def multiply_adds(module: nn.Module, image: Tensor) -> int:
 
 def latency(module: nn.Module, image: Tensor, runs: int = 30) -> float:
     """Median seconds of one forward pass on `image` [N, C, H, W], after five runs to warm up."""
-    seconds = []
     with evaluating(module):
-        for _ in range(runs + 5):
-            start = time.perf_counter()
-            module(image)
-            if image.device.type != "cpu":
-                torch.get_device_module(image.device).synchronize()
-            seconds.append(time.perf_counter() - start)
+        return median_seconds(module, image, runs)
+
+
+def median_seconds(answer: Callable[[Tensor], Tensor], image: Tensor, runs: int = 30) -> float:
+    """Median seconds of one call on `image`, after five calls to warm up."""
+    seconds = []
+    for _ in range(runs + 5):
+        start = time.perf_counter()
+        answer(image)
+        if image.device.type != "cpu":
+            torch.get_device_module(image.device).synchronize()
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[5:])

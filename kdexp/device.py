@@ -56,6 +56,8 @@ class Precision:
 
     def set(self) -> None:
         """Sets the global switch that convolutions read; the rest is `autocast`."""
+        # The older switch must agree with it: torch.export and torch.compile read that one and raise if they differ.
+        torch.backends.cudnn.allow_tf32 = self.name == "tf32"
         torch.backends.cudnn.conv.fp32_precision = "tf32" if self.name == "tf32" else "ieee"  # type: ignore[attr-defined]
 
     def autocast(self) -> AbstractContextManager[None]:

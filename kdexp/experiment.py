@@ -26,7 +26,8 @@ from kdexp.preparation import prepare
 from kdexp.results import keep
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
-from kdexp.store import Store, Stored, file_digest
+from kdexp.store import Store
+from kdexp.stored import Stored, file_digest
 from kdexp.training import train
 
 

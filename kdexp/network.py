@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdexp.arguments import first_line
+from kdexp.arguments import first_line, listed
 from kdexp.config import build
+from kdexp.pickles import would_import
+
+WRAPPERS = ("model", "state_dict")
+"""Under which a checkpoint may keep the weights."""
 
 STARTING = ("checkpoint", "frozen_backbone")
 """Keys of a network's node that say how its training starts, and are no arguments of its constructor."""
@@ -49,13 +54,18 @@ def starts_trained(node: Mapping[str, Any]) -> bool:
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Loads a file of weights, strictly; raises `BadCheckpoint` with the first names or shapes that differ."""
-    weights, own = read_checkpoint(path), model.state_dict()
+    """Loads a file of weights, strictly; raises `BadCheckpoint`."""
+    fit(model, read_checkpoint(path), path)
+
+
+def fit(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Loads weights that come from `source`; raises `BadCheckpoint` with the first names or shapes that differ."""
+    own = model.state_dict()
     differing = [name for name in own if name not in weights] + [name for name in weights if name not in own]
     differing += [name for name in own if name in weights and own[name].shape != weights[name].shape]
     if differing:
         raise BadCheckpoint(
-            f"{path} does not fit {type(model).__name__}: {len(differing)} tensors differ, first "
+            f"{source} does not fit {type(model).__name__}: {len(differing)} tensors differ, first "
             + "; ".join(f"{name} (model {_shape(own, name)}, file {_shape(weights, name)})" for name in differing[:3])
         )
     model.load_state_dict(weights)
@@ -70,16 +80,40 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     They may lie at the top or under `model` or `state_dict`; a `module.` in front of every name is dropped.
     """
+    path = Path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # torch only warns of a file that is no pickle at all
-            found: Any = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+            found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises anything on a damaged file
-        raise BadCheckpoint(f"{path} can't be read as weights: {first_line(error)}") from error
-    for wrapper in ("model", "state_dict"):
+        raise BadCheckpoint(_why_unread(path, error)) from error
+    for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise BadCheckpoint(f"{path} holds no state dict (a mapping of names to tensors)")
+    if stray := _stray(found):
+        raise BadCheckpoint(f"{path} holds no state dict (a mapping of names to tensors): {stray}")
     wrapped = all(name.startswith("module.") for name in found)
     return {name.removeprefix("module.") if wrapped else name: value for name, value in found.items()}
+
+
+def _why_unread(path: Path, error: Exception) -> str:
+    """One sentence on a file that could not be read."""
+    if not path.exists():
+        return f"{path} can't be read as weights: no such file"
+    if path.is_dir():
+        return f"{path} can't be read as weights: it is a folder"
+    if not path.stat().st_size:
+        return f"{path} can't be read as weights: it is empty"
+    if isinstance(error, SafetensorError):
+        return f"{path} can't be read as weights: it is no safetensors file, or a damaged one ({first_line(error)})"
+    if names := would_import(path):
+        return f"{path} is refused: loading it would run code ({listed(names[:3])}); ask for a safetensors file or a state dict"
+    return f"{path} can't be read as weights: it is damaged, or not a state dict that torch.save wrote"
+
+
+def _stray(found: Any) -> str:
+    """What is in the way of taking `found` for a state dict, or an empty string."""
+    if not isinstance(found, dict):
+        return f"it is a {type(found).__name__}"
+    strays = [f"{name!r} is a {type(value).__name__}" for name, value in found.items() if not isinstance(value, Tensor)]
+    return f"{'; '.join(strays[:3])} (weights are looked for at the top and under {listed(WRAPPERS)})" if strays else ""

@@ -12,7 +12,8 @@ from kdexp.data.resident import Split
 from kdexp.evaluation import metrics
 from kdexp.learner import Learner
 from kdexp.provenance import provenance
-from kdexp.store import Store, Stored
+from kdexp.store import Store
+from kdexp.stored import Stored
 
 if TYPE_CHECKING:
     from kdexp.experiment import Entry

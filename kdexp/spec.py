@@ -44,8 +44,13 @@ class LearnerSpec:
     @cached_property
     def key(self) -> str:
         """The hash, 16 hexadecimal digits."""
-        written = json.dumps(self.identity(), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(written.encode()).hexdigest()[:16]
+        return key_of(self.identity())
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """The hash of what `LearnerSpec.identity` gave."""
+    written = json.dumps(identity, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

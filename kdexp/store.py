@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kdexp.files import DRAFT, Unwritable, draft_of, reason, write_whole
 from kdexp.locks import acquire
+from kdexp.spec import key_of
 from kdexp.stored import RESULT, CorruptEntry, Stored, file_digest, read_entry, self_digest
 
 Say = Callable[[str], None]
@@ -39,6 +40,8 @@ class Store:
             return None
         try:
             found = read_entry(self.root / key)
+            if key_of(found.result.get("spec", {})) != key:  # a stranger's, whose description names other code
+                raise CorruptEntry(f"{found.path} holds another learner than its name says")
             self.forget_progress(key)  # that of a process killed between its last two changes
             return found
         except CorruptEntry as error:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,9 +49,16 @@ def read_entry(path: Path) -> Stored:
     if not whole:
         raise CorruptEntry(f"{path / RESULT} was changed after it was written")
     for name, digest in digests:
+        if not is_plain_name(name):
+            raise CorruptEntry(f"{path / RESULT} is refused: it names {name!r}, which is no file beside it")
         if not (path / name).is_file() or file_digest(path / name) != digest:
             raise CorruptEntry(f"{path / name} is missing or damaged")
     return Stored(path, result)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it names a file in a folder, and no path that leads out of it, on any system."""
+    return name not in ("", ".", "..") and PureWindowsPath(name).name == name
 
 
 def file_digest(path: Path) -> str:

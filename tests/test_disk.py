@@ -16,7 +16,10 @@ from kdexp import cli
 from kdexp.config import compose_command
 from kdexp.files import write_whole
 from kdexp.run import run
+from kdexp.spec import key_of
 from kdexp.store import Store
+
+KEY = key_of({})
 
 
 @pytest.fixture
@@ -139,18 +142,18 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch
 def test_a_learner_that_can_not_be_replaced_is_kept(tmp_path, monkeypatch):
     store = Store(tmp_path, say=print)
     weights = {"last": {}}
-    store.save("0123", {"trained_at": "first"}, weights, {})
+    store.save(KEY, {"trained_at": "first", "spec": {}}, weights, {})
     real = Path.rename
 
     def refuses(self, target):
-        if Path(target).name == "0123" and (self / "result.json").read_text().count("second"):
+        if Path(target).name == KEY and (self / "result.json").read_text().count("second"):
             raise OSError(errno.EIO, "Input/output error")
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", refuses)
     with pytest.raises(OSError, match="Input/output"):
-        store.save("0123", {"trained_at": "second"}, weights, {})
-    assert store.find("0123").result["trained_at"] == "first"
+        store.save(KEY, {"trained_at": "second", "spec": {}}, weights, {})
+    assert store.find(KEY).result["trained_at"] == "first"
     assert len(list(store.root.iterdir())) == 1
 
 

@@ -82,22 +82,32 @@ def test_a_loaded_net_has_all_the_weights_and_buffers_of_the_file(tmp_path):
     assert model[1].num_batches_tracked == 1
 
 
+REFUSED = r"weights\.pt is refused: loading it would run code \(\w+\.mkdir\); ask for a safetensors file or a state dict$"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, wrapped):
+def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, wrapped, zipped):
     mark = tmp_path / "executed"
     content = weights() | {"extra": Mischief(mark)} if wrapped else Mischief(mark)
-    path = saved(tmp_path, content)
-    with pytest.raises(BadCheckpoint, match=r"weights\.pt can't be read as weights"):
+    path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(BadCheckpoint, match=REFUSED):
         read_checkpoint(path)
     assert not mark.exists()
 
 
-def test_a_bare_pickle_that_would_execute_code_is_refused_and_does_not(tmp_path):
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_that_would_execute_code_is_refused_and_does_not(tmp_path, protocol):
     mark, path = tmp_path / "executed", tmp_path / "weights.pt"
-    path.write_bytes(pickle.dumps({"weight": Mischief(mark)}, protocol=2))
-    with pytest.raises(BadCheckpoint):
+    path.write_bytes(pickle.dumps({"weight": Mischief(mark)}, protocol=protocol))
+    with pytest.raises(BadCheckpoint, match=REFUSED):
         read_checkpoint(path)
     assert not mark.exists()
+
+
+def test_a_whole_pickled_net_is_refused_by_its_class(tmp_path):
+    with pytest.raises(BadCheckpoint, match=r"would run code \(torch\.nn\.modules\.container\.Sequential, "):
+        read_checkpoint(saved(tmp_path, net()))
 
 
 def test_the_mischief_of_these_tests_is_real(tmp_path):
@@ -105,11 +115,22 @@ def test_the_mischief_of_these_tests_is_real(tmp_path):
     assert (tmp_path / "executed").is_dir()
 
 
-@pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], {"weight": 1.0}, {"model": {"weight": "text"}}])
-def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "stray"),
+    [
+        (torch.ones(3), "it is a Tensor"),
+        ([torch.ones(3)], "it is a list"),
+        ({"weight": 1.0, "bias": torch.ones(3)}, "'weight' is a float"),
+        ({"model": {"weight": "text"}}, "'weight' is a str"),
+        ({"run": {"net": {"weight": torch.ones(3)}}, "epoch": 3}, "'run' is a dict; 'epoch' is a int"),
+    ],
+)
+def test_a_file_without_a_state_dict_is_refused_and_says_what_is_there(tmp_path, content, stray):
     path = saved(tmp_path, content)
-    with pytest.raises(BadCheckpoint, match=r"weights\.pt holds no state dict \(a mapping of names to tensors\)$"):
+    with pytest.raises(BadCheckpoint) as refusal:
         read_checkpoint(path)
+    assert f"weights.pt holds no state dict (a mapping of names to tensors): {stray}" in str(refusal.value)
+    assert ("looked for at the top and under model, state_dict" in str(refusal.value)) == isinstance(content, dict)
 
 
 def test_another_width_is_refused_with_the_first_tensors_and_their_shapes(tmp_path):
@@ -152,7 +173,7 @@ def test_a_missing_file_is_refused_by_its_path(tmp_path, name):
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_a_folder_is_refused(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(BadCheckpoint, match="can't be read as weights"):
+    with pytest.raises(BadCheckpoint, match="can't be read as weights: it is a folder$"):
         read_checkpoint(tmp_path / name)
 
 
@@ -166,7 +187,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, share):
         torch.save(weights(), path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(BadCheckpoint, match=r"can't be read as weights: ."):
+    with pytest.raises(BadCheckpoint, match=r"can't be read as weights: it is (no safetensors file, or a )?damaged"):
         read_checkpoint(path)
 
 
@@ -175,7 +196,8 @@ def test_a_truncated_file_is_refused(tmp_path, kind, share):
 def test_a_file_of_something_else_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(BadCheckpoint, match=r"can't be read as weights: ."):
+    reason = "it is (no safetensors file|damaged, or not a state dict)" if content else "it is empty"
+    with pytest.raises(BadCheckpoint, match=f"{name} can't be read as weights: {reason}"):
         read_checkpoint(path)
 
 

@@ -255,3 +255,9 @@ def test_multistep_drops_once_each_milestone_is_done(epoch, factor):
 
 def test_multistep_without_milestones_is_constant():
     assert MultiStep(milestones=[], gamma=0.5).factor(9.5, 10) == 1.0
+
+
+@pytest.mark.parametrize("name", ["tf32", "bf16", "fp32"])
+def test_both_switches_of_cudnn_say_the_same(name):
+    Precision(name, CPU).set()
+    assert torch.backends.cudnn.allow_tf32 == (torch.backends.cudnn.conv.fp32_precision == "tf32") == (name == "tf32")

@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import SHORT
+from crafted import KEY, as_run, craft
 from rich.console import Console
 
 import kdexp.distillation
-from kdexp import cli
+from kdexp import cli, export
 from kdexp.config import compose_command
 from kdexp.run import run
 from kdexp.validation import validate
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = {kind: re.findall(rf"```{kind}\n(.*?)```", README, re.S) for kind in ("sh", "python", "yaml")}
-COMMANDS = [line for block in BLOCKS["sh"] for line in block.splitlines() if line.startswith("kdexp")]
+LINES = [line for block in BLOCKS["sh"] for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.split()[:1] == ["kdexp"]]
 
 
 def test_the_readme_has_commands():
@@ -52,6 +54,16 @@ def test_the_student_is_taken_away_in_five_lines(tmp_path):
     names = {}
     exec(code.replace("outputs/runs/RUN", str(folder)), names)
     assert names["classes"].shape == (16,)
+
+
+def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    (command,) = [line for line in LINES if line.startswith("kdexp-export")]
+    monkeypatch.chdir(tmp_path)
+    craft(Path("outputs/runs/RUN"))
+    as_run(Path("outputs/runs/RUN"), ("distilled", KEY), store="learner")
+    export.main(shlex.split(command, comments=True)[1:])
+    assert Path("outputs/runs/RUN/student.onnx").is_file()
 
 
 def test_the_method_of_the_readme_is_one_file_and_one_yaml(tmp_path, monkeypatch):

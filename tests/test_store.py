@@ -9,7 +9,9 @@ import pytest
 import torch
 from conftest import said
 
-from kdexp.store import CorruptEntry, Store, read_entry
+from kdexp.spec import key_of
+from kdexp.store import Store
+from kdexp.stored import CorruptEntry, read_entry
 
 
 @pytest.fixture
@@ -20,14 +22,18 @@ def store(tmp_path):
     return made
 
 
-def save(store, key="0123", value=1.0):
+SPEC = {"seed": 0}
+KEY = key_of(SPEC)
+
+
+def save(store, key=KEY, value=1.0):
     weights = {"model.weight": torch.full((2, 2), value)}
-    return store.save(key, {"trained_at": "now"}, {"last": weights}, {"optimizer": {}})
+    return store.save(key, {"trained_at": "now", "spec": SPEC}, {"last": weights}, {"optimizer": {}})
 
 
 def test_what_is_saved_is_found(store):
     save(store, value=3.0)
-    found = store.find("0123")
+    found = store.find(KEY)
     assert found.result["trained_at"] == "now"
     assert torch.equal(found.tensors("last")["model.weight"], torch.full((2, 2), 3.0))
     assert store.find("4567") is None
@@ -36,14 +42,14 @@ def test_what_is_saved_is_found(store):
 def test_saving_again_replaces(store):
     save(store, value=1.0)
     save(store, value=2.0)
-    assert store.find("0123").tensors("last")["model.weight"][0, 0] == 2.0
-    assert [path.name for path in store.root.iterdir()] == ["0123"]
+    assert store.find(KEY).tensors("last")["model.weight"][0, 0] == 2.0
+    assert [path.name for path in store.root.iterdir()] == [KEY]
 
 
 def test_a_draft_that_a_killed_process_left_is_not_taken_for_a_learner(store):
     saved = save(store)
-    saved.path.rename(store.root / "0123.draft-999")
-    assert store.find("0123") is None
+    saved.path.rename(store.root / f"{KEY}.draft-999")
+    assert store.find(KEY) is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
@@ -54,7 +60,7 @@ def test_a_damaged_file_is_named_and_the_learner_counts_as_absent(store, damage)
         weights.unlink()
     else:
         weights.write_bytes(content[:-1] if damage == "truncated" else content[:-1] + b"x")
-    assert store.find("0123") is None
+    assert store.find(KEY) is None
     assert str(weights) in store.heard[0] and "trained again" in store.heard[0]
 
 
@@ -146,3 +152,9 @@ def test_two_processes_train_a_learner_once(tmp_path):
     runs = list((tmp_path / "runs").iterdir())
     tables = [json.loads(Path(run, "table.json").read_text()) for run in runs]
     assert len(runs) == 2 and tables[0]["rows"] == tables[1]["rows"]
+
+
+def test_a_learner_under_another_ones_name_is_not_believed(store):
+    save(store).path.rename(store.root / "0123456789abcdef")
+    assert store.find("0123456789abcdef") is None
+    assert "holds another learner than its name says" in store.heard[0]

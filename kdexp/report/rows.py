@@ -9,7 +9,7 @@ from kdexp import cost
 from kdexp.evaluation import agreement
 from kdexp.loading import deployed_network
 from kdexp.preparation import on_device
-from kdexp.store import Stored
+from kdexp.stored import Stored
 
 if TYPE_CHECKING:
     from kdexp.experiment import Entry, Experiment
