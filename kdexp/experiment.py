@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
 from kdexp.files import reason
 from kdexp.journal import Journal
+from kdexp.kept import Kept
 from kdexp.learner import Learner
 from kdexp.loading import stored_network
 from kdexp.network import STARTING, Shape
@@ -49,9 +51,10 @@ class Entry:
 class Experiment:
     """A composed, validated configuration and what it needs to run; data are read when they are first asked for."""
 
-    def __init__(self, config: DictConfig, journal: Journal):
+    def __init__(self, config: DictConfig, journal: Journal, kept: Kept | None = None):
         self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         self.journal = journal
+        self.kept = kept or Kept()
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
         self.precision = Precision.pick(self.settings.precision, self.device, self.settings.fast)
@@ -65,7 +68,8 @@ class Experiment:
     @cached_property
     def data(self) -> Data:
         """The data set on the device; raises `DataUnavailable`."""
-        data = load(self.dataset, self.device, self.precision.memory_format)
+        where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format)
+        data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format))
         if self.dataset.mean is None or self.dataset.std is None:
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
             self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")
@@ -169,7 +173,8 @@ class Experiment:
             if entry.stored is None and not self.settings.force:
                 entry.stored = self.store.find(entry.spec.key)
                 entry.reused = entry.stored is not None
-        return [entry for entry in entries if entry.stored is None]
+            entry.failure = self.kept.failures.get(entry.spec.key, "")
+        return [entry for entry in entries if entry.stored is None and not entry.failure]
 
     def _judge(self, teacher: Entry) -> None:
         assert teacher.stored is not None
@@ -184,7 +189,14 @@ class Experiment:
         spec = entries[0].spec
         split = self.data.train if PARTS[entries[0].role].model == "teacher" else self.data.student_train
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
-        if teacher is not None and spec.limit_batches is None and teacher.keep(split):
+        asked = (
+            spec.teacher,
+            *(teacher.capture.layers if teacher else ()),
+            spec.batch_size,
+            self.precision,
+            json.dumps(spec.data),
+        )
+        if teacher is not None and spec.limit_batches is None and teacher.keep(split, partial(self.kept.outputs.get, asked)):
             self.journal.say(f"teacher's outputs: computed once for {len(split)} images, since nothing is augmented")
         steps = split.steps(spec.batch_size, spec.limit_batches)
         *others, last = (entry.role for entry in entries)

@@ -6,7 +6,9 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +21,7 @@ from kdexp.parts import EXPLAINED
 from kdexp.provenance import provenance
 from kdexp.report.curves import draw_curves
 from kdexp.report.files import write_history, write_table
-from kdexp.report.rows import make_rows
+from kdexp.report.rows import Row, make_rows
 from kdexp.report.table import draw_table
 
 
@@ -30,29 +32,60 @@ def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | No
     """
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    experiment.data  # noqa: B018 - read before there is a run folder
-    experiment.require_writable_store()
-    folder = open_folder(config, overrides, experiment)
-    journal.open_log(folder / "log.txt")
-    try:
-        journal.say(f"run folder: {folder}")
-        entries = experiment.run()
-        written = report(folder, entries, experiment, journal)
-    finally:
-        journal.close_log()
-    return written and not any(entry.failure for entry in entries)
-
-
-def open_folder(config: DictConfig, overrides: Sequence[str], experiment: Experiment) -> Path:
-    """A new run folder that says what was asked; raises `Unwritable`."""
-    runs = Path(str(config["output_dir"])).expanduser() / "runs"
-    try:
-        folder = claim_folder(runs, config)
+    make_ready(experiment)
+    with writing_to(config):
+        folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
         describe_run(folder, config, overrides, experiment)
+    outcome = carry_out(experiment, folder)
+    return not outcome.reason
+
+
+def make_ready(experiment: Experiment) -> None:
+    """Reads the data and looks at the store; raises `DataUnavailable` and `Unwritable`."""
+    experiment.data  # noqa: B018
+    experiment.require_writable_store()
+
+
+@contextmanager
+def writing_to(config: DictConfig) -> Iterator[None]:
+    """Inside, an `OSError` is `Unwritable`: what it tells concerns `output_dir`."""
+    try:
+        yield
     except OSError as error:
         where = str(config["output_dir"])
         raise Unwritable(f"output_dir={where!r} can't be written: {reason(error)}; output_dir=FOLDER names another") from error
-    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: the rows of its table, and why it did not end well (empty if it did)."""
+
+    rows: list[Row]
+    reason: str
+
+
+def carry_out(experiment: Experiment, folder: Path) -> Outcome:
+    """Obtains the learners and reports them in the folder, which says at any time how far the job is."""
+    journal = experiment.journal
+    journal.open_log(folder / "log.txt")
+    write_state(folder, "running")
+    try:
+        journal.say(f"run folder: {folder}")
+        entries = experiment.run()
+        outcome = report(folder, entries, experiment, journal)
+        write_state(folder, "failed" if outcome.reason else "finished", outcome.reason)
+        return outcome
+    except KeyboardInterrupt:
+        write_state(folder, "interrupted")
+        raise
+    finally:
+        journal.close_log()
+
+
+def write_state(folder: Path, state: str, why: str = "") -> None:
+    """Writes `status.json`, if the disk takes it: a job whose state stays `running` was killed."""
+    with suppress(OSError):
+        write_whole(folder / "status.json", json.dumps({"state": state, "reason": why}))
 
 
 def claim_folder(runs: Path, config: DictConfig) -> Path:
@@ -76,8 +109,8 @@ def describe_run(folder: Path, config: DictConfig, overrides: Sequence[str], exp
     write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 
 
-def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> bool:
-    """Draws the table and writes it, with the curves, into the run folder; returns whether the folder took everything."""
+def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> Outcome:
+    """Draws the table and writes it, with the curves, into the run folder."""
     rows = make_rows(entries, experiment)
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
@@ -91,8 +124,8 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         journal.warn(
             f"{folder} lacks files: {reason(error)}; every learner is in the store, and the same command writes them again"
         )
-        return False
-    return True
+        return Outcome(rows, f"{folder} lacks files: {reason(error)}")
+    return Outcome(rows, "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure))
 
 
 def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,19 @@ class Teacher:
             outputs = self.capture(padded.contiguous(memory_format=self.precision.memory_format))
         return outputs.map(lambda values: values[: len(image)])
 
-    def keep(self, split: Split) -> bool:
-        """Computes the outputs for all images of a split, in fp32, if its images repeat and each layer fits `CACHE_LIMIT`."""
+    def keep(self, split: Split, recall: Callable[[Callable[[], Outputs]], Outputs] = lambda compute: compute()) -> bool:
+        """Answers from now on what was computed once for all images of a split, in fp32; returns whether that is done.
+
+        It is where images repeat and each layer fits `CACHE_LIMIT`. `recall` may know the outputs of an earlier call.
+        """
         sizes = [value[0].numel() * 4 * len(split) for value in self.capture.probe.features.values()]
         if not split.repeats or any(size > CACHE_LIMIT for size in sizes):
             return False
+        self._kept = recall(lambda: self._all(split))
+        return True
+
+    def _all(self, split: Split) -> Outputs:
         said = [self.ask(image) for image in split.in_order(self.batch_size)]
         names = self.capture.layers
         features = {name: torch.cat([outputs.features[name] for outputs in said]) for name in names}
-        self._kept = Outputs(torch.cat([outputs.logits for outputs in said]), features)
-        return True
+        return Outputs(torch.cat([outputs.logits for outputs in said]), features)

@@ -39,6 +39,7 @@ def test_the_run_folder_holds_what_it_should(finished):
         "command.txt",
         "provenance.json",
         "log.txt",
+        "status.json",
         "metrics.csv",
         "table.csv",
         "table.json",

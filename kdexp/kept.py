@@ -1,0 +1,32 @@
+"""What the jobs of one process share, so that a sweep reads its data and asks its teacher once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Last:
+    """The value that was made last, under its key; the one before is let go first, so that memory does not grow."""
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._value: Any = None
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The value of that key, made anew unless it is the one that was made last."""
+        if self._value is None or key != self._key:
+            self._value = None
+            self._key, self._value = key, make()
+        return self._value
+
+
+@dataclass
+class Kept:
+    """The last data set on its device, and the last teacher's outputs for its images."""
+
+    data: Last = field(default_factory=Last)
+    outputs: Last = field(default_factory=Last)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why learners failed that were trained before their own job came, by key."""
