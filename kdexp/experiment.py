@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import build
 from kdexp.data.dataset import ImageDataset
-from kdexp.data.resident import Data, load
+from kdexp.data.resident import Data, Split, load
 from kdexp.device import Precision, pick_device
 from kdexp.files import reason
 from kdexp.journal import Journal
@@ -30,6 +30,7 @@ from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
 from kdexp.store import Store
 from kdexp.stored import Stored, file_digest
+from kdexp.teacher import Teacher
 from kdexp.training import train
 
 
@@ -189,15 +190,8 @@ class Experiment:
         spec = entries[0].spec
         split = self.data.train if PARTS[entries[0].role].model == "teacher" else self.data.student_train
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
-        asked = (
-            spec.teacher,
-            *(teacher.capture.layers if teacher else ()),
-            spec.batch_size,
-            self.precision,
-            json.dumps(spec.data),
-        )
-        if teacher is not None and spec.limit_batches is None and teacher.keep(split, partial(self.kept.outputs.get, asked)):
-            self.journal.say(f"teacher's outputs: computed once for {len(split)} images, since nothing is augmented")
+        if teacher is not None and spec.limit_batches is None:
+            self._keep_outputs(teacher, spec, split)
         steps = split.steps(spec.batch_size, spec.limit_batches)
         *others, last = (entry.role for entry in entries)
         title = f"{', '.join(others)} and {last}" if others else last
@@ -220,6 +214,12 @@ class Experiment:
             )
         for entry, learner in zip(entries, learners, strict=True):
             self._conclude(entry, learner, images=len(split), company=len(learners))
+
+    def _keep_outputs(self, teacher: Teacher, spec: LearnerSpec, split: Split) -> None:
+        asked = (spec.teacher, *teacher.capture.layers, spec.batch_size, self.precision, json.dumps(spec.data))
+        if teacher.keep(split, partial(self.kept.outputs.get, asked)):
+            how = "computed once" if teacher.images_asked else "known from an earlier job"
+            self.journal.say(f"teacher's outputs: {how} for {len(split)} images, since nothing is augmented")
 
     def _resume(self, learner: Learner, key: str) -> None:
         progress = None if self.settings.force else self.store.progress(key)
