@@ -70,6 +70,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def refusals(error: Exception) -> list[Problem]:
+    """The problems that an error stands for: those of the `InvalidArguments` behind it, else its own words."""
+    cause = error
+    while not isinstance(cause, InvalidArguments) and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
+
+
 def listed(words: Iterable[str]) -> str:
     """The words as one line of an error message."""
     return ", ".join(words) or "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,7 +11,7 @@ from kdexp import cost
 from kdexp.data.dataset import DataUnavailable
 from kdexp.experiment import PARTS, Experiment
 from kdexp.journal import Journal
-from kdexp.network import build_network
+from kdexp.network import device_of, sketch_network
 
 
 def preview(config: DictConfig, console: Console | None = None) -> None:
@@ -22,9 +21,8 @@ def preview(config: DictConfig, console: Console | None = None) -> None:
     journal.say(OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in experiment.config.items() if k != "choices"})).rstrip())
     table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
     for role in experiment.roles:
-        with torch.device("meta"):
-            network = build_network(experiment.config[PARTS[role].model], experiment.shape)
-            macs = cost.multiply_adds(network, experiment.shape.probe("meta", images=1))
+        network = sketch_network(experiment.config[PARTS[role].model], experiment.shape)
+        macs = cost.multiply_adds(network, experiment.shape.probe(device_of(network), images=1))
         table.add_row(role, *_state(role, experiment, f"{cost.parameter_count(network):,}", f"{macs:,}"))
     journal.say(table)
     journal.say(f"dry run: nothing was trained or written ({experiment.precision.label} on {experiment.device.type})")

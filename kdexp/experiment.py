@@ -16,7 +16,7 @@ from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
 from kdexp.journal import Journal
 from kdexp.loading import stored_network
-from kdexp.network import Shape
+from kdexp.network import Shape, sketch_network
 from kdexp.preparation import prepare
 from kdexp.results import keep
 from kdexp.settings import NAMES, Settings
@@ -82,6 +82,14 @@ class Experiment:
         """The learners of this run, the teacher first."""
         distills = build(self.config["distillation"]).uses_teacher
         return (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
+
+    def fetch(self) -> None:
+        """Downloads published weights that learners of this run start from, unless they are here; raises `DataUnavailable`."""
+        for entry in map(self.entry, self.roles):
+            published = getattr(sketch_network(entry.spec.model, self.shape), "published", None)
+            if published and self._find([entry]):
+                published.fetch()
+                self.journal.say(f"{entry.role}: starts from {published}")
 
     def run(self) -> list[Entry]:
         """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""

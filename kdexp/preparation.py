@@ -12,7 +12,7 @@ from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Probe
 from kdexp.features import Capture
 from kdexp.learner import Learner
-from kdexp.network import Shape, build_network, load_checkpoint
+from kdexp.network import Shape, build_network, start
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class _Draft:
         self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
-        if entry.checkpoint:
-            load_checkpoint(network, entry.checkpoint)
+            start(network, entry.checkpoint)
         self.network = on_device(network, precision)
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []

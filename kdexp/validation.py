@@ -11,13 +11,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdexp.arguments import InvalidArguments, Problem, first_line, problems
+from kdexp.arguments import Problem, first_line, problems, refusals
 from kdexp.config import arguments, build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
 from kdexp.distillation.base import Probe
-from kdexp.features import Capture, UnknownLayer
-from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint
+from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.network import Shape, device_of
+from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
 from kdexp.settings import NAMES, Settings
 
@@ -49,7 +50,10 @@ def validate(config: DictConfig) -> list[Problem]:
     if sentence := dataset.missing():
         found.append(Problem("", sentence))
     shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
-    nets = {role: _network(role, plain[role], shape, found) for role in NETWORKS if plain.get(role) and role not in broken}
+    nets: dict[str, nn.Module | None] = {}
+    for role in (role for role in NETWORKS if plain.get(role) and role not in broken):
+        nets[role], of_network = check_network(role, plain[role], shape, plain["dataset"])
+        found += of_network
     if "distillation" not in broken and not broken & set(NETWORKS) and None not in nets.values():
         found += _method(plain["distillation"], nets, shape)
     return found
@@ -95,40 +99,12 @@ def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
     try:
         build(node)
     except Exception as error:
-        yield from (problem.under(name) for problem in _refusals(error))
-
-
-def _refusals(error: Exception) -> list[Problem]:
-    cause = error
-    while not isinstance(cause, InvalidArguments) and isinstance(cause.__cause__, Exception):
-        cause = cause.__cause__
-    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
+        yield from (problem.under(name) for problem in refusals(error))
 
 
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
     if not isinstance(path, str) or not Path(path).is_file():
         yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
-
-
-def _network(role: str, node: dict[str, Any], shape: Shape, found: list[Problem]) -> nn.Module | None:
-    """The network on the meta device, or None with the reasons added to `found`."""
-    try:
-        with torch.device("meta"):
-            model = build_network(node, shape)
-            model.eval()(shape.probe("meta"))
-    except Exception as error:
-        if isinstance(error, InvalidArguments) or error.__cause__:
-            found += [problem.under(role) for problem in _refusals(error)]
-        else:
-            size = f"{shape.in_channels}×{shape.image_size}×{shape.image_size}"
-            found.append(Problem(role, f"does not run on this data set's {size} images: {first_line(error)}"))
-        return None
-    if node.get("checkpoint"):
-        try:
-            load_checkpoint(build_network(node, shape), node["checkpoint"])
-        except BadCheckpoint as error:
-            found.append(Problem(f"{role}.checkpoint", str(error)))
-    return model
 
 
 def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
@@ -142,10 +118,16 @@ def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterato
         yield Problem("teacher", "=None: this method learns from a teacher; choose one, or distillation=none")
         return
     try:
+        ours, theirs = distiller.layers(nets["student"], nets["teacher"])
+        probe = Probe(_probe(nets["student"], ours, shape), _probe(nets["teacher"], theirs, shape))
         with torch.device("meta"):
-            student, teacher = nets["student"], nets["teacher"]
-            ours, theirs = distiller.layers(student, teacher)
-            image = shape.probe("meta")
-            distiller.setup(Probe(Capture(student, ours, image).probe, Capture(teacher, theirs, image).probe))
+            distiller.setup(probe)
     except (UnknownLayer, ValueError) as error:
         yield Problem("distillation", str(error))
+
+
+def _probe(network: nn.Module, layers: list[str], shape: Shape) -> Outputs:
+    """What the network says of a probe batch, as tensors that have shapes but no values."""
+    device = device_of(network)
+    with torch.device(device):
+        return Capture(network, layers, shape.probe(device)).probe.map(lambda values: values.to("meta"))
