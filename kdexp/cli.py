@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -36,6 +37,8 @@ def main() -> None:
     sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
     try:
         asked = get_args_parser().parse_args()
+        if asked.config_dir:  # a user's own modules lie beside the folder of their YAML files
+            sys.path.insert(0, str(Path(asked.config_dir).resolve().parent))
         if asked.help:
             print(help_text(asked.config_dir))
         elif asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:

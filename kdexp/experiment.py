@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import build
 from kdexp.data.dataset import ImageDataset
-from kdexp.data.resident import Data, load
+from kdexp.data.resident import Data, Split, load
 from kdexp.device import Precision, pick_device
 from kdexp.journal import Journal
 from kdexp.loading import stored_network
-from kdexp.network import Shape, sketch_network
-from kdexp.preparation import prepare
+from kdexp.network import Shape
+from kdexp.preparation import check_start, prepare
 from kdexp.results import keep
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
@@ -83,12 +83,10 @@ class Experiment:
         distills = build(self.config["distillation"]).uses_teacher
         return (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
 
-    def fetch(self) -> None:
-        """Downloads published weights that learners of this run start from, unless they are here; raises `DataUnavailable`."""
-        for entry in map(self.entry, self.roles):
-            published = getattr(sketch_network(entry.spec.model, self.shape), "published", None)
-            if published and self._find([entry]):
-                published.fetch()
+    def check_starts(self) -> None:
+        """What only the data and the disk tell of the learners that are to be trained; raises `DataUnavailable`."""
+        for entry in self._find([self.entry(role) for role in self.roles]):
+            if published := check_start(entry, self._split(entry), self.shape):
                 self.journal.say(f"{entry.role}: starts from {published}")
 
     def run(self) -> list[Entry]:
@@ -164,7 +162,7 @@ class Experiment:
 
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
-        split = self.data.train if entries[0].role == "teacher" else self.data.student_train
+        split = self._split(entries[0])
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
         if teacher is not None and spec.limit_batches is None and teacher.keep(split):
             self.journal.say(f"teacher's outputs: computed once for {len(split)} images, since nothing is augmented")
@@ -187,6 +185,9 @@ class Experiment:
             entry.failure = learner.failure
             if not learner.failure:
                 entry.stored = keep(self.store, entry, learner, self.data.test, images=len(split), company=len(learners))
+
+    def _split(self, entry: Entry) -> Split:
+        return self.data.train if entry.role == "teacher" else self.data.student_train
 
     def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
         """The teacher that these entries' specs name, as the store has it; None if they name none."""

@@ -25,7 +25,7 @@ def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | No
     """Runs a validated configuration; returns whether every learner finished. Raises `DataUnavailable` before anything."""
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    experiment.fetch()  # reads the data too, before there is a run folder
+    experiment.check_starts()  # reads the data too, before there is a run folder
     folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
     journal.open_log(folder / "log.txt")
     try:

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdexp.arguments import Problem, first_line, problems, refusals
+from kdexp.arguments import Problem, first_cause, first_line, problems, refusals
 from kdexp.config import arguments, build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
@@ -82,7 +82,9 @@ def _node(name: str, node: Any) -> Iterator[Problem]:
     try:
         made = target(node)
     except Exception as error:  # importing a user's module may raise anything
-        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({first_line(error)})")
+        cause = first_cause(error)
+        why = f"{type(cause).__name__}: {first_line(cause)}"
+        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({why})")
         return
     given = arguments(node)
     later = list(asdict(Shape(0, 0, 0))) if name in NETWORKS else []

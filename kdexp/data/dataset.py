@@ -13,7 +13,7 @@ from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Positive,
 
 
 class DataUnavailable(RuntimeError):
-    """The images can't be read; the message says why and what would help."""
+    """Images, or weights to start from, that can't be read or used; the message says why and what would help."""
 
 
 @dataclass(frozen=True)
