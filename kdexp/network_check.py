@@ -57,9 +57,7 @@ def _no_start(role: str, node: Mapping[str, Any], network: nn.Module, shape: Sha
             yield Problem(f"{role}.checkpoint", str(error))
 
 
-def _does_not_run(
-    role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any], error: Exception
-) -> str:
+def _does_not_run(role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any], error: Exception) -> str:
     size = smallest_image(node, shape)
     if size is None:
         images = f"{shape.in_channels}×{shape.image_size}×{shape.image_size}"

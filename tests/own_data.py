@@ -7,7 +7,7 @@ from kdexp.data.dataset import ImageDataset, RawImages
 
 
 class Squares(ImageDataset):
-    """Noise with a brighter square whose place is the class: four classes of a few images, in any size and number of channels."""
+    """Noise with a brighter square whose place is one of four classes; images of any size and number of channels."""
 
     num_classes = 4
 

@@ -23,7 +23,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = {kind: re.findall(rf"```{kind}\n(.*?)```", README, re.S) for kind in ("sh", "python", "yaml")}
 ALL_COMMANDS = [line for block in BLOCKS["sh"] for line in block.splitlines() if line.startswith("kdexp")]
 COMMANDS = [command for command in ALL_COMMANDS if "--config-dir" not in command]
-OWN_FILES = {match[1]: block for kind in ("python", "yaml") for block in BLOCKS[kind] if (match := re.match(r"# (mine/\S+)", block))}
+OWN_FILES = {
+    match[1]: block for kind in ("python", "yaml") for block in BLOCKS[kind] if (match := re.match(r"# (mine/\S+)", block))
+}
 
 
 def test_the_readme_has_commands():

@@ -10,7 +10,7 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
-    """A trainable layer from the student's features to the teacher's: 3×3 convolution for maps, linear for vectors and tokens."""
+    """A trainable layer from the student's features to the teacher's: 3×3 convolution for maps, else linear."""
     if student.dim() == teacher.dim() and student.dim() < 4 and student.shape[:-1] == teacher.shape[:-1]:
         return nn.Linear(student.shape[-1], teacher.shape[-1])
     if student.dim() == teacher.dim() == 4 and student.shape[2:] == teacher.shape[2:]:

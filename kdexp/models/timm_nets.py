@@ -17,9 +17,10 @@ def timm_net(*, num_classes: Count, in_channels: Count, image_size: Count, name:
     try:
         import timm
     except ImportError as error:
-        raise InvalidArguments([Problem("", 'timm is not installed; pip install timm')]) from error
+        raise InvalidArguments([Problem("", "timm is not installed; pip install timm")]) from error
     tagged = _choose(timm, name, weights)
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels, "img_size": image_size}
+    network: Any
     try:
         network = timm.create_model(tagged, **options)
     except TypeError:  # most families take images of any size, and no such argument

@@ -15,6 +15,9 @@ from kdexp.models.torchvision_weights import TorchvisionWeights
 WINDOWS = 224
 """MaxViT's windows of 7 fit only into multiples of this, since its last maps are 32 times smaller than the image."""
 
+SMALL_PATCH = 4
+"""Width of a vision transformer's patches under stem=small."""
+
 
 def torchvision_net(
     *,
@@ -75,9 +78,9 @@ def _options(name: str, image_size: int, stem: str, *, pretrained: bool) -> dict
         return {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     if name.startswith("vit"):
         usual = int(name.rpartition("_")[2])
-        patch = 4 if stem == "small" else usual
+        patch = SMALL_PATCH if stem == "small" else usual
         if image_size % patch:
-            way_out = "; stem=small cuts patches of 4" if image_size % 4 == 0 else ""
+            way_out = f"; stem=small cuts patches of {SMALL_PATCH}" if image_size % SMALL_PATCH == 0 else ""
             raise _misfit(name, f"cuts images into patches of {patch}, of which {image_size} is no multiple{way_out}")
         return {"image_size": image_size // patch * usual}  # as many patches as there will be
     if name.startswith("maxvit"):
@@ -96,21 +99,27 @@ def _misfit(name: str, complaint: str) -> InvalidArguments:
 def _adapt_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> list[str]:
     """Fits the first convolution to the images; returns its name in a list if published weights can't start it."""
     path, conv = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    usual: tuple[int, int, Any] = conv.kernel_size[0], conv.stride[0], conv.padding
+    kernel, stride, padding = usual
     if stem == "small":
-        if stride == (1, 1):
-            raise InvalidArguments([Problem("stem", f"='small': {name} already starts at full resolution; use stem=default")])
-        if kernel == stride:
-            kernel = stride = (4, 4) if name.startswith("vit") else (2, 2)
-        else:
-            kernel, stride, padding = (kernel, (1, 1), padding) if kernel == (3, 3) else ((3, 3), (1, 1), (1, 1))
+        kernel, stride, padding = _smaller(name, *usual)
         pool = next((path for path, module in network.named_modules() if isinstance(module, nn.MaxPool2d)), None)
         if pool is not None:
             network.set_submodule(pool, nn.Identity())
-    if (kernel, in_channels) == (conv.kernel_size, conv.in_channels):
-        conv.stride = stride
+    if (kernel, in_channels) == (usual[0], conv.in_channels):
+        conv.stride = (stride, stride)
         return []
     # Drawn as torch draws a convolution: each family's own way depends on a kernel that is not there any more.
     new = nn.Conv2d(in_channels, conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
     network.set_submodule(path, new)
-    return [path] if kernel != conv.kernel_size or in_channels not in (1, 3) else []
+    return [path] if kernel != usual[0] or in_channels not in (1, 3) else []
+
+
+def _smaller(name: str, kernel: int, stride: int, padding: Any) -> tuple[int, int, Any]:
+    """Kernel, stride and padding of a first convolution that keeps the resolution, or cuts smaller patches."""
+    if stride == 1:
+        raise InvalidArguments([Problem("stem", f"='small': {name} already starts at full resolution; use stem=default")])
+    if kernel == stride:
+        patch = SMALL_PATCH if name.startswith("vit") else 2
+        return patch, patch, padding
+    return (kernel, 1, padding) if kernel == 3 else (3, 1, 1)

@@ -35,7 +35,10 @@ class TorchvisionWeights:
         return Path(torch.hub.get_dir()) / "checkpoints" / self.weights.url.rpartition("/")[2]
 
     def fetch(self) -> None:
-        """Downloads the file unless it is there, and checks its hash either way; raises `DataUnavailable`."""
+        """Downloads the file unless it is there, checks its hash either way, and reads it; raises `DataUnavailable`."""
+        self._read()
+
+    def _read(self) -> dict[str, Tensor]:
         promised = re.search(r"-([0-9a-f]{8,})\.", self.path.name)
         if not self.path.is_file():
             try:
@@ -51,13 +54,16 @@ class TorchvisionWeights:
                 f"{self.path} is not the file that torchvision published: its SHA-256 does not start with {promised[1]}; "
                 "delete it to have it downloaded anew"
             )
+        try:
+            return read_checkpoint(self.path)
+        except BadCheckpoint as error:
+            raise DataUnavailable(str(error)) from error
 
     def load(self, network: nn.Module) -> None:
         """Gives the weights to the network; a grey image's first convolution gets the sum over the colours."""
-        self.fetch()
-        found, own = _as_named_today(read_checkpoint(self.path)), network.state_dict()
+        found, own = _as_named_today(self._read()), network.state_dict()
         if self.name.startswith("vit"):
-            found = interpolate_embeddings(network.image_size, network.patch_size, found)  # type: ignore[arg-type]
+            found = interpolate_embeddings(network.image_size, network.patch_size, found)
         for name, value in own.items():
             if name in found and value.dim() == 4 and value.shape[1] == 1 and found[name].shape[1] == 3:
                 found[name] = found[name].sum(1, keepdim=True)
