@@ -72,6 +72,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """The error from which this one was raised in the end, or the nearest `InvalidArguments` on the way to it."""
+    while error.__cause__ is not None and not isinstance(error, InvalidArguments):
+        error = error.__cause__
+    return error
+
+
+def refusals(error: BaseException) -> list[Problem]:
+    """The problems that an error stands for: those of the `InvalidArguments` behind it, else its own words."""
+    cause = first_cause(error)
+    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
+
+
 def listed(words: Iterable[str]) -> str:
     """The words as one line of an error message."""
     return ", ".join(words) or "none"

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from types import FrameType
 
 import hydra
@@ -40,6 +41,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         asked = get_args_parser().parse_args()
+        if asked.config_dir:  # a user's own modules lie beside the folder of their YAML files
+            sys.path.insert(0, str(Path(asked.config_dir).resolve().parent))
         if asked.help:
             print(help_text(asked.config_dir))
         elif asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import _locate
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "experiment", "recipe")
@@ -49,7 +50,7 @@ def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
 
 def target(node: Mapping[str, Any]) -> Any:
     """The class or function that a node's `_target_` names."""
-    return get_object(node["_target_"])
+    return _locate(node["_target_"])  # what hydra.utils.get_object calls, without its log lines
 
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:

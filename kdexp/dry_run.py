@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,7 +11,7 @@ from kdexp import cost
 from kdexp.data.dataset import DataUnavailable
 from kdexp.experiment import PARTS, Experiment
 from kdexp.journal import Journal
-from kdexp.network import build_network
+from kdexp.network import device_of, sketch_network
 
 
 def preview(config: DictConfig, console: Console | None = None) -> None:
@@ -23,9 +22,8 @@ def preview(config: DictConfig, console: Console | None = None) -> None:
     unreadable = _unreadable(experiment)
     table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
     for role in experiment.roles:
-        with torch.device("meta"):
-            network = build_network(experiment.config[PARTS[role].model], experiment.shape)
-            macs = cost.multiply_adds(network, experiment.shape.probe("meta", images=1))
+        network = sketch_network(experiment.config[PARTS[role].model], experiment.shape)
+        macs = cost.multiply_adds(network, experiment.shape.probe(device_of(network), images=1))
         costs = [f"{cost.parameter_count(network):,}", f"{macs:,}"]
         label = experiment.config["choices"][PARTS[role].model]
         table.add_row(role, *([label, *costs, "", "", "unknown"] if unreadable else _state(role, experiment, costs)))

@@ -24,7 +24,7 @@ from kdexp.learner import Learner
 from kdexp.loading import stored_network
 from kdexp.network import STARTING, Shape
 from kdexp.parts import PARTS
-from kdexp.preparation import prepare
+from kdexp.preparation import check_start, prepare
 from kdexp.results import keep
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
@@ -83,10 +83,18 @@ class Experiment:
         first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
         return first + list(self.settings.controls)
 
-    def require_writable_store(self) -> None:
-        """Raises `Unwritable` if something is to be trained that could not be stored."""
-        if self.settings.force or not all(self.store.has(self.spec(role).key) for role in self.roles):
+    def make_ready(self) -> None:
+        """Reads the data, fetches published weights and looks at the store, for what is to be trained.
+
+        Raises `DataUnavailable`, and `Unwritable` if it could not be stored.
+        """
+        entries = [self.entry(role) for role in self.roles]
+        lacking = [entry for entry in entries if self.settings.force or not self.store.has(entry.spec.key)]
+        if lacking:
             self.store.require_writable()
+        for entry in lacking:
+            if published := check_start(entry, self._split(entry), self.shape):
+                self.journal.say(f"{entry.role}: starts from {published}")
 
     def run(self) -> list[Entry]:
         """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""
@@ -141,6 +149,8 @@ class Experiment:
         model = dict(self.config[part.model])
         checkpoint = None if part.from_scratch else model.get("checkpoint")
         model = {name: value for name, value in model.items() if name not in STARTING}
+        if part.from_scratch and "weights" in model:
+            model["weights"] = None
         if checkpoint:
             model["checkpoint"] = file_digest(Path(checkpoint))
         if part.frozen_backbone or self.config[part.model].get("frozen_backbone"):
@@ -188,7 +198,7 @@ class Experiment:
 
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
-        split = self.data.train if PARTS[entries[0].role].model == "teacher" else self.data.student_train
+        split = self._split(entries[0])
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
         if teacher is not None and spec.limit_batches is None:
             self._keep_outputs(teacher, spec, split)
@@ -244,6 +254,9 @@ class Experiment:
             entry.stored = keep(self.store, entry, learner, self.data.test, images=images, company=company)
         except OSError as error:
             entry.failure = f"can't be stored in {self.store.root}: {reason(error)}; mend that and run the same command again"
+
+    def _split(self, entry: Entry) -> Split:
+        return self.data.train if PARTS[entry.role].model == "teacher" else self.data.student_train
 
     def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
         """The teacher that these entries' specs name, as the store has it; None if they name none."""

@@ -43,11 +43,17 @@ class UnknownLayer(ValueError):
 
 
 def roles_of(model: nn.Module) -> Roles:
-    """The roles that a model's family declares; raises `UnknownLayer` where it declares none."""
+    """The roles that a model's family declares or a probe found; raises `UnknownLayer` where there are none."""
     roles = getattr(model, "roles", None)
     if not isinstance(roles, Roles):
         raise UnknownLayer(f"{type(model).__name__} declares no roles, so its layers must be named")
     return roles
+
+
+def channels_first(output: Tensor) -> Tensor:
+    """A square map that lies [N, H, W, C], as Swin's do, as [N, C, H, W]; anything else as it is."""
+    square = output.dim() == 4 and output.shape[1] == output.shape[2] != output.shape[3]
+    return output.permute(0, 3, 1, 2) if square else output
 
 
 def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
@@ -83,8 +89,9 @@ class Capture:
 
     Building it runs the model once on `probe_image` in evaluation mode: that shows which layers run at all, which outputs
     the model later overwrites in place (an in-place ReLU after a captured convolution; those are copied at the hook from
-    then on), and leaves `probe`, the outputs from which methods learn shapes. Hooks live only as long as a call.
-    Raises `UnknownLayer` for a name the model does not have or does not run.
+    then on), and leaves `probe`, the outputs from which methods learn shapes. Hooks live only as long as a call; maps come
+    as [N, C, H, W], whichever way they lie. Raises `UnknownLayer` for a name the model does not have or does not run, or whose
+    output is no tensor.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor):
@@ -96,7 +103,7 @@ class Capture:
     def __call__(self, image: Tensor) -> Outputs:
         """Runs the model on `image` [N, C, H, W]."""
         logits, captured, _ = self._run(image)
-        return Outputs(logits.float(), {name: value.float() for name, value in captured.items()})
+        return Outputs(logits.float(), {name: channels_first(value).float() for name, value in captured.items()})
 
     def _probe(self, image: Tensor) -> Outputs:
         with evaluating(self.model):
@@ -115,6 +122,9 @@ class Capture:
 
         def hook_for(name: str):
             def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+                if not isinstance(output, Tensor):
+                    what = type(output).__name__
+                    raise UnknownLayer(f"{type(self.model).__name__}'s layer {name!r} gives a {what}, not one tensor")
                 captured[name] = output.clone() if name in self._overwritten else output
                 versions[name] = output._version
 

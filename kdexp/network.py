@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from kdexp.arguments import first_line, listed
 from kdexp.config import build
+from kdexp.device import RandomStream
+from kdexp.features import Roles
 from kdexp.pickles import would_import
+from kdexp.roles import find_roles
 
 WRAPPERS = ("model", "state_dict")
 """Under which a checkpoint may keep the weights."""
@@ -42,15 +45,62 @@ class Shape:
         return torch.zeros(size, device=device)
 
 
+class Published(Protocol):
+    """Weights that an architecture's authors published: what a network that can start from them holds as `published`."""
+
+    def fetch(self) -> None:
+        """Downloads them unless they are on this disk; raises `DataUnavailable`."""
+
+    def load(self, network: nn.Module) -> None:
+        """Gives them to the network that was built to take them."""
+
+
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """The network that a `model`, `teacher` or `student` node describes, freshly initialised (its `checkpoint` is not read)."""
+    """The network that a `model`, `teacher` or `student` node describes, freshly initialised: `start` gives it weights.
+
+    Where its family declares no `roles`, they are found by one forward pass.
+    """
     described = {name: value for name, value in node.items() if name not in STARTING}
-    return build(described, **asdict(shape))
+    network = build(described, **asdict(shape))
+    if not isinstance(getattr(network, "roles", None), Roles):
+        network.roles = find_roles(network, shape.probe(device_of(network)))
+    return network
+
+
+def on_meta(node: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """The network in evaluation mode on the meta device, which holds no values, seen to run there."""
+    with torch.device("meta"), torch.no_grad():
+        network = build_network(node, shape).eval()
+        network(shape.probe("meta"))
+    return network
+
+
+def sketch_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """The network on the meta device, or on the CPU if its code looks at values; in evaluation mode."""
+    try:
+        return on_meta(node, shape)
+    except Exception:  # whatever it is: what a network can't do at all fails again here, in words that a user has seen
+        with RandomStream(0, torch.device("cpu")):
+            return build_network(node, shape).eval()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's parameters are."""
+    return next(network.parameters(), torch.empty(0)).device
+
+
+def start(network: nn.Module, checkpoint: str | Path | None) -> None:
+    """Gives a fresh network the weights that its training starts from: a checkpoint's, or the published ones it asks for."""
+    published: Published | None = getattr(network, "published", None)
+    if checkpoint:
+        load_checkpoint(network, checkpoint)
+    elif published:
+        published.load(network)
 
 
 def starts_trained(node: Mapping[str, Any]) -> bool:
     """Whether the network of a node starts from trained weights."""
-    return bool(node.get("checkpoint"))
+    return bool(node.get("checkpoint") or node.get("weights"))
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -67,8 +117,18 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> 
         raise BadCheckpoint(
             f"{source} does not fit {type(model).__name__}: {len(differing)} tensors differ, first "
             + "; ".join(f"{name} (model {_shape(own, name)}, file {_shape(weights, name)})" for name in differing[:3])
+            + _other_classes(model, weights)
         )
     model.load_state_dict(weights)
+
+
+def _other_classes(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    roles = getattr(model, "roles", None)
+    bias = f"{roles.classifier}.bias" if isinstance(roles, Roles) else ""
+    own = model.state_dict()
+    if bias not in own or bias not in weights or len(own[bias]) == len(weights[bias]):
+        return ""
+    return f"; the file tells {len(weights[bias])} classes apart, the data have {len(own[bias])}"
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> str:

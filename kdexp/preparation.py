@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
+from kdexp.arguments import first_line
 from kdexp.config import build
+from kdexp.data.dataset import DataUnavailable
+from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Probe
 from kdexp.features import Capture, find_layers, roles_of
 from kdexp.learner import Learner
-from kdexp.network import Shape, build_network, load_checkpoint
+from kdexp.network import Published, Shape, build_network, device_of, sketch_network, start
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -20,6 +24,30 @@ if TYPE_CHECKING:
 
 AUXILIARY_SEED = 2**31
 """Added to the seed for modules that methods build, so that they never move a student's initial weights."""
+
+
+def check_start(entry: Entry, split: Split, shape: Shape) -> Published | None:
+    """The published weights that an entry's training starts from, now on this disk; raises `DataUnavailable`.
+
+    Also where its last batch is a single image that the network can't be trained on, as batch norm can't normalise one vector.
+    """
+    spec, network = entry.spec, sketch_network(entry.spec.model, shape)
+    whole = split.steps(spec.batch_size, spec.limit_batches) * spec.batch_size >= len(split)
+    if spec.epochs and whole and (len(split) - 1) % spec.batch_size == 0:
+        try:
+            with torch.no_grad():
+                network.train()(shape.probe(device_of(network), images=1))
+        except ValueError as error:
+            better = (size for size in range(spec.batch_size + 1, len(split) + 1) if (len(split) - 1) % size)
+            way_out = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
+            raise DataUnavailable(
+                f"{entry.role}: the last batch of {len(split)} images is a single one, on which {entry.model} can't be trained "
+                f"({first_line(error)}); {way_out}"
+            ) from error
+    published: Published | None = getattr(network, "published", None)
+    if published:
+        published.fetch()
+    return published
 
 
 def prepare(
@@ -59,8 +87,7 @@ class _Draft:
         self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
-        if entry.checkpoint:
-            load_checkpoint(network, entry.checkpoint)
+            start(network, entry.checkpoint)
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
         self.distiller: Distiller = build(entry.spec.method)

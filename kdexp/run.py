@@ -32,18 +32,12 @@ def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | No
     """
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    make_ready(experiment)
+    experiment.make_ready()
     with writing_to(config):
         folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
         describe_run(folder, config, overrides, experiment)
     outcome = carry_out(experiment, folder)
     return not outcome.reason
-
-
-def make_ready(experiment: Experiment) -> None:
-    """Reads the data and looks at the store; raises `DataUnavailable` and `Unwritable`."""
-    experiment.data  # noqa: B018
-    experiment.require_writable_store()
 
 
 @contextmanager
@@ -133,6 +127,9 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
     lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
     lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
+    student = experiment.config["student"]
+    if start := student.get("checkpoint") or student.get("weights"):
+        lines.append(f"The student starts from trained weights ({start}): its baseline is plain transfer learning.")
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
         seen, there_are = len(data.student_train), len(data.train)

@@ -11,17 +11,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdexp.arguments import InvalidArguments, Problem, first_line, problems
+from kdexp.arguments import Problem, first_cause, first_line, problems, refusals
 from kdexp.config import arguments, build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
 from kdexp.distillation.base import Probe
-from kdexp.features import Capture, UnknownLayer
-from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint, starts_trained
+from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.network import Shape, device_of, starts_trained
+from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
 from kdexp.settings import NAMES, Settings
 
-GIVE_START = "give student.checkpoint=FILE"
+GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
 
 REQUIRED = (
     "dataset",
@@ -61,7 +62,10 @@ def validate(config: DictConfig) -> list[Problem]:
         if not dataset.num_classes:  # then nothing is known that a network could be built for
             return found
     shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
-    nets = {role: _network(role, plain[role], shape, found) for role in NETWORKS if plain.get(role) and role not in broken}
+    nets: dict[str, nn.Module | None] = {}
+    for role in (role for role in NETWORKS if plain.get(role) and role not in broken):
+        nets[role], of_network = check_network(role, plain[role], shape, plain["dataset"])
+        found += of_network
     if not broken & {"distillation", *NETWORKS} and None not in nets.values():
         found += _method(plain["distillation"], nets, shape)
         found += _controls(plain, nets, shape)
@@ -91,7 +95,9 @@ def _node(name: str, node: Any) -> Iterator[Problem]:
     try:
         made = target(node)
     except Exception as error:  # importing a user's module may raise anything
-        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({first_line(error)})")
+        cause = first_cause(error)
+        why = f"{type(cause).__name__}: {first_line(cause)}"
+        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({why})")
         return
     given = arguments(node)
     later = list(asdict(Shape(0, 0, 0))) if name in NETWORKS else []
@@ -110,14 +116,7 @@ def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
     try:
         build(node)
     except Exception as error:
-        yield from (problem.under(name) for problem in _refusals(error))
-
-
-def _refusals(error: Exception) -> list[Problem]:
-    cause = error
-    while not isinstance(cause, InvalidArguments) and isinstance(cause.__cause__, Exception):
-        cause = cause.__cause__
-    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
+        yield from (problem.under(name) for problem in refusals(error))
 
 
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
@@ -148,27 +147,6 @@ def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iter
         yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)
 
 
-def _network(role: str, node: dict[str, Any], shape: Shape, found: list[Problem]) -> nn.Module | None:
-    """The network on the meta device, or None with the reasons added to `found`."""
-    try:
-        with torch.device("meta"):
-            model = build_network(node, shape)
-            model.eval()(shape.probe("meta"))
-    except Exception as error:
-        if isinstance(error, InvalidArguments) or error.__cause__:
-            found += [problem.under(role) for problem in _refusals(error)]
-        else:
-            size = f"{shape.in_channels}×{shape.image_size}×{shape.image_size}"
-            found.append(Problem(role, f"does not run on this data set's {size} images: {first_line(error)}"))
-        return None
-    if node.get("checkpoint"):
-        try:
-            load_checkpoint(build_network(node, shape), node["checkpoint"])
-        except BadCheckpoint as error:
-            found.append(Problem(f"{role}.checkpoint", str(error)))
-    return model
-
-
 def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
     """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
     distiller = build(node)
@@ -180,10 +158,16 @@ def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterato
         yield Problem("teacher", "=None: this method learns from a teacher; choose one, or distillation=none")
         return
     try:
+        ours, theirs = distiller.layers(nets["student"], nets["teacher"])
+        probe = Probe(_probe(nets["student"], ours, shape), _probe(nets["teacher"], theirs, shape))
         with torch.device("meta"):
-            student, teacher = nets["student"], nets["teacher"]
-            ours, theirs = distiller.layers(student, teacher)
-            image = shape.probe("meta")
-            distiller.setup(Probe(Capture(student, ours, image).probe, Capture(teacher, theirs, image).probe))
+            distiller.setup(probe)
     except (UnknownLayer, ValueError) as error:
         yield Problem("distillation", str(error))
+
+
+def _probe(network: nn.Module, layers: list[str], shape: Shape) -> Outputs:
+    """What the network says of a probe batch, as tensors that have shapes but no values."""
+    device = device_of(network)
+    with torch.device(device):
+        return Capture(network, layers, shape.probe(device)).probe.map(lambda values: values.to("meta"))

@@ -17,3 +17,52 @@ class NormNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.body(image).mean((2, 3)))
+
+
+class AnswersWithDict(NormNet):
+    """Its logits are wrapped."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": super().forward(image)}
+
+
+class AnswersWithMap(NormNet):
+    """It leaves out the classifier."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.body(image)
+
+
+class HundredClasses(NormNet):
+    """It does not ask how many classes the data have."""
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
+        super().__init__(num_classes=100, in_channels=in_channels, image_size=image_size)
+
+
+class LooksAtValues(NormNet):
+    """It can't run without values."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image / max(image.abs().max().item(), 1.0))
+
+
+class NeedsTwelve(NormNet):
+    """It takes no images smaller than twelve pixels."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image.unfold(2, 12, 12).mean(-1))
+
+
+class NeedsALicence(NormNet):
+    """Its constructor fails."""
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
+        raise OSError("no licence file")
+
+
+class ColourOnly(NormNet):
+    """It does not ask how many channels the images have."""
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
+        super().__init__(num_classes=num_classes, in_channels=3, image_size=image_size)

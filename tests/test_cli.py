@@ -235,7 +235,7 @@ def test_own_options_come_from_a_config_dir(here, tmp_path):
 def test_help_lists_own_options_too(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "tiny.yaml").touch()
-    assert "mlp_wide, tiny" in help_text(str(tmp_path))
+    assert "timm, tiny, torchvision" in help_text(str(tmp_path))
 
 
 def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):

@@ -1,8 +1,10 @@
 """The README's commands and code, as they stand there."""
 
 import io
+import os
 import re
 import shlex
+import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -22,11 +24,15 @@ from kdexp.validation import validate
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = {kind: re.findall(rf"```{kind}\n(.*?)```", README, re.S) for kind in ("sh", "python", "yaml")}
 LINES = [line for block in BLOCKS["sh"] for line in block.splitlines()]
-COMMANDS = [line for line in LINES if line.split()[:1] == ["kdexp"]]
+ALL_COMMANDS = [line for line in LINES if line.split()[:1] == ["kdexp"]]
+COMMANDS = [command for command in ALL_COMMANDS if "--config-dir" not in command]
+OWN_FILES = {
+    match[1]: block for kind in ("python", "yaml") for block in BLOCKS[kind] if (match := re.match(r"# (mine/\S+)", block))
+}
 
 
 def test_the_readme_has_commands():
-    assert len(COMMANDS) >= 9 and len(BLOCKS["python"]) == 2 and len(BLOCKS["yaml"]) == 1
+    assert len(COMMANDS) >= 11 and len(BLOCKS["python"]) == 3 and len(BLOCKS["yaml"]) == 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -79,6 +85,25 @@ def test_the_method_of_the_readme_is_one_file_and_one_yaml(tmp_path, monkeypatch
     assert run(config, console=Console(file=screen, width=80))
     assert "CE + 10 mine" in screen.getvalue()
     sys.modules.pop("kdexp.distillation.mine")
+
+
+def test_the_folder_of_ones_own_is_complete(tmp_path):
+    """Run as the installed script runs, which has not the current folder on its path as `python -m` has."""
+    assert len(OWN_FILES) == 5
+    for name, block in OWN_FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    student = tmp_path / "mine/conf/student/tiny.yaml"
+    (tmp_path / "mine/conf/teacher").mkdir()
+    (tmp_path / "mine/conf/teacher/tiny.yaml").write_text(student.read_text())
+    (command,) = [command for command in ALL_COMMANDS if "--config-dir" in command]
+    script = [sys.executable, "-P", "-c", "from kdexp.cli import main; main()", *shlex.split(command)[1:], *SHORT]
+    package = str(Path(kdexp.__file__).parent.parent)
+    done = subprocess.run(
+        script, cwd=tmp_path, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "agree" in done.stdout and "tiny" in done.stdout and "Traceback" not in done.stderr
 
 
 def test_the_changelog_names_the_version():

@@ -16,7 +16,7 @@ from kdexp.data.augmentation import Augmentation, NumberedViews
 
 
 class DataUnavailable(RuntimeError):
-    """The images can't be read; the message says why and what would help."""
+    """Images, or weights to start from, that can't be read or used; the message says why and what would help."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
-    """A trainable layer from the student's features to the teacher's shape: 3×3 convolution for maps, linear for vectors."""
-    if student.dim() == teacher.dim() == 2:
-        return nn.Linear(student.shape[1], teacher.shape[1])
+    """A trainable layer from the student's features to the teacher's: 3×3 convolution for maps, else linear."""
+    if student.dim() == teacher.dim() and student.dim() < 4 and student.shape[:-1] == teacher.shape[:-1]:
+        return nn.Linear(student.shape[-1], teacher.shape[-1])
     if student.dim() == teacher.dim() == 4 and student.shape[2:] == teacher.shape[2:]:
         return nn.Conv2d(student.shape[1], teacher.shape[1], 3, padding=1)
     ours, theirs = ("×".join(map(str, features.shape[1:])) for features in (student, teacher))

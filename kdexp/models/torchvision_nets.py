@@ -1,0 +1,125 @@
+"""The image classifiers of torchvision, by name; their layers keep the names that they have there."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Literal
+
+from torch import nn
+from torchvision import models
+
+from kdexp.arguments import Count, InvalidArguments, Problem, did_you_mean, listed
+from kdexp.models.torchvision_weights import TorchvisionWeights
+
+WINDOWS = 224
+"""MaxViT's windows of 7 fit only into multiples of this, since its last maps are 32 times smaller than the image."""
+
+SMALL_PATCH = 4
+"""Width of a vision transformer's patches under stem=small."""
+
+
+def torchvision_net(
+    *,
+    num_classes: Count,
+    in_channels: Count,
+    image_size: Count,
+    name: str,
+    weights: str | None,
+    stem: Literal["default", "small"],
+) -> nn.Module:
+    """Torchvision's own module without auxiliary classifiers; raises `InvalidArguments` for names that it does not have.
+
+    `stem=small` keeps the resolution of small images: the first convolution at stride 1 (3×3 if it was wider) and no first
+    max-pooling, or smaller patches, 2×2 for hierarchical nets and 4×4 for vision transformers.
+    """
+    chosen = _choose(name, weights)
+    options = _options(name, image_size, stem, pretrained=chosen is not None and in_channels == 3)
+    network = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    fresh = _adapt_stem(network, name, in_channels, stem)
+    if name.startswith("vit"):
+        network.image_size, network.patch_size = image_size, network.conv_proj.kernel_size[0]
+    if name.startswith("mnasnet"):
+        # Its own loader insists on a version that safetensors can't hold, for the sake of files from 2019.
+        network._load_from_state_dict = nn.Module._load_from_state_dict.__get__(network)
+    if chosen is not None:
+        classifier = [path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+        fresh += [classifier] if len(chosen.meta["categories"]) != num_classes else []
+        network.published = TorchvisionWeights(name, chosen, tuple(fresh))
+    return network
+
+
+def _choose(name: str, weights: str | None) -> models.WeightsEnum | None:
+    """The published weights of that name; raises `InvalidArguments` for an unknown network or unknown weights."""
+    known = models.list_models(module=models)
+    if name not in known:
+        raise InvalidArguments([Problem("name", f"={name!r}: {_unknown(name, known)}")])
+    if weights is None:
+        return None
+    published = models.get_model_weights(name)
+    if weights not in published.__members__:
+        raise InvalidArguments([Problem("weights", f"={weights!r}: {name} has {listed(published.__members__)} (or null)")])
+    return published[weights]
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if name in models.list_models():
+        task = models.get_model_builder(name).__module__.split(".")[2]
+        return f"belongs to torchvision.models.{task} and is no image classifier"
+    close = difflib.get_close_matches(name, known, n=5)
+    families = sorted({re.split(r"[\d_]", each)[0] for each in known})
+    near = f" close: {listed(close)};" if len(close) > 1 else ""
+    return f"no such classifier in torchvision;{did_you_mean(name, known)}{near} families: {listed(families)}"
+
+
+def _options(name: str, image_size: int, stem: str, *, pretrained: bool) -> dict[str, Any]:
+    """What the constructors of some families must be told; raises `InvalidArguments` for sizes that they can't cut up."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
+    if name.startswith("vit"):
+        usual = int(name.rpartition("_")[2])
+        patch = SMALL_PATCH if stem == "small" else usual
+        if image_size % patch:
+            way_out = f"; stem=small cuts patches of {SMALL_PATCH}" if image_size % SMALL_PATCH == 0 else ""
+            raise _misfit(name, f"cuts images into patches of {patch}, of which {image_size} is no multiple{way_out}")
+        return {"image_size": image_size // patch * usual}  # as many patches as there will be
+    if name.startswith("maxvit"):
+        if stem == "small":
+            raise InvalidArguments([Problem("stem", f"='small': there is none for {name}")])
+        if image_size % WINDOWS:
+            raise _misfit(name, f"needs images whose size is a multiple of {WINDOWS}, not {image_size}×{image_size}")
+        return {"input_size": (image_size, image_size)}
+    return {}
+
+
+def _misfit(name: str, complaint: str) -> InvalidArguments:
+    return InvalidArguments([Problem("name", f"={name!r}: {complaint}")])
+
+
+def _adapt_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> list[str]:
+    """Fits the first convolution to the images; returns its name in a list if published weights can't start it."""
+    path, conv = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    usual: tuple[int, int, Any] = conv.kernel_size[0], conv.stride[0], conv.padding
+    kernel, stride, padding = usual
+    if stem == "small":
+        kernel, stride, padding = _smaller(name, *usual)
+        pool = next((path for path, module in network.named_modules() if isinstance(module, nn.MaxPool2d)), None)
+        if pool is not None:
+            network.set_submodule(pool, nn.Identity())
+    if (kernel, in_channels) == (usual[0], conv.in_channels):
+        conv.stride = (stride, stride)
+        return []
+    # Drawn as torch draws a convolution: each family's own way depends on a kernel that is not there any more.
+    new = nn.Conv2d(in_channels, conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
+    network.set_submodule(path, new)
+    return [path] if kernel != usual[0] or in_channels not in (1, 3) else []
+
+
+def _smaller(name: str, kernel: int, stride: int, padding: Any) -> tuple[int, int, Any]:
+    """Kernel, stride and padding of a first convolution that keeps the resolution, or cuts smaller patches."""
+    if stride == 1:
+        raise InvalidArguments([Problem("stem", f"='small': {name} already starts at full resolution; use stem=default")])
+    if kernel == stride:
+        patch = SMALL_PATCH if name.startswith("vit") else 2
+        return patch, patch, padding
+    return (kernel, 1, padding) if kernel == 3 else (3, 1, 1)

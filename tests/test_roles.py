@@ -1,0 +1,162 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from own_networks import NormNet
+from torch import nn
+
+from kdexp.features import Capture, Roles, UnknownLayer, channels_first, roles_of
+from kdexp.network import Shape, build_network, device_of, sketch_network
+from kdexp.roles import find_roles
+
+IMAGE = torch.zeros(2, 3, 32, 32)
+
+FAMILIES = {
+    "resnet18": ("fc", "relu layer1 layer2 layer3 layer4"),
+    "mobilenet_v3_small": ("classifier.3", "features.0 features.1 features.3 features.8 features"),
+    "efficientnet_b0": ("classifier.1", "features.1 features.2 features.3 features.5 features"),
+    "vgg11_bn": ("classifier.6", "features.2 features.6 features.13 features.20 features.27 features"),
+    "densenet121": ("classifier", "features.relu0 features.denseblock1 features.denseblock2 features.denseblock3 features"),
+    "shufflenet_v2_x0_5": ("fc", "conv1 maxpool stage2 stage3 conv5"),
+    "squeezenet1_1": ("classifier.1", "features.1 features.4 features.7 features"),
+    "convnext_tiny": ("classifier.2", "features.1 features.3 features.5 features"),
+    "swin_t": ("head", "features.1 features.3 features.5 permute"),
+    "swin_v2_t": ("head", "features.1 features.3 features.5 permute"),
+    "googlenet": ("fc", "conv1 conv3 inception3b inception4e inception5b"),
+    "regnet_y_400mf": ("fc", "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 trunk_output"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_roles_of_a_torchvision_family(name):
+    target = "kdexp.models.torchvision_nets.torchvision_net"
+    network = sketch_network({"_target_": target, "name": name, "weights": None, "stem": "default"}, Shape(10, 3, 32))
+    classifier, stages = FAMILIES[name][0], FAMILIES[name][1].split()
+    assert network.roles == Roles(classifier, stages[-1], tuple(stages))
+    device = device_of(network)
+    outputs = Capture(network, stages, IMAGE.to(device)).probe
+    sizes = [outputs.features[stage].shape[2:] for stage in stages]
+    assert all(height == width for height, width in sizes) and sizes == sorted(set(sizes), reverse=True)
+
+
+def test_a_transformers_last_map_is_its_tokens():
+    target = "kdexp.models.torchvision_nets.torchvision_net"
+    network = sketch_network({"_target_": target, "name": "vit_b_32", "weights": None, "stem": "default"}, Shape(10, 3, 64))
+    assert network.roles == Roles("heads.head", "encoder", ())
+    assert Capture(network, ["encoder"], torch.zeros(2, 3, 64, 64, device="meta")).probe.features["encoder"].shape == (
+        2,
+        5,
+        768,
+    )
+
+
+class Excited(nn.Module):
+    """A convolution whose channels are weighed by what a pooling branch says of them."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.pool, self.gate = nn.Conv2d(3, width, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width, 1)
+
+    def forward(self, image):
+        hidden = self.conv(image)
+        return hidden * self.gate(self.pool(hidden)).sigmoid()
+
+
+class Parts(nn.Module):
+    """A net of the given modules, pooled by its own code."""
+
+    def __init__(self, width=10, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.parts, self.fc = list(parts), nn.Linear(width, 10)
+
+    def forward(self, image):
+        for name in self.parts:
+            image = self.get_submodule(name)(image)
+        return self.fc(image.mean((2, 3)) if image.dim() == 4 else image)
+
+
+def test_a_branch_that_pools_inside_a_block_is_no_stage():
+    assert find_roles(Parts(block=Excited(10)), IMAGE) == Roles("fc", "block", ("block",))
+
+
+def test_what_comes_after_the_global_pooling_is_no_map():
+    net = Parts(conv=nn.Conv2d(3, 10, 3), pool=nn.AdaptiveAvgPool2d(1), norm=nn.BatchNorm2d(10), act=nn.ReLU())
+    assert find_roles(net, IMAGE) == Roles("fc", "conv", ("conv",))
+
+
+def test_a_stem_beside_a_body_does_not_hide_its_first_stage():
+    shrinking = [nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Conv2d(8, 10, 3, stride=2, padding=1)]
+    body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), *shrinking)
+    assert find_roles(Parts(stem=nn.Conv2d(3, 8, 3, padding=1), body=body), IMAGE).stages == ("body.0", "body.1", "body")
+
+
+def test_dropout_and_flattening_are_handed_through():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(3600, 10))
+    assert find_roles(net, IMAGE) == Roles("4", "1", ("1",))
+
+
+def test_where_there_are_only_vectors_the_last_is_taken():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 20), nn.ReLU(), nn.Linear(20, 10))
+    assert find_roles(net, IMAGE) == Roles("3", "2", ())
+
+
+def test_maps_that_lie_channels_last_count_too():
+    class Last(nn.Module):
+        def forward(self, image):
+            return image.permute(0, 2, 3, 1)
+
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), Last(), nn.LayerNorm(6), nn.Flatten(), nn.Linear(5400, 10))
+    assert find_roles(net, IMAGE) == Roles("4", "2", ("2",))
+    assert Capture(net, ["2"], IMAGE).probe.features["2"].shape == (2, 6, 30, 30)
+
+
+def test_only_square_maps_with_channels_behind_are_turned():
+    value = torch.randn(2, 5, 5, 3)
+    assert torch.equal(channels_first(value), value.permute(0, 3, 1, 2))
+    for other in (torch.randn(2, 3, 5, 5), torch.randn(2, 5, 5, 5), torch.randn(2, 5, 3), torch.randn(2, 4, 5, 3)):
+        assert channels_first(other) is other
+
+
+class Functional(nn.Module):
+    def __init__(self, **shape):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 3072))
+
+    def forward(self, image):
+        return F.linear(image.flatten(1), self.weight)
+
+
+def test_where_no_module_gives_the_logits_the_layers_must_be_named():
+    assert find_roles(Functional(), IMAGE) is None
+    network = build_network({"_target_": "test_roles.Functional"}, Shape(10, 3, 32))
+    with pytest.raises(UnknownLayer, match="^Functional declares no roles, so its layers must be named$"):
+        roles_of(network)
+
+
+def test_declared_roles_win():
+    network = build_network({"_target_": "own_networks.NormNet"}, Shape(10, 1, 8))
+    assert roles_of(network) is NormNet.roles
+    assert "roles" not in vars(network)
+
+
+def test_the_probe_changes_nothing():
+    net = Parts(conv=nn.Conv2d(3, 10, 3), norm=nn.BatchNorm2d(10), drop=nn.Dropout()).train()
+    before, state = {name: value.clone() for name, value in net.state_dict().items()}, torch.random.get_rng_state()
+    find_roles(net, IMAGE + 1)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(module.training and not module._forward_hooks for module in net.modules())
+
+
+def test_a_layer_that_gives_no_tensor_is_refused():
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(4, 1, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, tokens):
+            return self.head(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+    with pytest.raises(UnknownLayer, match="^Attends's layer 'attention' gives a tuple, not one tensor$"):
+        Capture(Attends(), ["attention"], torch.randn(2, 3, 4))
