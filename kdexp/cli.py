@@ -16,14 +16,19 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from kdexp import config
 from kdexp.arguments import Problem
+from kdexp.composer import Composer
 from kdexp.help import help_text
 
 _WITHOUT = {"teacher=null": "~teacher"}
 """What users write to do without a group, and what Hydra calls it."""
+
+OWN_LAUNCHERS = ("basic", "lockstep")
+"""Jobs of these run in this process; others, on other machines say, are left to Hydra."""
 
 BAD_CONFIG, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
@@ -65,8 +70,11 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    jobs = expand(asked.overrides) if asked.multirun else [asked.overrides]
-    configs, found = check(jobs, asked)
+    composer = Composer(asked.config_dir, asked.config_name or "config")
+    hydra_node = composer.hydra(asked.overrides)
+    multirun = asked.multirun or hydra_node.mode == RunMode.MULTIRUN
+    jobs = expand([*_swept_in_files(hydra_node, asked.overrides), *asked.overrides]) if multirun else [asked.overrides]
+    configs, found = check(jobs, composer)
     if found:
         print(refusal(found), file=sys.stderr)
         return BAD_CONFIG
@@ -76,8 +84,35 @@ def _run(asked: argparse.Namespace) -> int:
         for config in configs:
             preview(config)
         return 0
+    if multirun and hydra_node.runtime.choices["hydra/launcher"] in OWN_LAUNCHERS:
+        return _multirun(jobs, configs, hydra_node)
     hydra_main()
     return max(_exit_codes, default=0)
+
+
+def _swept_in_files(hydra_node: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """The axes that an experiment's file sweeps over, without those that the command line sets."""
+    params = hydra_node.sweeper.get("params") or {}
+    given = {text.partition("=")[0] for text in overrides}
+    return [f"{key}={value}" for key, value in params.items() if key not in given]
+
+
+def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], hydra_node: DictConfig) -> int:
+    from kdexp.files import Unwritable
+    from kdexp.multirun import Job, Lockstep, run_jobs
+
+    lockstep = None
+    if hydra_node.runtime.choices["hydra/launcher"] == "lockstep":
+        lockstep = Lockstep(hydra_node.launcher.max_learners)
+    numbered = [Job(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
+    try:
+        folder = run_jobs(numbered, sys.argv[1:], lockstep)
+    except Unwritable as error:
+        print(refusal([Problem("", str(error))]), file=sys.stderr)
+        return BAD_CONFIG
+    from kdexp.sweep.command import report
+
+    return report([folder], folder)
 
 
 _exit_codes: list[int] = []
@@ -119,13 +154,13 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in product(*axes)]
 
 
-def check(jobs: Sequence[Sequence[str]], asked: argparse.Namespace) -> tuple[list[DictConfig], list[Problem]]:
+def check(jobs: Sequence[Sequence[str]], composer: Composer) -> tuple[list[DictConfig], list[Problem]]:
     """The composed configuration of every job, and everything that is wrong with any of them."""
     from kdexp.overrides import compose_all
 
     configs, found = [], []
     for job in jobs:
-        composed, problems = compose_all(job, config_dir=asked.config_dir, config_name=asked.config_name or "config")
+        composed, problems = compose_all(job, composer)
         if composed is not None:
             from kdexp.validation import validate
 

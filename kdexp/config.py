@@ -27,16 +27,26 @@ def conf_dir() -> str:
 
 def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
     """What Hydra makes of one job's overrides, with the names of the chosen options under `choices`."""
+    composed = compose_whole(overrides, config_dir=config_dir, config_name=config_name)
+    return with_choices(without_hydra(composed), composed.hydra.runtime.choices)
+
+
+def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
+    """What Hydra makes of one job's overrides, unresolved, with Hydra's own node."""
     search_path = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
     GlobalHydra.instance().clear()
     with initialize_config_dir(conf_dir(), version_base="1.3", job_name="kdexp"):
         composed = compose(config_name, [*search_path, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(composed)
-    choices = composed.hydra.runtime.choices
+    return composed
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The same configuration, copied, without Hydra's own node."""
     config = composed.copy()
     with open_dict(config):
         del config["hydra"]
-    return with_choices(config, choices)
+    return config
 
 
 def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:

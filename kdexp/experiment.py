@@ -47,15 +47,23 @@ class Entry:
     stored: Stored | None = None
     failure: str = ""
     reused: bool = False
+    job: str = ""
+    """Which job of a sweep asks for it, where learners of several train side by side."""
+
+    @property
+    def name(self) -> str:
+        """What it is called while it trains."""
+        return f"{self.role} {self.job}" if self.job else self.role
 
 
 class Experiment:
     """A composed, validated configuration and what it needs to run; data are read when they are first asked for."""
 
-    def __init__(self, config: DictConfig, journal: Journal, kept: Kept | None = None):
+    def __init__(self, config: DictConfig, journal: Journal, kept: Kept | None = None, job: str = ""):
         self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         self.journal = journal
         self.kept = kept or Kept()
+        self.job = job
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
         self.precision = Precision.pick(self.settings.precision, self.device, self.settings.fast)
@@ -83,13 +91,23 @@ class Experiment:
         first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
         return first + list(self.settings.controls)
 
+    @property
+    def needed(self) -> list[str]:
+        """The roles, and those of the learners that teach them."""
+        teaching = [PARTS[role].teacher for role in self.roles if self._uses_teacher(role)]
+        return list(dict.fromkeys([*teaching, *self.roles]))
+
+    def has(self, key: str) -> bool:
+        """Whether that learner need not be trained."""
+        return key in self.kept.trained or (not self.settings.force and self.store.has(key))
+
     def make_ready(self) -> None:
         """Reads the data, fetches published weights and looks at the store, for what is to be trained.
 
         Raises `DataUnavailable`, and `Unwritable` if it could not be stored.
         """
         entries = [self.entry(role) for role in self.roles]
-        lacking = [entry for entry in entries if self.settings.force or not self.store.has(entry.spec.key)]
+        lacking = [entry for entry in entries if not self.has(entry.spec.key)]
         if lacking:
             self.store.require_writable()
         for entry in lacking:
@@ -124,14 +142,20 @@ class Experiment:
     def obtain(self, roles: list[str]) -> list[Entry]:
         """Entries for these roles: from the store, else trained side by side and stored."""
         entries = [self.entry(role) for role in roles]
-        if lacking := self._find(entries):
-            with self.store.locked({entry.spec.key: entry.role for entry in lacking}):
-                if lacking := self._find(entries):
-                    self._train(lacking)
+        self.obtain_entries(entries)
         for entry in entries:
             if entry.stored and entry.reused:
                 self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
         return entries
+
+    def obtain_entries(self, entries: list[Entry]) -> None:
+        """Fills in what the store holds of compatible entries, and trains the others side by side."""
+        if lacking := self._find(entries):
+            with self.store.locked({entry.spec.key: entry.name for entry in lacking}):
+                if lacking := self._find(entries):
+                    self._train(lacking)
+                    self.kept.failures |= {entry.spec.key: entry.failure for entry in lacking if entry.failure}
+                    self.kept.trained |= {entry.spec.key for entry in lacking if entry.stored}
 
     def entry(self, role: str) -> Entry:
         """What the configuration says of a role, before it is known whether the store has it."""
@@ -140,7 +164,7 @@ class Experiment:
         label = node.get("name") or self.config["choices"][part.model]
         method = build(self.config[part.method]).describe()
         checkpoint = None if part.from_scratch else node.get("checkpoint")
-        return Entry(role, label, method, self.spec(role), self.config["choices"]["dataset"], checkpoint)
+        return Entry(role, label, method, self.spec(role), self.config["choices"]["dataset"], checkpoint, job=self.job)
 
     def spec(self, role: str) -> LearnerSpec:
         """Everything that decides the weights of the learner in this role."""
@@ -179,9 +203,9 @@ class Experiment:
         return {**read, **vars(self.shape), **told, "student_fraction": student_fraction}
 
     def _find(self, entries: list[Entry]) -> list[Entry]:
-        """Fills in what the store holds (nothing under force=true) and returns the entries that it lacks."""
+        """Fills in what the store holds (under force=true, what this process trained) and returns the entries that it lacks."""
         for entry in entries:
-            if entry.stored is None and not self.settings.force:
+            if entry.stored is None and (not self.settings.force or entry.spec.key in self.kept.trained):
                 entry.stored = self.store.find(entry.spec.key)
                 entry.reused = entry.stored is not None
             entry.failure = self.kept.failures.get(entry.spec.key, "")
@@ -203,10 +227,10 @@ class Experiment:
         if teacher is not None and spec.limit_batches is None:
             self._keep_outputs(teacher, spec, split)
         steps = split.steps(spec.batch_size, spec.limit_batches)
-        *others, last = (entry.role for entry in entries)
+        *others, last = (entry.name for entry in entries)
         title = f"{', '.join(others)} and {last}" if others else last
         self.journal.say(f"training {title}: {spec.epochs} epochs of {steps} batches, {len(split)} images")
-        keys = {entry.role: entry.spec.key for entry in entries}
+        keys = {entry.name: entry.spec.key for entry in entries}
         for learner in learners:
             self._resume(learner, keys[learner.name])
         with self.journal.watching(learners, spec.epochs, steps) as watch:

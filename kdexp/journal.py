@@ -13,14 +13,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from kdexp.files import reason
 from kdexp.learner import Learner
 
+MOST_BARS = 6
+
 PLAIN_LINES = 10
 """About so many lines a training leaves in a log."""
 
 
 class Journal:
-    """Everything said goes to the console and, once there is a run folder, to its log."""
+    """Everything said goes to the console and, once there is a run folder, to its log.
 
-    def __init__(self, console: Console | None = None):
+    A quiet one, that of a sweep, tells the console warnings and headlines alone.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False):
+        self.quiet = quiet
         self.console = console or Console(highlight=False)
         self._log: Console | None = None
         self._warned: set[str] = set()
@@ -37,17 +43,29 @@ class Journal:
 
     def say(self, words: Any) -> None:
         """Prints a text, as it is, or anything that rich can draw."""
-        self.console.print(words, markup=False, soft_wrap=isinstance(words, str))
+        if not self.quiet:
+            self._print(words)
         self._write(words)
 
+    def headline(self, words: Any) -> None:
+        """Prints even where the journal is quiet."""
+        self._print(words)
+        self._write(words)
+
+    def _print(self, words: Any) -> None:
+        self.console.print(words, markup=False, soft_wrap=isinstance(words, str))
+
     def warn(self, sentence: str) -> None:
-        """Prints a sentence that a user should not overlook."""
-        self.say(f"warning: {sentence}")
+        """Prints a sentence that a user should not overlook; a quiet journal's console prints the same one once."""
+        if self.quiet and sentence in self._warned:
+            self._write(f"warning: {sentence}")
+        else:
+            self._warned.add(sentence)
+            self.headline(f"warning: {sentence}")
 
     def warn_once(self, sentence: str) -> None:
         """Warns unless it has said the very same before."""
         if sentence not in self._warned:
-            self._warned.add(sentence)
             self.warn(sentence)
 
     def note(self, words: str) -> None:
@@ -76,13 +94,19 @@ class Journal:
         latest = TextColumn("{task.fields[latest]}")
         columns = (TextColumn("{task.description}"), BarColumn(16), TimeRemainingColumn(), latest)
         with Progress(*columns, console=self.console, transient=True) as bars:
-            tasks = {
-                learner.name: bars.add_task(
-                    learner.name, total=epochs * steps, completed=len(learner.history) * steps, latest=""
-                )
-                for learner in learners
-            }
-            yield TrainingWatch(self, epochs, bars, tasks)
+            yield TrainingWatch(self, epochs, bars, _tasks(bars, learners, epochs, steps))
+
+
+def _tasks(bars: Progress, learners: Sequence[Learner], epochs: int, steps: int) -> dict[str, TaskID]:
+    """A bar per learner, or one for all of many."""
+    done = [len(learner.history) * steps for learner in learners]
+    if len(learners) > MOST_BARS:
+        task = bars.add_task(f"{len(learners)} learners", total=len(learners) * epochs * steps, completed=sum(done), latest="")
+        return {learner.name: task for learner in learners}
+    return {
+        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=so_far, latest="")
+        for learner, so_far in zip(learners, done, strict=True)
+    }
 
 
 class TrainingWatch:

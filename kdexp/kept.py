@@ -28,5 +28,7 @@ class Kept:
 
     data: Last = field(default_factory=Last)
     outputs: Last = field(default_factory=Last)
+    trained: set[str] = field(default_factory=set)
+    """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Why learners failed that were trained before their own job came, by key."""
+    """Why the others failed that it tried to train, by key: the same would happen again."""

@@ -11,15 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.arguments import Problem, did_you_mean, first_line, listed
+from kdexp.composer import Composer
 from kdexp.config import compose_command
 
 
-def compose_all(overrides: Sequence[str], **where: Any) -> tuple[DictConfig | None, list[Problem]]:
+def compose_all(overrides: Sequence[str], composer: Composer) -> tuple[DictConfig | None, list[Problem]]:
     """The composed configuration, without the overrides that can't be, and the problems of those; None if nothing can be."""
     try:
-        return compose_command(overrides, **where), []
+        return composer.compose(overrides), []
     except (HydraException, OmegaConfBaseException):
-        return _one_by_one(overrides, **where)
+        return _one_by_one(overrides, **composer.where)
 
 
 def _one_by_one(overrides: Sequence[str], **where: Any) -> tuple[DictConfig | None, list[Problem]]:

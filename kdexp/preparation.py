@@ -108,7 +108,7 @@ class _Draft:
         with RandomStream(self.entry.spec.seed + AUXILIARY_SEED, device):
             self.distiller.setup(Probe(capture.probe, mine.capture.probe if mine else None))
         return Learner(
-            name=self.entry.role,
+            name=self.entry.name,
             model=self.network,
             trained=self.trained,
             capture=capture,

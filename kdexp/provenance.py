@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,8 +25,9 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def git_state() -> dict[str, Any] | None:
-    """The commit and whether files differ from it; None outside a repository."""
+    """The commit and whether files differed from it when this process first asked; None outside a repository."""
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "changed": bool(_git("status", "--porcelain"))}

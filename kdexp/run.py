@@ -58,7 +58,7 @@ class Outcome:
     reason: str
 
 
-def carry_out(experiment: Experiment, folder: Path) -> Outcome:
+def carry_out(experiment: Experiment, folder: Path, *, curves: bool = True) -> Outcome:
     """Obtains the learners and reports them in the folder, which says at any time how far the job is."""
     journal = experiment.journal
     journal.open_log(folder / "log.txt")
@@ -66,7 +66,7 @@ def carry_out(experiment: Experiment, folder: Path) -> Outcome:
     try:
         journal.say(f"run folder: {folder}")
         entries = experiment.run()
-        outcome = report(folder, entries, experiment, journal)
+        outcome = report(folder, entries, experiment, journal, curves=curves)
         write_state(folder, "failed" if outcome.reason else "finished", outcome.reason)
         return outcome
     except KeyboardInterrupt:
@@ -103,8 +103,8 @@ def describe_run(folder: Path, config: DictConfig, overrides: Sequence[str], exp
     write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 
 
-def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> Outcome:
-    """Draws the table and writes it, with the curves, into the run folder."""
+def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, curves: bool = True) -> Outcome:
+    """Draws the table and writes it, with the curves unless they are not wanted, into the run folder."""
     rows = make_rows(entries, experiment)
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
@@ -112,7 +112,8 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         journal.say(line)
     try:
         write_history(folder, entries)
-        draw_curves(folder, entries, journal)
+        if curves:
+            draw_curves(folder, entries, journal)
         write_table(folder, rows, experiment)
     except OSError as error:
         journal.warn(

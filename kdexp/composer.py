@@ -1,0 +1,69 @@
+"""Composes the many jobs of a sweep: Hydra is asked once per choice of options, and numbers are filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdexp.config import compose_command, compose_whole, conf_dir, with_choices, without_hydra
+
+
+class Composer:
+    """Composes jobs as `compose_command` does, and raises what it raises, but quicker where only values differ."""
+
+    def __init__(self, config_dir: str | None = None, config_name: str = "config"):
+        self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
+        self._folders = [Path(folder) for folder in (conf_dir(), config_dir) if folder]
+        self._parser = OverridesParser.create()
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """One job's configuration."""
+        try:
+            parsed = [self._parser.parse_override(text) for text in overrides]
+            values = [override for override in parsed if self._is_value(override)]
+            known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
+            if known is not None:
+                config = known[0].copy()
+                for override in values:
+                    OmegaConf.update(config, override.key_or_group, override.value())
+                return with_choices(config, known[1])
+        except (HydraException, OmegaConfBaseException):
+            pass  # Hydra's own words are better
+        return compose_command(overrides, **self.where)
+
+    def hydra(self, overrides: Sequence[str]) -> DictConfig:
+        """Hydra's own node, as far as overrides decide it that choose one option and are no mistakes."""
+        good: list[str] = []
+        for text in overrides:
+            with suppress(HydraException):
+                parsed = self._parser.parse_override(text)
+                if not parsed.is_sweep_override() and not self._is_value(parsed):
+                    good.append(text)
+        try:
+            return compose_whole(good, **self.where).hydra
+        except (HydraException, OmegaConfBaseException):
+            return compose_whole([], config_name=self.where["config_name"]).hydra
+
+    def _is_value(self, override: Override) -> bool:
+        """Whether it sets a key, and chooses, adds or removes nothing."""
+        plain = not (override.is_add() or override.is_delete() or override.package or override.is_sweep_override())
+        key = override.key_or_group
+        return plain and not key.startswith("hydra") and not any((folder / key).is_dir() for folder in self._folders)
+
+    def _chosen(self, overrides: tuple[str, ...]) -> tuple[DictConfig, Any] | None:
+        """What these overrides compose to, with the choices that they make; None where values depend on Hydra's own node."""
+        if overrides not in self._composed:
+            whole = compose_whole(overrides, **self.where)
+            config = without_hydra(whole)
+            text = OmegaConf.to_yaml(config)
+            self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime.choices)
+        return self._composed[overrides]

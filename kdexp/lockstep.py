@@ -1,0 +1,74 @@
+"""Lockstep: learners of several jobs side by side in one loop, one pass over the data and one teacher for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from kdexp.cost import parameter_count
+from kdexp.data.decoding import available_memory
+from kdexp.experiment import Entry, Experiment
+from kdexp.network import sketch_network
+from kdexp.parts import PARTS
+
+BYTES_PER_PARAMETER = 24
+"""Of a learner between its steps: weights, gradients, two moments of Adam, the best epoch's weights, and one to spare."""
+
+MEMORY_SHARE = 0.5
+"""Of what is free, that learners may take."""
+
+
+def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
+    """Trains and stores whatever the experiments' stores lack, `most` learners (None: as memory allows) in one loop.
+
+    What can't be trained is left to its own job, which says why.
+    """
+    while groups := list(_groups(experiments)):
+        for experiment, entries in groups:
+            limit = most or affordable(experiment, entries)
+            for first in range(0, len(entries), limit):
+                experiment.obtain_entries(entries[first : first + limit])
+
+
+def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, list[Entry]]]:
+    """Entries that nobody has and whose teachers somebody has, by what one loop shares; the experiment is of the first."""
+    found: dict[str, tuple[Experiment, list[Entry]]] = {}
+    loose: dict[str, list[tuple[Experiment, Entry]]] = {}
+    for experiment, entry in _lacking(experiments):
+        shared = _shared(experiment, entry)
+        if entry.spec.teacher is None and PARTS[entry.role].model != "teacher":
+            loose.setdefault(shared, []).append((experiment, entry))
+        elif entry.spec.teacher is None or experiment.has(entry.spec.teacher):
+            found.setdefault(f"{shared} {entry.spec.teacher}", (experiment, []))[1].append(entry)
+    for shared, lone in loose.items():
+        # Whoever needs no teacher joins the first company that fits.
+        place = next((place for place in found if place.startswith(f"{shared} ")), f"{shared} None")
+        found.setdefault(place, (lone[0][0], []))[1].extend(entry for _, entry in lone)
+    yield from found.values()
+
+
+def _lacking(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Entry]]:
+    """Every distinct learner that is neither stored nor known to fail, the teachers' included."""
+    met: set[str] = set()
+    for experiment in experiments:
+        for role in experiment.needed:
+            entry = experiment.entry(role)
+            key = entry.spec.key
+            if key not in met and not experiment.has(key) and key not in experiment.kept.failures:
+                yield experiment, entry
+            met.add(key)
+
+
+def _shared(experiment: Experiment, entry: Entry) -> str:
+    spec = entry.spec
+    numbers = (spec.seed, spec.epochs, spec.batch_size, spec.limit_batches, spec.precision)
+    return json.dumps([spec.data, *numbers, str(experiment.device), experiment.settings.num_threads, PARTS[entry.role].model])
+
+
+def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
+    """How many learners of these entries' size fit into half of the free memory, at least one."""
+    largest = max(parameter_count(sketch_network(entry.spec.model, experiment.shape)) for entry in entries)
+    free = torch.cuda.mem_get_info(experiment.device)[0] if experiment.device.type == "cuda" else available_memory()
+    return max(1, int(MEMORY_SHARE * free / (BYTES_PER_PARAMETER * largest)))

@@ -1,0 +1,104 @@
+"""A multirun in this process: job after job, data and teacher's outputs kept between them, a line each; then one table."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from kdexp.arguments import first_line
+from kdexp.data.dataset import DataUnavailable
+from kdexp.experiment import Experiment
+from kdexp.files import Unwritable, write_whole
+from kdexp.journal import Journal
+from kdexp.kept import Kept
+from kdexp.lockstep import train_together
+from kdexp.report.rows import Row
+from kdexp.report.table import percent
+from kdexp.run import carry_out, claim_folder, describe_run, write_state, writing_to
+
+
+@dataclass(frozen=True)
+class Job:
+    """One combination of a multirun."""
+
+    number: int
+    overrides: Sequence[str]
+    config: DictConfig
+
+    @property
+    def folder(self) -> str:
+        """Its run folder, inside the sweep's."""
+        return f"{self.number:03d}"
+
+
+@dataclass(frozen=True)
+class Lockstep:
+    """That compatible jobs train side by side, `most` learners in one loop (None: as memory allows)."""
+
+    most: int | None
+
+
+def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None) -> Path:
+    """Runs validated jobs; a failing one fails alone. Returns the sweep's folder; raises `Unwritable` before anything."""
+    journal, kept = Journal(console, quiet=True), Kept()
+    folder = claim_sweep(jobs, command)
+    journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
+    if lockstep is not None:
+        ready = [experiment for job in jobs if (experiment := _ready(job, journal, kept)) is not None]
+        train_together(ready, lockstep.most)
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    for job in jobs:
+        words = " ".join(text for text in job.overrides if text not in common)
+        journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, kept)}")
+    return folder
+
+
+def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
+    """A new folder that says what all jobs are; raises `Unwritable`."""
+    config = jobs[0].config
+    with writing_to(config):
+        folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "sweeps", config)
+        listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
+        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1))
+    return folder
+
+
+def _ready(job: Job, journal: Journal, kept: Kept) -> Experiment | None:
+    """The job's experiment, or None if it can't start: then the job itself says why."""
+    try:
+        experiment = Experiment(job.config, journal, kept, job=f"#{job.number}")
+        experiment.make_ready()
+    except (DataUnavailable, Unwritable, OSError):
+        return None
+    return experiment
+
+
+def run_job(job: Job, folder: Path, journal: Journal, kept: Kept) -> str:
+    """Runs one job in its folder; returns what became of it in a few words."""
+    try:
+        with writing_to(job.config):
+            folder.mkdir()
+            experiment = Experiment(job.config, journal, kept)
+            describe_run(folder, job.config, job.overrides, experiment)
+        experiment.make_ready()
+        outcome = carry_out(experiment, folder, curves=False)
+    except (DataUnavailable, Unwritable, OSError) as error:
+        write_state(folder, "failed", str(error))
+        return f"failed: {error}"
+    except Exception as error:  # whatever it is, the other jobs go on
+        why = f"{type(error).__name__}: {first_line(error)}; {folder}/traceback.txt has more"
+        write_whole(folder / "traceback.txt", traceback.format_exc())
+        write_state(folder, "failed", why)
+        return f"failed: {why}"
+    return f"failed: {outcome.reason}" if outcome.reason else ", ".join(map(_result, outcome.rows))
+
+
+def _result(row: Row) -> str:
+    difference = f" ({row.difference:+.2f})" if row.difference is not None else ""
+    return f"{row.role} {percent(row.test_top1)}{difference}"
