@@ -110,9 +110,9 @@ def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], hydr
     except Unwritable as error:
         print(refusal([Problem("", str(error))]), file=sys.stderr)
         return BAD_CONFIG
-    from kdexp.sweep.command import report
+    from kdexp.sweep.command import tell
 
-    return report([folder], folder)
+    return tell([folder], folder)
 
 
 _exit_codes: list[int] = []

@@ -12,7 +12,7 @@ from rich.console import Console
 import kdexp
 from kdexp.config import compose_command
 from kdexp.report.rows import Row
-from kdexp.report.table import draw_table, duration, fitting, markdown
+from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
 from kdexp.run import claim_folder, run
 
 
@@ -184,8 +184,8 @@ def test_durations_as_a_reader_says_them():
 
 def test_a_failed_row_says_why():
     rows = [Row("baseline", "net", "CE", "k", status="failed: ce loss became nan in epoch 1, step 3")]
-    assert "ce loss became nan" in markdown(rows)
-    assert all(column.always for column in fitting(rows, 40))
+    assert "ce loss became nan" in markdown(rows, COLUMNS)
+    assert all(column.always for column in fitting(rows, 40, COLUMNS))
 
 
 def test_no_number_of_a_row_is_infinite(finished):

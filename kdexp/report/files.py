@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.files import write_whole
-from kdexp.report.table import markdown
+from kdexp.report.table import COLUMNS, markdown
 
 if TYPE_CHECKING:
     from kdexp.experiment import Entry, Experiment
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
     """Writes `table.csv`, `table.md` and `table.json`; the last also says where the store lies, seen from the folder."""
     plain = [row.plain() for row in rows]
-    write_whole(folder / "table.csv", _csv(list(plain[0]), plain))
-    write_whole(folder / "table.md", markdown(rows))
+    write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
+    write_whole(folder / "table.md", markdown(rows, COLUMNS))
     store = os.path.relpath(experiment.store.root, folder)
     write_whole(folder / "table.json", json.dumps({"store": store, "rows": plain}, indent=1))
 
@@ -30,10 +30,11 @@ def write_history(folder: Path, entries: list[Entry]) -> None:
     """Writes `metrics.csv`: a line per learner and epoch, its columns the union of all losses' names."""
     lines = [{"role": e.role, "model": e.model, **epoch} for e in entries if e.stored for epoch in e.stored.result["history"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
-    write_whole(folder / "metrics.csv", _csv(names, lines))
+    write_whole(folder / "metrics.csv", csv_text(names, lines))
 
 
-def _csv(names: list[str], lines: list[dict[str, Any]]) -> str:
+def csv_text(names: list[str], lines: list[dict[str, Any]]) -> str:
+    """The lines under their names, as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names)
     writer.writeheader()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from rich.box import Box
 from rich.table import Table
@@ -12,24 +12,25 @@ if TYPE_CHECKING:
     from kdexp.experiment import Experiment
     from kdexp.report.rows import Row
 
+AnyRow = TypeVar("AnyRow")
 
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """One blank between columns and a line under the headings."""
 
 
-class Column(NamedTuple):
+class Column(NamedTuple, Generic[AnyRow]):
     """A heading, how a row fills it, and whether it is shown however narrow the terminal."""
 
     heading: str
-    text: Callable[[Row], str]
+    text: Callable[[AnyRow], str]
     always: bool = False
     right: bool = True
 
-    def says(self, rows: list[Row]) -> bool:
+    def says(self, rows: Sequence[AnyRow]) -> bool:
         """Whether any row has a value for it."""
         return any(self.text(row) not in ("–", "") for row in rows)
 
-    def width(self, rows: list[Row]) -> int:
+    def width(self, rows: Sequence[AnyRow]) -> int:
         """The characters it takes, unfolded."""
         return max(len(self.heading), *(len(self.text(row)) for row in rows))
 
@@ -54,7 +55,7 @@ def percent(value: float | None) -> str:
     return written(None if value is None else 100 * value, ".2f")
 
 
-COLUMNS = (
+COLUMNS: tuple[Column[Row], ...] = (
     Column("role", lambda row: row.role, always=True, right=False),
     Column("model", lambda row: row.model, always=True, right=False),
     Column("method", lambda row: row.method if row.status == "finished" else row.status, always=True, right=False),
@@ -79,9 +80,9 @@ COLUMNS = (
 )
 
 
-def fitting(rows: list[Row], width: int) -> list[Column]:
+def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]]) -> list[Column[AnyRow]]:
     """What matters, whatever the width, and of the rest, in order, as many columns as fit beside it."""
-    candidates = [column for column in COLUMNS if column.says(rows)]
+    candidates = [column for column in columns if column.says(rows)]
     space = width - sum(column.width(rows) + 1 for column in candidates if column.always)
     shown = []
     for column in candidates:
@@ -96,7 +97,7 @@ def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
     """The table for a terminal of that width: within 80 characters the method folds, wider ones show more columns."""
     title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}"
     table = Table(title=title, box=HEAD_RULE, pad_edge=False, padding=0)
-    columns = fitting(rows, width)
+    columns = fitting(rows, width, COLUMNS)
     for column in columns:
         table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=column.heading != "method")
     for row in rows:
@@ -104,9 +105,9 @@ def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
     return table
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(rows: Sequence[AnyRow], columns: Iterable[Column[AnyRow]]) -> str:
     """The table with every column that says something, in Markdown."""
-    shown = [column for column in COLUMNS if column.says(rows)]
+    shown = [column for column in columns if column.says(rows)]
     lines = [[column.heading for column in shown], ["--:" if column.right else "---" for column in shown]]
     lines += [[column.text(row).replace("|", "\\|") for column in shown] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,148 @@
+"""From what was read to what is shown: a row per configuration, seeds folded, the choice of validation data marked.
+
+`Comparison` holds plain values alone: tables, files and pictures are drawn from it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdexp.parts import PARTS
+from kdexp.sweep.choice import Group, choose
+from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.observations import Observation, configurations
+from kdexp.sweep.reading import FINISHED, Job, Sweep
+from kdexp.sweep.settings import option, settings_of, varied
+
+MANY_INTERVALS = 12
+"""Beyond so many rows with intervals the stored logits are not read for them."""
+
+
+@dataclass
+class DataTable:
+    """All configurations on one data set."""
+
+    dataset: str
+    fingerprint: str
+    columns: list[str]
+    """The keys of `Configuration.settings` that differ between rows."""
+    rows: list[Configuration]
+    tried: dict[str, dict[str, int]]
+    """Student to option of `distillation` to the number of configurations that were started, unfinished ones included."""
+    variants: list[str] = field(default_factory=list)
+    """What tells rows apart that are alike in everything shown, as paths into their specs."""
+
+    @property
+    def compared(self) -> list[Configuration]:
+        """The rows that were given an interval."""
+        return [row for row in self.rows if row.difference and row.difference.level]
+
+
+@dataclass
+class Unfinished:
+    """A job that is not, or not wholly, in the tables."""
+
+    folder: str
+    overrides: list[str]
+    state: str
+    reason: str
+
+
+@dataclass
+class Comparison:
+    """Everything a report shows."""
+
+    folders: list[str]
+    jobs: int
+    tables: list[DataTable]
+    unfinished: list[Unfinished]
+    unusable: list[str]
+    """A sentence per stored result that could not be counted."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every job is in the tables with all its learners."""
+        return not self.unfinished and not self.unusable
+
+
+def fold(sweep: Sweep) -> Comparison:
+    """Rows, intervals and marks of everything that was read; reads the stored logits that the intervals need."""
+    blocks = defaultdict[str, list[list[Observation]]](list)
+    for observed in configurations(sweep):
+        blocks[observed[0].result.spec["data"]["fingerprint"]].append(observed)
+    tables = [_table(fingerprint, found, sweep) for fingerprint, found in blocks.items()]
+    unfinished = [_unfinished(job) for job in sweep.jobs if job.state != FINISHED]
+    folders = [str(folder) for folder in sweep.folders]
+    return Comparison(folders, len(sweep.jobs), tables, unfinished, list(sweep.unusable.values()))
+
+
+def _unfinished(job: Job) -> Unfinished:
+    return Unfinished(str(job.folder), list(job.overrides), job.state, job.reason)
+
+
+def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) -> DataTable:
+    order = list(PARTS)
+    groups = sorted((Group.of(each) for each in observed), key=lambda group: order.index(group.row.role))
+    rows = [group.row for group in groups]
+    _name_methods(groups)
+    columns = varied((row.role, row.settings) for row in rows)
+    variants = _tell_apart(groups, columns)
+    compared = choose(groups)
+    for group in compared:
+        if group.row.difference:
+            level = 1 - 0.05 / len(compared)
+            group.pairs.add_intervals(group.row.difference, level, images=len(compared) <= MANY_INTERVALS)
+    dataset = observed[0][0].result.dataset
+    return DataTable(dataset, fingerprint, columns, rows, _tried(sweep, dataset, fingerprint), variants)
+
+
+def _name_methods(groups: list[Group]) -> None:
+    """A method is called by its objective, or by its option where the option stands for several objectives."""
+    meant = defaultdict[str, set[str]](set)
+    for group in groups:
+        meant[group.row.option].add(group.observations[0].result.method)
+    for group in groups:
+        (first, *others) = meant[group.row.option]
+        group.row.method = group.row.option if others else first
+
+
+def _tell_apart(groups: list[Group], columns: list[str]) -> list[str]:
+    """Gives rows that would look alike a `variant`, and returns the paths in their specs that differ."""
+    alike = defaultdict[str, list[Group]](list)
+    for group in groups:
+        row = group.row
+        alike[str((row.role, row.model, row.method, [row.settings.get(key) for key in columns]))].append(group)
+    paths: dict[str, None] = {}
+    for same in alike.values():
+        for number, group in enumerate(same if len(same) > 1 else []):
+            group.row.settings["variant"] = number + 1
+            paths |= dict.fromkeys(_differing(same[0].observations[0].result.spec, group.observations[0].result.spec))
+    if any("variant" in group.row.settings for group in groups):
+        columns.append("variant")
+    return list(paths)
+
+
+def _differing(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return [path] if ours != theirs else []
+    names = [name for name in dict.fromkeys([*ours, *theirs]) if path or name != "seed"]
+    return [
+        found for name in names for found in _differing(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
+    ]
+
+
+def _tried(sweep: Sweep, dataset: str, fingerprint: str) -> dict[str, dict[str, int]]:
+    """Jobs that failed before they had a result count by the name of their data set."""
+    found = defaultdict[str, dict[str, set[str]]](lambda: defaultdict(set))
+    for job in sweep.jobs:
+        data = {sweep.results[key].spec["data"]["fingerprint"] for key in job.learners.values()}
+        if not job.config or (fingerprint not in data if data else job.config["choices"]["dataset"] != dataset):
+            continue
+        config = job.config
+        distills = config["distillation"]["_target_"] != config["baseline"]["_target_"]
+        for role in ("baseline", "distilled") if distills else ("baseline",):
+            method = option(config, PARTS[role].method)
+            found[option(config, "student")][method].add(str(settings_of(config, role)))
+    return {student: {method: len(asked) for method, asked in methods.items()} for student, methods in found.items()}

@@ -1,0 +1,69 @@
+"""A row of a comparison: one configuration, its seeds folded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from kdexp.sweep.difference import Difference, Pairs
+from kdexp.sweep.observations import Observation
+from kdexp.sweep.settings import Settings
+from kdexp.sweep.statistics import std_of
+
+BEST, BEST_OF_METHOD = "★", "☆"
+
+
+@dataclass
+class Configuration:
+    """One configuration under the seeds that finished. Accuracies are shares of 1, standard deviations the sample ones."""
+
+    role: str
+    model: str
+    method: str
+    option: str
+    """What was chosen for its method on the command line."""
+    settings: Settings
+    parameters: int
+    seeds: list[int]
+    keys: list[str]
+    """In the store, by seed."""
+    test: list[float]
+    """After the last epoch, by seed."""
+    validation: list[float | None]
+    test_mean: float
+    test_std: float | None
+    validation_mean: float | None
+    """None unless every seed has one."""
+    mark: str = ""
+    """★ the best of its student's configurations on validation data, ☆ the best of its method; else empty."""
+    difference: Difference | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of seeds."""
+        return len(self.seeds)
+
+    @classmethod
+    def of(cls, observations: Sequence[Observation]) -> Configuration:
+        """Folds the observations of one configuration."""
+        ordered = sorted(observations, key=lambda one: one.result.seed)
+        results, first = [one.result for one in ordered], ordered[0]
+        test, validation = [result.test for result in results], [result.validation for result in results]
+        known = [value for value in validation if value is not None]
+        return cls(
+            role=first.role,
+            model=first.result.model,
+            method=first.result.method,
+            option=first.method,
+            settings=first.settings,
+            parameters=first.result.parameters,
+            seeds=[result.seed for result in results],
+            keys=[result.key for result in results],
+            test=test,
+            validation=validation,
+            test_mean=fmean(test),
+            test_std=std_of(test),
+            validation_mean=fmean(known) if len(known) == len(validation) else None,
+            difference=Pairs.of(ordered).difference(),
+        )

@@ -1,0 +1,184 @@
+"""What a reader of a table must know to take it for what it is, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdexp.parts import EXPLAINED
+from kdexp.report.table import written
+from kdexp.sweep.comparison import Comparison, DataTable
+from kdexp.sweep.configuration import BEST, BEST_OF_METHOD, Configuration
+from kdexp.sweep.difference import Difference, Interval
+from kdexp.sweep.reading import NEVER_STARTED
+from kdexp.sweep.settings import written_settings
+
+IN_WORDS = 6
+"""Of so many differences each has a sentence; of more, those that stand out are named."""
+
+
+def remarks(table: DataTable) -> list[str]:
+    """All that is to be said under a table."""
+    parts = (_numbers, _controls, _tried, _choice, _chance, _several, _best_baselines, _gaps, _variants)
+    return [sentence for part in parts for sentence in part(table)]
+
+
+def _numbers(table: DataTable) -> Iterator[str]:
+    students = [row for row in table.rows if row.role != "teacher"]
+    if all(row.n == 1 for row in students):
+        yield "Test accuracy after the last epoch; n = 1: one seed is an anecdote, -m seed=0,1,2,3,4 repeats it."
+        return
+    yield "Test accuracy after the last epoch, mean ± standard deviation over n seeds; vs base in points, paired by seed."
+    if any(row.role == "teacher" and row.n == 1 for row in table.rows):
+        yield "One teacher serves all seeds: everything here holds for that teacher (teacher_seed=${seed} trains one per seed)."
+
+
+def _controls(table: DataTable) -> Iterator[str]:
+    yield from (EXPLAINED[role] for role in dict.fromkeys(row.role for row in table.rows) if role in EXPLAINED)
+
+
+def _tried(table: DataTable) -> Iterator[str]:
+    for student, methods in table.tried.items():
+        counts = ", ".join(f"{method} {count}" for method, count in methods.items())
+        whose = f" for {student}" if len(table.tried) > 1 else ""
+        yield f"Configurations tried{whose}: {counts}."
+
+
+def _choice(table: DataTable) -> Iterator[str]:
+    distilled = [row for row in table.rows if row.role == "distilled"]
+    if any(row.validation_mean is None for row in distilled) and len(distilled) > 1:
+        yield "No winner is marked: without validation data (dataset.val_fraction=0) only test data could choose it."
+        return
+    marks = {row.mark for row in table.rows}
+    told = []
+    if BEST in marks:
+        told.append(f"{BEST} is the best configuration of its student")
+    if BEST_OF_METHOD in marks:
+        told.append(f"{BEST_OF_METHOD} the best of its method" if told else f"{BEST_OF_METHOD} is the best of its method")
+    if told:
+        yield f"{', '.join(told)}: chosen by mean validation accuracy; test data chose nothing."
+    for row in distilled:
+        ties = [other for other in distilled if other.n == row.n and other.validation_mean == row.validation_mean]
+        if row.mark and len(ties) > 1:
+            yield f"{_name(row, table)} is the first of {len(ties)} that are equal on validation data."
+
+
+def _chance(table: DataTable) -> Iterator[str]:
+    rows = table.compared
+    if len(rows) <= IN_WORDS:
+        for row in rows:
+            assert row.difference is not None
+            yield f"{_name(row, table)}: {signed(row.difference.mean)} points{_verdict(row.difference)}"
+        return
+    clear = [_name(row, table) for row in rows if row.difference and row.difference.within_noise is False]
+    unknown = sum(1 for row in rows if row.difference and row.difference.within_noise is None)
+    noise = len(rows) - len(clear) - unknown
+    yield f"Of {len(rows)} differences {len(clear)} stand out{_listed(clear)}, {noise} are within noise{_single(unknown)}."
+
+
+def _listed(names: list[str]) -> str:
+    return f" ({'; '.join(names)})" if names else ""
+
+
+def _single(count: int) -> str:
+    return f", {count} can't be judged from one seed" if count else ""
+
+
+def _verdict(difference: Difference) -> str:
+    seeds, both = difference.over_seeds, difference.over_seeds_and_images
+    images = f"{difference.test_images:,} test images"
+    if seeds is None:
+        alone = f", {images} as a sample allow {span(both)}" if both else ""
+        return f" for one seed{alone}; of other seeds it says nothing."
+    told = f", 95 % interval over {len(difference.seeds)} seeds {span(seeds)}"
+    told += f", with {images} a sample too {span(both)}" if both else ""
+    return f"{told}: {_noise(difference)}.{_pairing(difference)}"
+
+
+def _noise(difference: Difference) -> str:
+    if not difference.within_noise:
+        return "it stands out"
+    needed = [interval.sufficient_n for interval in difference.intervals]
+    if difference.over_seeds and difference.over_seeds.sufficient_n is None:
+        return "within noise, and more seeds of the same would not help"
+    if None in needed:
+        return "within noise; more seeds alone would not do, it takes more test images"
+    enough = max(n for n in needed if n is not None)
+    return f"within noise; {enough} seeds would do if it and its spread stayed the same"
+
+
+def _pairing(difference: Difference) -> str:
+    r, ratio = difference.correlation, difference.unpaired
+    if r is None or ratio is None:
+        return ""
+    if ratio <= 1:
+        return f" Pairing by seed did not help (r = {signed(r)} over seeds)."
+    return f" Pairing by seed helped (r = {signed(r)}): without it the interval over seeds would be {ratio:.1f} times as wide."
+
+
+def _several(table: DataTable) -> Iterator[str]:
+    rows = table.compared
+    if len(rows) > 1:
+        level = 100 * (1 - 0.05 / len(rows))
+        yield f"The {len(rows)} intervals hold together with 95 %: each is one of {level:.2f} % (Bonferroni)."
+    if any(row.difference and not row.difference.over_seeds_and_images for row in rows):
+        yield "Where only one interval is given, the stored logits are missing, damaged, or too many to read."
+
+
+def _best_baselines(table: DataTable) -> Iterator[str]:
+    """A student tuned over what its baseline was tuned over too is best compared with the best of these."""
+    for row in table.rows:
+        chosen = [other for other in table.rows if other.mark == BEST and other.model == row.model]
+        if row.role == "baseline" and row.mark and len(chosen) == 1:
+            gap = signed(100 * (chosen[0].test_mean - row.test_mean))
+            yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
+
+
+def _gaps(table: DataTable) -> Iterator[str]:
+    for row in table.rows:
+        if row.difference and len(row.difference.seeds) < row.n:
+            lacking = row.n - len(row.difference.seeds)
+            yield f"{_name(row, table)}: {lacking} of its {row.n} seeds have no finished baseline to compare with."
+
+
+def _variants(table: DataTable) -> Iterator[str]:
+    if "variant" in table.columns:
+        what = ", ".join(table.variants) or "what they are compared with"
+        yield f"Rows of the same settings but another variant differ in {what}."
+
+
+def lacking(comparison: Comparison) -> list[str]:
+    """A sentence for every job and every stored result that the tables lack; jobs that never started share one."""
+    jobs = comparison.unfinished
+    lines = [f"{comparison.jobs - len(jobs)} of {comparison.jobs} jobs are finished."] if jobs else []
+    for job in jobs:
+        if job.state != NEVER_STARTED:
+            why = f": {job.reason}" if job.reason else ""
+            lines.append(f"  {' '.join([Path(job.folder).name, *job.overrides])}: {job.state}{why}")
+    if waiting := [Path(job.folder).name for job in jobs if job.state == NEVER_STARTED]:
+        lines.append(f"  never started: {', '.join(waiting)}")
+    if comparison.unusable:
+        lines.append(f"Stored results that can't be counted: {len(comparison.unusable)}.")
+    return lines + [f"  {sentence}" for sentence in comparison.unusable]
+
+
+def _name(row: Configuration, table: DataTable) -> str:
+    words = [row.mark, row.role if row.role != "distilled" else "", row.model if models_vary(table) else "", row.method]
+    return " ".join(word for word in (*words, written_settings(row.settings, table.columns)) if word)
+
+
+def models_vary(table: DataTable) -> bool:
+    """Whether the rows have several students or several teachers."""
+    teachers = {row.model for row in table.rows if row.role == "teacher"}
+    students = {row.model for row in table.rows if row.role != "teacher"}
+    return len(teachers) > 1 or len(students) > 1
+
+
+def span(interval: Interval | None) -> str:
+    """From its low to its high end."""
+    return f"{signed(interval.low)} … {signed(interval.high)}" if interval else "–"
+
+
+def signed(value: float | None) -> str:
+    """With its sign and two digits."""
+    return written(value, "+.2f").replace("-", "−")

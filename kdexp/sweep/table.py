@@ -1,0 +1,116 @@
+"""A comparison on the screen and in Markdown: a table per data set, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent
+from kdexp.sweep.comparison import Comparison, DataTable
+from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
+from kdexp.sweep.settings import headings, written_settings, written_value
+
+LISTED = 20
+"""About so many unfinished jobs are listed on the screen; the files list all."""
+FOLDING = ("method", "settings")
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Prints every table and its remarks, then what is lacking."""
+    for table in comparison.tables:
+        console.print(draw(table, console.width))
+        for sentence in remarks(table):
+            console.print(sentence, markup=False, highlight=False)
+    lines = lacking(comparison)
+    for line in lines[:LISTED]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(lines) > LISTED:
+        console.print(f"  and {len(lines) - LISTED} more, all in sweep.md", highlight=False)
+
+
+def draw(table: DataTable, width: int) -> Table:
+    """The table for a terminal of that width; settings that don't fit side by side share a column."""
+    drawn = Table(title=title(table), box=HEAD_RULE, pad_edge=False, padding=0)
+    columns = fitting(table.rows, width, columns_of(table, _settings_apart(table)))
+    if sum(column.width(table.rows) + 1 for column in columns) > width:
+        columns = fitting(table.rows, width, columns_of(table, _settings_together(table)))
+    for column in columns:
+        side, folds = "right" if column.right else "left", column.heading in FOLDING
+        drawn.add_column(column.heading, justify=side, no_wrap=not folds)  # type: ignore[arg-type]
+    for row in table.rows:
+        drawn.add_row(*(column.text(row) for column in columns))
+    return drawn
+
+
+def title(table: DataTable) -> str:
+    """The data set and, unless they have a column, the student and who teaches it."""
+    if models_vary(table):
+        return table.dataset
+    teachers = {row.model for row in table.rows if row.role == "teacher"}
+    (student,) = {row.model for row in table.rows if row.role != "teacher"} or {""}
+    return f"{table.dataset}: " + " teaches ".join([*teachers, student])
+
+
+def text(comparison: Comparison) -> str:
+    """Everything in Markdown."""
+    parts = []
+    for table in comparison.tables:
+        columns = columns_of(table, _settings_apart(table))
+        said = "".join(f"- {sentence}\n" for sentence in remarks(table))
+        parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{said}")
+    lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in lacking(comparison)]
+    if lines:
+        parts.append("## Not in the tables\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def columns_of(table: DataTable, settings: Sequence[Column[Configuration]]) -> list[Column[Configuration]]:
+    """The columns for this table, those for the settings given."""
+    model = [Column[Configuration]("model", lambda row: row.model, always=True, right=False)] if models_vary(table) else []
+    return [
+        Column("", lambda row: row.mark, always=True, right=False),
+        Column("role", lambda row: row.role, always=True, right=False),
+        *model,
+        Column("method", lambda row: row.method, always=True, right=False),
+        *settings,
+        Column("params", lambda row: f"{row.parameters:,}"),
+        Column("n", lambda row: str(row.n), always=True),
+        Column("val %", lambda row: percent(row.validation_mean), always=True),
+        Column("test %", _test, always=True),
+        Column("vs base", lambda row: signed(row.difference.mean) if row.difference else "–", always=True),
+        Column("95 % interval", _interval, always=True),
+        Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else "–"),
+        Column("n needed", _needed),
+    ]
+
+
+def _settings_apart(table: DataTable) -> list[Column[Configuration]]:
+    return [Column(heading, _setting(key), always=True) for key, heading in headings(table.columns).items()]
+
+
+def _settings_together(table: DataTable) -> list[Column[Configuration]]:
+    return [Column("settings", lambda row: written_settings(row.settings, table.columns), always=True, right=False)]
+
+
+def _setting(key: str) -> Callable[[Configuration], str]:
+    return lambda row: written_value(row.settings[key]) if key in row.settings else "–"
+
+
+def _test(row: Configuration) -> str:
+    return percent(row.test_mean) + (f" ± {percent(row.test_std)}" if row.test_std is not None else "")
+
+
+def _interval(row: Configuration) -> str:
+    if row.difference is None:
+        return "–"
+    return span(row.difference.over_seeds_and_images or row.difference.over_seeds)
+
+
+def _needed(row: Configuration) -> str:
+    if row.difference is None or not row.difference.within_noise:
+        return "–"
+    enough = [interval.sufficient_n for interval in row.difference.intervals]
+    return "∞" if None in enough else str(max(n for n in enough if n is not None))
