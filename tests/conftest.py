@@ -2,11 +2,13 @@
 
 import io
 import os
+import sys
 
 import pytest
 import torch
 from rich.console import Console
 
+from kdexp import cli
 from kdexp.config import compose_command
 from kdexp.experiment import Experiment
 from kdexp.journal import Journal
@@ -31,3 +33,33 @@ def make_experiment(tmp_path):
 def said(experiment: Experiment) -> str:
     """Everything an experiment has printed."""
     return experiment.journal.console.file.getvalue()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Runs a command in this process, which saves importing torch; returns its exit code and what it printed."""
+
+    def run(*words, columns=80):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "argv", ["kdexp", *words])
+        monkeypatch.setattr(cli, "_exit_codes", [])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(here, tmp_path):
+    """Runs a command that must be refused: exit 2, nothing written; returns what it printed."""
+
+    def run(*words):
+        code, printed = here(*words)
+        assert code == 2, printed
+        assert list(tmp_path.iterdir()) == []
+        assert "Traceback" not in printed.err and printed.out == ""
+        return printed.err
+
+    return run
