@@ -12,10 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from kdexp.arguments import first_line
 from kdexp.experiment import Entry, Experiment
 from kdexp.journal import Journal
 from kdexp.provenance import provenance
 from kdexp.report.curves import draw_curves
+from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
 from kdexp.report.rows import Row, make_rows
 from kdexp.report.table import draw_table
@@ -69,6 +71,11 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     write_table(folder, rows, experiment)
     write_history(folder, entries)
     draw_curves(folder, entries, journal)
+    try:
+        for line in diagnose(entries, experiment, folder):
+            journal.say(line)
+    except RuntimeError as error:  # out of memory, or a method whose losses can't be asked again
+        journal.warn(f"no diagnosis of the distilled student: {first_line(error)}")
     return rows
 
 
