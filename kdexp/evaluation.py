@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,6 +52,8 @@ def chance_of_split(ones: int, others: int) -> float:
 
     The exact two-sided McNemar test of two networks on the images that only one of them has right (McNemar 1947).
     """
-    tosses = ones + others
-    tail = sum(math.comb(tosses, k) for k in range(min(ones, others) + 1))
+    tosses, ways, tail = ones + others, 1, 1
+    for k in range(min(ones, others)):
+        ways = ways * (tosses - k) // (k + 1)
+        tail += ways
     return min(1.0, 2 * tail / 2**tosses)

@@ -89,13 +89,12 @@ def told(facts: Facts) -> list[str]:
 
 def findings(facts: Facts, experiment: Experiment) -> list[Finding]:
     """What may explain a student that is no better, the most telling first."""
-    by_configuration = (mute, weak_teacher, strange_views, poor_fit, faint)
-    looks = [noise(facts), *(look(facts, experiment) for look in by_configuration), sharp(facts)]
-    found = [finding for finding in looks if finding]
+    looks = (noise, mute, weak_teacher, strange_views, poor_fit, faint, sharp)
+    found = [finding for look in looks if (finding := look(facts, experiment))]
     return found or [Finding("Nothing that was measured stands out; one seed may be unlucky", MORE_SEEDS)]
 
 
-def noise(facts: Facts) -> Finding | None:
+def noise(facts: Facts, _experiment: Experiment) -> Finding | None:
     """The students part on too few test images, or too evenly."""
     if facts.chance <= 0.05:
         return None
@@ -148,7 +147,8 @@ def poor_fit(facts: Facts, experiment: Experiment) -> Finding | None:
     # Beyer et al. 2022, arXiv 2106.05237.
     settings, rate = experiment.settings, experiment.config["optimizer"]["lr"]
     epochs = settings.epochs * (10 if facts.distilled_train < 0.9 else 4)
-    same_teacher = f" teacher_epochs={settings.teacher_epochs}" if settings.teacher_epochs == settings.epochs else ""
+    done = facts.teacher_train > 0.99 and settings.teacher_epochs == settings.epochs
+    same_teacher = f" teacher_epochs={settings.teacher_epochs}" if done else ""
     state = "after a single epoch" if facts.late_progress is None else "and its loss still falls"
     return Finding(f"{fit}, {state}", f"epochs={epochs}{same_teacher}, or optimizer.lr={rounded(3 * rate)}")
 
@@ -162,12 +162,14 @@ def faint(facts: Facts, experiment: Experiment) -> Finding | None:
     return None
 
 
-def sharp(facts: Facts) -> Finding | None:
+def sharp(facts: Facts, experiment: Experiment) -> Finding | None:
     """The soft targets are as good as labels."""
     if facts.entropy_share is None or facts.softer_temperature is None or facts.entropy_share > 0.05:
         return None
     fact = f"At T={facts.temperature:g} the soft targets are labels again: their entropy is {facts.entropy:.2g} nats"
-    return Finding(fact, f"distillation.temperature={rounded(facts.softer_temperature)}")
+    # Softer targets take longer to fit: alone they set back a student that has not fitted these.
+    patience = ", together with the advice above" if poor_fit(facts, experiment) else ""
+    return Finding(fact, f"distillation.temperature={rounded(facts.softer_temperature)}{patience}")
 
 
 def ratios(facts: Facts) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
 from kdexp.device import RandomStream
-from kdexp.distillation.base import Progress
+from kdexp.distillation.base import Distiller, Progress
 from kdexp.evaluation import chance_of_split, correct, only_one_right
 from kdexp.features import Outputs, evaluating
 from kdexp.learner import Learner
@@ -64,7 +64,7 @@ class Facts:
     parameter_ratio: float
     """The teacher's parameters per student's."""
     gradients_before: dict[str, float]
-    """Norm of each weighted term's gradient by the student's parameters, at the untrained student."""
+    """Norm of each weighted term's gradient by the student's parameters, at the untrained student; may be empty."""
     gradients_after: dict[str, float]
     """The same at the trained student."""
 
@@ -100,7 +100,7 @@ def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, exper
     limit = min(-(-IMAGES // size), spec.limit_batches or IMAGES)
     batches = list(split.batches(size, seed=spec.seed, epoch=0, limit=limit))
     labels = torch.cat([batch.label for batch in batches])
-    soft = torch.cat([teacher.ask(batch.image).logits for batch in batches])
+    answers = torch.cat([teacher.ask(batch.image).logits for batch in batches])
     students = {
         "baseline_train": _accuracy(on_device(deployed_network(baseline), experiment.precision), batches, experiment),
         "distilled_train": _accuracy(on_device(deployed_network(distilled), experiment.precision), batches, experiment),
@@ -110,10 +110,10 @@ def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, exper
     learner.load_state_dict(distilled.tensors("last"))
     return {
         "train_images": len(labels),
-        "teacher_train": float(correct(soft, labels)) / len(labels),
+        "teacher_train": float(correct(answers, labels)) / len(labels),
         **students,
-        "confidence": float(soft.softmax(1).max(1).values.mean()),
-        **_softness(soft, learner.distiller.temperature if learner.distiller.kd_weight else None),
+        "confidence": float(answers.softmax(1).max(1).values.mean()),
+        **_softness(answers.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
         "gradients_before": before,
         "gradients_after": gradient_norms(learner, batches[:GRADIENT_BATCHES], teacher, halfway),
     }
@@ -128,7 +128,12 @@ def _accuracy(network: nn.Module, batches: Sequence[Batch], experiment: Experime
 def gradient_norms(
     learner: Learner, batches: Sequence[Batch], teacher: Callable[[Batch], Outputs], progress: Progress
 ) -> dict[str, float]:
-    """Euclidean norm of each weighted term's gradient by the student's parameters, averaged over the batches."""
+    """Euclidean norm of each weighted term's gradient by the student's parameters, averaged over the batches.
+
+    Empty for a method that takes steps of its own.
+    """
+    if type(learner.distiller).update is not Distiller.update:
+        return {}
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     norms: dict[str, float] = {}
     learner.train()
