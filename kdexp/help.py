@@ -26,7 +26,7 @@ Often changed (KEY=VALUE)
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
   steps    optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
   weights  teacher.checkpoint  student.checkpoint
-  run      dry_run  force  latency  limit_batches  store  output_dir
+  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
 --cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations;
 eval "$(kdexp -sc install=bash)" turns TAB completion on."""

@@ -122,7 +122,7 @@ def test_gradients_of_a_linear_student_in_closed_form(make_experiment):
     entry = experiment.entry("distilled")
     (learner,), teacher = prepare([entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision)
     (batch,) = experiment.data.student_train.batches(32, seed=0, epoch=0, limit=1)
-    found = gradient_norms(learner, [batch], teacher, Progress(0.0, 1, 0))
+    found = gradient_norms(learner, [(batch, teacher(batch))], Progress(0.0, 1, 0))
     logits, inputs = learner.forward(batch.image).logits.detach(), batch.image.flatten(1)
     with_bias = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
     by_ce = (logits.softmax(1) - torch.eye(10)[batch.label]).T @ with_bias / 32

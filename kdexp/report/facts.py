@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdexp.data.batch import Batch
 from kdexp.device import RandomStream
@@ -71,20 +72,22 @@ class Facts:
 
 def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
     """Facts about a run whose teacher, baseline and distilled student are all stored; leaves everything as it was."""
-    entry = {entry.role: entry for entry in entries}["distilled"]
     stored = {entry.role: entry.stored for entry in entries if entry.stored}
     teacher, baseline, distilled = (stored[role] for role in ("teacher", "baseline", "distilled"))
-    answers = [one.tensors("logits") for one in (distilled, baseline)]
-    gained, lost = only_one_right(answers[0]["last"], answers[1]["last"], answers[0]["labels"])
-    accuracy = {role: one.result["test"]["last"]["top1"] for role, one in stored.items()}
+    teacher_test, baseline_test, distilled_test = (one.result["test"]["last"]["top1"] for one in (teacher, baseline, distilled))
+    ours, theirs = distilled.tensors("logits"), baseline.tensors("logits")
+    gained, lost = only_one_right(ours["last"], theirs["last"], ours["labels"])
+    entry = next(entry for entry in entries if entry.role == "distilled")
     with RandomStream(0, experiment.device):
         on_training_images = _on_training_images(entry, baseline, distilled, experiment)
     return Facts(
-        difference=100 * (accuracy["distilled"] - accuracy["baseline"]),
+        difference=100 * (distilled_test - baseline_test),
         gained=gained,
         lost=lost,
         chance=chance_of_split(gained, lost),
-        **{f"{role}_test": value for role, value in accuracy.items()},
+        teacher_test=teacher_test,
+        baseline_test=baseline_test,
+        distilled_test=distilled_test,
         late_progress=late_progress([row["loss"] for row in distilled.result["history"]]),
         parameter_ratio=teacher.result["parameters"] / distilled.result["parameters"],
         **on_training_images,
@@ -95,55 +98,53 @@ def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, exper
     """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched."""
     (learner,), teacher = prepare([entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision)
     assert teacher is not None
-    size, spec = entry.spec.batch_size, entry.spec
-    split = experiment.data.student_train
-    limit = min(-(-IMAGES // size), spec.limit_batches or IMAGES)
-    batches = list(split.batches(size, seed=spec.seed, epoch=0, limit=limit))
+    spec, split = entry.spec, experiment.data.student_train
+    limit = min(-(-IMAGES // spec.batch_size), spec.limit_batches or IMAGES)
+    batches = list(split.batches(spec.batch_size, seed=spec.seed, epoch=0, limit=limit))
     labels = torch.cat([batch.label for batch in batches])
-    answers = torch.cat([teacher.ask(batch.image).logits for batch in batches])
-    students = {
-        "baseline_train": _accuracy(on_device(deployed_network(baseline), experiment.precision), batches, experiment),
-        "distilled_train": _accuracy(on_device(deployed_network(distilled), experiment.precision), batches, experiment),
-    }
-    halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(size, spec.limit_batches) // 2)
-    before = gradient_norms(learner, batches[:GRADIENT_BATCHES], teacher, halfway)
+    asked = [(batch, teacher.ask(batch.image)) for batch in batches[:GRADIENT_BATCHES]]
+    rest = [teacher.ask(batch.image).logits for batch in batches[GRADIENT_BATCHES:]]
+    answers = torch.cat([*(outputs.logits for _, outputs in asked), *rest])
+    # A term that a method warms up is weighed as it is halfway.
+    halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(spec.batch_size, spec.limit_batches) // 2)
+    before = gradient_norms(learner, asked, halfway)
     learner.load_state_dict(distilled.tensors("last"))
     return {
         "train_images": len(labels),
         "teacher_train": float(correct(answers, labels)) / len(labels),
-        **students,
+        "baseline_train": _accuracy(baseline, batches, experiment),
+        "distilled_train": _accuracy(distilled, batches, experiment),
         "confidence": float(answers.softmax(1).max(1).values.mean()),
         **_softness(answers.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
         "gradients_before": before,
-        "gradients_after": gradient_norms(learner, batches[:GRADIENT_BATCHES], teacher, halfway),
+        "gradients_after": gradient_norms(learner, asked, halfway),
     }
 
 
-def _accuracy(network: nn.Module, batches: Sequence[Batch], experiment: Experiment) -> float:
+def _accuracy(stored: Stored, batches: Sequence[Batch], experiment: Experiment) -> float:
+    network = on_device(deployed_network(stored), experiment.precision)
     with evaluating(network), experiment.precision.autocast():
         hits = sum(float(correct(network(batch.image), batch.label)) for batch in batches)
     return hits / sum(len(batch.label) for batch in batches)
 
 
-def gradient_norms(
-    learner: Learner, batches: Sequence[Batch], teacher: Callable[[Batch], Outputs], progress: Progress
-) -> dict[str, float]:
+def gradient_norms(learner: Learner, asked: Sequence[tuple[Batch, Outputs]], progress: Progress) -> dict[str, float]:
     """Euclidean norm of each weighted term's gradient by the student's parameters, averaged over the batches.
 
-    Empty for a method that takes steps of its own.
+    `asked` are batches with the teacher's outputs. Empty for a method that takes steps of its own.
     """
     if type(learner.distiller).update is not Distiller.update:
         return {}
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     norms: dict[str, float] = {}
     learner.train()
-    for batch in batches:
+    for batch, teacher in asked:
         with learner.stream:
-            terms = learner.distiller.losses(batch, learner.forward(batch.image), teacher(batch), progress)
+            terms = learner.distiller.losses(batch, learner.forward(batch.image), teacher, progress)
         for name, term in terms.items():
             found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             square = sum(float(part.square().sum()) for part in found if part is not None)
-            norms[name] = norms.get(name, 0.0) + square**0.5 / len(batches)
+            norms[name] = norms.get(name, 0.0) + square**0.5 / len(asked)
     return norms
 
 
@@ -155,9 +156,9 @@ def entropy(logits: Tensor, temperature: float) -> float:
 
 def softening_temperature(logits: Tensor, share: float) -> float:
     """The temperature at which the mean entropy of the soft targets is that share of log K, by bisection."""
-    wanted = share * torch.tensor(logits.shape[1]).log().item()
+    wanted = share * math.log(logits.shape[1])
     low, high = 1e-3, 1e6
-    for _ in range(60):
+    for _ in range(40):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if entropy(logits, middle) < wanted else (low, middle)
     return high
@@ -167,7 +168,7 @@ def _softness(logits: Tensor, temperature: float | None) -> dict[str, float | No
     if temperature is None:
         return dict.fromkeys(("temperature", "entropy", "entropy_share", "softer_temperature"))
     nats = entropy(logits, temperature)
-    share = nats / torch.tensor(logits.shape[1]).log().item()
+    share = nats / math.log(logits.shape[1])
     softer = softening_temperature(logits, SOFT)
     return {"temperature": temperature, "entropy": nats, "entropy_share": share, "softer_temperature": softer}
 
