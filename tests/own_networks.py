@@ -17,3 +17,10 @@ class NormNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.body(image).mean((2, 3)))
+
+
+class DropNet(NormNet):
+    """The same with dropout, which draws random numbers in training."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(nn.functional.dropout(self.body(image).mean((2, 3)), training=self.training))

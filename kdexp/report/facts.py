@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.data.batch import Batch
-from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.evaluation import chance_of_split, correct, only_one_right
 from kdexp.features import Outputs, evaluating
@@ -78,8 +77,6 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
     ours, theirs = distilled.tensors("logits"), baseline.tensors("logits")
     gained, lost = only_one_right(ours["last"], theirs["last"], ours["labels"])
     entry = next(entry for entry in entries if entry.role == "distilled")
-    with RandomStream(0, experiment.device):
-        on_training_images = _on_training_images(entry, baseline, distilled, experiment)
     return Facts(
         difference=100 * (distilled_test - baseline_test),
         gained=gained,
@@ -90,7 +87,7 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
         distilled_test=distilled_test,
         late_progress=late_progress([row["loss"] for row in distilled.result["history"]]),
         parameter_ratio=teacher.result["parameters"] / distilled.result["parameters"],
-        **on_training_images,
+        **_on_training_images(entry, baseline, distilled, experiment),
     )
 
 
