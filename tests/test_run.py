@@ -24,7 +24,8 @@ def finished(tmp_path):
         with (tmp_path / "screen.txt").open("w") as screen:
             config = compose_command([f"output_dir={tmp_path}", *SHORT, *overrides])
             run(config, overrides, Console(file=screen, width=width))
-        return sorted((tmp_path / "runs").iterdir())[-1], (tmp_path / "screen.txt").read_text()
+        newest = max((tmp_path / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+        return newest, (tmp_path / "screen.txt").read_text()
 
     return make
 
