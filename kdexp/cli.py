@@ -45,7 +45,7 @@ def main() -> None:
     sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        asked = get_args_parser().parse_args()
+        asked = get_args_parser().parse_intermixed_args()
         if asked.config_dir:  # a user's own modules lie beside the folder of their YAML files
             sys.path.insert(0, str(Path(asked.config_dir).resolve().parent))
         if asked.help:

@@ -39,3 +39,21 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 def agreement(logits: Tensor, others: Tensor) -> float:
     """The share of images on which two networks' logits [N, K] name the same class."""
     return float((logits.argmax(1) == others.argmax(1)).float().mean())
+
+
+def only_one_right(ours: Tensor, theirs: Tensor, labels: Tensor) -> tuple[int, int]:
+    """On how many images only the first network's logits [N, K] are right, and on how many only the second's."""
+    first, second = ours.argmax(1) == labels, theirs.argmax(1) == labels
+    return int((first & ~second).sum()), int((second & ~first).sum())
+
+
+def chance_of_split(ones: int, others: int) -> float:
+    """How often a fair coin falls at least as unevenly as ones : others.
+
+    The exact two-sided McNemar test of two networks on the images that only one of them has right (McNemar 1947).
+    """
+    tosses, ways, tail = ones + others, 1, 1
+    for k in range(min(ones, others)):
+        ways = ways * (tosses - k) // (k + 1)
+        tail += ways
+    return min(1.0, 2 * tail / 2**tosses)

@@ -27,7 +27,7 @@ Often changed (KEY=VALUE)
   steps    optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
   rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
-  run      dry_run  force  latency  limit_batches  store  output_dir
+  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
 --cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations;
 eval "$(kdexp -sc install=bash)" turns TAB completion on."""

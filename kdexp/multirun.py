@@ -87,7 +87,7 @@ def run_job(job: Job, folder: Path, journal: Journal, kept: Kept) -> str:
             experiment = Experiment(job.config, journal, kept)
             describe_run(folder, job.config, job.overrides, experiment)
         experiment.make_ready()
-        outcome = carry_out(experiment, folder, curves=False)
+        outcome = carry_out(experiment, folder, brief=True)
     except (DataUnavailable, Unwritable, OSError) as error:
         write_state(folder, "failed", str(error))
         return f"failed: {error}"

@@ -14,12 +14,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from kdexp.arguments import first_line
 from kdexp.experiment import Entry, Experiment
 from kdexp.files import Unwritable, reason, write_whole
 from kdexp.journal import Journal
 from kdexp.parts import EXPLAINED
 from kdexp.provenance import provenance
 from kdexp.report.curves import draw_curves
+from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
 from kdexp.report.rows import Row, make_rows
 from kdexp.report.table import draw_table
@@ -58,7 +60,7 @@ class Outcome:
     reason: str
 
 
-def carry_out(experiment: Experiment, folder: Path, *, curves: bool = True) -> Outcome:
+def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> Outcome:
     """Obtains the learners and reports them in the folder, which says at any time how far the job is."""
     journal = experiment.journal
     journal.open_log(folder / "log.txt")
@@ -66,7 +68,7 @@ def carry_out(experiment: Experiment, folder: Path, *, curves: bool = True) -> O
     try:
         journal.say(f"run folder: {folder}")
         entries = experiment.run()
-        outcome = report(folder, entries, experiment, journal, curves=curves)
+        outcome = report(folder, entries, experiment, journal, brief=brief)
         write_state(folder, "failed" if outcome.reason else "finished", outcome.reason)
         return outcome
     except KeyboardInterrupt:
@@ -103,8 +105,8 @@ def describe_run(folder: Path, config: DictConfig, overrides: Sequence[str], exp
     write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 
 
-def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, curves: bool = True) -> Outcome:
-    """Draws the table and writes it, with the curves unless they are not wanted, into the run folder."""
+def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, brief: bool = False) -> Outcome:
+    """Draws the table and writes it, and unless `brief` the curves and a diagnosis, into the run folder."""
     rows = make_rows(entries, experiment)
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
@@ -112,8 +114,10 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         journal.say(line)
     try:
         write_history(folder, entries)
-        if curves:
+        if not brief:
             draw_curves(folder, entries, journal)
+        if not brief or experiment.settings.diagnosis == "always":
+            tell_why(folder, entries, experiment, journal)
         write_table(folder, rows, experiment)
     except OSError as error:
         journal.warn(
@@ -121,6 +125,15 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         )
         return Outcome(rows, f"{folder} lacks files: {reason(error)}")
     return Outcome(rows, "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure))
+
+
+def tell_why(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:
+    """Says and writes why the distilled student may be no better than its baseline, where it is not."""
+    try:
+        for line in diagnose(entries, experiment, folder):
+            journal.say(line)
+    except RuntimeError as error:  # out of memory, or a method whose losses can't be asked again
+        journal.warn(f"no diagnosis of the distilled student: {first_line(error)}")
 
 
 def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:

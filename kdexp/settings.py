@@ -24,6 +24,7 @@ class Settings(Checked):
     fast: bool
     num_threads: Count | None
     latency: bool
+    diagnosis: Literal["auto", "always", "never"]
     dry_run: bool
     force: bool
     store: str

@@ -66,3 +66,10 @@ class ColourOnly(NormNet):
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
         super().__init__(num_classes=num_classes, in_channels=3, image_size=image_size)
+
+
+class DropNet(NormNet):
+    """The same with dropout, which draws random numbers in training."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(nn.functional.dropout(self.body(image).mean((2, 3)), training=self.training))

@@ -24,15 +24,14 @@ def finished(tmp_path):
         with (tmp_path / "screen.txt").open("w") as screen:
             config = compose_command([f"output_dir={tmp_path}", *SHORT, *overrides])
             run(config, overrides, Console(file=screen, width=width))
-        return max((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns), (
-            tmp_path / "screen.txt"
-        ).read_text()
+        newest = max((tmp_path / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+        return newest, (tmp_path / "screen.txt").read_text()
 
     return make
 
 
 def test_the_run_folder_holds_what_it_should(finished):
-    folder, _ = finished("seed=3")
+    folder, _ = finished("seed=3", "diagnosis=always")
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.yaml",
@@ -45,11 +44,12 @@ def test_the_run_folder_holds_what_it_should(finished):
         "table.json",
         "table.md",
         "curves.png",
+        "diagnosis.json",
     }
     assert json.loads((folder / "provenance.json").read_text())["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "choices" in (folder / "config.yaml").read_text()
-    assert (folder / "command.txt").read_text() == "kdexp seed=3\n"
+    assert (folder / "command.txt").read_text() == "kdexp seed=3 diagnosis=always\n"
     with (folder / "metrics.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["role"], line["epoch"]) for line in lines] == [

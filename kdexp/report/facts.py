@@ -1,0 +1,179 @@
+"""What can be measured about a finished distillation: on test answers, training images, soft targets and gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdexp.data.batch import Batch
+from kdexp.distillation.base import Distiller, Progress
+from kdexp.evaluation import chance_of_split, correct, only_one_right
+from kdexp.features import Outputs, evaluating
+from kdexp.learner import Learner
+from kdexp.loading import deployed_network
+from kdexp.preparation import on_device, prepare
+from kdexp.stored import Stored
+
+if TYPE_CHECKING:
+    from kdexp.experiment import Entry, Experiment
+
+IMAGES = 1000
+"""About so many training images are looked at."""
+GRADIENT_BATCHES = 2
+SOFT = 0.5
+"""The entropy of soft targets, as a share of log K, that `softening_temperature` aims at."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Accuracies and shares are of 1, `difference` is in points; "train" is on the student's training images as it saw them."""
+
+    difference: float
+    """Test accuracy, distilled student minus baseline."""
+    gained: int
+    """Test images that only the distilled student has right."""
+    lost: int
+    """Test images that only the baseline has right."""
+    chance: float
+    """How often two equally good students would part so unevenly on the images that only one of them has right."""
+    teacher_test: float
+    baseline_test: float
+    distilled_test: float
+    train_images: int
+    teacher_train: float
+    baseline_train: float
+    distilled_train: float
+    confidence: float
+    """The teacher's mean largest probability at temperature 1, on the training images."""
+    temperature: float | None
+    """Of the soft targets; None, as the next three, where the objective has none."""
+    entropy: float | None
+    """Of the soft targets, in nats, averaged over the training images."""
+    entropy_share: float | None
+    """The same as a share of its largest value, log K."""
+    softer_temperature: float | None
+    """Where that share would be `SOFT`."""
+    late_progress: float | None
+    """Which share of the training loss's whole fall came in the last tenth of the epochs; None for a single epoch."""
+    parameter_ratio: float
+    """The teacher's parameters per student's."""
+    gradients_before: dict[str, float]
+    """Norm of each weighted term's gradient by the student's parameters, at the untrained student; may be empty."""
+    gradients_after: dict[str, float]
+    """The same at the trained student."""
+
+
+def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
+    """Facts about a run whose teacher, baseline and distilled student are all stored; leaves everything as it was."""
+    stored = {entry.role: entry.stored for entry in entries if entry.stored}
+    teacher, baseline, distilled = (stored[role] for role in ("teacher", "baseline", "distilled"))
+    teacher_test, baseline_test, distilled_test = (one.result["test"]["last"]["top1"] for one in (teacher, baseline, distilled))
+    ours, theirs = distilled.tensors("logits"), baseline.tensors("logits")
+    gained, lost = only_one_right(ours["last"], theirs["last"], ours["labels"])
+    entry = next(entry for entry in entries if entry.role == "distilled")
+    return Facts(
+        difference=100 * (distilled_test - baseline_test),
+        gained=gained,
+        lost=lost,
+        chance=chance_of_split(gained, lost),
+        teacher_test=teacher_test,
+        baseline_test=baseline_test,
+        distilled_test=distilled_test,
+        late_progress=late_progress([row["loss"] for row in distilled.result["history"]]),
+        parameter_ratio=teacher.result["parameters"] / distilled.result["parameters"],
+        **_on_training_images(entry, baseline, distilled, experiment),
+    )
+
+
+def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, experiment: Experiment) -> dict:
+    """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched."""
+    (learner,), teacher = prepare([entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision)
+    assert teacher is not None
+    spec, split = entry.spec, experiment.data.student_train
+    limit = min(-(-IMAGES // spec.batch_size), spec.limit_batches or IMAGES)
+    batches = list(split.batches(spec.batch_size, seed=spec.seed, epoch=0, limit=limit))
+    labels = torch.cat([batch.label for batch in batches])
+    asked = [(batch, teacher.ask(batch.image)) for batch in batches[:GRADIENT_BATCHES]]
+    rest = [teacher.ask(batch.image).logits for batch in batches[GRADIENT_BATCHES:]]
+    answers = torch.cat([*(outputs.logits for _, outputs in asked), *rest])
+    # A term that a method warms up is weighed as it is halfway.
+    halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(spec.batch_size, spec.limit_batches) // 2)
+    before = gradient_norms(learner, asked, halfway)
+    learner.load_state_dict(distilled.tensors("last"))
+    return {
+        "train_images": len(labels),
+        "teacher_train": float(correct(answers, labels)) / len(labels),
+        "baseline_train": _accuracy(baseline, batches, experiment),
+        "distilled_train": _accuracy(distilled, batches, experiment),
+        "confidence": float(answers.softmax(1).max(1).values.mean()),
+        **_softness(answers.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
+        "gradients_before": before,
+        "gradients_after": gradient_norms(learner, asked, halfway),
+    }
+
+
+def _accuracy(stored: Stored, batches: Sequence[Batch], experiment: Experiment) -> float:
+    network = on_device(deployed_network(stored), experiment.precision)
+    with evaluating(network), experiment.precision.autocast():
+        hits = sum(float(correct(network(batch.image), batch.label)) for batch in batches)
+    return hits / sum(len(batch.label) for batch in batches)
+
+
+def gradient_norms(learner: Learner, asked: Sequence[tuple[Batch, Outputs]], progress: Progress) -> dict[str, float]:
+    """Euclidean norm of each weighted term's gradient by the student's parameters, averaged over the batches.
+
+    `asked` are batches with the teacher's outputs. Empty for a method that takes steps of its own.
+    """
+    if type(learner.distiller).update is not Distiller.update:
+        return {}
+    parameters = [p for p in learner.model.parameters() if p.requires_grad]
+    norms: dict[str, float] = {}
+    learner.train()
+    for batch, teacher in asked:
+        with learner.stream:
+            terms = learner.distiller.losses(batch, learner.forward(batch.image), teacher, progress)
+        for name, term in terms.items():
+            found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            square = sum(float(part.square().sum()) for part in found if part is not None)
+            norms[name] = norms.get(name, 0.0) + square**0.5 / len(asked)
+    return norms
+
+
+def entropy(logits: Tensor, temperature: float) -> float:
+    """Mean entropy in nats of the soft targets that logits [N, K] give at a temperature."""
+    log_p = F.log_softmax(logits.double() / temperature, dim=1)
+    return float(-(log_p.exp() * log_p).sum(1).mean())
+
+
+def softening_temperature(logits: Tensor, share: float) -> float:
+    """The temperature at which the mean entropy of the soft targets is that share of log K, by bisection."""
+    wanted = share * math.log(logits.shape[1])
+    low, high = 1e-3, 1e6
+    for _ in range(40):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if entropy(logits, middle) < wanted else (low, middle)
+    return high
+
+
+def _softness(logits: Tensor, temperature: float | None) -> dict[str, float | None]:
+    if temperature is None:
+        return dict.fromkeys(("temperature", "entropy", "entropy_share", "softer_temperature"))
+    nats = entropy(logits, temperature)
+    share = nats / math.log(logits.shape[1])
+    softer = softening_temperature(logits, SOFT)
+    return {"temperature": temperature, "entropy": nats, "entropy_share": share, "softer_temperature": softer}
+
+
+def late_progress(losses: Sequence[float]) -> float | None:
+    """Which share of a loss's whole fall its last tenth of the epochs brought; 0 without a fall, None for a single epoch."""
+    span = max(1, len(losses) // 10)
+    if len(losses) == 1:
+        return None
+    late, whole = losses[-1 - span] - losses[-1], losses[0] - losses[-1]
+    return max(0.0, late / whole) if whole > 0 else 0.0
