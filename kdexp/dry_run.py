@@ -9,9 +9,10 @@ from rich.table import Table
 
 from kdexp import cost
 from kdexp.data.dataset import DataUnavailable
-from kdexp.experiment import PARTS, Experiment
+from kdexp.experiment import Experiment
 from kdexp.journal import Journal
 from kdexp.network import device_of, sketch_network
+from kdexp.parts import PARTS
 
 
 def preview(config: DictConfig, console: Console | None = None) -> None:

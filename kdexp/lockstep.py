@@ -9,9 +9,10 @@ import torch
 
 from kdexp.cost import parameter_count
 from kdexp.data.decoding import available_memory
-from kdexp.experiment import Entry, Experiment
+from kdexp.experiment import Experiment
 from kdexp.network import sketch_network
 from kdexp.parts import PARTS
+from kdexp.plan import Entry
 
 BYTES_PER_PARAMETER = 24
 """Of a learner between its steps: weights, gradients, two moments of Adam, the best epoch's weights, and one to spare."""

@@ -20,7 +20,7 @@ from kdexp.network import Published, Shape, build_network, device_of, sketch_net
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry
+    from kdexp.plan import Entry
 
 AUXILIARY_SEED = 2**31
 """Added to the seed for modules that methods build, so that they never move a student's initial weights."""

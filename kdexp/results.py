@@ -16,7 +16,7 @@ from kdexp.store import Store
 from kdexp.stored import Stored
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry
+    from kdexp.plan import Entry
 
 
 def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> Stored:

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kdexp.arguments import first_line
-from kdexp.experiment import Entry, Experiment
+from kdexp.experiment import Experiment
 from kdexp.files import Unwritable, reason, write_whole
 from kdexp.journal import Journal
 from kdexp.parts import EXPLAINED
+from kdexp.plan import Entry
 from kdexp.provenance import provenance
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose

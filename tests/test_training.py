@@ -7,8 +7,8 @@ from conftest import said
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.distillation.base import Progress
-from kdexp.experiment import Entry
 from kdexp.models.tutorial import LightNN
+from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.training import train
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from kdexp.files import write_whole
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry
     from kdexp.journal import Journal
+    from kdexp.plan import Entry
 
 
 def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:

@@ -20,7 +20,8 @@ from kdexp.files import write_whole
 from kdexp.report.facts import SOFT, Facts, measure
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry, Experiment
+    from kdexp.experiment import Experiment
+    from kdexp.plan import Entry
 
 MOST = 3
 """So many findings are shown."""

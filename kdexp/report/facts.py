@@ -21,7 +21,8 @@ from kdexp.preparation import on_device, prepare
 from kdexp.stored import Stored
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry, Experiment
+    from kdexp.experiment import Experiment
+    from kdexp.plan import Entry
 
 IMAGES = 1000
 """About so many training images are looked at."""

@@ -13,7 +13,8 @@ from kdexp.files import write_whole
 from kdexp.report.table import COLUMNS, markdown
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry, Experiment
+    from kdexp.experiment import Experiment
+    from kdexp.plan import Entry
     from kdexp.report.rows import Row
 
 

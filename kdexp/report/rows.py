@@ -12,7 +12,8 @@ from kdexp.preparation import on_device
 from kdexp.stored import Stored
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Entry, Experiment
+    from kdexp.experiment import Experiment
+    from kdexp.plan import Entry
 
 LATENCY_BATCH = 128
 

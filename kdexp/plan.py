@@ -1,0 +1,138 @@
+"""What a configuration asks for: which learners, on which data, and everything that decides their weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from kdexp.config import build
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.resident import Data, load
+from kdexp.device import Precision, pick_device
+from kdexp.journal import Journal
+from kdexp.kept import Kept
+from kdexp.network import STARTING, Shape
+from kdexp.parts import PARTS
+from kdexp.settings import NAMES, Settings
+from kdexp.spec import LearnerSpec
+from kdexp.stored import Stored, file_digest
+
+
+@dataclass
+class Entry:
+    """One learner of a run: what was asked for, and whether it was found, trained or failed."""
+
+    role: str
+    model: str
+    method: str
+    spec: LearnerSpec
+    dataset: str = ""
+    checkpoint: str | None = None
+    stored: Stored | None = None
+    failure: str = ""
+    reused: bool = False
+    job: str = ""
+    """Which job of a sweep asks for it, where learners of several train side by side."""
+
+    @property
+    def name(self) -> str:
+        """What it is called while it trains."""
+        return f"{self.role} {self.job}" if self.job else self.role
+
+
+class Plan:
+    """A composed, validated configuration: its data, its learners, and what decides their weights."""
+
+    def __init__(self, config: DictConfig, journal: Journal, kept: Kept | None = None, job: str = ""):
+        self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        self.journal = journal
+        self.kept = kept or Kept()
+        self.job = job
+        self._specs: dict[str, LearnerSpec] = {}
+        self.settings = Settings(**{name: self.config[name] for name in NAMES})
+        self.device = pick_device(self.settings.device)
+        self.precision = Precision.pick(self.settings.precision, self.device, self.settings.fast)
+        self.dataset: ImageDataset = build(self.config["dataset"])
+        self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
+        self.precision.set()
+        if self.settings.num_threads:
+            torch.set_num_threads(self.settings.num_threads)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set on the device; raises `DataUnavailable`."""
+        where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format)
+        data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format))
+        if self.dataset.mean is None or self.dataset.std is None:
+            mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
+            self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")
+        return data
+
+    @cached_property
+    def roles(self) -> list[str]:
+        """The learners of this run, the teacher first."""
+        distills = self.config["distillation"]["_target_"] != self.config["baseline"]["_target_"]
+        first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
+        return first + list(self.settings.controls)
+
+    @property
+    def needed(self) -> list[str]:
+        """The roles, and those of the learners that teach them."""
+        teaching = [PARTS[role].teacher for role in self.roles if self._uses_teacher(role)]
+        return list(dict.fromkeys([*teaching, *self.roles]))
+
+    def entry(self, role: str) -> Entry:
+        """What the configuration says of a role, before it is known whether the store has it."""
+        part = PARTS[role]
+        node = self.config[part.model]
+        label = node.get("name") or self.config["choices"][part.model]
+        method = build(self.config[part.method]).describe()
+        checkpoint = None if part.from_scratch else node.get("checkpoint")
+        return Entry(role, label, method, self.spec(role), self.config["choices"]["dataset"], checkpoint, job=self.job)
+
+    def spec(self, role: str) -> LearnerSpec:
+        """Everything that decides the weights of the learner in this role."""
+        if role not in self._specs:
+            self._specs[role] = self._spec(role)
+        return self._specs[role]
+
+    def _spec(self, role: str) -> LearnerSpec:
+        part, settings = PARTS[role], self.settings
+        is_teacher = part.model == "teacher"
+        model = dict(self.config[part.model])
+        checkpoint = None if part.from_scratch else model.get("checkpoint")
+        model = {name: value for name, value in model.items() if name not in STARTING}
+        if part.from_scratch and "weights" in model:
+            model["weights"] = None
+        if checkpoint:
+            model["checkpoint"] = file_digest(Path(checkpoint))
+        if part.frozen_backbone or self.config[part.model].get("frozen_backbone"):
+            model["frozen_backbone"] = True
+        epochs = settings.teacher_epochs if is_teacher else settings.epochs
+        return LearnerSpec(
+            data=self._data_identity(1.0 if is_teacher else self.dataset.student_fraction),
+            model=model,
+            method=self.config[part.method],
+            optimizer=self.config[part.optimizer],
+            schedule=self.config[part.schedule],
+            epochs=0 if part.untrained or (is_teacher and checkpoint) else epochs,
+            batch_size=settings.batch_size,
+            seed=settings.teacher_seed if is_teacher else settings.seed,
+            precision=self.precision.label,
+            limit_batches=settings.limit_batches,
+            teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
+        )
+
+    def _uses_teacher(self, role: str) -> bool:
+        return build(self.config[PARTS[role].method]).uses_teacher
+
+    def _data_identity(self, student_fraction: float) -> dict[str, Any]:
+        read = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}
+        told = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
+        return {**read, **vars(self.shape), **told, "student_fraction": student_fraction}
