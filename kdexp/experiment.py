@@ -18,7 +18,6 @@ from kdexp.parts import PARTS
 from kdexp.plan import Entry, Plan
 from kdexp.preparation import check_start, prepare
 from kdexp.results import keep
-from kdexp.spec import LearnerSpec
 from kdexp.store import Store
 from kdexp.teacher import Teacher
 from kdexp.training import train
@@ -115,7 +114,7 @@ class Experiment(Plan):
         split = self._split(entries[0])
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
         if teacher is not None and spec.limit_batches is None:
-            self._keep_outputs(teacher, spec, split)
+            self._keep_outputs(teacher, entries, split)
         steps = split.steps(spec.batch_size, spec.limit_batches)
         *others, last = (entry.name for entry in entries)
         title = f"{', '.join(others)} and {last}" if others else last
@@ -139,8 +138,10 @@ class Experiment(Plan):
         for entry, learner in zip(entries, learners, strict=True):
             self._conclude(entry, learner, images=len(split), company=len(learners))
 
-    def _keep_outputs(self, teacher: Teacher, spec: LearnerSpec, split: Split) -> None:
-        asked = (spec.teacher, *teacher.capture.layers, spec.batch_size, self.precision, json.dumps(spec.data))
+    def _keep_outputs(self, teacher: Teacher, entries: list[Entry], split: Split) -> None:
+        (taught,) = {entry.spec.teacher for entry in entries} - {None}
+        spec = entries[0].spec
+        asked = (taught, *teacher.capture.layers, spec.batch_size, self.precision, json.dumps(spec.data))
         if teacher.keep(split, partial(self.kept.outputs.get, asked)):
             how = "computed once" if teacher.images_asked else "known from an earlier job"
             self.journal.say(f"teacher's outputs: {how} for {len(split)} images, since nothing is augmented")

@@ -35,18 +35,24 @@ def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
 
 def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, list[Entry]]]:
     """Entries that nobody has and whose teachers somebody has, by what one loop shares; the experiment is of the first."""
+    lacking = list(_lacking(experiments))
+    teachers = {entry.spec.key for _, entry in lacking if PARTS[entry.role].model == "teacher"}
     found: dict[str, tuple[Experiment, list[Entry]]] = {}
     loose: dict[str, list[tuple[Experiment, Entry]]] = {}
-    for experiment, entry in _lacking(experiments):
-        shared = _shared(experiment, entry)
-        if entry.spec.teacher is None and PARTS[entry.role].model != "teacher":
+    waiting = set()
+    for experiment, entry in lacking:
+        shared, teacher = _shared(experiment, entry), entry.spec.teacher
+        if teacher in teachers:
+            waiting.add(shared)
+        elif teacher is None and entry.spec.key not in teachers:
             loose.setdefault(shared, []).append((experiment, entry))
-        elif entry.spec.teacher is None or experiment.has(entry.spec.teacher):
-            found.setdefault(f"{shared} {entry.spec.teacher}", (experiment, []))[1].append(entry)
+        elif teacher is None or experiment.has(teacher):
+            found.setdefault(f"{shared} {teacher}", (experiment, []))[1].append(entry)
     for shared, lone in loose.items():
-        # Whoever needs no teacher joins the first company that fits.
-        place = next((place for place in found if place.startswith(f"{shared} ")), f"{shared} None")
-        found.setdefault(place, (lone[0][0], []))[1].extend(entry for _, entry in lone)
+        # Whoever needs no teacher joins the first company that fits, once that has its teacher.
+        if shared not in waiting:
+            place = next((place for place in found if place.startswith(f"{shared} ")), f"{shared} None")
+            found.setdefault(place, (lone[0][0], []))[1].extend(entry for _, entry in lone)
     yield from found.values()
 
 
