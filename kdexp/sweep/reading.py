@@ -97,19 +97,19 @@ def read(folders: Iterable[str | Path]) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: no such folder"
-    return f"{str(folder)!r}: holds neither a sweep nor runs; give outputs/runs or a folder of outputs/sweeps"
+    return f"{str(folder)!r}: holds neither a sweep nor runs; give an output_dir or any folder in its runs/ and sweeps/"
 
 
-def _places(folder: Path, *, inside: bool = True) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
+def _places(folder: Path, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
     """Run folders, even those that are not there yet, with their overrides where a sweep tells them."""
     told = _json(folder / JOBS)
     if told:
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in told["jobs"])
     elif (folder / "config.yaml").is_file():
         yield folder, None
-    elif inside and folder.is_dir():
+    elif depth and folder.is_dir():
         for child in sorted(folder.iterdir()):
-            yield from _places(child, inside=False)
+            yield from _places(child, depth - 1)
 
 
 def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> Job:

@@ -14,7 +14,7 @@ from kdexp.sweep.reading import NEVER_STARTED
 from kdexp.sweep.settings import written_settings
 
 IN_WORDS = 6
-"""Of so many differences each has a sentence; of more, those that stand out are named."""
+"""So many differences have a sentence each; of more, those that are marked."""
 
 
 def remarks(table: DataTable) -> list[str]:
@@ -64,34 +64,31 @@ def _choice(table: DataTable) -> Iterator[str]:
 
 
 def _chance(table: DataTable) -> Iterator[str]:
-    rows = table.compared
-    if len(rows) <= IN_WORDS:
-        for row in rows:
-            assert row.difference is not None
+    few = len(table.compared) <= IN_WORDS
+    for row in table.compared:
+        if row.difference and (few or row.mark):
             yield f"{_name(row, table)}: {signed(row.difference.mean)} points{_verdict(row.difference)}"
-        return
+    if not few:
+        yield _summary([row for row in table.compared if not row.mark], table)
+
+
+def _summary(rows: list[Configuration], table: DataTable) -> str:
     clear = [_name(row, table) for row in rows if row.difference and row.difference.within_noise is False]
-    unknown = sum(1 for row in rows if row.difference and row.difference.within_noise is None)
+    unknown = sum(row.n == 1 for row in rows)
+    which = f" ({'; '.join(clear)})" if clear else ""
+    single = f", {unknown} can't be judged from one seed" if unknown else ""
     noise = len(rows) - len(clear) - unknown
-    yield f"Of {len(rows)} differences {len(clear)} stand out{_listed(clear)}, {noise} are within noise{_single(unknown)}."
-
-
-def _listed(names: list[str]) -> str:
-    return f" ({'; '.join(names)})" if names else ""
-
-
-def _single(count: int) -> str:
-    return f", {count} can't be judged from one seed" if count else ""
+    return f"Of {len(rows)} unmarked differences {len(clear)} stand out{which}, {noise} are within noise{single}."
 
 
 def _verdict(difference: Difference) -> str:
     seeds, both = difference.over_seeds, difference.over_seeds_and_images
     images = f"{difference.test_images:,} test images"
     if seeds is None:
-        alone = f", {images} as a sample allow {span(both)}" if both else ""
-        return f" for one seed{alone}; of other seeds it says nothing."
-    told = f", 95 % interval over {len(difference.seeds)} seeds {span(seeds)}"
-    told += f", with {images} a sample too {span(both)}" if both else ""
+        alone = f"; {_level(difference)} interval {span(both)} over {images}" if both else ""
+        return f" under one seed{alone}; of other seeds it says nothing."
+    told = f"; {_level(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
+    told += f", {span(both)} over seeds and {images}" if both else ""
     return f"{told}: {_noise(difference)}.{_pairing(difference)}"
 
 
@@ -116,13 +113,18 @@ def _pairing(difference: Difference) -> str:
     return f" Pairing by seed helped (r = {signed(r)}): without it the interval over seeds would be {ratio:.1f} times as wide."
 
 
+def _level(difference: Difference) -> str:
+    assert difference.level is not None
+    return f"{100 * difference.level:.4g} %"
+
+
 def _several(table: DataTable) -> Iterator[str]:
-    rows = table.compared
-    if len(rows) > 1:
-        level = 100 * (1 - 0.05 / len(rows))
-        yield f"The {len(rows)} intervals hold together with 95 %: each is one of {level:.2f} % (Bonferroni)."
-    if any(row.difference and not row.difference.over_seeds_and_images for row in rows):
-        yield "Where only one interval is given, the stored logits are missing, damaged, or too many to read."
+    for kind, controls in (("differences", False), ("differences of controls", True)):
+        levels = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
+        if len(levels) > 1:
+            yield f"The {len(levels)} {kind} hold together with 95 %: each interval is one of {_level(levels[0])} (Bonferroni)."
+    if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
+        yield "Where an interval over test images is lacking, their logits are missing, damaged, or too many to read."
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:
@@ -150,11 +152,12 @@ def _variants(table: DataTable) -> Iterator[str]:
 def lacking(comparison: Comparison) -> list[str]:
     """A sentence for every job and every stored result that the tables lack; jobs that never started share one."""
     jobs = comparison.unfinished
-    lines = [f"{comparison.jobs - len(jobs)} of {comparison.jobs} jobs are finished."] if jobs else []
+    done = comparison.jobs - len(jobs)
+    lines = [f"{done} of {comparison.jobs} jobs are finished; marks and intervals are those of what there is."] if jobs else []
     for job in jobs:
         if job.state != NEVER_STARTED:
             why = f": {job.reason}" if job.reason else ""
-            lines.append(f"  {' '.join([Path(job.folder).name, *job.overrides])}: {job.state}{why}")
+            lines.append(f"  {job.name}: {job.state}{why}")
     if waiting := [Path(job.folder).name for job in jobs if job.state == NEVER_STARTED]:
         lines.append(f"  never started: {', '.join(waiting)}")
     if comparison.unusable:
