@@ -18,6 +18,9 @@ from kdexp.stored import RESULT
 JOBS = "jobs.json"
 FINISHED, NEVER_STARTED, CUT_OFF = "finished", "never started", "killed or still running"
 
+NEEDED = {"choices", "dataset", "student", "distillation", "baseline", "optimizer", "schedule"}
+"""What every configuration has."""
+
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -176,7 +179,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    """A resolved configuration, or nothing if it can't be read or is not of this version."""
     try:
-        return yaml.load(path.read_text(), Loader=_Loader) or {}
+        told = yaml.load(path.read_text(), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
+    return told if isinstance(told, dict) and told.keys() >= NEEDED else {}

@@ -75,15 +75,16 @@ def _chance(table: DataTable) -> Iterator[str]:
 def _summary(rows: list[Configuration], table: DataTable) -> str:
     clear = [_name(row, table) for row in rows if row.difference and row.difference.within_noise is False]
     unknown = sum(row.n == 1 for row in rows)
+    noise = len(rows) - len(clear) - unknown
+    other = " other" if len(rows) < len(table.compared) else ""
     which = f" ({'; '.join(clear)})" if clear else ""
     single = f", {unknown} can't be judged from one seed" if unknown else ""
-    noise = len(rows) - len(clear) - unknown
-    return f"Of {len(rows)} unmarked differences {len(clear)} stand out{which}, {noise} are within noise{single}."
+    return f"Of {len(rows)}{other} differences {len(clear)} stand out{which}, {noise} are within noise{single}."
 
 
 def _verdict(difference: Difference) -> str:
     seeds, both = difference.over_seeds, difference.over_seeds_and_images
-    images = f"{difference.test_images:,} test images"
+    images = f"{difference.test_images or 0:,} test images"
     if seeds is None:
         alone = f"; {_level(difference)} interval {span(both)} over {images}" if both else ""
         return f" under one seed{alone}; of other seeds it says nothing."
@@ -128,12 +129,16 @@ def _several(table: DataTable) -> Iterator[str]:
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:
-    """A student tuned over what its baseline was tuned over too is best compared with the best of these."""
-    for row in table.rows:
-        chosen = [other for other in table.rows if other.mark == BEST and other.model == row.model]
-        if row.role == "baseline" and row.mark and len(chosen) == 1:
-            gap = signed(100 * (chosen[0].test_mean - row.test_mean))
-            yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
+    """Where a baseline was tuned too, what was chosen is best compared with the best of its kind."""
+    for chosen in (row for row in table.rows if row.mark == BEST and row.difference):
+        for row in table.rows:
+            if row.role == "baseline" and row.mark and row.model == chosen.model and not _compared(chosen, row):
+                gap = signed(100 * (chosen.test_mean - row.test_mean))
+                yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
+
+
+def _compared(ours: Configuration, baseline: Configuration) -> bool:
+    return ours.difference is not None and set(ours.difference.baselines) <= set(baseline.keys)
 
 
 def _gaps(table: DataTable) -> Iterator[str]:

@@ -73,7 +73,7 @@ def varied(rows: Iterable[tuple[str, Settings]]) -> list[str]:
 
 def _follows(key: str, settings: list[Settings]) -> bool:
     own = key.removeprefix("teacher_")
-    return own != key and all(each[key] == each[own] for each in settings if key in each)
+    return own != key and all(each[key] == each.get(own) for each in settings if key in each)
 
 
 def headings(keys: Sequence[str]) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent
+from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, table_width
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
@@ -37,11 +37,12 @@ def draw(table: DataTable, width: int) -> Table:
     """The table for a terminal of that width; what does not fit side by side is shortened or folded, never cut."""
     drawn = Table(title=title(table), box=HEAD_RULE, pad_edge=False, padding=0)
     columns = fitting(table.rows, width, columns_of(table))
-    if sum(column.width(table.rows) + 1 for column in columns) > width:
+    if narrow := table_width(table.rows, columns) > width:
         columns = fitting(table.rows, width, columns_of(table, narrow=True))
     for column in columns:
-        side, folds = "right" if column.right else "left", column.heading in FOLDING
-        drawn.add_column(column.heading, justify=side, no_wrap=not folds, overflow="fold")  # type: ignore[arg-type]
+        folds = narrow and column.heading in FOLDING
+        justify: JustifyMethod = "right" if column.right else "left"
+        drawn.add_column(column.heading, justify=justify, no_wrap=not folds, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(column.text(row) for column in columns))
     return drawn
@@ -72,6 +73,8 @@ def text(comparison: Comparison) -> str:
 def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[Configuration]]:
     """The columns for this table; `narrow` calls methods by their options and puts all settings into one column."""
     settings = _settings_together(table) if narrow else _settings_apart(table)
+    validated = any(row.validation_mean is not None for row in table.rows if row.role != "teacher")
+    validation = [Column[Configuration]("val %", lambda row: percent(row.validation_mean), always=True)] if validated else []
     model = [Column[Configuration]("model", lambda row: row.model, always=True, right=False)] if models_vary(table) else []
     return [
         Column("", lambda row: row.mark, always=True, right=False),
@@ -79,14 +82,14 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[Configu
         *model,
         Column("method", lambda row: _breakable(row.short_method) if narrow else row.method, always=True, right=False),
         *settings,
-        Column("params", lambda row: f"{row.parameters:,}"),
         Column("n", lambda row: str(row.n), always=True),
-        Column("val %", lambda row: percent(row.validation_mean), always=True),
+        *validation,
         Column("test %", _test, always=True),
         Column("vs base", lambda row: signed(row.difference.mean) if row.difference else "–", always=True),
-        Column("95 % interval", _interval, always=True),
+        Column("95 % interval", _interval),
         Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else "–"),
         Column("n needed", _needed),
+        Column("params", lambda row: f"{row.parameters:,}"),
     ]
 
 
