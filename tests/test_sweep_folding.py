@@ -99,7 +99,7 @@ def test_validation_chooses_and_only_the_chosen_has_an_interval(sweep):
     assert [rows["distilled", t].mark for t in (1.0, 4.0, 8.0)] == ["★", "", ""]
     assert [bool(rows["distilled", t].difference.intervals) for t in (1.0, 4.0, 8.0)] == [True, False, False]
     assert rows["distilled", 1.0].difference.level == 0.95
-    assert "Configurations tried: none 1, kd 3." in said(comparison)
+    assert "Configurations tried: baseline 1, kd 3." in said(comparison)
 
 
 def test_a_configuration_with_fewer_seeds_is_not_chosen(sweep):
@@ -131,7 +131,7 @@ def test_every_method_has_its_best(sweep):
     comparison, _ = folded(three_seeds(sweep, temperatures=(1.0, 4.0)))
     marks = {row.mark: row.settings for row in comparison.tables[0].rows if row.mark}
     assert marks["★"]["distillation.temperature"] == 1.0 and marks["☆"]["distillation.weight"] == 2
-    assert "none 1, hint 2, kd 2" in said(comparison)
+    assert "baseline 1, hint 2, kd 2" in said(comparison)
     assert comparison.tables[0].columns == ["distillation.weight", "distillation.temperature"]
 
 
@@ -179,6 +179,17 @@ def test_a_tuned_baseline_is_named_where_it_is_not_that_of_the_winner(sweep):
     )
 
 
+def test_nothing_is_chosen_across_training_data(sweep):
+    for fraction, base in ((0.1, 70), (1.0, 90)):
+        for temperature in (1.0, 2.0):
+            words, right = f"{fraction} {temperature}", {"baseline": right_first(base), "distilled": right_first(base + 1)}
+            changes = {"distillation__temperature": temperature, "dataset__student_fraction": fraction}
+            sweep.job(words, **right, **changes)
+    comparison, _ = folded(sweep.close())
+    assert [row.settings["dataset.student_fraction"] for row in comparison.tables[0].rows if row.mark == "★"] == [0.1, 1.0]
+    assert "is the first of 2" in said(comparison) and "Against the baseline" not in said(comparison)
+
+
 def test_teachers_that_go_with_the_seed_are_folded(sweep):
     for seed in range(3):
         sweep.job(f"seed={seed}", seed=seed, teacher_seed=seed)
@@ -208,7 +219,7 @@ def test_rows_alike_but_for_their_source_are_told_apart(sweep):
 def test_another_data_set_has_a_table_of_its_own(sweep):
     sweep.job("a")
     sweep.job("b", data={"fingerprint": "e" * 64}, choices__dataset="digits")
-    assert len(fold(read([sweep.close()])).tables) == 2
+    assert [table.dataset for table in fold(read([sweep.close()])).tables] == ["digits ffffff", "digits eeeeee"]
 
 
 def test_two_sweeps_are_merged_and_what_both_have_counts_once(tmp_path):

@@ -149,12 +149,16 @@ def test_a_real_sweep(tmp_path, monkeypatch):
     for temperature in (1, 4):
         for seed in range(3):
             words = [f"output_dir={tmp_path}", *SHORT, f"distillation.temperature={temperature}", f"seed={seed}"]
+            words.append("controls=[random_teacher,label_smoothing]")
             assert run(compose_command(words), words, Console(file=io.StringIO()))
     comparison = fold(read([tmp_path]))
     assert comparison.complete
     (table,) = comparison.tables
-    assert [(row.role, row.n) for row in table.rows] == [("teacher", 1), ("baseline", 3), ("distilled", 3), ("distilled", 3)]
-    assert table.columns == ["distillation.temperature"] and table.tried == {"mlp_small": {"none": 1, "kd": 2}}
+    rows = [(row.role, row.settings.get("distillation.temperature"), row.n) for row in table.rows]
+    students = [(role, temperature, 3) for role in ("distilled", "random_teacher") for temperature in (1, 4)]
+    assert rows == [("teacher", None, 1), ("baseline", None, 3), *students, ("label_smoothing", None, 3)]
+    assert table.columns == ["distillation.temperature"] and table.tried == {"mlp_small": {"baseline": 1, "kd": 2}}
+    assert [row.difference.level for row in table.compared] == pytest.approx([0.95, 0.975, 0.975])
     (chosen,) = [row for row in table.rows if row.mark == "★"]
     assert chosen.difference.test_images == 797 and len(chosen.difference.intervals) == 2
     tables = [json.loads(path.read_text())["rows"] for path in (tmp_path / "runs").glob("*/table.json")]

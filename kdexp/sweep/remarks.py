@@ -47,20 +47,26 @@ def _tried(table: DataTable) -> Iterator[str]:
 def _choice(table: DataTable) -> Iterator[str]:
     distilled = [row for row in table.rows if row.role == "distilled"]
     if any(row.validation_mean is None for row in distilled) and len(distilled) > 1:
-        yield "No winner is marked: without validation data (dataset.val_fraction=0) only test data could choose it."
-        return
+        yield "No winner is marked where there are no validation data (dataset.val_fraction=0): only test data could choose it."
     marks = {row.mark for row in table.rows}
     told = []
     if BEST in marks:
-        told.append(f"{BEST} is the best configuration of its student")
+        told.append(f"{BEST} is the best configuration for its student and data")
     if BEST_OF_METHOD in marks:
         told.append(f"{BEST_OF_METHOD} the best of its method" if told else f"{BEST_OF_METHOD} is the best of its method")
     if told:
         yield f"{', '.join(told)}: chosen by mean validation accuracy; test data chose nothing."
     for row in distilled:
-        ties = [other for other in distilled if other.n == row.n and other.validation_mean == row.validation_mean]
-        if row.mark and len(ties) > 1:
-            yield f"{_name(row, table)} is the first of {len(ties)} that are equal on validation data."
+        rivals = [other for other in distilled if other.option == row.option and other.n == row.n and _same_terms(row, other)]
+        ties = sum(other.validation_mean == row.validation_mean for other in rivals)
+        if row.mark and ties > 1:
+            yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
+
+
+def _same_terms(ours: Configuration, theirs: Configuration) -> bool:
+    """Whether the two are the same student on the same training data."""
+    keys = [key for key in ours.settings if key.startswith("dataset")]
+    return ours.model == theirs.model and all(ours.settings[key] == theirs.settings.get(key) for key in keys)
 
 
 def _chance(table: DataTable) -> Iterator[str]:
@@ -68,8 +74,9 @@ def _chance(table: DataTable) -> Iterator[str]:
     for row in table.compared:
         if row.difference and (few or row.mark):
             yield f"{_name(row, table)}: {signed(row.difference.mean)} points{_verdict(row.difference)}"
-    if not few:
-        yield _summary([row for row in table.compared if not row.mark], table)
+    rest = [] if few else [row for row in table.compared if not row.mark]
+    if rest:
+        yield _summary(rest, table)
 
 
 def _summary(rows: list[Configuration], table: DataTable) -> str:
@@ -121,9 +128,9 @@ def _level(difference: Difference) -> str:
 
 def _several(table: DataTable) -> Iterator[str]:
     for kind, controls in (("differences", False), ("differences of controls", True)):
-        levels = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
-        if len(levels) > 1:
-            yield f"The {len(levels)} {kind} hold together with 95 %: each interval is one of {_level(levels[0])} (Bonferroni)."
+        family = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
+        if len(family) > 1:
+            yield f"The {len(family)} {kind} hold together with 95 %: each interval is one of {_level(family[0])} (Bonferroni)."
     if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
         yield "Where an interval over test images is lacking, their logits are missing, damaged, or too many to read."
 
@@ -132,7 +139,7 @@ def _best_baselines(table: DataTable) -> Iterator[str]:
     """Where a baseline was tuned too, what was chosen is best compared with the best of its kind."""
     for chosen in (row for row in table.rows if row.mark == BEST and row.difference):
         for row in table.rows:
-            if row.role == "baseline" and row.mark and row.model == chosen.model and not _compared(chosen, row):
+            if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
                 gap = signed(100 * (chosen.test_mean - row.test_mean))
                 yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
 
@@ -144,8 +151,8 @@ def _compared(ours: Configuration, baseline: Configuration) -> bool:
 def _gaps(table: DataTable) -> Iterator[str]:
     for row in table.rows:
         if row.difference and len(row.difference.seeds) < row.n:
-            lacking = row.n - len(row.difference.seeds)
-            yield f"{_name(row, table)}: {lacking} of its {row.n} seeds have no finished baseline to compare with."
+            alone = row.n - len(row.difference.seeds)
+            yield f"{_name(row, table)}: {alone} of its {row.n} seeds have no finished baseline to compare with."
 
 
 def _variants(table: DataTable) -> Iterator[str]:

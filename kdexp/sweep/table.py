@@ -52,9 +52,8 @@ def title(table: DataTable) -> str:
     """The data set and, unless they have a column, the student and who teaches it."""
     if models_vary(table):
         return table.dataset
-    teachers = {row.model for row in table.rows if row.role == "teacher"}
-    (student,) = {row.model for row in table.rows if row.role != "teacher"} or {""}
-    return f"{table.dataset}: " + " teaches ".join([*teachers, student])
+    models = dict.fromkeys((row.role == "teacher", row.model) for row in table.rows)
+    return f"{table.dataset}: " + " teaches ".join(model for _, model in models)
 
 
 def text(comparison: Comparison) -> str:
