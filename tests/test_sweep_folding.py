@@ -314,6 +314,15 @@ def test_a_result_that_can_not_be_used_is_listed_and_not_counted(sweep, damage, 
     assert words in sentence and sweep.keys["distilled"] in sentence and "the same command trains it again" in sentence
 
 
+def test_a_damaged_result_is_found_in_another_store(tmp_path):
+    damaged, intact = CraftedSweep(tmp_path / "a"), CraftedSweep(tmp_path / "b")
+    for sweep in (damaged, intact):
+        sweep.job("seed=0")
+    (damaged.store / damaged.keys["distilled"] / "result.json").unlink()
+    comparison, rows = folded(damaged.close(), intact.close())
+    assert comparison.complete and rows["distilled", 4.0].n == 1
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "others"])
 def test_without_its_logits_a_result_has_the_interval_over_seeds_alone(sweep, damage):
     folder = three_seeds(sweep)

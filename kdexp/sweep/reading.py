@@ -72,10 +72,11 @@ class Sweep:
     unusable: dict[str, str] = field(default_factory=dict)
 
     def take(self, path: Path) -> bool:
-        """Whether the learner in that folder of a store can be used; it is read unless its key was met before."""
-        if path.name not in self.results and path.name not in self.unusable:
+        """Whether the learner in that folder of a store can be used, be it thanks to its copy in another store."""
+        if path.name not in self.results:
             try:
                 self.results[path.name] = read_result(path)
+                self.unusable.pop(path.name, None)
             except ValueError as error:
                 self.unusable[path.name] = str(error)
         return path.name in self.results
