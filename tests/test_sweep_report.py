@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import SHORT
-from crafted import CraftedSweep, right_first
+from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
 from kdexp.config import compose_command
