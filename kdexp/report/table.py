@@ -80,10 +80,15 @@ COLUMNS: tuple[Column[Row], ...] = (
 )
 
 
+def table_width(rows: Sequence[AnyRow], columns: Iterable[Column[AnyRow]]) -> int:
+    """The characters of a line of the table, unfolded: a blank at the left edge and one after every column."""
+    return 1 + sum(column.width(rows) + 1 for column in columns)
+
+
 def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]]) -> list[Column[AnyRow]]:
     """What matters, whatever the width, and of the rest, in order, as many columns as fit beside it."""
     candidates = [column for column in columns if column.says(rows)]
-    space = width - sum(column.width(rows) + 1 for column in candidates if column.always)
+    space = width - table_width(rows, [column for column in candidates if column.always])
     shown = []
     for column in candidates:
         if not column.always:

@@ -36,11 +36,11 @@ class Group:
         return json.dumps([self.row.role, spec["model"], spec["data"]], sort_keys=True)
 
 
-def choose(groups: Sequence[Group]) -> list[Group]:
-    """Marks what validation data choose and returns the rows that get an interval.
+def choose(groups: Sequence[Group]) -> list[list[Group]]:
+    """Marks what validation data choose and returns the rows that get intervals, in families whose intervals hold together.
 
-    These are the best of every method, or every configuration where there are no validation data, and the controls that were
-    trained beside one of them.
+    The first are the best of every method, or every configuration where there are no validation data; the second the controls
+    that were trained beside one of them.
     """
     contests = defaultdict[str, list[Group]](list)
     for group in groups:
@@ -49,7 +49,7 @@ def choose(groups: Sequence[Group]) -> list[Group]:
     worth = [group for contest in contests.values() for group in _decide(contest) if group.row.role == "distilled"]
     jobs = {one.job.folder for group in worth for one in group.observations}
     controls = [group for group in groups if group.row.role not in ("teacher", "baseline", "distilled")]
-    return worth + [group for group in controls if jobs & {one.job.folder for one in group.observations}]
+    return [worth, [group for group in controls if jobs & {one.job.folder for one in group.observations}]]
 
 
 def _decide(contest: list[Group]) -> list[Group]:

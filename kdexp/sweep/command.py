@@ -63,7 +63,7 @@ def keep(comparison: Comparison, output: str | Path | None, console: Console) ->
 def _parser() -> argparse.ArgumentParser:
     told = "One table of sweeps and runs: seeds folded, differences to the baseline with their intervals."
     parser = argparse.ArgumentParser("kdexp-report", description=told, allow_abbrev=False)
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep, a run, or a folder of either; several are merged")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep, a run, or a folder of such; several are merged")
     parser.add_argument("--output", metavar="FOLDER", help="where the files go (default: DIR, if there is one)")
     return parser
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,8 @@ from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.reading import FINISHED, Job, Sweep
 from kdexp.sweep.settings import option, settings_of, varied
 
-MANY_INTERVALS = 12
-"""Beyond so many rows with intervals the stored logits are not read for them."""
+MANY_INTERVALS = 20
+"""For more intervals that hold together the stored logits are not read for them."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class DataTable:
     """The keys of `Configuration.settings` that differ between rows."""
     rows: list[Configuration]
     tried: dict[str, dict[str, int]]
-    """Student to option of `distillation` to the number of configurations that were started, unfinished ones included."""
+    """Student to `baseline` or option of `distillation` to the number of configurations started, unfinished ones too."""
     variants: list[str] = field(default_factory=list)
     """What tells rows apart that are alike in everything shown, as paths into their specs."""
 
@@ -46,6 +46,8 @@ class Unfinished:
 
     folder: str
     overrides: list[str]
+    name: str
+    """Its folder's own name and the overrides that not every job has."""
     state: str
     reason: str
 
@@ -73,13 +75,19 @@ def fold(sweep: Sweep) -> Comparison:
     for observed in configurations(sweep):
         blocks[observed[0].result.spec["data"]["fingerprint"]].append(observed)
     tables = [_table(fingerprint, found, sweep) for fingerprint, found in blocks.items()]
-    unfinished = [_unfinished(job) for job in sweep.jobs if job.state != FINISHED]
+    names = Counter(table.dataset for table in tables)
+    for table in tables:
+        if names[table.dataset] > 1:
+            table.dataset += f" {table.fingerprint[:6]}"
+    common = set.intersection(*(set(job.overrides) for job in sweep.jobs)) if len(sweep.jobs) > 1 else set()
+    unfinished = [_unfinished(job, common) for job in sweep.jobs if job.state != FINISHED]
     folders = [str(folder) for folder in sweep.folders]
     return Comparison(folders, len(sweep.jobs), tables, unfinished, list(sweep.unusable.values()))
 
 
-def _unfinished(job: Job) -> Unfinished:
-    return Unfinished(str(job.folder), list(job.overrides), job.state, job.reason)
+def _unfinished(job: Job, common: set[str]) -> Unfinished:
+    name = " ".join([job.folder.name, *(override for override in job.overrides if override not in common)])
+    return Unfinished(str(job.folder), list(job.overrides), name, job.state, job.reason)
 
 
 def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) -> DataTable:
@@ -89,11 +97,11 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
     _name_methods(groups)
     columns = varied((row.role, row.settings) for row in rows)
     variants = _tell_apart(groups, columns)
-    compared = choose(groups)
-    for group in compared:
-        if group.row.difference:
-            level = 1 - 0.05 / len(compared)
-            group.pairs.add_intervals(group.row.difference, level, images=len(compared) <= MANY_INTERVALS)
+    for family in choose(groups):
+        for group in family:
+            if group.row.difference:
+                level = 1 - 0.05 / len(family)
+                group.pairs.add_intervals(group.row.difference, level, images=len(family) <= MANY_INTERVALS)
     dataset = observed[0][0].result.dataset
     return DataTable(dataset, fingerprint, columns, rows, _tried(sweep, dataset, fingerprint), variants)
 
@@ -143,6 +151,6 @@ def _tried(sweep: Sweep, dataset: str, fingerprint: str) -> dict[str, dict[str, 
         config = job.config
         distills = config["distillation"]["_target_"] != config["baseline"]["_target_"]
         for role in ("baseline", "distilled") if distills else ("baseline",):
-            method = option(config, PARTS[role].method)
+            method = "baseline" if role == "baseline" else option(config, "distillation")
             found[option(config, "student")][method].add(str(settings_of(config, role)))
     return {student: {method: len(asked) for method, asked in methods.items()} for student, methods in found.items()}

@@ -40,6 +40,11 @@ class Configuration:
     difference: Difference | None = None
 
     @property
+    def short_method(self) -> str:
+        """Its option, but `none` says less than the objective."""
+        return self.method if self.option == "none" else self.option
+
+    @property
     def n(self) -> int:
         """The number of seeds."""
         return len(self.seeds)

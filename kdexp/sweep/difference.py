@@ -33,6 +33,8 @@ class Difference:
     """Test accuracy minus the baseline's under the same seed, in points of accuracy (percent)."""
 
     seeds: list[int]
+    baselines: list[str]
+    """The keys of what it is compared with, by seed."""
     points: list[float]
     mean: float
     std: float | None
@@ -74,13 +76,17 @@ class Pairs:
         """Without intervals; None if nothing can be compared."""
         if not self.ours:
             return None
+        baselines = [one.baseline for one in self.ours if one.baseline]
         ours = [100 * one.result.test for one in self.ours]
-        theirs = [100 * one.baseline.test for one in self.ours if one.baseline]
+        theirs = [100 * baseline.test for baseline in baselines]
         points = [a - b for a, b in zip(ours, theirs, strict=True)]
         std = std_of(points)
         together = math.hypot(stdev(ours), stdev(theirs)) if std else None
         ratio = together / std if std and together else None
-        return Difference([one.result.seed for one in self.ours], points, fmean(points), std, correlation(ours, theirs), ratio)
+        keys = [baseline.key for baseline in baselines]
+        return Difference(
+            [one.result.seed for one in self.ours], keys, points, fmean(points), std, correlation(ours, theirs), ratio
+        )
 
     def add_intervals(self, difference: Difference, level: float, *, images: bool) -> None:
         """Fills in both intervals at that level, the second only if `images`, since it reads the stored logits."""

@@ -29,6 +29,8 @@ class Observation:
     def settings(self) -> Settings:
         """What was set for it, the precision it was trained in included."""
         told = settings_of(self.job.config, self.role) if self.job.config else {}
+        if self.result.spec["teacher"] is None:
+            told = {key: value for key, value in told.items() if not key.startswith("teacher")}
         crossed = {"teacher_seed": self.teacher_seed} if self.crossed else {}
         return {**told, **crossed, "precision": self.result.spec["precision"]}
 

@@ -18,6 +18,9 @@ from kdexp.stored import RESULT
 JOBS = "jobs.json"
 FINISHED, NEVER_STARTED, CUT_OFF = "finished", "never started", "killed or still running"
 
+NEEDED = {"choices", "dataset", "student", "distillation", "baseline", "optimizer", "schedule"}
+"""What every configuration has."""
+
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -69,10 +72,11 @@ class Sweep:
     unusable: dict[str, str] = field(default_factory=dict)
 
     def take(self, path: Path) -> bool:
-        """Whether the learner in that folder of a store can be used; it is read unless its key was met before."""
-        if path.name not in self.results and path.name not in self.unusable:
+        """Whether the learner in that folder of a store can be used, be it thanks to its copy in another store."""
+        if path.name not in self.results:
             try:
                 self.results[path.name] = read_result(path)
+                self.unusable.pop(path.name, None)
             except ValueError as error:
                 self.unusable[path.name] = str(error)
         return path.name in self.results
@@ -97,19 +101,19 @@ def read(folders: Iterable[str | Path]) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: no such folder"
-    return f"{str(folder)!r}: holds neither a sweep nor runs; give outputs/runs or a folder of outputs/sweeps"
+    return f"{str(folder)!r}: holds neither a sweep nor runs; give an output_dir or any folder in its runs/ and sweeps/"
 
 
-def _places(folder: Path, *, inside: bool = True) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
+def _places(folder: Path, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
     """Run folders, even those that are not there yet, with their overrides where a sweep tells them."""
     told = _json(folder / JOBS)
     if told:
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in told["jobs"])
     elif (folder / "config.yaml").is_file():
         yield folder, None
-    elif inside and folder.is_dir():
+    elif depth and folder.is_dir():
         for child in sorted(folder.iterdir()):
-            yield from _places(child, inside=False)
+            yield from _places(child, depth - 1)
 
 
 def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> Job:
@@ -176,7 +180,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    """A resolved configuration, or nothing if it can't be read or is not of this version."""
     try:
-        return yaml.load(path.read_text(), Loader=_Loader) or {}
+        told = yaml.load(path.read_text(), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
+    return told if isinstance(told, dict) and told.keys() >= NEEDED else {}

@@ -14,7 +14,7 @@ from kdexp.sweep.reading import NEVER_STARTED
 from kdexp.sweep.settings import written_settings
 
 IN_WORDS = 6
-"""Of so many differences each has a sentence; of more, those that stand out are named."""
+"""So many differences have a sentence each; of more, those that are marked."""
 
 
 def remarks(table: DataTable) -> list[str]:
@@ -47,51 +47,56 @@ def _tried(table: DataTable) -> Iterator[str]:
 def _choice(table: DataTable) -> Iterator[str]:
     distilled = [row for row in table.rows if row.role == "distilled"]
     if any(row.validation_mean is None for row in distilled) and len(distilled) > 1:
-        yield "No winner is marked: without validation data (dataset.val_fraction=0) only test data could choose it."
-        return
+        yield "No winner is marked where there are no validation data (dataset.val_fraction=0): only test data could choose it."
     marks = {row.mark for row in table.rows}
     told = []
     if BEST in marks:
-        told.append(f"{BEST} is the best configuration of its student")
+        told.append(f"{BEST} is the best configuration for its student and data")
     if BEST_OF_METHOD in marks:
         told.append(f"{BEST_OF_METHOD} the best of its method" if told else f"{BEST_OF_METHOD} is the best of its method")
     if told:
         yield f"{', '.join(told)}: chosen by mean validation accuracy; test data chose nothing."
     for row in distilled:
-        ties = [other for other in distilled if other.n == row.n and other.validation_mean == row.validation_mean]
-        if row.mark and len(ties) > 1:
-            yield f"{_name(row, table)} is the first of {len(ties)} that are equal on validation data."
+        rivals = [other for other in distilled if other.option == row.option and other.n == row.n and _same_terms(row, other)]
+        ties = sum(other.validation_mean == row.validation_mean for other in rivals)
+        if row.mark and ties > 1:
+            yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
+
+
+def _same_terms(ours: Configuration, theirs: Configuration) -> bool:
+    """Whether the two are the same student on the same training data."""
+    keys = [key for key in ours.settings if key.startswith("dataset")]
+    return ours.model == theirs.model and all(ours.settings[key] == theirs.settings.get(key) for key in keys)
 
 
 def _chance(table: DataTable) -> Iterator[str]:
-    rows = table.compared
-    if len(rows) <= IN_WORDS:
-        for row in rows:
-            assert row.difference is not None
+    few = len(table.compared) <= IN_WORDS
+    for row in table.compared:
+        if row.difference and (few or row.mark):
             yield f"{_name(row, table)}: {signed(row.difference.mean)} points{_verdict(row.difference)}"
-        return
+    rest = [] if few else [row for row in table.compared if not row.mark]
+    if rest:
+        yield _summary(rest, table)
+
+
+def _summary(rows: list[Configuration], table: DataTable) -> str:
     clear = [_name(row, table) for row in rows if row.difference and row.difference.within_noise is False]
-    unknown = sum(1 for row in rows if row.difference and row.difference.within_noise is None)
+    unknown = sum(row.n == 1 for row in rows)
     noise = len(rows) - len(clear) - unknown
-    yield f"Of {len(rows)} differences {len(clear)} stand out{_listed(clear)}, {noise} are within noise{_single(unknown)}."
-
-
-def _listed(names: list[str]) -> str:
-    return f" ({'; '.join(names)})" if names else ""
-
-
-def _single(count: int) -> str:
-    return f", {count} can't be judged from one seed" if count else ""
+    other = " other" if len(rows) < len(table.compared) else ""
+    which = f" ({'; '.join(clear)})" if clear else ""
+    single = f", {unknown} can't be judged from one seed" if unknown else ""
+    return f"Of {len(rows)}{other} differences {len(clear)} stand out{which}, {noise} are within noise{single}."
 
 
 def _verdict(difference: Difference) -> str:
     seeds, both = difference.over_seeds, difference.over_seeds_and_images
-    images = f"{difference.test_images:,} test images"
+    images = f"{difference.test_images or 0:,} test images"
     if seeds is None:
-        alone = f", {images} as a sample allow {span(both)}" if both else ""
-        return f" for one seed{alone}; of other seeds it says nothing."
-    told = f", 95 % interval over {len(difference.seeds)} seeds {span(seeds)}"
-    told += f", with {images} a sample too {span(both)}" if both else ""
+        alone = f"; {_level(difference)} interval {span(both)} over {images}" if both else ""
+        return f" under one seed{alone}; of other seeds it says nothing."
+    told = f"; {_level(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
+    told += f", {span(both)} over seeds and {images}" if both else ""
     return f"{told}: {_noise(difference)}.{_pairing(difference)}"
 
 
@@ -116,29 +121,38 @@ def _pairing(difference: Difference) -> str:
     return f" Pairing by seed helped (r = {signed(r)}): without it the interval over seeds would be {ratio:.1f} times as wide."
 
 
+def _level(difference: Difference) -> str:
+    assert difference.level is not None
+    return f"{100 * difference.level:.4g} %"
+
+
 def _several(table: DataTable) -> Iterator[str]:
-    rows = table.compared
-    if len(rows) > 1:
-        level = 100 * (1 - 0.05 / len(rows))
-        yield f"The {len(rows)} intervals hold together with 95 %: each is one of {level:.2f} % (Bonferroni)."
-    if any(row.difference and not row.difference.over_seeds_and_images for row in rows):
-        yield "Where only one interval is given, the stored logits are missing, damaged, or too many to read."
+    for kind, controls in (("differences", False), ("differences of controls", True)):
+        family = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
+        if len(family) > 1:
+            yield f"The {len(family)} {kind} hold together with 95 %: each interval is one of {_level(family[0])} (Bonferroni)."
+    if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
+        yield "Where an interval over test images is lacking, their logits are missing, damaged, or too many to read."
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:
-    """A student tuned over what its baseline was tuned over too is best compared with the best of these."""
-    for row in table.rows:
-        chosen = [other for other in table.rows if other.mark == BEST and other.model == row.model]
-        if row.role == "baseline" and row.mark and len(chosen) == 1:
-            gap = signed(100 * (chosen[0].test_mean - row.test_mean))
-            yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
+    """Where a baseline was tuned too, what was chosen is best compared with the best of its kind."""
+    for chosen in (row for row in table.rows if row.mark == BEST and row.difference):
+        for row in table.rows:
+            if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
+                gap = signed(100 * (chosen.test_mean - row.test_mean))
+                yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
+
+
+def _compared(ours: Configuration, baseline: Configuration) -> bool:
+    return ours.difference is not None and set(ours.difference.baselines) <= set(baseline.keys)
 
 
 def _gaps(table: DataTable) -> Iterator[str]:
     for row in table.rows:
         if row.difference and len(row.difference.seeds) < row.n:
-            lacking = row.n - len(row.difference.seeds)
-            yield f"{_name(row, table)}: {lacking} of its {row.n} seeds have no finished baseline to compare with."
+            alone = row.n - len(row.difference.seeds)
+            yield f"{_name(row, table)}: {alone} of its {row.n} seeds have no finished baseline to compare with."
 
 
 def _variants(table: DataTable) -> Iterator[str]:
@@ -150,11 +164,12 @@ def _variants(table: DataTable) -> Iterator[str]:
 def lacking(comparison: Comparison) -> list[str]:
     """A sentence for every job and every stored result that the tables lack; jobs that never started share one."""
     jobs = comparison.unfinished
-    lines = [f"{comparison.jobs - len(jobs)} of {comparison.jobs} jobs are finished."] if jobs else []
+    done = comparison.jobs - len(jobs)
+    lines = [f"{done} of {comparison.jobs} jobs are finished; marks and intervals are those of what there is."] if jobs else []
     for job in jobs:
         if job.state != NEVER_STARTED:
             why = f": {job.reason}" if job.reason else ""
-            lines.append(f"  {' '.join([Path(job.folder).name, *job.overrides])}: {job.state}{why}")
+            lines.append(f"  {job.name}: {job.state}{why}")
     if waiting := [Path(job.folder).name for job in jobs if job.state == NEVER_STARTED]:
         lines.append(f"  never started: {', '.join(waiting)}")
     if comparison.unusable:

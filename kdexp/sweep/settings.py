@@ -29,8 +29,8 @@ def settings_of(config: Mapping[str, Any], role: str) -> Settings:
     found = {"epochs": config[epochs], "batch_size": config["batch_size"], "limit_batches": config["limit_batches"]}
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
     if part.model == "teacher":
-        del found["dataset.student_fraction"]  # it saw all images
-    if part.method == "distillation" and part.teacher == "teacher" and config.get("teacher"):
+        found.pop("dataset.student_fraction", None)  # it saw all images
+    if part.method == "distillation" and PARTS[part.teacher].model == "teacher" and config.get("teacher"):
         found["teacher_epochs"] = config["teacher_epochs"]
         for node in ("teacher", "teacher_optimizer", "teacher_schedule"):
             found |= dict(_node(config, node, node))
@@ -73,7 +73,7 @@ def varied(rows: Iterable[tuple[str, Settings]]) -> list[str]:
 
 def _follows(key: str, settings: list[Settings]) -> bool:
     own = key.removeprefix("teacher_")
-    return own != key and all(each[key] == each[own] for each in settings if key in each)
+    return own != key and all(each[key] == each.get(own) for each in settings if key in each)
 
 
 def headings(keys: Sequence[str]) -> dict[str, str]:

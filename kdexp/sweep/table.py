@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent
+from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, table_width
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
@@ -15,12 +15,14 @@ from kdexp.sweep.settings import headings, written_settings, written_value
 
 LISTED = 20
 """About so many unfinished jobs are listed on the screen; the files list all."""
-FOLDING = ("method", "settings")
+FOLDING = ("role", "method", "settings")
 
 
 def show(comparison: Comparison, console: Console) -> None:
     """Prints every table and its remarks, then what is lacking."""
-    for table in comparison.tables:
+    for number, table in enumerate(comparison.tables):
+        if number:
+            console.print()
         console.print(draw(table, console.width))
         for sentence in remarks(table):
             console.print(sentence, markup=False, highlight=False)
@@ -32,14 +34,15 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def draw(table: DataTable, width: int) -> Table:
-    """The table for a terminal of that width; settings that don't fit side by side share a column."""
+    """The table for a terminal of that width; what does not fit side by side is shortened or folded, never cut."""
     drawn = Table(title=title(table), box=HEAD_RULE, pad_edge=False, padding=0)
-    columns = fitting(table.rows, width, columns_of(table, _settings_apart(table)))
-    if sum(column.width(table.rows) + 1 for column in columns) > width:
-        columns = fitting(table.rows, width, columns_of(table, _settings_together(table)))
+    columns = fitting(table.rows, width, columns_of(table))
+    if narrow := table_width(table.rows, columns) > width:
+        columns = fitting(table.rows, width, columns_of(table, narrow=True))
     for column in columns:
-        side, folds = "right" if column.right else "left", column.heading in FOLDING
-        drawn.add_column(column.heading, justify=side, no_wrap=not folds)  # type: ignore[arg-type]
+        folds = narrow and column.heading in FOLDING
+        justify: JustifyMethod = "right" if column.right else "left"
+        drawn.add_column(column.heading, justify=justify, no_wrap=not folds, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(column.text(row) for column in columns))
     return drawn
@@ -49,16 +52,15 @@ def title(table: DataTable) -> str:
     """The data set and, unless they have a column, the student and who teaches it."""
     if models_vary(table):
         return table.dataset
-    teachers = {row.model for row in table.rows if row.role == "teacher"}
-    (student,) = {row.model for row in table.rows if row.role != "teacher"} or {""}
-    return f"{table.dataset}: " + " teaches ".join([*teachers, student])
+    models = dict.fromkeys((row.role == "teacher", row.model) for row in table.rows)
+    return f"{table.dataset}: " + " teaches ".join(model for _, model in models)
 
 
 def text(comparison: Comparison) -> str:
     """Everything in Markdown."""
     parts = []
     for table in comparison.tables:
-        columns = columns_of(table, _settings_apart(table))
+        columns = columns_of(table)
         said = "".join(f"- {sentence}\n" for sentence in remarks(table))
         parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{said}")
     lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in lacking(comparison)]
@@ -67,24 +69,32 @@ def text(comparison: Comparison) -> str:
     return "\n".join(parts)
 
 
-def columns_of(table: DataTable, settings: Sequence[Column[Configuration]]) -> list[Column[Configuration]]:
-    """The columns for this table, those for the settings given."""
+def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[Configuration]]:
+    """The columns for this table; `narrow` calls methods by their options and puts all settings into one column."""
+    settings = _settings_together(table) if narrow else _settings_apart(table)
+    validated = any(row.validation_mean is not None for row in table.rows if row.role != "teacher")
+    validation = [Column[Configuration]("val %", lambda row: percent(row.validation_mean), always=True)] if validated else []
     model = [Column[Configuration]("model", lambda row: row.model, always=True, right=False)] if models_vary(table) else []
     return [
         Column("", lambda row: row.mark, always=True, right=False),
-        Column("role", lambda row: row.role, always=True, right=False),
+        Column("role", lambda row: _breakable(row.role) if narrow else row.role, always=True, right=False),
         *model,
-        Column("method", lambda row: row.method, always=True, right=False),
+        Column("method", lambda row: _breakable(row.short_method) if narrow else row.method, always=True, right=False),
         *settings,
-        Column("params", lambda row: f"{row.parameters:,}"),
         Column("n", lambda row: str(row.n), always=True),
-        Column("val %", lambda row: percent(row.validation_mean), always=True),
+        *validation,
         Column("test %", _test, always=True),
         Column("vs base", lambda row: signed(row.difference.mean) if row.difference else "–", always=True),
-        Column("95 % interval", _interval, always=True),
+        Column("95 % interval", _interval),
         Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else "–"),
         Column("n needed", _needed),
+        Column("params", lambda row: f"{row.parameters:,}"),
     ]
+
+
+def _breakable(name: str) -> str:
+    """The name with blanks, at which it can be folded."""
+    return name.replace("_", " ")
 
 
 def _settings_apart(table: DataTable) -> list[Column[Configuration]]:
