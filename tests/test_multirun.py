@@ -97,15 +97,13 @@ def test_lockstep_gives_the_weights_of_lone_runs(sweep, method):
 
 
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-@pytest.mark.parametrize(
-    "axis", ["teacher.hidden=[16],[32]", "teacher_seed=0,1", "dataset.student_fraction=0.1,0.2", "batch_size=8,16"]
-)
+@pytest.mark.parametrize("axis", ["teacher.hidden=[16],[32]", "teacher_seed=0,1", "dataset.student_fraction=0.1,0.2"])
 def test_nothing_is_kept_that_another_job_must_not_see(sweep, axis, lockstep):
     whole = ("limit_batches=null", "dataset.split_seed=0,1", axis)
     _, _, together = sweep(*whole, place="together", lockstep=lockstep)
     alone = {}
-    for job in cli.expand(whole):
-        alone |= sweep(*job, place="_".join(job).replace("/", ""))[2]
+    for number, job in enumerate(cli.expand(whole)):
+        alone |= sweep(*job, place=f"alone-{number}")[2]
     assert weights(alone) == weights(together)
 
 
