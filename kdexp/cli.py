@@ -79,15 +79,22 @@ def _run(asked: argparse.Namespace) -> int:
         print(refusal(found), file=sys.stderr)
         return BAD_CONFIG
     if any(config["dry_run"] for config in configs):
-        from kdexp.dry_run import preview
-
-        for config in configs:
-            preview(config)
-        return 0
+        return _preview(jobs, configs, multirun)
     if multirun and hydra_node.runtime.choices["hydra/launcher"] in OWN_LAUNCHERS:
         return _multirun(jobs, configs, hydra_node)
     hydra_main()
     return max(_exit_codes, default=0)
+
+
+def _preview(jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], multirun: bool) -> int:
+    from kdexp.dry_run import preview, preview_jobs
+    from kdexp.multirun import Job
+
+    if multirun:
+        preview_jobs([Job(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))])
+    else:
+        preview(configs[0])
+    return 0
 
 
 def _swept_in_files(hydra_node: DictConfig, overrides: Sequence[str]) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -9,10 +13,15 @@ from rich.table import Table
 
 from kdexp import cost
 from kdexp.data.dataset import DataUnavailable
+from kdexp.estimate import Pace
 from kdexp.experiment import Experiment
 from kdexp.journal import Journal
+from kdexp.kept import Kept
+from kdexp.multirun import Job
 from kdexp.network import device_of, sketch_network
 from kdexp.parts import PARTS
+from kdexp.plan import Entry
+from kdexp.report.table import duration
 
 
 def preview(config: DictConfig, console: Console | None = None) -> None:
@@ -32,6 +41,43 @@ def preview(config: DictConfig, console: Console | None = None) -> None:
     if unreadable:
         journal.say(f"what the store holds is unknown: {unreadable}")
     journal.say(f"dry run: nothing was trained or written ({experiment.precision.label} on {experiment.device.type})")
+
+
+def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
+    """Prints the jobs of a multirun, which of their learners the store holds, and how long the others may take."""
+    journal, kept = Journal(console), Kept()
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
+    wanted: dict[str, tuple[Experiment, Entry]] = {}
+    for job in jobs:
+        experiment = Experiment(job.config, Journal(journal.console, quiet=True), kept)
+        if unreadable := _unreadable(experiment):
+            journal.say(f"what the store holds is unknown: {unreadable}")
+            return
+        entries = [experiment.entry(role) for role in experiment.needed]
+        lacking = [entry.role for entry in entries if entry.spec.key not in wanted and not experiment.has(entry.spec.key)]
+        wanted |= {entry.spec.key: (experiment, entry) for entry in entries}
+        own = " ".join(text for text in job.overrides if text not in common)
+        table.add_row(str(job.number), own, ", ".join(lacking) or "nothing")
+    journal.say(table)
+    missing = [(experiment, entry) for key, (experiment, entry) in wanted.items() if not experiment.has(key)]
+    journal.say(f"{len(jobs)} jobs, {len(wanted)} distinct learners, {len(missing)} of them to be trained{_time(missing)}")
+    journal.say("dry run: nothing was trained or written")
+
+
+def _time(missing: Sequence[tuple[Experiment, Entry]]) -> str:
+    """How long that may take, one after the other, as far as the store has seen the like."""
+    paces: dict[Path, Pace] = {}
+    known = []
+    for experiment, entry in missing:
+        pace = paces.setdefault(experiment.store.root, Pace(experiment.store.root))
+        known.append(pace.seconds(asdict(entry.spec), len(experiment.split_of(entry))))
+    told = [seconds for seconds in known if seconds is not None]
+    if not missing:
+        return ""
+    unknown = len(missing) - len(told)
+    rest = f", without {unknown} whose like was never trained here" if told and unknown else ""
+    return f": about {duration(sum(told))}{rest}" if told else "; how long that takes is known once their like was trained here"
 
 
 def _unreadable(experiment: Experiment) -> str:

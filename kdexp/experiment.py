@@ -45,7 +45,7 @@ class Experiment(Plan):
         if lacking:
             self.store.require_writable()
         for entry in lacking:
-            if published := check_start(entry, self._split(entry), self.shape):
+            if published := check_start(entry, self.split_of(entry), self.shape):
                 self.journal.say(f"{entry.role}: starts from {published}")
 
     def run(self) -> list[Entry]:
@@ -111,7 +111,7 @@ class Experiment(Plan):
 
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
-        split = self._split(entries[0])
+        split = self.split_of(entries[0])
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
         if teacher is not None and spec.limit_batches is None:
             self._keep_outputs(teacher, entries, split)
@@ -170,7 +170,8 @@ class Experiment(Plan):
         except OSError as error:
             entry.failure = f"can't be stored in {self.store.root}: {reason(error)}; mend that and run the same command again"
 
-    def _split(self, entry: Entry) -> Split:
+    def split_of(self, entry: Entry) -> Split:
+        """The training images that an entry's learner sees."""
         return self.data.train if PARTS[entry.role].model == "teacher" else self.data.student_train
 
     def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:

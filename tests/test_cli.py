@@ -80,9 +80,17 @@ def test_a_dry_run_shows_everything_and_leaves_nothing(here, tmp_path):
 
 
 def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
-    code, shown = here("-m", "dry_run=true", "seed=0,1")
-    assert code == 0 and shown.out.count("dry run:") == 2
+    code, shown = here("-m", "dry_run=true", "seed=0,1", "distillation.temperature=1,4")
+    assert code == 0 and shown.out.count("dry run:") == 1
+    assert "4 jobs, 7 distinct learners, 7 of them to be trained; how long that takes is known once" in shown.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_sweep_knows_what_is_done_and_how_long_the_rest_takes(here):
+    assert here("epochs=1", "device=cpu")[0] == 0
+    shown = here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0,1", "distillation.temperature=1,4")[1].out
+    assert "4 jobs, 7 distinct learners, 4 of them to be trained: about 0." in shown
+    assert here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0")[1].out.count("nothing") == 2
 
 
 def test_a_dry_run_knows_what_the_store_holds(here):

@@ -107,6 +107,11 @@ def test_where_it_runs_is_not_part_of_the_key(make_experiment, override):
     assert make_experiment(override).spec("baseline").key == make_experiment().spec("baseline").key
 
 
+def test_a_number_is_one_number_however_it_is_written(make_experiment):
+    keys = {make_experiment(f"distillation.temperature={written}").spec("distilled").key for written in ("4", "4.0", "4e0")}
+    assert len(keys) == 1
+
+
 @pytest.mark.parametrize("override", OTHER_KEY)
 def test_what_decides_the_weights_is_part_of_the_key(make_experiment, override):
     assert make_experiment(override).spec("baseline").key != make_experiment().spec("baseline").key

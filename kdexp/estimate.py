@@ -1,0 +1,36 @@
+"""How long trainings will take, from what the store knows of learners of the same kind."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from kdexp.stored import RESULT
+
+
+class Pace:
+    """Seconds per image and epoch of the networks that a store has seen trained; those without augmentation are no slower."""
+
+    def __init__(self, root: Path):
+        seen = defaultdict(list)
+        for path in root.glob(f"*/{RESULT}"):
+            try:
+                told = json.loads(path.read_text())
+                spec, looks = told["spec"], told["train_images"] * len(told["history"])
+                seen[_kind(spec)].append(told["train_seconds"] / looks)
+            except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+                continue  # what can't be read, or was not trained, tells nothing
+        self._known = {kind: statistics.median(paces) for kind, paces in seen.items()}
+
+    def seconds(self, spec: dict[str, Any], images: int) -> float | None:
+        """Of the learner's own steps, or None if its like was never trained here."""
+        pace = self._known.get(_kind(spec))
+        return None if pace is None else pace * images * spec["epochs"]
+
+
+def _kind(spec: dict[str, Any]) -> str:
+    size = [spec["data"][name] for name in ("num_classes", "in_channels", "image_size")]
+    return json.dumps([spec["model"], size, spec["batch_size"], spec["precision"]], sort_keys=True)
