@@ -164,15 +164,16 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 def check(jobs: Sequence[Sequence[str]], composer: Composer) -> tuple[list[DictConfig], list[Problem]]:
     """The composed configuration of every job, and everything that is wrong with any of them."""
     from kdexp.overrides import compose_all
+    from kdexp.validation import Validator
 
-    configs, found = [], []
+    validator = Validator()
+    configs: list[DictConfig] = []
+    found: list[Problem] = []
     for job in jobs:
         composed, problems = compose_all(job, composer)
         if composed is not None:
-            from kdexp.validation import validate
-
             configs.append(composed)
-            problems = problems + validate(composed)
+            problems = problems + validator.problems(composed)
         found += [problem for problem in problems if problem not in found]
     return configs, found
 

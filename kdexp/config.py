@@ -65,10 +65,13 @@ def target(node: Mapping[str, Any]) -> Any:
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments that a node holds for its `_target_`."""
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
-    return {name: value for name, value in plain.items() if name != "_target_"}  # type: ignore[union-attr, misc]
+    plain = {name: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for name, v in node.items()}
+    return {name: value for name, value in plain.items() if name != "_target_"}
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:
     """The object that a node describes; `given` are the arguments that only the program knows."""
+    told = arguments(node)
+    if node["_target_"].startswith("kdexp.") and not any("_target_" in str(value) for value in told.values()):
+        return target(node)(**told, **given)  # as Hydra would, in a hundredth of the time
     return instantiate({"_target_": node["_target_"], **arguments(node)}, **given, _convert_="all")

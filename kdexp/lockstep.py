@@ -30,7 +30,10 @@ def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
         for experiment, entries in groups:
             limit = most or affordable(experiment, entries)
             for first in range(0, len(entries), limit):
-                experiment.obtain_entries(entries[first : first + limit])
+                company = entries[first : first + limit]
+                what = f"{len(company)} learners side by side" if len(company) > 1 else company[0].role
+                experiment.journal.headline(f"training {what}, {company[0].spec.epochs} epochs")
+                experiment.obtain_entries(company)
 
 
 def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, list[Entry]]]:

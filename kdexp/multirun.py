@@ -50,8 +50,12 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     folder = claim_sweep(jobs, command)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
     if lockstep is not None:
-        ready = [experiment for job in jobs if (experiment := _ready(job, journal, kept)) is not None]
-        train_together(ready, lockstep.most)
+        journal.open_log(folder / "log.txt")
+        try:
+            ready = [experiment for job in jobs if (experiment := _ready(job, journal, kept)) is not None]
+            train_together(ready, lockstep.most)
+        finally:
+            journal.close_log()
     common = set.intersection(*(set(job.overrides) for job in jobs))
     for job in jobs:
         words = " ".join(text for text in job.overrides if text not in common)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.config import build
+from kdexp.config import build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
@@ -130,7 +130,7 @@ class Plan:
         )
 
     def _uses_teacher(self, role: str) -> bool:
-        return build(self.config[PARTS[role].method]).uses_teacher
+        return bool(target(self.config[PARTS[role].method]).uses_teacher)
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
         read = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}

@@ -39,6 +39,7 @@ def _git(*words: str) -> str:
     return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return version(name)

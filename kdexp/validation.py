@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,29 +48,71 @@ GROUPS = {
 
 def validate(config: DictConfig) -> list[Problem]:
     """All problems of a composed configuration: keys, types and ranges first, then what only built parts can tell."""
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    found = list(_settings(plain))
-    broken = set()
-    for node in (*REQUIRED, *(["teacher"] if plain.get("teacher") is not None else [])):
-        of_node = list(_node(node, plain.get(node)))
-        broken |= {node} if of_node else set()
-        found += of_node
-    if "dataset" in broken:
-        return found
-    dataset: ImageDataset = build(plain["dataset"])
-    if sentence := dataset.missing():
-        found.append(Problem("", sentence))
-        if not dataset.num_classes:  # then nothing is known that a network could be built for
+    return Validator().problems(config)
+
+
+class Validator:
+    """Validates the jobs of one command; what several of them share is looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def _once(self, look: Callable[[], Any], *at: Any) -> Any:
+        key = json.dumps([look.__name__, *at], sort_keys=True, default=str)
+        if key not in self._known:
+            self._known[key] = look()
+        return self._known[key]
+
+    def problems(self, config: DictConfig) -> list[Problem]:
+        """What `validate` returns."""
+        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        found = list(_settings(plain))
+        broken = set()
+        for name in (*REQUIRED, *(["teacher"] if plain.get("teacher") is not None else [])):
+            of_node = self._of_node(name, plain.get(name))
+            broken |= {name} if of_node else set()
+            found += of_node
+        if "dataset" in broken:
             return found
-    shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
-    nets: dict[str, nn.Module | None] = {}
-    for role in (role for role in NETWORKS if plain.get(role) and role not in broken):
-        nets[role], of_network = check_network(role, plain[role], shape, plain["dataset"])
-        found += of_network
-    if not broken & {"distillation", *NETWORKS} and None not in nets.values():
-        found += _method(plain["distillation"], nets, shape)
-        found += _controls(plain, nets, shape)
-    return found
+        shape, sentence = self._of_dataset(plain["dataset"])
+        found += [Problem("", sentence)] if sentence else []
+        if not shape.num_classes:  # then nothing is known that a network could be built for
+            return found
+        nets: dict[str, nn.Module | None] = {}
+        for role in (role for role in NETWORKS if plain.get(role) and role not in broken):
+            nets[role], of_network = self._of_network(role, plain[role], shape, plain["dataset"])
+            found += of_network
+        if not broken & {"distillation", *NETWORKS} and None not in nets.values():
+            found += self._of_method(plain, nets, shape)
+        return found
+
+    def _of_node(self, name: str, node: Any) -> list[Problem]:
+        def of_node() -> list[Problem]:
+            return list(_node(name, node))
+
+        return self._once(of_node, name, node)
+
+    def _of_dataset(self, node: dict[str, Any]) -> tuple[Shape, str]:
+        def of_dataset() -> tuple[Shape, str]:
+            dataset: ImageDataset = build(node)
+            return Shape(dataset.num_classes, dataset.in_channels, dataset.image_size), dataset.missing()
+
+        return self._once(of_dataset, node)
+
+    def _of_network(
+        self, role: str, node: dict[str, Any], shape: Shape, dataset: dict[str, Any]
+    ) -> tuple[nn.Module | None, list[Problem]]:
+        def of_network() -> tuple[nn.Module | None, list[Problem]]:
+            return check_network(role, node, shape, dataset)
+
+        return self._once(of_network, role, node, asdict(shape), dataset)
+
+    def _of_method(self, plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> list[Problem]:
+        def of_method() -> list[Problem]:
+            return [*_method(plain["distillation"], nets, shape), *_controls(plain, nets, shape)]
+
+        parts = [plain.get(name) for name in ("distillation", "teacher", "student", "controls")]
+        return self._once(of_method, parts, asdict(shape))
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
