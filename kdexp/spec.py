@@ -49,16 +49,16 @@ class LearnerSpec:
 
 def key_of(identity: dict[str, Any]) -> str:
     """The hash of what `LearnerSpec.identity` gave."""
-    written = json.dumps(_alike(identity), sort_keys=True, allow_nan=False)
+    written = json.dumps(alike(identity), sort_keys=True, allow_nan=False)
     return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
-def _alike(value: Any) -> Any:
+def alike(value: Any) -> Any:
     """The value with every number as a float: temperature=4 and 4.0 are one learner."""
     if isinstance(value, dict):
-        return {name: _alike(inner) for name, inner in value.items()}
+        return {name: alike(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_alike(inner) for inner in value]
+        return [alike(inner) for inner in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -107,6 +107,12 @@ def test_nothing_is_kept_that_another_job_must_not_see(sweep, axis, lockstep):
     assert weights(alone) == weights(together)
 
 
+def test_a_setting_is_one_setting_however_it_is_written(here, tmp_path):
+    assert here(*SHORT, "distillation.temperature=4.0")[0] == 0
+    code, shown = here("-m", *SHORT, "distillation.temperature=4,8", "seed=0,1")
+    assert code == 0 and "variant" not in shown.out
+
+
 def test_a_group_is_capped(sweep):
     _, _, learners = sweep("distillation.temperature=1,2,3,4", lockstep=Lockstep(2))
     assert max(stored.result["provenance"]["trained_side_by_side"] for stored in learners.values()) == 2

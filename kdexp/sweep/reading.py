@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kdexp.files import reason
-from kdexp.spec import FORMAT
+from kdexp.spec import FORMAT, alike
 from kdexp.stored import RESULT
 
 JOBS = "jobs.json"
@@ -159,7 +159,7 @@ def read_result(path: Path) -> Result:
         told = json.loads((path / RESULT).read_text())
         found = told["spec"]["format"]
         if found == FORMAT:
-            named = (told["model"], told["method"], told["dataset"], told["spec"], told["parameters"])
+            named = (told["model"], told["method"], told["dataset"], alike(told["spec"]), told["parameters"])
             validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
             return Result(path.name, path, *named, told["test"]["last"]["top1"], validation)
         what = f" is of format {found}, not {FORMAT}"
