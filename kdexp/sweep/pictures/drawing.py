@@ -1,0 +1,63 @@
+"""All pictures of a comparison, in the order of their telling. Imports matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from matplotlib import rc_context
+
+from kdexp.sweep.comparison import Comparison, DataTable
+from kdexp.sweep.pictures.cost import draw_latency, draw_parameters
+from kdexp.sweep.pictures.curves import draw_curves, shown
+from kdexp.sweep.pictures.maps import draw_line, draw_map
+from kdexp.sweep.pictures.slices import failures, slices
+from kdexp.sweep.pictures.style import SETTINGS, Picture, chosen, finish
+from kdexp.sweep.sources import Sources
+from kdexp.sweep.table import title
+
+
+def draw_all(comparison: Comparison, sources: Sources) -> list[list[Picture]]:
+    """The pictures of every table; with several tables their names begin with its number."""
+    several = len(comparison.tables) > 1
+    with rc_context(SETTINGS):
+        return [
+            list(_of_table(table, sources, f"{number}_" if several else ""))
+            for number, table in enumerate(comparison.tables, 1)
+        ]
+
+
+def _of_table(table: DataTable, sources: Sources, prefix: str) -> Iterator[Picture]:
+    yield from _of_settings(table, sources, prefix)
+    about = _which(table)
+    caption = f"{title(table)}: test accuracy against parameters. {about}"
+    yield finish(draw_parameters(table), f"{prefix}parameters", caption)
+    latencies = sources.latencies(table)
+    if all(latencies[row.model, row.parameters] for row in table.rows):
+        caption = f"{title(table)}: test accuracy against latency, which is that of the network, over all its runs. {about}"
+        yield finish(draw_latency(table, latencies), f"{prefix}latency", caption)
+    if figure := draw_curves(table, sources):
+        students = sum(row.role != "teacher" for row in table.rows)
+        caption = f"{title(table)}: training of {len(shown(table))} of {students} students. {about}"
+        yield finish(figure, f"{prefix}curves", caption)
+
+
+def _of_settings(table: DataTable, sources: Sources, prefix: str) -> Iterator[Picture]:
+    numbers = count(1)
+    pieces, _ = slices(table)
+    repeated = len({(len(piece.axes), piece.option) for piece in pieces}) < len(pieces)
+    for piece in pieces:
+        number = f"_{next(numbers)}" if repeated else ""
+        if len(piece.axes) == 1:
+            caption = f"{title(table)}: {piece.name}, test accuracy over {piece.axes[0]}; the band is the baseline."
+            yield finish(draw_line(piece, table), f"{prefix}line_{piece.option}{number}", caption)
+        else:
+            caption = f"{title(table)}: {piece.name}, mean over {' and '.join(piece.axes)}; hatched: nothing finished."
+            failed = failures(piece, sources.sweep)
+            yield finish(draw_map(piece, table, failed), f"{prefix}map_{piece.option}{number}", caption)
+
+
+def _which(table: DataTable) -> str:
+    if len(chosen(table)) == len(table.rows):
+        return "All rows are drawn."
+    return "Of each method and student the configuration is drawn that validation data chose."
