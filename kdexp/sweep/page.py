@@ -68,8 +68,9 @@ def _section(table: DataTable, pictures: Sequence[Picture], prefix: str, details
     yield from _table(table, prefix)
     yield "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in remarks(table)) + "</ul>"
     if pictures:
-        yield "<h3>Pictures</h3>"
+        yield '<h3>Pictures</h3><div class="pictures">'
         yield from map(_figure, pictures)
+        yield "</div>"
         yield from (f'<p class="soft">{escape(sentence)}</p>' for sentence in slices(table)[1])
     yield "<h3>Every row: its command, its configuration, where it comes from</h3>"
     for number, row in enumerate(table.rows, 1):

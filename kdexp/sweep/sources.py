@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kdexp.stored import RESULT
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
-from kdexp.sweep.reading import JOBS, Job, Sweep
+from kdexp.sweep.reading import JOBS, Job, Sweep, _json
 
 SEED = "seed="
 
@@ -39,7 +40,7 @@ class Sources:
 
     def result(self, key: str) -> dict[str, Any]:
         """Everything that the store tells of a learner."""
-        told: dict[str, Any] = json.loads((self.sweep.results[key].folder / "result.json").read_text())
+        told: dict[str, Any] = json.loads((self.sweep.results[key].folder / RESULT).read_text())
         return told
 
     def latencies(self, table: DataTable) -> dict[tuple[str, int], list[float]]:
@@ -70,8 +71,6 @@ def commands(jobs: Sequence[Job]) -> list[str]:
 @cache
 def _options(folder: Path) -> list[str]:
     """Where the command of a sweep said that more YAML files are; its jobs' overrides don't tell."""
-    if not (folder / JOBS).is_file():
-        return []
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--config-name", "-cn")
@@ -81,5 +80,4 @@ def _options(folder: Path) -> list[str]:
 
 def asked_for(folder: Path) -> list[str]:
     """The words of the command that a sweep in this folder was begun with; none if it holds no sweep."""
-    path = folder / JOBS
-    return json.loads(path.read_text())["command"] if path.is_file() else []
+    return list(_json(folder / JOBS).get("command", []))

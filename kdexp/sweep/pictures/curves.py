@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
@@ -42,6 +43,8 @@ def draw_curves(table: DataTable, sources: Sources) -> Figure | None:
     for number, (row, seeds) in enumerate(trained):
         _band(losses, seeds, "loss", 1, number, label(row, table))
         _band(accuracies, seeds, accuracy, 100, number, None)
+    for axes in (losses, accuracies):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     losses.set(xlabel="epoch", ylabel="training loss (each method's own objective)")
     accuracies.set(xlabel="epoch", ylabel=f"{'validation' if validated else 'training'} accuracy, %")
     figure.suptitle(f"{title(table)}, mean ± std over seeds", fontsize=9)

@@ -1,32 +1,30 @@
-"""The pictures of one slice: a line where one setting varies, a map where two do."""
+"""A map of the differences over two settings."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from kdexp.report.table import percent
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
-from kdexp.sweep.pictures.slices import Slice, is_number
-from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure
+from kdexp.sweep.pictures.slices import Slice
+from kdexp.sweep.pictures.style import FAINT, new_figure
 from kdexp.sweep.remarks import signed
 from kdexp.sweep.settings import headings, written_value
 from kdexp.sweep.table import title
 
 CELL = 0.85, 0.6
-"""Inches."""
+"""Inches across and down."""
 WIDEST = 12
 READABLE = 5.0
 """Points: cells too small for such letters are left without their numbers."""
-LOGARITHMIC = 8
-"""Values whose largest is so many times the smallest, or more, lie on a logarithmic axis."""
 
 
 def seeds(rows: Sequence[Configuration]) -> str:
@@ -37,68 +35,82 @@ def seeds(rows: Sequence[Configuration]) -> str:
 
 def draw_map(piece: Slice, table: DataTable, failed: set[tuple[float, ...]]) -> Figure:
     """Mean difference to the baseline in every cell, or mean accuracy where a row lacks a baseline."""
-    places = {piece.at(row): row for row in piece.rows}
-    columns, lines = ([*sorted({at[axis] for at in [*places, *failed]})] for axis in (0, 1))
+    rows = {piece.at(row): row for row in piece.rows}
+    columns, lines = ([*sorted({at[axis] for at in [*rows, *failed]})] for axis in (0, 1))
+    width, height = (max(2.3, min(WIDEST, size * len(places))) for size, places in zip(CELL, (columns, lines), strict=True))
+    figure = new_figure(width + 1.9, height + 1.3)
+    axes = figure.subplots()
     differences = all(row.difference for row in piece.rows)
     values = np.full((len(lines), len(columns)), np.nan)
-    for (x, y), row in places.items():
-        values[lines.index(y), columns.index(x)] = _value(row, differences)
-    width, height = min(WIDEST, 1.9 + CELL[0] * len(columns)), min(WIDEST, 1.3 + CELL[1] * len(lines))
-    figure = new_figure(max(4.2, width), height)
-    axes = figure.subplots()
-    axes.set_facecolor("white")
-    limit = max(float(np.nanmax(np.abs(values))), 0.01)
-    scale = {"cmap": "RdBu", "vmin": -limit, "vmax": limit} if differences else {"cmap": "cividis"}
-    mesh = axes.pcolormesh(values, edgecolors="white", linewidth=1, **scale)
-    bar = figure.colorbar(mesh, ax=axes)
-    bar.set_label("test accuracy − baseline, points" if differences else "test accuracy, %")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    size = _letters(max(len(columns) / (max(4.2, width) - 1.9), 1e-9), len(lines) / (height - 1.3))
-    for line, y in enumerate(lines):
-        for column, x in enumerate(columns):
-            if (x, y) in places:
-                shade = mesh.to_rgba(values[line, column])
-                _write(axes, column, line, places[x, y], piece, differences, shade, size)
-            else:
-                _hatch(axes, column, line, "failed" if (x, y) in failed else "", size)
+    for (x, y), row in rows.items():
+        values[lines.index(y), columns.index(x)] = _worth(row, differences)[0]
+    mesh = _colour(axes, values, differences)
+    size = min(9.0, 72 * width / len(columns) / 4.2, 72 * height / len(lines) / 3.2)
+    most = max(row.n for row in piece.rows)
+    for (line, y), (column, x) in product(enumerate(lines), enumerate(columns)):
+        if row := rows.get((x, y)):  # type: ignore[assignment]
+            number, below = _written(row, differences, most)
+            _fill(axes, (column, line), number, below, size, dark=_is_dark(mesh.to_rgba(values[line, column])))
+        else:
+            _hatch(axes, (column, line), "failed" if (x, y) in failed else "", size)
+        if row and row.mark:
+            _frame(axes, (column, line))
     _ticks(axes, piece, columns, lines)
     axes.set_title(f"{title(table)}\n{piece.name}, {seeds(piece.rows)}{_framed(piece)}", fontsize=9)
     return figure
 
 
-def _value(row: Configuration, differences: bool) -> float:
-    return row.difference.mean if differences and row.difference else 100 * row.test_mean
+def _worth(row: Configuration, differences: bool) -> tuple[float, float | None]:
+    """Mean and standard deviation: of the differences in points, or of accuracy in percent."""
+    if differences and row.difference:
+        return row.difference.mean, row.difference.std
+    return 100 * row.test_mean, None if row.test_std is None else 100 * row.test_std
 
 
-def _letters(columns_per_inch: float, lines_per_inch: float) -> float:
-    """The letters' size in points with which `+1.41` fits in a cell, and two lines do."""
-    return min(9.0, 72 / columns_per_inch / 4.2, 72 / lines_per_inch / 3.2)
+def _written(row: Configuration, differences: bool, most: int) -> tuple[str, str]:
+    """The number in a cell, and what stands below it in smaller letters: its spread, and its seeds if others have more."""
+    mean, std = _worth(row, differences)
+    spread = "" if std is None else f"± {std:.2f}"
+    fewer = f"(n={row.n})" if row.n < most else ""
+    return signed(mean) if differences else f"{mean:.2f}", f"{spread} {fewer}".strip()
 
 
-def _write(
-    axes: Axes, column: int, line: int, row: Configuration, piece: Slice, differences: bool, shade: tuple, size: float
-) -> None:
-    std = (row.difference.std if row.difference else None) if differences else row.test_std
-    spread = f"± {std if differences else 100 * std:.2f}" if std is not None else ""
-    spread += f" (n={row.n})" if row.n < max(other.n for other in piece.rows) else ""
-    dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.5
+def _colour(axes: Axes, values: np.ndarray, differences: bool) -> QuadMesh:
+    """Cells and their bar: differences from red to blue with 0 in the middle, accuracies from dark to light."""
+    limit = max(float(np.nanmax(np.abs(values))), 0.01)
+    scale: dict[str, Any] = {"cmap": "RdBu", "vmin": -limit, "vmax": limit} if differences else {"cmap": "cividis"}
+    mesh = axes.pcolormesh(values, edgecolors="white", linewidth=1, **scale)
+    bar = axes.figure.colorbar(mesh, ax=axes)
+    bar.set_label("test accuracy − baseline, points" if differences else "test accuracy, %")
+    bar.outline.set_visible(False)
+    return mesh
+
+
+def _is_dark(colour: np.ndarray) -> bool:
+    """Whether white letters are read more easily on it than black ones (luma of ITU-R BT.601)."""
+    return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5
+
+
+def _fill(axes: Axes, at: tuple[int, int], number: str, below: str, size: float, *, dark: bool) -> None:
+    if size < READABLE:
+        return
+    x, y = at[0] + 0.5, at[1] + 0.5
     style: dict[str, Any] = {"ha": "center", "color": "white" if dark else "black"}
-    if size >= READABLE:
-        number = signed(_value(row, True)) if differences else percent(row.test_mean)
-        axes.text(
-            column + 0.5, line + (0.52 if spread else 0.5), number, va="bottom" if spread else "center", size=size, **style
-        )
-        axes.text(column + 0.5, line + 0.46, spread, va="top", size=0.72 * size, **style)
-    if row.mark:
-        frame = Rectangle((column + 0.04, line + 0.05), 0.92, 0.9, fill=False, edgecolor="black", linewidth=2.5)
-        axes.add_patch(frame)
+    axes.text(x, y, number, va="bottom" if below else "center", size=size, **style)
+    if below:
+        axes.text(x, y - 0.05, below, va="top", size=0.72 * size, **style)
 
 
-def _hatch(axes: Axes, column: int, line: int, word: str, size: float) -> None:
-    axes.add_patch(Rectangle((column, line), 1, 1, facecolor="white", edgecolor=FAINT, hatch="////", linewidth=0))
+def _frame(axes: Axes, at: tuple[int, int]) -> None:
+    for colour, width in (("white", 5), ("black", 2.5)):  # seen on dark cells too
+        axes.add_patch(Rectangle((at[0] + 0.04, at[1] + 0.05), 0.92, 0.9, fill=False, edgecolor=colour, linewidth=width))
+
+
+def _hatch(axes: Axes, at: tuple[int, int], word: str, size: float) -> None:
+    axes.add_patch(Rectangle(at, 1, 1, facecolor="white", edgecolor=FAINT, hatch="////", linewidth=0))
     if word and size >= READABLE:
         behind = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-        axes.text(column + 0.5, line + 0.5, word, ha="center", va="center", size=0.85 * size, bbox=behind)
+        axes.text(at[0] + 0.5, at[1] + 0.5, word, ha="center", va="center", size=0.85 * size, bbox=behind)
 
 
 def _ticks(axes: Axes, piece: Slice, columns: list[float], lines: list[float]) -> None:
@@ -113,48 +125,3 @@ def _ticks(axes: Axes, piece: Slice, columns: list[float], lines: list[float]) -
 
 def _framed(piece: Slice) -> str:
     return "; framed: chosen on validation images" if any(row.mark for row in piece.rows) else ""
-
-
-def draw_line(piece: Slice, table: DataTable) -> Figure:
-    """Mean accuracy ± standard deviation over the setting, the baseline as a band, or as a line where it varies too."""
-    figure = new_figure(5.6, 3.4)
-    axes = figure.subplots()
-    (axis,) = piece.axes
-    rows = sorted(piece.rows, key=piece.at)
-    _draw_baselines(axes, axis, piece, table)
-    _errors(axes, axis, rows, piece.name, COLOURS[0], "o-")
-    for row in rows:
-        if row.mark:
-            style: dict[str, Any] = {"fillstyle": "none", "color": "black", "linestyle": "none"}
-            axes.plot(row.settings[axis], 100 * row.test_mean, "s", ms=11, label="chosen on validation images", **style)
-    _scale(axes, [row.settings[axis] for row in rows])
-    axes.set(xlabel=headings([axis])[axis], ylabel="test accuracy, %, mean ± std over seeds")
-    axes.set_title(f"{title(table)}, {seeds(rows)}", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-    return figure
-
-
-def _draw_baselines(axes: Axes, axis: str, piece: Slice, table: DataTable) -> None:
-    model = {row.parameters for row in piece.rows}
-    rows = [row for row in table.rows if row.role == "baseline" and row.model == piece.model and row.parameters in model]
-    if len(rows) == 1:
-        mean, std = 100 * rows[0].test_mean, 100 * (rows[0].test_std or 0.0)
-        axes.axhspan(mean - std, mean + std, color=FAINT, alpha=0.3, linewidth=0)
-        axes.axhline(mean, color=FAINT, linestyle="--", label=f"baseline, n = {rows[0].n}")
-    elif rows and all(is_number(row.settings.get(axis)) for row in rows):
-        _errors(axes, axis, sorted(rows, key=lambda row: row.settings[axis]), "baseline", FAINT, "s--")
-
-
-def _errors(axes: Axes, axis: str, rows: list[Configuration], name: str, colour: str, style: str) -> None:
-    places, means = [row.settings[axis] for row in rows], [100 * row.test_mean for row in rows]
-    spreads = [100 * (row.test_std or 0.0) for row in rows]
-    axes.errorbar(places, means, spreads, fmt=style, color=colour, capsize=3, label=name)
-
-
-def _scale(axes: Axes, values: list[float]) -> None:
-    if min(values) > 0 and max(values) / min(values) >= LOGARITHMIC:
-        axes.set_xscale("log")
-        logarithmic(axes.xaxis)
-    places = [math.log(value) for value in values] if axes.get_xscale() == "log" else values
-    if apart(places):
-        axes.set_xticks(values, [written_value(value) for value in values])

@@ -1,4 +1,4 @@
-"""Accuracy over one numeric setting as a line, over two as a map."""
+"""Which rows make a line, varying in one numeric setting, and which make a map, varying in two."""
 
 from __future__ import annotations
 
