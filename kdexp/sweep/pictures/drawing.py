@@ -57,9 +57,10 @@ def _of_settings(table: DataTable, sources: Sources, prefix: str) -> Iterator[Pi
 
 
 def _which(table: DataTable) -> str:
+    aside = "What costs the same stands side by side."
     if len(chosen(table)) == len(table.rows):
-        return "All rows are drawn."
-    return "Of each method and student what validation data chose; the others are grey dots."
+        return f"All rows are drawn. {aside}"
+    return f"Of each method and student what validation data chose; the others are grey dots. {aside}"
 
 
 def _trained(table: DataTable) -> str:

@@ -80,6 +80,7 @@ def finish(figure: Figure, name: str, caption: str) -> Picture:
     """The figure as both files; the same figure gives the same bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # it stays as laid out: doing that again takes as long as drawing
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     return Picture(name, caption, svg.getvalue(), png.getvalue())
 
