@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib import rc_context
 
 from kdexp.sweep import fold, read
-from kdexp.sweep.pictures.cost import front
+from kdexp.sweep.pictures.cost import draw_parameters, front
 from kdexp.sweep.pictures.drawing import draw_all
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
@@ -158,6 +158,13 @@ def test_the_front_is_of_what_validation_data_chose(tmp_path):
     rows = chosen(folded(craft(tmp_path))[1])
     assert [row.role for row in rows] == ["teacher", "baseline", "distilled"]
     assert rows[-1].mark and rows[-1].settings["distillation.temperature"] == 20
+
+
+def test_every_point_is_inside_the_picture(tmp_path):
+    _, table = folded(craft(tmp_path))
+    (axes,) = draw_parameters(table).axes
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert all(left < row.parameters < right and low < 100 * row.test_mean < high for row in table.rows)
 
 
 def test_latency_is_drawn_where_it_was_measured(tmp_path):

@@ -34,10 +34,6 @@ class Sources:
         """The job in this folder."""
         return self._jobs[folder]
 
-    def results(self, row: Configuration) -> list[dict[str, Any]]:
-        """Everything that the store tells of its learners, by seed."""
-        return [self.result(key) for key in row.keys]
-
     def result(self, key: str) -> dict[str, Any]:
         """Everything that the store tells of a learner."""
         told: dict[str, Any] = json.loads((self.sweep.results[key].folder / RESULT).read_text())

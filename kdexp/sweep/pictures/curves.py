@@ -30,7 +30,7 @@ def shown(table: DataTable) -> list[Configuration]:
 
 def draw_curves(table: DataTable, sources: Sources) -> Figure | None:
     """Objective and validation accuracy; training accuracy where there are no validation data; None if nothing was trained."""
-    histories = [(row, [result["history"] for result in sources.results(row)]) for row in shown(table)]
+    histories = [(row, [sources.result(key)["history"] for key in row.keys]) for row in shown(table)]
     trained = [(row, seeds) for row, seeds in histories if all(seeds)]
     if not trained:
         return None

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
-from kdexp.sweep.pictures.maps import seeds
 from kdexp.sweep.pictures.slices import Slice, is_number
-from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure
+from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure, seeds
 from kdexp.sweep.settings import headings, written_value
 from kdexp.sweep.table import title
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -15,7 +14,7 @@ from matplotlib.patches import Rectangle
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.pictures.slices import Slice
-from kdexp.sweep.pictures.style import FAINT, new_figure
+from kdexp.sweep.pictures.style import FAINT, new_figure, seeds
 from kdexp.sweep.remarks import signed
 from kdexp.sweep.settings import headings, written_value
 from kdexp.sweep.table import title
@@ -25,12 +24,6 @@ CELL = 0.85, 0.6
 WIDEST = 12
 READABLE = 5.0
 """Points: cells too small for such letters are left without their numbers."""
-
-
-def seeds(rows: Sequence[Configuration]) -> str:
-    """How many there are, as `n = 3` or, where rows differ, `n = 2 to 3`."""
-    counts = sorted({row.n for row in rows})
-    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
 
 
 def draw_map(piece: Slice, table: DataTable, failed: set[tuple[float, ...]]) -> Figure:
@@ -46,15 +39,14 @@ def draw_map(piece: Slice, table: DataTable, failed: set[tuple[float, ...]]) -> 
         values[lines.index(y), columns.index(x)] = _worth(row, differences)[0]
     mesh = _colour(axes, values, differences)
     size = min(9.0, 72 * width / len(columns) / 4.2, 72 * height / len(lines) / 3.2)
+    letters = size if size >= READABLE else 0.0
     most = max(row.n for row in piece.rows)
     for (line, y), (column, x) in product(enumerate(lines), enumerate(columns)):
-        if row := rows.get((x, y)):  # type: ignore[assignment]
-            number, below = _written(row, differences, most)
-            _fill(axes, (column, line), number, below, size, dark=_is_dark(mesh.to_rgba(values[line, column])))
+        if (x, y) in rows:
+            dark = _is_dark(mesh.to_rgba(values[line, column]))
+            _fill(axes, (column, line), rows[x, y], _written(rows[x, y], differences, most), letters, dark=dark)
         else:
-            _hatch(axes, (column, line), "failed" if (x, y) in failed else "", size)
-        if row and row.mark:
-            _frame(axes, (column, line))
+            _hatch(axes, (column, line), "failed" if (x, y) in failed else "", letters)
     _ticks(axes, piece, columns, lines)
     axes.set_title(f"{title(table)}\n{piece.name}, {seeds(piece.rows)}{_framed(piece)}", fontsize=9)
     return figure
@@ -91,26 +83,25 @@ def _is_dark(colour: np.ndarray) -> bool:
     return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5
 
 
-def _fill(axes: Axes, at: tuple[int, int], number: str, below: str, size: float, *, dark: bool) -> None:
-    if size < READABLE:
-        return
+def _fill(axes: Axes, at: tuple[int, int], row: Configuration, written: tuple[str, str], letters: float, *, dark: bool) -> None:
+    """The number in its cell, unless its letters have no size, and a frame around what validation data chose."""
     x, y = at[0] + 0.5, at[1] + 0.5
+    number, below = written
     style: dict[str, Any] = {"ha": "center", "color": "white" if dark else "black"}
-    axes.text(x, y, number, va="bottom" if below else "center", size=size, **style)
-    if below:
-        axes.text(x, y - 0.05, below, va="top", size=0.72 * size, **style)
-
-
-def _frame(axes: Axes, at: tuple[int, int]) -> None:
-    for colour, width in (("white", 5), ("black", 2.5)):  # seen on dark cells too
+    if letters:
+        axes.text(x, y, number, va="bottom" if below else "center", size=letters, **style)
+    if letters and below:
+        axes.text(x, y - 0.05, below, va="top", size=0.72 * letters, **style)
+    frame = (("white", 5), ("black", 2.5)) if row.mark else ()  # white, to be seen on dark cells
+    for colour, width in frame:
         axes.add_patch(Rectangle((at[0] + 0.04, at[1] + 0.05), 0.92, 0.9, fill=False, edgecolor=colour, linewidth=width))
 
 
-def _hatch(axes: Axes, at: tuple[int, int], word: str, size: float) -> None:
+def _hatch(axes: Axes, at: tuple[int, int], word: str, letters: float) -> None:
     axes.add_patch(Rectangle(at, 1, 1, facecolor="white", edgecolor=FAINT, hatch="////", linewidth=0))
-    if word and size >= READABLE:
+    if word and letters:
         behind = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-        axes.text(at[0] + 0.5, at[1] + 0.5, word, ha="center", va="center", size=0.85 * size, bbox=behind)
+        axes.text(at[0] + 0.5, at[1] + 0.5, word, ha="center", va="center", size=0.85 * letters, bbox=behind)
 
 
 def _ticks(axes: Axes, piece: Slice, columns: list[float], lines: list[float]) -> None:

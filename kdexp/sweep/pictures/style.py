@@ -92,6 +92,12 @@ def label(row: Configuration, table: DataTable) -> str:
     return textwrap.fill(" ".join(word for word in words if word), 36)
 
 
+def seeds(rows: Sequence[Configuration]) -> str:
+    """How many there are, as `n = 3` or, where rows differ, `n = 2 to 3`."""
+    counts = sorted({row.n for row in rows})
+    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+
+
 def chosen(table: DataTable) -> list[Configuration]:
     """The rows that a picture of few rows shows: of each method and student what validation data chose, where they did."""
     marked = {_kind(row) for row in table.rows if row.mark}
