@@ -19,8 +19,8 @@ from kdexp.sweep.table import title
 
 Cost = Callable[[Configuration], float]
 
-BESIDE = 5
-"""Points between what costs the same."""
+BESIDE, ABREAST = 5.0, 30.0
+"""Points between what costs the same, and at most from the first to the last."""
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -82,19 +82,20 @@ def _range(table: DataTable) -> tuple[float, float]:
 
 
 def _draw_rows(axes: Axes, rows: Sequence[Configuration], table: DataTable, cost: Cost) -> None:
-    """A colour and a marker per role and method; what costs the same lies side by side."""
-    series = defaultdict[tuple[str, str], list[Configuration]](list)
+    """A colour and a marker per method and per other role; what costs the same lies side by side."""
+    series = defaultdict[str, list[Configuration]](list)
     for row in rows:
-        series[row.role, row.option].append(row)
-    students = [key for key in series if key[0] != "teacher"]
-    for (role, option), same in series.items():
-        name = label(same[0], table) if len(same) == 1 else f"{role if role != 'distilled' else option}, {len(same)} rows"
-        if role == "teacher":
+        series[row.option if row.role == "distilled" else row.role].append(row)
+    students = [called for called in series if called != "teacher"]
+    step = min(BESIDE, ABREAST / max(1, len(students) - 1))
+    for called, same in series.items():
+        name = label(same[0], table) if len(same) == 1 else f"{called}, {len(same)} rows"
+        if called == "teacher":
             _draw_series(axes, same, cost, name, TEACHER, "s", 0.0)
         else:
-            number = students.index((role, option))
-            aside = BESIDE * (number - (len(students) - 1) / 2)
-            _draw_series(axes, same, cost, name, COLOURS[number % 8], MARKERS[number % 8], aside)
+            number = students.index(called)
+            aside = step * (number - (len(students) - 1) / 2)
+            _draw_series(axes, same, cost, name, COLOURS[number % 8], MARKERS[(number + number // 8) % 8], aside)
 
 
 def _draw_series(

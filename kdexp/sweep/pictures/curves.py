@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kdexp.parts import PARTS
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.pictures.style import COLOURS, DASHES, chosen, label, logarithmic, new_figure
@@ -22,9 +23,10 @@ Histories = list[list[dict[str, Any]]]
 
 
 def shown(table: DataTable) -> list[Configuration]:
-    """The students whose curves are drawn: what validation data chose, the best of it first where there is more than fits."""
+    """The students whose curves are drawn, of each role the best on validation data first; controls come last."""
+    order = list(PARTS)
     students = [row for row in chosen(table) if row.role != "teacher"]
-    students.sort(key=lambda row: (row.role != "baseline", not row.mark, -(row.validation_mean or 0.0)))
+    students.sort(key=lambda row: (order.index(row.role), not row.mark, -(row.validation_mean or 0.0)))
     return students[:MOST]
 
 
