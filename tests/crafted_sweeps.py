@@ -16,6 +16,7 @@ CONSTANT = {"_target_": "kdexp.optimization.Constant"}
 NONE = {"_target_": "kdexp.distillation.none.NoDistillation"}
 CHOICES = {"dataset": "digits", "teacher": "big", "student": "small", "distillation": "kd", "baseline": "none"}
 CHOICES |= {"optimizer": "adam", "schedule": "constant", "teacher_optimizer": "adam", "teacher_schedule": "constant"}
+PROVENANCE = {"python": "3.11", "versions": {"kdexp": "0.1.0", "torch": "2.10"}, "device": "cpu", "threads": 1, "git": None}
 
 
 def right_first(count, images=100):
@@ -70,8 +71,10 @@ class CraftedSweep:
         labels = np.arange(len(right)) % CLASSES
         logits = np.eye(CLASSES, dtype=np.float32)[(labels + 1 - right) % CLASSES]
         save_file({"last": logits, "labels": labels}, folder / "logits.safetensors")
-        history = [{"epoch": 1, "loss": 1.0} | ({} if validation is None else {"validation_accuracy": validation})]
+        validated = {} if validation is None else {"validation_accuracy": validation}
+        history = [{"epoch": 1, "loss": 1.0, "train_accuracy": 0.5} | validated]
         result = {"model": model, "method": method, "dataset": "digits", "spec": spec, "history": history, "parameters": 1000}
+        result |= {"trained_at": "2026-01-31 12:00", "provenance": PROVENANCE}
         (folder / "result.json").write_text(json.dumps({**result, "test": {"last": {"top1": float(right.mean())}}}))
         return key
 

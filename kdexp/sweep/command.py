@@ -12,7 +12,8 @@ from rich.console import Console
 from kdexp.files import reason
 from kdexp.sweep.comparison import Comparison, fold
 from kdexp.sweep.files import write
-from kdexp.sweep.reading import NothingToReport, read
+from kdexp.sweep.page import illustrate
+from kdexp.sweep.reading import NothingToReport, Sweep, read
 from kdexp.sweep.table import show
 
 BAD_REQUEST, INCOMPLETE = 2, 3
@@ -33,9 +34,10 @@ def main() -> None:
 def tell(folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None) -> int:
     """Prints the table of some folders and writes it into `output`; returns an exit code. Raises `NothingToReport`."""
     console = console or Console(highlight=False)
-    comparison = fold(read(folders))
+    sweep = read(folders)
+    comparison = fold(sweep)
     show(comparison, console)
-    return keep(comparison, output, console) or exit_code(comparison)
+    return keep(comparison, sweep, output, console) or exit_code(comparison)
 
 
 def exit_code(comparison: Comparison) -> int:
@@ -43,20 +45,22 @@ def exit_code(comparison: Comparison) -> int:
     return 0 if comparison.complete else INCOMPLETE
 
 
-def keep(comparison: Comparison, output: str | Path | None, console: Console) -> int:
-    """Writes the table's files into a folder; returns an exit code."""
+def keep(comparison: Comparison, sweep: Sweep, output: str | Path | None, console: Console) -> int:
+    """Writes the table's files, its pictures and its page into a folder; returns an exit code."""
     if output is None:
         console.print("Nothing was written: --output FOLDER keeps this table of several folders.")
         return 0
     folder = Path(output)
     try:
         write(comparison, folder)
+        told = illustrate(comparison, sweep, folder)
     except OSError as error:
         print(
             f"kdexp-report: {str(folder)!r} can't be written: {reason(error)}; --output FOLDER names another", file=sys.stderr
         )
         return BAD_REQUEST
     console.print(f"sweep.csv, sweep.json and sweep.md are in {folder}", markup=False, soft_wrap=True)
+    console.print(told, markup=False, highlight=False)
     return 0
 
 

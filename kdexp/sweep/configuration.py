@@ -28,6 +28,8 @@ class Configuration:
     seeds: list[int]
     keys: list[str]
     """In the store, by seed."""
+    jobs: list[str]
+    """The folders of the jobs it was read from, by seed."""
     test: list[float]
     """After the last epoch, by seed."""
     validation: list[float | None]
@@ -65,6 +67,7 @@ class Configuration:
             parameters=first.result.parameters,
             seeds=[result.seed for result in results],
             keys=[result.key for result in results],
+            jobs=[str(one.job.folder) for one in ordered],
             test=test,
             validation=validation,
             test_mean=fmean(test),

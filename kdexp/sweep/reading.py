@@ -106,7 +106,7 @@ def _refusal(folder: Path) -> str:
 
 def _places(folder: Path, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
     """Run folders, even those that are not there yet, with their overrides where a sweep tells them."""
-    told = _json(folder / JOBS)
+    told = read_json(folder / JOBS)
     if told:
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in told["jobs"])
     elif (folder / "config.yaml").is_file():
@@ -122,7 +122,7 @@ def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> 
         overrides = tuple(shlex.split(command.read_text())[1:]) if command.is_file() else ()
     if not folder.is_dir():
         return Job(folder, overrides, NEVER_STARTED, "the sweep ended before its turn")
-    table = _json(folder / "table.json")
+    table = read_json(folder / "table.json")
     rows = {row["role"]: row for row in table.get("rows", [])}
     state, why = _state(folder, rows)
     finished = {role: row["key"] for role, row in rows.items() if row["status"] == "finished"}
@@ -141,7 +141,7 @@ def _take_teachers(store: Path, key: str, sweep: Sweep) -> None:
 
 def _state(folder: Path, rows: dict[str, Any]) -> tuple[str, str]:
     """How a job ended, and why it did not end well: as it says itself, else as its table shows."""
-    told = _json(folder / "status.json")
+    told = read_json(folder / "status.json")
     failed = [f"{role} {row['status']}" for role, row in rows.items() if row["status"] != "finished"]
     state = told.get("state", FINISHED if rows else "running")
     if state == "running":
@@ -170,7 +170,7 @@ def read_result(path: Path) -> Result:
     raise ValueError(f"{path / RESULT}{what}; the same command trains it again")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """What a file of a run says, or nothing if it is not there or can't be read."""
     try:
         told = json.loads(path.read_text())

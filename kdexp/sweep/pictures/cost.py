@@ -1,0 +1,117 @@
+"""Accuracy against what a network costs, with the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
+
+from kdexp.sweep.comparison import DataTable
+from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.pictures.style import COLOURS, FAINT, MARKERS, TEACHER, apart, chosen, label, logarithmic, new_figure
+from kdexp.sweep.table import title
+
+Cost = Callable[[Configuration], float]
+
+BESIDE, ABREAST = 5.0, 30.0
+"""Points between what costs the same, and at most from the first to the last."""
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points (cost, worth) no other beats, cheapest first.
+
+    One beats another if it costs no more and is worth no less, and is not its equal in both.
+    """
+    kept: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1])):
+        if not kept or points[index][1] > points[kept[-1]][1] or points[index] == points[kept[-1]]:
+            kept.append(index)
+    return kept
+
+
+def draw_parameters(table: DataTable) -> Figure:
+    """Mean test accuracy against parameters."""
+    return _draw(table, lambda row: row.parameters, "parameters")
+
+
+def draw_latency(table: DataTable, latencies: dict[tuple[str, int], list[float]]) -> Figure:
+    """Mean test accuracy against the median of all measured latencies of the same network."""
+    return _draw(table, lambda row: median(latencies[row.model, row.parameters]), "latency, ms for one image (median)")
+
+
+def _draw(table: DataTable, cost: Cost, name: str) -> Figure:
+    figure = new_figure(6.8, 3.8)
+    axes = figure.subplots()
+    rows = chosen(table)
+    others = [row for row in table.rows if row not in rows]
+    _draw_front(axes, rows, cost)
+    if others:
+        told = f"{len(others)} not chosen"
+        axes.plot([cost(row) for row in others], [100 * row.test_mean for row in others], ".", color=FAINT, ms=4, label=told)
+    _draw_rows(axes, rows, table, cost)
+    _scale(axes, sorted({cost(row) for row in table.rows}))
+    axes.set_ylim(*_range(table))
+    axes.set(xlabel=name, ylabel="test accuracy, %, mean ± std over seeds")
+    axes.set_title(title(table), fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=8, labelspacing=0.8)
+    return figure
+
+
+def _scale(axes: Axes, costs: list[float]) -> None:
+    """Logarithmic, with the costs themselves for ticks where they have room."""
+    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
+    if len(costs) <= 6 and apart([math.log(value) for value in costs]):
+        axes.set_xticks(costs, [f"{value:,}" if isinstance(value, int) else f"{value:.3g}" for value in costs])
+    room = (costs[-1] / costs[0]) ** 0.12 * 1.1
+    axes.set_xlim(costs[0] / room, costs[-1] * room)
+
+
+def _range(table: DataTable) -> tuple[float, float]:
+    """Of accuracies and their spreads in percent: matplotlib leaves out what is drawn a little aside."""
+    low = min(100 * (row.test_mean - (row.test_std or 0.0)) for row in table.rows)
+    high = max(100 * (row.test_mean + (row.test_std or 0.0)) for row in table.rows)
+    room = 0.06 * (high - low) + 0.05
+    return low - room, high + room
+
+
+def _draw_rows(axes: Axes, rows: Sequence[Configuration], table: DataTable, cost: Cost) -> None:
+    """A colour and a marker per method and per other role; what costs the same lies side by side."""
+    series = defaultdict[str, list[Configuration]](list)
+    for row in rows:
+        series[row.option if row.role == "distilled" else row.role].append(row)
+    students = [called for called in series if called != "teacher"]
+    step = min(BESIDE, ABREAST / max(1, len(students) - 1))
+    for called, same in series.items():
+        name = label(same[0], table) if len(same) == 1 else f"{called}, {len(same)} rows"
+        if called == "teacher":
+            _draw_series(axes, same, cost, name, TEACHER, "s", 0.0)
+        else:
+            number = students.index(called)
+            aside = step * (number - (len(students) - 1) / 2)
+            _draw_series(axes, same, cost, name, COLOURS[number % 8], MARKERS[(number + number // 8) % 8], aside)
+
+
+def _draw_series(
+    axes: Axes, rows: Sequence[Configuration], cost: Cost, name: str, colour: str, marker: str, aside: float
+) -> None:
+    places, means = [cost(row) for row in rows], [100 * row.test_mean for row in rows]
+    spreads = [100 * (row.test_std or 0.0) for row in rows]
+    figure = axes.get_figure(root=True)
+    moved = offset_copy(axes.transData, fig=figure, x=aside, units="points")
+    style: dict[str, Any] = {"fmt": marker, "color": colour, "mfc": "white", "mew": 1.5, "ms": 6, "capsize": 3}
+    axes.errorbar(places, means, spreads, label=name, transform=moved, **style)
+
+
+def _draw_front(axes: Axes, rows: Sequence[Configuration], cost: Cost) -> None:
+    points = [(cost(row), 100 * row.test_mean) for row in rows]
+    best = [points[index] for index in front(points)]
+    if len({place for place, _ in best}) > 1:
+        style: dict[str, Any] = {"color": FAINT, "linewidth": 1, "linestyle": "--", "zorder": 0}
+        axes.step(*zip(*best, strict=True), where="post", label="Pareto front", **style)

@@ -1,0 +1,70 @@
+"""Accuracy over one setting, and the baseline's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdexp.sweep.comparison import DataTable
+from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.pictures.slices import Slice, is_number
+from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure, seeds
+from kdexp.sweep.settings import headings, written_value
+from kdexp.sweep.table import title
+
+LOGARITHMIC = 8
+"""Values whose largest is so many times the smallest, or more, lie on a logarithmic axis."""
+
+
+def draw_line(piece: Slice, table: DataTable) -> Figure:
+    """Mean accuracy ± standard deviation over the setting, the baseline as a band, or as a line where it varies too."""
+    figure = new_figure(5.6, 3.4)
+    axes = figure.subplots()
+    (axis,) = piece.axes
+    rows = sorted(piece.rows, key=piece.at)
+    _draw_baselines(axes, axis, piece, table)
+    _errors(axes, axis, rows, piece.name, COLOURS[0], "o-")
+    if marked := [row for row in rows if row.mark]:
+        places, means = [row.settings[axis] for row in marked], [100 * row.test_mean for row in marked]
+        style: dict[str, Any] = {"fillstyle": "none", "color": "black", "linestyle": "none"}
+        axes.plot(places, means, "s", ms=11, label="chosen on validation images", **style)
+    _scale(axes, [row.settings[axis] for row in rows])
+    axes.set(xlabel=headings([axis])[axis], ylabel="test accuracy, %, mean ± std over seeds")
+    axes.set_title(f"{title(table)}, {seeds(rows)}", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _draw_baselines(axes: Axes, axis: str, piece: Slice, table: DataTable) -> None:
+    rows = [row for row in table.rows if row.role == "baseline" and _is_beside(row, piece, table.columns)]
+    if len(rows) == 1:
+        mean, std = 100 * rows[0].test_mean, 100 * (rows[0].test_std or 0.0)
+        axes.axhspan(mean - std, mean + std, color=FAINT, alpha=0.3, linewidth=0)
+        axes.axhline(mean, color=FAINT, linestyle="--", label=f"baseline, n = {rows[0].n}")
+    elif rows and all(is_number(row.settings.get(axis)) for row in rows):
+        _errors(axes, axis, sorted(rows, key=lambda row: row.settings[axis]), "baseline", FAINT, "s--")
+
+
+def _is_beside(baseline: Configuration, piece: Slice, columns: list[str]) -> bool:
+    """Whether it is the same student under the same settings, the axis aside, as far as it has them."""
+    ours = piece.rows[0].settings
+    shared = [key for key in columns if key in ours and key in baseline.settings and key not in piece.axes]
+    return baseline.model == piece.model and all(baseline.settings[key] == ours[key] for key in shared)
+
+
+def _errors(axes: Axes, axis: str, rows: list[Configuration], name: str, colour: str, style: str) -> None:
+    places, means = [row.settings[axis] for row in rows], [100 * row.test_mean for row in rows]
+    spreads = [100 * (row.test_std or 0.0) for row in rows]
+    axes.errorbar(places, means, spreads, fmt=style, color=colour, capsize=3, label=name)
+
+
+def _scale(axes: Axes, values: list[float]) -> None:
+    if min(values) > 0 and max(values) / min(values) >= LOGARITHMIC:
+        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
+    places = [math.log(value) for value in values] if axes.get_xscale() == "log" else values
+    if apart(places):
+        axes.set_xticks(values, [written_value(value) for value in values])

@@ -1,0 +1,87 @@
+"""Which rows make a line, varying in one numeric setting, and which make a map, varying in two."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kdexp.sweep.comparison import DataTable
+from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.reading import FINISHED, Sweep
+from kdexp.sweep.settings import Settings, option, settings_of, written_settings
+
+MOST_SLICES = 6
+"""Of a method whose other settings take more combinations of values no pictures are drawn."""
+
+
+@dataclass
+class Slice:
+    """The distilled rows of one method and student that differ in one or two numeric settings alone."""
+
+    model: str
+    option: str
+    axes: list[str]
+    fixed: str
+    """The other settings that vary within the method, written; empty if none do."""
+    rows: list[Configuration]
+
+    def at(self, row: Configuration) -> tuple[float, ...]:
+        """Where the row lies on the axes."""
+        return tuple(row.settings[axis] for axis in self.axes)
+
+    @property
+    def name(self) -> str:
+        """What a title calls it."""
+        return " ".join(word for word in (self.option, self.fixed) if word)
+
+
+def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
+    """What can be drawn, and a sentence for each method that varies in too many settings for a picture."""
+    groups = defaultdict[tuple[str, str], list[Configuration]](list)
+    for row in table.rows:
+        if row.role == "distilled":
+            groups[row.model, row.option].append(row)
+    found: list[Slice] = []
+    refused = []
+    for (model, method), rows in groups.items():
+        keys = [key for key in table.columns if len({str(row.settings.get(key)) for row in rows}) > 1]
+        axes = [key for key in keys if key != "variant" and all(is_number(row.settings.get(key)) for row in rows)]
+        cut = list(_cut(model, method, axes, [key for key in keys if key not in axes], rows))
+        if len(axes) > 2 or len(cut) > MOST_SLICES:
+            names = ", ".join(key.rpartition(".")[2] for key in keys)
+            refused.append(f"No map of {method}: it varies in {names}; two numeric settings make a map.")
+        elif axes:
+            found += cut
+    return found, refused
+
+
+def is_number(value: object) -> bool:
+    """Whether it has a place on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cut(model: str, method: str, axes: list[str], others: list[str], rows: list[Configuration]) -> Iterator[Slice]:
+    parts = defaultdict[str, list[Configuration]](list)
+    for row in rows:
+        parts[written_settings(row.settings, others)].append(row)
+    for fixed, part in parts.items():
+        yield Slice(model, method, axes, fixed, part)
+
+
+def failures(piece: Slice, sweep: Sweep) -> set[tuple[float, ...]]:
+    """Where on the axes jobs did not finish their distilled student."""
+    found = set()
+    for job in sweep.jobs:
+        if job.state != FINISHED and job.config and "distilled" not in job.learners:
+            told = settings_of(job.config, "distilled")
+            if _belongs(told, option(job.config, "student"), option(job.config, "distillation"), piece):
+                found.add(tuple(told[axis] for axis in piece.axes))
+    return found
+
+
+def _belongs(told: Settings, model: str, method: str, piece: Slice) -> bool:
+    """Whether a job is one of this slice: its settings are those of its rows, the axes aside."""
+    theirs = piece.rows[0].settings
+    same = all(told[key] == theirs[key] for key in told if key in theirs and key not in piece.axes)
+    return model == piece.model and method == piece.option and same and all(is_number(told.get(axis)) for axis in piece.axes)

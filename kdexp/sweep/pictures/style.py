@@ -1,0 +1,108 @@
+"""What all pictures share: colours that differ also in grey and to the colour-blind, and how a figure becomes a file."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from kdexp.sweep.comparison import DataTable
+from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.remarks import models_vary
+from kdexp.sweep.settings import written_settings
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#666666")
+"""Okabe and Ito's (2008), its yellow and black replaced: the one is faint on white, the other the teacher's."""
+MARKERS = ("o", "D", "^", "v", "P", "X", "<", ">")
+DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (8, 2)),
+)
+TEACHER, FAINT = "black", "#999999"
+
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, and read by tests
+    "svg.hashsalt": "kdexp",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+"""Of matplotlib, for everything drawn here."""
+DPI = 150
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture: the name of its files, a sentence that says what it shows, and both files."""
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, which makes room for its own labels."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def logarithmic(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times the powers of ten, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+
+
+def apart(places: Sequence[float]) -> bool:
+    """Whether short labels at these ascending places of an axis have room beside each other."""
+    gaps = [b - a for a, b in pairwise(places)]
+    return not gaps or min(gaps) > 0.07 * (places[-1] - places[0])
+
+
+def finish(figure: Figure, name: str, caption: str) -> Picture:
+    """The figure as both files; the same figure gives the same bytes."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # it stays as laid out: doing that again takes as long as drawing
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    return Picture(name, caption, svg.getvalue(), png.getvalue())
+
+
+def label(row: Configuration, table: DataTable) -> str:
+    """What a legend calls a row, in lines of some 36 characters."""
+    words = [row.mark, row.role if row.role != "distilled" else "", row.model if models_vary(table) else ""]
+    words += [row.method, written_settings(row.settings, table.columns)]
+    return textwrap.fill(" ".join(word for word in words if word), 36)
+
+
+def seeds(rows: Sequence[Configuration]) -> str:
+    """How many there are, as `n = 3` or, where rows differ, `n = 2 to 3`."""
+    counts = sorted({row.n for row in rows})
+    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+
+
+def chosen(table: DataTable) -> list[Configuration]:
+    """The rows that a picture of few rows shows: of each method and student what validation data chose, where they did."""
+    marked = {_kind(row) for row in table.rows if row.mark}
+    return [row for row in table.rows if row.mark or _kind(row) not in marked]
+
+
+def _kind(row: Configuration) -> tuple[str, str, int, str]:
+    return row.role, row.model, row.parameters, row.option
