@@ -17,6 +17,9 @@ from kdexp.arguments import did_you_mean, listed
 INPUT = ".input"
 """Behind a module's name: the layer is what goes into the module, not what comes out."""
 
+MOST_LISTED = 40
+"""Layers up to which all are named where a name is unknown."""
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -73,9 +76,19 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     for name in names:
         if name not in modules and name.removesuffix(INPUT) not in modules:
             raise UnknownLayer(
-                f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {listed(modules)}"
+                f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {_outline(list(modules))}"
             )
     return {name: modules[name if name in modules else name.removesuffix(INPUT)] for name in names}
+
+
+def _outline(names: list[str]) -> str:
+    """The names as deep into the network as `MOST_LISTED` reach, and how many there are further inside."""
+    shown = [name for name in names if "." not in name]
+    for depth in range(1, 1 + max(name.count(".") for name in names)):
+        deeper = [name for name in names if name.count(".") <= depth]
+        shown = deeper if len(deeper) <= MOST_LISTED else shown
+    inside = f" and {len(names) - len(shown)} inside these" if len(shown) < len(names) else ""
+    return listed(shown) + inside
 
 
 IN_TRAINING_ONLY = (_DropoutNd, nn.RReLU)

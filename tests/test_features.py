@@ -106,6 +106,18 @@ def test_an_unknown_layer_is_refused_with_the_known_names_and_the_closest():
     )
 
 
+def test_of_a_deep_net_only_the_outer_layers_are_listed():
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(20)]
+    net = nn.Sequential(OrderedDict(body=nn.Sequential(*blocks), head=nn.Linear(4, 2)))
+    with pytest.raises(UnknownLayer) as refusal:
+        find_layers(net, ["bod"])
+    outer = ", ".join(f"body.{place}" for place in range(20))
+    assert (
+        str(refusal.value)
+        == f"Sequential has no layer 'bod'; did you mean body? known: body, {outer}, head and 40 inside these"
+    )
+
+
 def test_a_name_like_no_layer_gets_no_suggestion():
     with pytest.raises(UnknownLayer, match=r"^Sequential has no layer 'stem'; known: 0, 1, 2$"):
         find_layers(two_layers(), ["stem"])
