@@ -42,7 +42,7 @@ class Roles:
 
 @dataclass
 class Outputs:
-    """What one network said about one batch, in fp32: `logits` [N, K] and the captured `features` by module name."""
+    """What one network said about one batch, in fp32: `logits` [N, K] and the captured `features` by layer name."""
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 def _outline(names: list[str]) -> str:
     """The names as deep into the network as `MOST_LISTED` reach, and how many there are further inside."""
     shown = [name for name in names if "." not in name]
-    for depth in range(1, 1 + max(name.count(".") for name in names)):
+    for depth in range(1, 1 + max((name.count(".") for name in names), default=0)):
         deeper = [name for name in names if name.count(".") <= depth]
         shown = deeper if len(deeper) <= MOST_LISTED else shown
     inside = f" and {len(names) - len(shown)} inside these" if len(shown) < len(names) else ""

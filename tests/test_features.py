@@ -123,6 +123,11 @@ def test_a_name_like_no_layer_gets_no_suggestion():
         find_layers(two_layers(), ["stem"])
 
 
+def test_a_model_without_layers_says_so():
+    with pytest.raises(UnknownLayer, match=r"^Identity has no layer 'stem'; known: none$"):
+        find_layers(nn.Identity(), ["stem"])
+
+
 def test_the_whole_model_is_no_layer():
     with pytest.raises(UnknownLayer, match="no layer ''"):
         find_layers(two_layers(), [""])

@@ -1,7 +1,7 @@
 """MobileNetV2 for 32×32 images (Sandler et al. 2018, arXiv 1801.04381) with ReLU in place of ReLU6.
 
-Tian et al. 2020 (CRD, arXiv 1910.10699) made it so: the first block has its expanding convolution too, the third stage keeps
-the size of its maps.
+Tian et al. 2020 (CRD, arXiv 1910.10699) have it so: the blocks of 24 channels keep the size of their maps, and the first block
+has an expanding convolution too.
 """
 
 from typing import Annotated
@@ -19,6 +19,7 @@ STAGES = (
 )
 """Rows of blocks: expansion, channels at width 1, number of blocks, stride of the first."""
 
+NAMES = tuple(f"stages.{place}" for place in range(len(STAGES)))
 HEAD = 1280
 
 
@@ -52,11 +53,11 @@ class Block(nn.Module):
 class MobileNetV2(nn.Module, Checked):
     """Four stages of inverted bottlenecks, which no ReLU ends, and a wide 1×1 convolution; [N, C, H, W] to logits [N, K].
 
-    `width` multiplies the channels, rounded down, except that the last convolution never gets less than 1280.
+    The last map is the last stage's, before that convolution. `width` multiplies the channels, rounded down, except that the
+    last convolution never gets less than 1280.
     """
 
-    names = tuple(f"stages.{place}" for place in range(len(STAGES)))
-    roles = Roles(classifier="classifier", last_map=names[-1], stages=names, preactivations=names)
+    roles = Roles(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES)
 
     def __init__(
         self, *, num_classes: Count, in_channels: Count, image_size: Count, width: Annotated[float, Range(at_least=1 / 16)]

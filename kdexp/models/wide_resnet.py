@@ -36,6 +36,13 @@ class WideResNet(nn.Module, Checked):
     `depth` is 6n + 4. Stages give sums that no ReLU has seen; the last map is the activated one that is pooled.
     """
 
+    roles = Roles(
+        classifier="classifier",
+        last_map="relu",
+        stages=("stages.0", "stages.1", "stages.2"),
+        preactivations=("stages.1.0.norm1", "stages.2.0.norm1", "norm"),  # the next stage normalises a stage's sums
+    )
+
     def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, depth: Count, widen: Count):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
@@ -57,14 +64,6 @@ class WideResNet(nn.Module, Checked):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    # What normalises a stage's sums first is the next stage.
-    roles = Roles(
-        classifier="classifier",
-        last_map="relu",
-        stages=("stages.0", "stages.1", "stages.2"),
-        preactivations=("stages.1.0.norm1", "stages.2.0.norm1", "norm"),
-    )
 
     def forward(self, image: Tensor) -> Tensor:
         return self.classifier(self.relu(self.norm(self.stages(self.stem(image)))).mean((2, 3)))
