@@ -10,13 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.hooks import RemovableHandle
 
 from kdexp.arguments import did_you_mean, listed
+
+INPUT = ".input"
+"""Behind a module's name: the layer is what goes into the module, not what comes out."""
+
+MOST_LISTED = 40
+"""Layers up to which all are named where a name is unknown."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Names of the modules that play a part in distillation, as a model family declares them in its `roles`."""
+    """Names of the layers that play a part in distillation, as a model family declares them in its `roles`."""
 
     classifier: str
     """The last linear module: its input is the pooled vector, its output the logits."""
@@ -24,11 +31,18 @@ class Roles:
     """The module whose output is the last feature map [N, C, H, W] (a vector [N, D] where there are no maps)."""
     stages: tuple[str, ...] = ()
     """Modules whose outputs end the stages of the backbone, shallow to deep."""
+    preactivations: tuple[str, ...] = ()
+    """Layers that give what comes before the last activation of each stage (the stage itself where none ends it)."""
+
+    @property
+    def pooled(self) -> str:
+        """The layer that gives the pooled vector [N, D] (maps where the classifier is a convolution)."""
+        return self.classifier + INPUT
 
 
 @dataclass
 class Outputs:
-    """What one network said about one batch, in fp32: `logits` [N, K] and the captured `features` by module name."""
+    """What one network said about one batch, in fp32: `logits` [N, K] and the captured `features` by layer name."""
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -57,14 +71,24 @@ def channels_first(output: Tensor) -> Tensor:
 
 
 def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of those names; raises `UnknownLayer`, which lists the known names."""
+    """The modules of those names, with or without `.input`; raises `UnknownLayer`, which lists the known names."""
     modules = {name: module for name, module in model.named_modules() if name}
     for name in names:
-        if name not in modules:
+        if name not in modules and name.removesuffix(INPUT) not in modules:
             raise UnknownLayer(
-                f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {listed(modules)}"
+                f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {_outline(list(modules))}"
             )
-    return {name: modules[name] for name in names}
+    return {name: modules[name if name in modules else name.removesuffix(INPUT)] for name in names}
+
+
+def _outline(names: list[str]) -> str:
+    """The names as deep into the network as `MOST_LISTED` reach, and how many there are further inside."""
+    shown = [name for name in names if "." not in name]
+    for depth in range(1, 1 + max((name.count(".") for name in names), default=0)):
+        deeper = [name for name in names if name.count(".") <= depth]
+        shown = deeper if len(deeper) <= MOST_LISTED else shown
+    inside = f" and {len(names) - len(shown)} inside these" if len(shown) < len(names) else ""
+    return listed(shown) + inside
 
 
 IN_TRAINING_ONLY = (_DropoutNd, nn.RReLU)
@@ -85,7 +109,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Capture:
-    """A model whose calls also return the outputs of some of its layers.
+    """A model whose calls also return the outputs of some of its layers, or what goes into them (`NAME.input`).
 
     Building it runs the model once on `probe_image` in evaluation mode: that shows which layers run at all, which outputs
     the model later overwrites in place (an in-place ReLU after a captured convolution; those are copied at the hook from
@@ -97,6 +121,7 @@ class Capture:
     def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor):
         self.model = model
         self.layers = find_layers(model, layers)
+        self._inputs = set(layers) - {name for name, _ in model.named_modules()}
         self._overwritten: set[str] = set()
         self.probe = self._probe(probe_image)
 
@@ -120,19 +145,21 @@ class Capture:
         captured: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
 
-        def hook_for(name: str):
-            def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-                if not isinstance(output, Tensor):
-                    what = type(output).__name__
-                    raise UnknownLayer(f"{type(self.model).__name__}'s layer {name!r} gives a {what}, not one tensor")
-                captured[name] = output.clone() if name in self._overwritten else output
-                versions[name] = output._version
+        def keep(name: str, value: Any) -> None:
+            if not isinstance(value, Tensor):
+                what = type(value).__name__
+                raise UnknownLayer(f"{type(self.model).__name__}'s layer {name!r} gives a {what}, not one tensor")
+            captured[name] = value.clone() if name in self._overwritten else value
+            versions[name] = value._version
 
-            return hook
+        def hook(name: str, module: nn.Module) -> RemovableHandle:
+            if name in self._inputs:
+                return module.register_forward_pre_hook(lambda _, inputs: keep(name, inputs[0] if inputs else None))
+            return module.register_forward_hook(lambda _, _inputs, output: keep(name, output))
 
-        hooks = [module.register_forward_hook(hook_for(name)) for name, module in self.layers.items()]
+        hooks = [hook(name, module) for name, module in self.layers.items()]
         try:
             return self.model(image), captured, versions
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in hooks:
+                handle.remove()

@@ -1,6 +1,8 @@
 """What `kdexp --help` prints: one screen, its groups read from the folders of YAML files."""
 
+import re
 from pathlib import Path
+from textwrap import fill
 
 from kdexp.config import conf_dir
 
@@ -39,7 +41,15 @@ def help_text(config_dir: str | None = None) -> str:
     """The help with the options that are there, a user's own folder included."""
     folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
     lines = []
+    shown: set[str] = set()
     for group in CHOSEN:
         options = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-        lines.append(f"  {group:<13} {', '.join(sorted(options))}")
+        written = "the same networks" if options == shown else ", ".join(sorted(options, key=_by_number))
+        lines.append(fill(written, 118, initial_indent=f"  {group:<13} ", subsequent_indent=" " * 16))
+        shown = options
     return TEXT.format(groups="\n".join(lines))
+
+
+def _by_number(name: str) -> list[str | int]:
+    """What sorts resnet8 before resnet14."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -17,7 +17,7 @@ COMMANDS = [
         "distillation='kdd': no such option; did you mean kd? known: cosine, hint, kd, label_smoothing, mse_logits, none",
     ),
     (["dataset=cifar"], "dataset='cifar': no such option; did you mean cifar10? known: cifar10, cifar100, digits"),
-    (["student=resnet"], "student='resnet': no such option; known: deepnn, keras_student"),
+    (["student=nothing"], "student='nothing': no such option; known: deepnn, keras_student"),
     (["distillation.temprature=2"], "distillation.temprature: unknown key; did you mean distillation.temperature?"),
     (["+distillation.temprature=2"], "distillation.temprature: unknown key; did you mean temperature? known: temperature"),
     (["temperature=2"], "temperature: unknown key; did you mean distillation.temperature?"),

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from kdexp import cli
+from kdexp.config import conf_dir
 from kdexp.help import help_text
 
 KDEXP = [sys.executable, "-m", "kdexp"]
@@ -49,7 +51,7 @@ def test_help_is_one_screen_and_quick(tmp_path):
     assert shown.returncode == 0
     lines = shown.stdout.splitlines()
     assert len(lines) <= 45 and max(map(len, lines)) <= 120
-    for word in ("Examples", "dataset       cifar10", "distillation  cosine", "dry_run", "TAB completion"):
+    for word in ("Examples", "dataset       cifar10", "student       the same networks", "dry_run", "TAB completion"):
         assert word in shown.stdout
     assert seconds < 3, "a loose floor: half a second where nothing else runs"
 
@@ -123,6 +125,12 @@ def test_own_options_come_from_a_config_dir(here, tmp_path):
     code, shown = here("--config-dir", "own", "student=tiny", "dry_run=true", columns=120)
     assert code == 0, shown.err
     assert "tiny" in shown.out and "610" in shown.out
+
+
+def test_help_lists_every_network_by_number():
+    listed = " ".join(help_text().split())
+    assert all(f" {path.stem}" in listed for path in (Path(conf_dir()) / "teacher").glob("*.yaml"))
+    assert "resnet8x4, resnet14, " in listed and "wrn_28_4, wrn_28_10, " in listed
 
 
 def test_help_lists_own_options_too(tmp_path):

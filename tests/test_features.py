@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,7 +59,7 @@ class Fragile(nn.Module):
 
 
 def hooks_on(model):
-    return sum(len(module._forward_hooks) for module in model.modules())
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 def test_a_capture_returns_the_logits_and_the_named_outputs():
@@ -104,9 +106,26 @@ def test_an_unknown_layer_is_refused_with_the_known_names_and_the_closest():
     )
 
 
+def test_of_a_deep_net_only_the_outer_layers_are_listed():
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(20)]
+    net = nn.Sequential(OrderedDict(body=nn.Sequential(*blocks), head=nn.Linear(4, 2)))
+    with pytest.raises(UnknownLayer) as refusal:
+        find_layers(net, ["bod"])
+    outer = ", ".join(f"body.{place}" for place in range(20))
+    assert (
+        str(refusal.value)
+        == f"Sequential has no layer 'bod'; did you mean body? known: body, {outer}, head and 40 inside these"
+    )
+
+
 def test_a_name_like_no_layer_gets_no_suggestion():
     with pytest.raises(UnknownLayer, match=r"^Sequential has no layer 'stem'; known: 0, 1, 2$"):
         find_layers(two_layers(), ["stem"])
+
+
+def test_a_model_without_layers_says_so():
+    with pytest.raises(UnknownLayer, match=r"^Identity has no layer 'stem'; known: none$"):
+        find_layers(nn.Identity(), ["stem"])
 
 
 def test_the_whole_model_is_no_layer():
@@ -133,6 +152,48 @@ def test_an_in_place_relu_leaves_the_captured_pre_activation_alone():
         assert torch.equal(outputs.features["1"], net[0](image).relu())
 
 
+def test_what_goes_into_a_module_is_a_layer_too():
+    net, image = two_layers(), torch.randn(5, 4)
+    features = Capture(net, ["0.input", "2", "2.input"], image)(image).features
+    assert set(features) == {"0.input", "2", "2.input"}
+    assert torch.equal(features["0.input"], image)
+    assert torch.equal(features["2.input"], net[1](net[0](image)))
+    assert torch.equal(features["2"], net(image))
+
+
+def test_an_in_place_relu_leaves_its_captured_input_alone():
+    torch.manual_seed(0)
+    net, image = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)), torch.randn(5, 4)
+    outputs = Capture(net, ["1.input", "1"], image)(image)
+    assert torch.equal(outputs.features["1.input"], net[0](image))
+    assert torch.equal(outputs.features["1"], net[0](image).relu())
+    outputs.features["1.input"].sum().backward()
+    assert net[0].weight.grad is not None and net[2].weight.grad is None
+
+
+def test_a_module_that_is_called_input_comes_before_the_input_of_its_parent():
+    inner = nn.Sequential(OrderedDict(first=nn.Linear(4, 3), input=nn.Linear(3, 2)))
+    net, image = nn.Sequential(inner), torch.randn(5, 4)
+    features = Capture(net, ["0.input", "0.input.input"], image).probe.features
+    assert torch.equal(features["0.input"], net(image))
+    assert torch.equal(features["0.input.input"], inner.first(image))
+
+
+@pytest.mark.parametrize("name", ["input", ".input", "3.input", "0.inputs"])
+def test_the_input_of_an_unknown_module_is_refused(name):
+    with pytest.raises(UnknownLayer, match=rf"^Sequential has no layer '{name}'; known: 0, 1, 2$"):
+        find_layers(two_layers(), [name])
+
+
+def test_an_input_that_is_given_by_keyword_is_refused():
+    class ByKeyword(Fragile):
+        def forward(self, image):
+            return self.last(input=self.first(image))
+
+    with pytest.raises(UnknownLayer, match=r"^ByKeyword's layer 'last.input' gives a NoneType, not one tensor$"):
+        Capture(ByKeyword(), ["last.input"], torch.randn(2, 4))
+
+
 def test_gradients_reach_the_layers_through_a_copied_pre_activation():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
@@ -156,7 +217,7 @@ def test_an_in_place_dropout_leaves_the_captured_output_alone_in_training():
 
 def test_hooks_live_only_as_long_as_a_call():
     net, image = two_layers(), torch.randn(5, 4)
-    capture = Capture(net, ["0", "2"], image)
+    capture = Capture(net, ["0", "2", "2.input"], image)
     assert hooks_on(net) == 0
     capture(image)
     assert hooks_on(net) == 0
@@ -217,8 +278,9 @@ def test_a_change_is_mapped_over_logits_and_features():
 def test_the_roles_of_a_shipped_model_are_layers_that_run(made):
     net, image = made()
     roles = roles_of(net)
-    outputs = Capture(net, [roles.classifier, roles.last_map, *roles.stages], image).probe
+    outputs = Capture(net, [roles.classifier, roles.last_map, *roles.stages, roles.pooled], image).probe
     assert isinstance(net.get_submodule(roles.classifier), nn.Linear)
+    assert torch.equal(net.get_submodule(roles.classifier)(outputs.features[roles.pooled]), outputs.logits)
     assert torch.equal(outputs.features[roles.classifier], outputs.logits)
     assert outputs.logits.shape == (2, 10)
 

@@ -18,7 +18,7 @@ from kdexp.distillation.hint import Hint
 from kdexp.distillation.kd import KD
 from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.none import NoDistillation
-from kdexp.features import Capture, Outputs
+from kdexp.features import Capture, Outputs, UnknownLayer
 from kdexp.models.tutorial import DeepNN, LightNN
 
 START = Progress(epoch=0.0, epochs=1, step=0)
@@ -373,6 +373,30 @@ def test_feature_methods_read_the_last_map_where_no_layers_are_named(method):
     shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
     made = method(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
     assert made.layers(LightNN(**shape), DeepNN(**shape)) == (["features"], ["features"])
+
+
+def test_a_role_that_a_network_does_not_tell_is_refused():
+    class Deep(Cosine):
+        role = "preactivations"
+
+    shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
+    made = Deep(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=["features"])
+    with pytest.raises(UnknownLayer, match="^LightNN declares no preactivations, so its layers must be named$"):
+        made.layers(LightNN(**shape), DeepNN(**shape))
+
+
+def test_the_pooled_vector_is_a_role():
+    class Pooled(Cosine):
+        role = "pooled"
+
+    shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
+    made = Pooled(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
+    nets = LightNN(**shape), DeepNN(**shape)
+    layers = made.layers(*nets)
+    assert layers == (["classifier.3.input"], ["classifier.3.input"])
+    probe = Probe(*(Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)))
+    made.setup(probe)
+    assert [features.shape for features in made.pairs(probe.student, probe.teacher)[0]] == [(2, 256), (2, 512)]
 
 
 def test_lists_of_layers_of_unequal_length_are_refused():

@@ -33,9 +33,11 @@ def test_the_roles_of_a_torchvision_family(name):
     classifier, stages = FAMILIES[name][0], FAMILIES[name][1].split()
     assert network.roles == Roles(classifier, stages[-1], tuple(stages))
     device = device_of(network)
-    outputs = Capture(network, stages, IMAGE.to(device)).probe
+    outputs = Capture(network, [*stages, network.roles.pooled], IMAGE.to(device)).probe
     sizes = [outputs.features[stage].shape[2:] for stage in stages]
     assert all(height == width for height, width in sizes) and sizes == sorted(set(sizes), reverse=True)
+    pooled = outputs.features[network.roles.pooled].shape
+    assert pooled[1] == network.get_submodule(classifier).weight.shape[1] and len(pooled) == (4 if "squeeze" in name else 2)
 
 
 def test_a_transformers_last_map_is_its_tokens():

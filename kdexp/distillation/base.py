@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdexp.arguments import Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem
 from kdexp.data.batch import Batch
-from kdexp.features import Outputs, roles_of
+from kdexp.features import Outputs, UnknownLayer, roles_of
 
 if TYPE_CHECKING:
     from kdexp.learner import Learner
@@ -130,7 +130,7 @@ class Distiller(nn.Module, Checked):
 class FeatureDistiller(Distiller):
     """A method that reads intermediate layers: by role where none are named, else by `named_modules()` name, in pairs."""
 
-    role: Literal["last_map", "stages"] = "last_map"
+    role: Literal["last_map", "stages", "preactivations", "pooled"] = "last_map"
 
     def __init__(
         self,
@@ -158,6 +158,8 @@ class FeatureDistiller(Distiller):
         if named is not None:
             return named
         found = getattr(roles_of(model), self.role)
+        if not found:
+            raise UnknownLayer(f"{type(model).__name__} declares no {self.role}, so its layers must be named")
         return [found] if isinstance(found, str) else list(found)
 
     def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:

@@ -1,0 +1,63 @@
+"""VGG nets for 32×32 images (Simonyan & Zisserman 2014, arXiv 1409.1556), with batch norm and one linear layer.
+
+Tian et al. 2020 (CRD, arXiv 1910.10699) made them so: no pooling before the last stage, vgg8 with one convolution per stage.
+"""
+
+from torch import Tensor, nn
+
+from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.features import Roles
+
+POOLED_FOUR_TIMES = 64
+"""Pixels from which there is a pooling before the last stage too."""
+
+
+class VGG(nn.Module, Checked):
+    """A stem and four stages of 3×3 convolutions, max-pooling between them; `image` [N, C, H, W] to logits [N, K].
+
+    `convolutions` and `widths` are five each, the stem's first.
+    """
+
+    def __init__(
+        self, *, num_classes: Count, in_channels: Count, image_size: Count, convolutions: list[Count], widths: list[Count]
+    ):
+        super().__init__()
+        given = {"convolutions": convolutions, "widths": widths}
+        if wrong := [
+            Problem(name, f"={value}: must be five, the stem's first") for name, value in given.items() if len(value) != 5
+        ]:
+            raise InvalidArguments(wrong)
+        pools = [False, True, True, True, image_size >= POOLED_FOUR_TIMES]
+        parts = [
+            _stage(ins, outs, count, pool)
+            for ins, outs, count, pool in zip([in_channels, *widths], widths, convolutions, pools, strict=False)
+        ]
+        self.stem, self.stages = parts[0], nn.Sequential(*parts[1:])
+        self.classifier = nn.Linear(widths[-1], num_classes)
+        self.roles = Roles(
+            classifier="classifier",
+            last_map="stages.3",
+            stages=("stages.0", "stages.1", "stages.2", "stages.3"),
+            preactivations=tuple(f"stages.{place}.{len(stage) - 2}" for place, stage in enumerate(parts[1:])),
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.classifier(self.stages(self.stem(image)).mean((2, 3)))
+
+
+def _stage(ins: int, outs: int, convolutions: int, pool: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.MaxPool2d(2)] if pool else []
+    for _ in range(convolutions):
+        layers += [nn.Conv2d(ins, outs, 3, padding=1), nn.BatchNorm2d(outs), nn.ReLU()]
+        ins = outs
+    return nn.Sequential(*layers)
