@@ -75,6 +75,10 @@ def _run(asked: argparse.Namespace) -> int:
     multirun = asked.multirun or hydra_node.mode == RunMode.MULTIRUN
     jobs = expand([*_swept_in_files(hydra_node, asked.overrides), *asked.overrides]) if multirun else [asked.overrides]
     configs, found = check(jobs, composer)
+    if multirun:
+        from kdexp.overrides import explain_partial
+
+        found = [explain_partial(problem, asked.overrides, composer) for problem in found]
     if found:
         print(refusal(found), file=sys.stderr)
         return BAD_CONFIG

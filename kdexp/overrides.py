@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,25 @@ def _explain(override: str, error: Exception, composed: DictConfig) -> Problem:
     if key not in paths:
         return Problem(key, unknown_key(key, paths))
     return Problem(key, f"={value!r}: {first_line(error)}")
+
+
+def explain_partial(problem: Problem, overrides: Sequence[str], composer: Composer) -> Problem:
+    """The problem of a multirun; that of a key which only some of a group's swept options have, with commands that work."""
+    group = problem.name.partition(".")[0]
+    swept = next((text for text in overrides if text.startswith(f"{group}=") and "," in text), "")
+    if not problem.sentence.startswith("unknown key") or not swept:
+        return problem
+    options = swept.partition("=")[2].split(",")
+    having = [name for name in options if problem.name in all_paths(composer.compose([f"{group}={name}"]))]
+    if not having:
+        return problem
+    lacking = [name for name in options if name not in having]
+    own = [text for text in overrides if text.startswith(f"{problem.name}=")]
+    rest = [text for text in overrides if text not in (swept, *own)]
+    ways = ((lacking, rest), (having, [*own, *rest]))
+    commands = " and ".join(shlex.join(["kdexp", "-m", f"{group}={','.join(names)}", *words]) for names, words in ways)
+    only = f"only {group}={','.join(having)} has it" if len(having) == 1 else f"only {listed(having)} have it"
+    return Problem(problem.name, f"{only}, not {listed(lacking)}; run them apart: {commands}")
 
 
 def unknown_key(key: str, paths: Sequence[str]) -> str:

@@ -87,6 +87,13 @@ COMMANDS = [
     (["seed=[1"], "'seed=[1' can't be read"),
     (["-m", "seed=[1", "epochs=1,2"], "'seed=[1' can't be read"),
     (["-m", "epochs"], "'epochs' is no KEY=VALUE"),
+    (
+        ["-m", "distillation=kd,hint", "distillation.weight=1,2", "seed=0,1"],
+        "distillation.weight: only distillation=hint has it, not kd; run them apart: kdexp -m distillation=kd seed=0,1 and "
+        "kdexp -m distillation=hint distillation.weight=1,2 seed=0,1",
+    ),
+    (["-m", "optimizer=adam,sgd", "optimizer.momentum=0.8,0.9"], "optimizer.momentum: only optimizer=sgd has it, not adam"),
+    (["-m", "optimizer=adam,sgd", "optimizer.momentom=0.8"], "optimizer.momentom: unknown key"),
     (["-m", "distillation.temperature=1,2,hot"], "distillation.temperature='hot': must be a finite number"),
     (["-m", "seed=0,1", "epochs=0"], "kdexp: 2 problems in this command"),
 ]
