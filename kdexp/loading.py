@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from kdexp.arguments import first_line, listed
+from kdexp.arguments import InvalidArguments, first_line, listed
 from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Probe
@@ -136,7 +136,7 @@ def load_stored(stored: Stored, epoch: str = "last") -> Predictor:
 def _today(source: Path) -> Iterator[None]:
     try:
         yield
-    except (InstantiationException, TypeError) as error:
+    except (InstantiationException, InvalidArguments, TypeError) as error:
         cause = error.__cause__ or error
         raise BadResult(f"{source} describes what today's code does not build: {first_line(cause)}") from error
 
