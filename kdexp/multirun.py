@@ -49,18 +49,30 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     journal, kept = Journal(console, quiet=True), Kept()
     folder = claim_sweep(jobs, command)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
-    if lockstep is not None:
-        journal.open_log(folder / "log.txt")
-        try:
-            ready = [experiment for job in jobs if (experiment := _ready(job, journal, kept)) is not None]
-            train_together(ready, lockstep.most)
-        finally:
-            journal.close_log()
     common = set.intersection(*(set(job.overrides) for job in jobs))
-    for job in jobs:
-        words = " ".join(text for text in job.overrides if text not in common)
-        journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, kept)}")
+    try:
+        if lockstep is not None:
+            _side_by_side(jobs, folder, journal, kept, lockstep.most)
+        for job in jobs:
+            words = " ".join(text for text in job.overrides if text not in common)
+            journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, kept)}")
+    except KeyboardInterrupt:
+        journal.headline(f"kdexp-report {folder} tells what there is of this sweep")
+        raise
     return folder
+
+
+def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept, most: int | None) -> None:
+    """Trains what the jobs need in lockstep; what goes wrong there is left to the jobs, one by one."""
+    journal.open_log(folder / "log.txt")
+    try:
+        ready = [experiment for job in jobs if (experiment := _ready(job, journal, kept)) is not None]
+        train_together(ready, most)
+    except Exception as error:  # whatever it is, a job that can do without goes on
+        journal.note(traceback.format_exc())
+        journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
+    finally:
+        journal.close_log()
 
 
 def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:

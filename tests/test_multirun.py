@@ -134,6 +134,16 @@ def test_a_failing_job_fails_alone_and_is_not_tried_twice(sweep, trained, lockst
     assert len(learners) == 3 and sum(trained.values()) == 5
 
 
+def test_lockstep_that_breaks_down_leaves_the_jobs_to_themselves(sweep, monkeypatch):
+    def breaks(_experiments, _most):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(multirun, "train_together", breaks)
+    folder, screen, learners = sweep("seed=0,1", lockstep=Lockstep(None))
+    assert "warning: lockstep ended early (RuntimeError: out of memory); the jobs go on one by one" in screen
+    assert len(learners) == 5 and "out of memory" in (folder / "log.txt").read_text()
+
+
 def test_an_error_that_nobody_foresaw_fails_one_job(sweep, monkeypatch):
     real = multirun.carry_out
 
