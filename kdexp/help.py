@@ -31,7 +31,8 @@ Often changed (KEY=VALUE)
   rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
---cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations;
+--cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations, with hydra/launcher=lockstep
+compatible ones side by side. kdexp-report, kdexp-store and kdexp-export look after what is left (--help).
 eval "$(kdexp -sc install=bash)" turns TAB completion on."""
 
 CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "experiment")
