@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import SHORT
 
 from kdexp import cli
 from kdexp.config import conf_dir
@@ -125,6 +126,9 @@ def test_own_options_come_from_a_config_dir(here, tmp_path):
     code, shown = here("--config-dir", "own", "student=tiny", "dry_run=true", columns=120)
     assert code == 0, shown.err
     assert "tiny" in shown.out and "610" in shown.out
+    assert here("--config-dir", "own", "student=tiny", *SHORT)[0] == 0
+    (told,) = tmp_path.glob("outputs/runs/*/command.txt")
+    assert told.read_text().startswith("kdexp --config-dir own student=tiny epochs=2")
 
 
 def test_help_lists_every_network_by_number():
