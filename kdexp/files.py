@@ -18,7 +18,7 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f"{path.name}{DRAFT}{uuid4().hex[:8]}")
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     """Writes the file beside its place and moves it there in one step; raises `OSError` and then leaves nothing."""
     draft = draft_of(path)
     try:

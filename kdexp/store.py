@@ -25,6 +25,8 @@ from kdexp.spec import key_of
 from kdexp.stored import RESULT, CorruptEntry, Stored, file_digest, read_entry, self_digest
 
 Say = Callable[[str], None]
+DIGEST = 32
+"""Bytes of the SHA-256 at the end of a file of progress."""
 
 
 class Store:
@@ -90,7 +92,7 @@ class Store:
             for name, group in tensors.items():
                 plain = {n: t.detach().cpu().contiguous().clone() for n, t in group.items()}
                 (draft / f"{name}.safetensors").write_bytes(safetensors_bytes(plain))
-            (draft / "training.pt").write_bytes(_packed(state))
+            (draft / "training.pt").write_bytes(_packed(state).getbuffer())
             complete = {**result, "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
             complete["digest"] = self_digest(complete)
             (draft / RESULT).write_text(json.dumps(complete, indent=1))
@@ -109,7 +111,8 @@ class Store:
     def keep_progress(self, key: str, state: dict[str, Any]) -> None:
         """Keeps the state of a learner after a whole epoch, in place of the one before; raises `OSError`."""
         packed = _packed(state)
-        write_whole(self.root / f"{key}.progress", hashlib.sha256(packed).digest() + packed)
+        packed.write(hashlib.sha256(packed.getbuffer()).digest())
+        write_whole(self.root / f"{key}.progress", packed.getbuffer())
 
     def progress(self, key: str) -> dict[str, Any] | None:
         """The state that `keep_progress` kept last, or None; a damaged one is named and counts as absent."""
@@ -117,10 +120,11 @@ class Store:
         if not path.is_file():
             return None
         content = path.read_bytes()
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
+        packed, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
+        if hashlib.sha256(packed).digest() != digest:
             self.say(f"store: {path} is damaged; what it kept is trained again")
             return None
-        return torch.load(io.BytesIO(content[32:]), "cpu", weights_only=True)
+        return torch.load(io.BytesIO(packed), "cpu", weights_only=True)
 
     def forget_progress(self, key: str) -> None:
         """Removes what `keep_progress` kept, if it is there and can be removed."""
@@ -128,8 +132,8 @@ class Store:
             (self.root / f"{key}.progress").unlink()
 
 
-def _packed(state: dict[str, Any]) -> bytes:
+def _packed(state: dict[str, Any]) -> io.BytesIO:
     # Packed in memory: what a full disk then raises is an OSError, not whatever the packer makes of it.
     packed = io.BytesIO()
     torch.save(state, packed)
-    return packed.getvalue()
+    return packed
