@@ -23,6 +23,7 @@ class Composer:
         self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
         self._folders = [Path(folder) for folder in (conf_dir(), config_dir) if folder]
         self._parser = OverridesParser.create()
+        self._wholes: dict[tuple[str, ...], DictConfig] = {}
         self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -49,7 +50,7 @@ class Composer:
                 if not parsed.is_sweep_override() and not self._is_value(parsed):
                     good.append(text)
         try:
-            return compose_whole(good, **self.where).hydra
+            return self._whole(tuple(good)).hydra
         except (HydraException, OmegaConfBaseException):
             return compose_whole([], config_name=self.where["config_name"]).hydra
 
@@ -59,10 +60,15 @@ class Composer:
         key = override.key_or_group
         return plain and not key.startswith("hydra") and not any((folder / key).is_dir() for folder in self._folders)
 
+    def _whole(self, overrides: tuple[str, ...]) -> DictConfig:
+        if overrides not in self._wholes:
+            self._wholes[overrides] = compose_whole(overrides, **self.where)
+        return self._wholes[overrides]
+
     def _chosen(self, overrides: tuple[str, ...]) -> tuple[DictConfig, Any] | None:
         """What these overrides compose to, with the choices that they make; None where values depend on Hydra's own node."""
         if overrides not in self._composed:
-            whole = compose_whole(overrides, **self.where)
+            whole = self._whole(overrides)
             config = without_hydra(whole)
             text = OmegaConf.to_yaml(config)
             self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime.choices)

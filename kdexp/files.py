@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +28,12 @@ def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The hash of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def reason(error: OSError) -> str:

@@ -15,13 +15,14 @@ from kdexp.config import build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
+from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.network import STARTING, Shape
 from kdexp.parts import PARTS
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
-from kdexp.stored import Stored, file_digest
+from kdexp.stored import Stored
 
 
 @dataclass

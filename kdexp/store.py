@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from kdexp.files import DRAFT, Unwritable, draft_of, reason, write_whole
+from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, reason, write_whole
 from kdexp.locks import acquire
 from kdexp.spec import key_of
-from kdexp.stored import RESULT, CorruptEntry, Stored, file_digest, read_entry, self_digest
+from kdexp.stored import RESULT, CorruptEntry, Stored, read_entry, self_digest
 
 Say = Callable[[str], None]
 DIGEST = 32

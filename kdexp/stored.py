@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from kdexp.files import file_digest
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -59,12 +61,6 @@ def read_entry(path: Path) -> Stored:
 def is_plain_name(name: str) -> bool:
     """Whether it names a file in a folder, and no path that leads out of it, on any system."""
     return name not in ("", ".", "..") and PureWindowsPath(name).name == name
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def self_digest(result: Mapping[str, Any]) -> str:

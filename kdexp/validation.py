@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,8 @@ class Validator:
         self._known: dict[str, Any] = {}
 
     def _once(self, look: Callable[[], Any], *at: Any) -> Any:
-        key = json.dumps([look.__name__, *at], sort_keys=True, default=str)
+        """What `look` returns; it is called unless something looked `at` the same before."""
+        key = json.dumps(at, sort_keys=True, default=vars)
         if key not in self._known:
             self._known[key] = look()
         return self._known[key]
@@ -69,50 +72,31 @@ class Validator:
         found = list(_settings(plain))
         broken = set()
         for name in (*REQUIRED, *(["teacher"] if plain.get("teacher") is not None else [])):
-            of_node = self._of_node(name, plain.get(name))
+            of_node = self._once(partial(list, _node(name, plain.get(name))), name, plain.get(name))
             broken |= {name} if of_node else set()
             found += of_node
         if "dataset" in broken:
             return found
-        shape, sentence = self._of_dataset(plain["dataset"])
+        shape, sentence = self._once(partial(_dataset, plain["dataset"]), "shape", plain["dataset"])
         found += [Problem("", sentence)] if sentence else []
         if not shape.num_classes:  # then nothing is known that a network could be built for
             return found
         nets: dict[str, nn.Module | None] = {}
         for role in (role for role in NETWORKS if plain.get(role) and role not in broken):
-            nets[role], of_network = self._of_network(role, plain[role], shape, plain["dataset"])
+            at = (role, plain[role], shape, plain["dataset"])
+            nets[role], of_network = self._once(partial(check_network, *at), *at)
             found += of_network
         if not broken & {"distillation", *NETWORKS} and None not in nets.values():
-            found += self._of_method(plain, nets, shape)
+            parts = [plain.get(name) for name in ("distillation", "teacher", "student", "controls")]
+            of_method = chain(_method(plain["distillation"], nets, shape), _controls(plain, nets, shape))
+            found += self._once(partial(list, of_method), *parts, shape)
         return found
 
-    def _of_node(self, name: str, node: Any) -> list[Problem]:
-        def of_node() -> list[Problem]:
-            return list(_node(name, node))
 
-        return self._once(of_node, name, node)
-
-    def _of_dataset(self, node: dict[str, Any]) -> tuple[Shape, str]:
-        def of_dataset() -> tuple[Shape, str]:
-            dataset: ImageDataset = build(node)
-            return Shape(dataset.num_classes, dataset.in_channels, dataset.image_size), dataset.missing()
-
-        return self._once(of_dataset, node)
-
-    def _of_network(
-        self, role: str, node: dict[str, Any], shape: Shape, dataset: dict[str, Any]
-    ) -> tuple[nn.Module | None, list[Problem]]:
-        def of_network() -> tuple[nn.Module | None, list[Problem]]:
-            return check_network(role, node, shape, dataset)
-
-        return self._once(of_network, role, node, asdict(shape), dataset)
-
-    def _of_method(self, plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> list[Problem]:
-        def of_method() -> list[Problem]:
-            return [*_method(plain["distillation"], nets, shape), *_controls(plain, nets, shape)]
-
-        parts = [plain.get(name) for name in ("distillation", "teacher", "student", "controls")]
-        return self._once(of_method, parts, asdict(shape))
+def _dataset(node: dict[str, Any]) -> tuple[Shape, str]:
+    """What networks must know of a data set, and why it can't be read (empty if nothing is known against it)."""
+    dataset: ImageDataset = build(node)
+    return Shape(dataset.num_classes, dataset.in_channels, dataset.image_size), dataset.missing()
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from kdexp.arguments import first_line
 from kdexp.cost import median_seconds, parameter_count
 from kdexp.formats import Answers, Format, Student
 from kdexp.loading import load_stored, shape_of
+from kdexp.network import STARTING
 from kdexp.stored import Stored
 
 BATCHES = (1, 7)
@@ -29,7 +30,7 @@ def describe(stored: Stored, epoch: str) -> Student:
     """A stored network and what a file should say of it; raises what `kdexp.load` does."""
     predictor, shape, spec = load_stored(stored, epoch), shape_of(stored), stored.result["spec"]
     told = {
-        "model": {name: value for name, value in spec["model"].items() if name != "checkpoint"},
+        "model": {name: value for name, value in spec["model"].items() if name not in STARTING},
         "mean": spec["data"]["mean"],
         "std": spec["data"]["std"],
         "classes": predictor.classes,

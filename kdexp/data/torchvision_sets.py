@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from kdexp.arguments import first_line
 from kdexp.data.class_folders import ClassFolders, read_folders
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
+from kdexp.files import file_digest
 
 
 @contextmanager
@@ -81,7 +81,7 @@ class TorchvisionDataset(ImageDataset):
                 if not self.download:
                     remedy = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
                     raise self._unavailable(f"there is no {self.folder}/{name}", remedy)
-            elif _digest(path, algorithm) != digest:
+            elif file_digest(path, algorithm) != digest:
                 remedy = "delete it, and dataset.download=true fetches it anew"
                 raise self._unavailable(f"{self.folder}/{name} is damaged, its {algorithm} is not the published file's", remedy)
 
@@ -92,11 +92,6 @@ class TorchvisionDataset(ImageDataset):
         pixels = torch.as_tensor(np.asarray(source.data))
         pixels = pixels.unsqueeze(1) if self.in_channels == 1 else pixels.permute(0, 3, 1, 2)
         return RawImages(pixels, torch.as_tensor(np.asarray(source.targets)).long())
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 class MNIST(TorchvisionDataset):

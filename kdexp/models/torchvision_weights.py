@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from kdexp.arguments import first_line, listed
 from kdexp.data.dataset import DataUnavailable
+from kdexp.files import file_digest
 from kdexp.network import BadCheckpoint, read_checkpoint
 
 
@@ -49,7 +49,7 @@ class TorchvisionWeights:
                     f"the weights {self.weights.name} of {self.name} can't be downloaded ({first_line(error)}); "
                     f"put {self.path.name} into {self.path.parent}, or set weights=null"
                 ) from error
-        if promised and not _digest(self.path).startswith(promised[1]):
+        if promised and not file_digest(self.path).startswith(promised[1]):
             raise DataUnavailable(
                 f"{self.path} is not the file that torchvision published: its SHA-256 does not start with {promised[1]}; "
                 "delete it to have it downloaded anew"
@@ -73,11 +73,6 @@ class TorchvisionWeights:
         if differing := [name for name in own if name not in wanted or wanted[name].shape != own[name].shape]:
             raise BadCheckpoint(f"{self.path} does not fit {self.name}: {listed(differing[:3])}")
         network.load_state_dict(wanted)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _as_named_today(weights: dict[str, Tensor]) -> dict[str, Tensor]:
