@@ -70,8 +70,11 @@ def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:
-    """The object that a node describes; `given` are the arguments that only the program knows."""
+    """The object that a node describes; `given` are the arguments that only the program knows.
+
+    Nodes within a node become objects too, but for our own classes, which build what they need of them themselves.
+    """
     told = arguments(node)
-    if node["_target_"].startswith("kdexp.") and not any("_target_" in str(value) for value in told.values()):
+    if node["_target_"].startswith("kdexp."):
         return target(node)(**told, **given)  # as Hydra would, in a hundredth of the time
     return instantiate({"_target_": node["_target_"], **arguments(node)}, **given, _convert_="all")

@@ -112,7 +112,7 @@ class Experiment(Plan):
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
         split = self.split_of(entries[0])
-        learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision)
+        learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision, split.labels)
         if teacher is not None and spec.limit_batches is None:
             self._keep_outputs(teacher, entries, split)
         steps = split.steps(spec.batch_size, spec.limit_batches)

@@ -33,6 +33,8 @@ class Roles:
     """Modules whose outputs end the stages of the backbone, shallow to deep."""
     preactivations: tuple[str, ...] = ()
     """Layers that give what comes before the last activation of each stage (the stage itself where none ends it)."""
+    head: tuple[str, ...] = ()
+    """Modules between the last map and the classifier that do more than pool."""
 
     @property
     def pooled(self) -> str:
@@ -58,10 +60,20 @@ class UnknownLayer(ValueError):
 
 def roles_of(model: nn.Module) -> Roles:
     """The roles that a model's family declares or a probe found; raises `UnknownLayer` where there are none."""
-    roles = getattr(model, "roles", None)
-    if not isinstance(roles, Roles):
+    if not has_roles(model):
         raise UnknownLayer(f"{type(model).__name__} declares no roles, so its layers must be named")
-    return roles
+    return model.roles  # type: ignore[return-value]
+
+
+def has_roles(model: nn.Module) -> bool:
+    """Whether it is known which of the model's layers play a part in distillation."""
+    return isinstance(getattr(model, "roles", None), Roles)
+
+
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The module that gives the logits; raises `UnknownLayer` for models without roles."""
+    name = roles_of(model).classifier
+    return find_layers(model, [name])[name]
 
 
 def channels_first(output: Tensor) -> Tensor:

@@ -61,9 +61,14 @@ class Learner:
     def forward(self, image: Tensor) -> Outputs:
         """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
         with self.precision.autocast():
-            outputs = self.capture(image)
+            outputs = self.distiller.answer(self.capture(image))
         self._logits = outputs.logits.detach()
         return outputs
+
+    def ask(self, network: nn.Module, image: Tensor) -> Tensor:
+        """The logits [N, K] of another network that its method trains, in the run's precision and returned in fp32."""
+        with self.precision.autocast():
+            return network(image).float()
 
     def descend(self, terms: Terms) -> None:
         """One optimizer step on the sum of the terms, with the gradient clipped where the optimizer's recipe says so."""
@@ -154,6 +159,7 @@ class Learner:
         """Puts the student and the method's own modules into evaluation mode."""
         self.model.eval()
         self.distiller.eval()
+        self.deployed.eval()
 
     def state_dict(self) -> dict[str, Tensor]:
         """All weights and buffers: the student's under `model.`, the method's own under `method.`."""

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from kdexp.arguments import InvalidArguments, first_line, listed
 from kdexp.config import build
 from kdexp.device import RandomStream
-from kdexp.distillation.base import Probe
+from kdexp.distillation.base import Distiller, Probe
 from kdexp.features import Capture
 from kdexp.foreign import BadResult, check_method, check_model, is_key
 from kdexp.network import BadCheckpoint, Shape, build_network, fit, load_checkpoint
+from kdexp.preparation import probe_of
 from kdexp.stored import RESULT, Stored, read_entry
 
 EPOCHS = ("last", "best")
@@ -174,16 +175,23 @@ def _built(node: Mapping[str, Any], shape: Shape) -> nn.Module:
 def deployed_network(stored: Stored, epoch: str = "last") -> nn.Module:
     """What is deployed of a stored learner, on the CPU: the trained network, or what its method makes of it."""
     spec, model = stored.result["spec"], stored_network(stored, epoch)
-    distiller = build(spec["method"])
-    if spec["teacher"] is None:
-        return distiller.deployed(model, None)
+    distiller: Distiller = build(spec["method"])
+    if not distiller.deploys_more:
+        return model  # whatever the method trained beside it
     teacher = stored_network(read_entry(stored.path.parent / spec["teacher"]))
-    ours, theirs = distiller.layers(model, teacher)
-    image = shape_of(stored).probe("cpu")
     with RandomStream(0, torch.device("cpu")):
-        distiller.setup(Probe(Capture(model, ours, image).probe, Capture(teacher, theirs, image).probe))
+        distiller.setup(_probe(stored, distiller, model, teacher))
     fit(distiller, _part(stored, epoch, "method"), stored.path)
     return distiller.deployed(model, teacher)
+
+
+def _probe(stored: Stored, distiller: Distiller, model: nn.Module, teacher: nn.Module) -> Probe:
+    """What the method saw when it made its modules, but for the labels' values."""
+    shape = shape_of(stored)
+    layers = distiller.layers(model, teacher)
+    ours, theirs = (Capture(net, names, shape.probe("cpu")) for net, names in zip((model, teacher), layers, strict=True))
+    labels = torch.zeros(stored.result["train_images"], dtype=torch.long)
+    return probe_of(ours, theirs, labels, stored.result["spec"]["batch_size"], shape)
 
 
 def shape_of(stored: Stored) -> Shape:

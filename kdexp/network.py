@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdexp.arguments import first_line, listed
 from kdexp.config import build
 from kdexp.device import RandomStream
-from kdexp.features import Roles
+from kdexp.features import Roles, has_roles
 from kdexp.pickles import would_import
 from kdexp.roles import find_roles
 
@@ -62,7 +62,7 @@ def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """
     described = {name: value for name, value in node.items() if name not in STARTING}
     network = build(described, **asdict(shape))
-    if not isinstance(getattr(network, "roles", None), Roles):
+    if not has_roles(network):
         network.roles = find_roles(network, shape.probe(device_of(network)))
     return network
 

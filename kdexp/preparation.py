@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdexp.arguments import first_line
 from kdexp.config import build
@@ -14,7 +14,7 @@ from kdexp.data.dataset import DataUnavailable
 from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Probe
-from kdexp.features import Capture, find_layers, roles_of
+from kdexp.features import Capture, classifier_of, has_roles
 from kdexp.learner import Learner
 from kdexp.network import Published, Shape, build_network, device_of, sketch_network, start
 from kdexp.teacher import Teacher
@@ -55,15 +55,19 @@ def prepare(
     teacher_network: nn.Module | None,
     shape: Shape,
     precision: Precision,
+    labels: Tensor,
 ) -> tuple[list[Learner], Teacher | None]:
-    """A new learner per entry, and the one teacher that answers for all of them (None if no method uses one)."""
+    """A new learner per entry, and the one teacher that answers for all of them (None if no method uses one).
+
+    `labels` [N] are those of the images that they are trained on.
+    """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
     teacher = None
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
         wanted = [name for draft in drafts for name in draft.ask_layers(moved)]
         teacher = Teacher(moved, wanted, shape.probe(precision.device), precision, entries[0].spec.batch_size)
-    return [draft.finish(teacher) for draft in drafts], teacher
+    return [draft.finish(teacher, labels) for draft in drafts], teacher
 
 
 def on_device(network: nn.Module, precision: Precision) -> nn.Module:
@@ -73,10 +77,14 @@ def on_device(network: nn.Module, precision: Precision) -> nn.Module:
 
 def classifier_alone(network: nn.Module) -> nn.Module:
     """The network's classifier, after everything else was frozen."""
-    name = roles_of(network).classifier
-    classifier = find_layers(network, [name])[name]
     network.requires_grad_(False)
-    return classifier.requires_grad_(True)
+    return classifier_of(network).requires_grad_(True)
+
+
+def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
+    """What a method that joins these two networks may look at before training."""
+    classify = classifier_of(teacher.model) if teacher and has_roles(teacher.model) else None
+    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)
 
 
 class _Draft:
@@ -100,13 +108,19 @@ class _Draft:
         self.layers, of_teacher = self.distiller.layers(self.network, teacher)
         return of_teacher
 
-    def finish(self, teacher: Teacher | None) -> Learner:
-        """The learner, its method's modules drawn from a random stream of their own."""
-        device = self.precision.device
-        mine = teacher if self.distiller.uses_teacher else None
+    def finish(self, teacher: Teacher | None, labels: Tensor) -> Learner:
+        """The learner, its method's modules drawn from a random stream of their own.
+
+        What of the student's network is not deployed is not trained either.
+        """
+        spec, device = self.entry.spec, self.precision.device
+        theirs = teacher.capture if teacher and self.distiller.uses_teacher else None
         capture = Capture(self.network, self.layers, self.shape.probe(device))
-        with RandomStream(self.entry.spec.seed + AUXILIARY_SEED, device):
-            self.distiller.setup(Probe(capture.probe, mine.capture.probe if mine else None))
+        with RandomStream(spec.seed + AUXILIARY_SEED, device):
+            self.distiller.setup(probe_of(capture, theirs, labels, spec.batch_size, self.shape))
+        deployed = self.distiller.deployed(self.network, theirs.model if theirs else None)
+        for unused in set(self.network.parameters()) - set(deployed.parameters()):
+            unused.requires_grad_(False)
         return Learner(
             name=self.entry.name,
             model=self.network,
@@ -117,5 +131,5 @@ class _Draft:
             schedule=build(self.entry.spec.schedule),
             stream=self.stream,
             precision=self.precision,
-            deployed=self.distiller.deployed(self.network, mine.model if mine else None),
+            deployed=deployed,
         )

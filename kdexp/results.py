@@ -55,11 +55,11 @@ def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[s
 
 def costs(learner: Learner, test: Split) -> dict[str, Any]:
     """Parameters, multiply-adds and size of what is deployed, and the parameters that only training needs."""
-    trained = cost.parameter_count(learner.model) + cost.parameter_count(learner.distiller)
-    deployed = cost.parameter_count(learner.deployed)
+    deployed = set(learner.deployed.parameters())
+    trained = [p for group in learner.optimizer.param_groups for p in group["params"]]
     return {
-        "parameters": deployed,
-        "training_only_parameters": trained - deployed,
+        "parameters": cost.parameter_count(learner.deployed),
+        "training_only_parameters": sum(p.numel() for p in trained if p not in deployed),
         "macs": cost.multiply_adds(learner.deployed, next(test.in_order(1))),
         "size_mb": cost.size_mb(learner.deployed),
     }

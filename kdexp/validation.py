@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -18,11 +19,12 @@ from kdexp.arguments import Problem, first_cause, first_line, problems, refusals
 from kdexp.config import arguments, build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
-from kdexp.distillation.base import Probe
-from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.distillation.base import Distiller
+from kdexp.features import Capture, UnknownLayer
 from kdexp.network import Shape, device_of, starts_trained
 from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
+from kdexp.preparation import probe_of
 from kdexp.settings import NAMES, Settings
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
@@ -87,8 +89,8 @@ class Validator:
             nets[role], of_network = self._once(partial(check_network, *at), *at)
             found += of_network
         if not broken & {"distillation", *NETWORKS} and None not in nets.values():
-            parts = [plain.get(name) for name in ("distillation", "teacher", "student", "controls")]
-            of_method = chain(_method(plain["distillation"], nets, shape), _controls(plain, nets, shape))
+            parts = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
+            of_method = chain(_method(plain, nets, shape), _controls(plain, nets, shape))
             found += self._once(partial(list, of_method), *parts, shape)
         return found
 
@@ -170,31 +172,48 @@ def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iter
     if taught and not build(plain["distillation"]).uses_teacher:
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")
     elif "self_teacher" in taught and "teacher" in nets:
-        of_itself = _method(plain["distillation"], {"student": nets["student"], "teacher": nets["student"]}, shape)
+        of_itself = _method(plain, {"student": nets["student"], "teacher": nets["student"]}, shape)
         yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)
 
 
-def _method(node: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+def _method(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
     """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
-    distiller = build(node)
+    distiller: Distiller = build(plain["distillation"])
     if not distiller.describe():
         yield Problem("distillation", "every weight is 0, so there is nothing to learn from")
-    if not distiller.uses_teacher:
-        return
-    if "teacher" not in nets:
+    if distiller.uses_teacher and "teacher" not in nets:
         yield Problem("teacher", "=None: this method learns from a teacher; choose one, or distillation=none")
         return
+    student, teacher = nets["student"], nets["teacher"] if distiller.uses_teacher else None
+    labels, batch_size = torch.arange(shape.num_classes), plain["batch_size"]
     try:
-        ours, theirs = distiller.layers(nets["student"], nets["teacher"])
-        probe = Probe(_probe(nets["student"], ours, shape), _probe(nets["teacher"], theirs, shape))
+        ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
+        pair = (_capture(student, ours, shape), _capture(teacher, theirs, shape) if teacher else None)
         with torch.device("meta"):
-            distiller.setup(probe)
+            distiller.setup(probe_of(*pair, labels, batch_size if isinstance(batch_size, int) else 1, shape))
+            if distiller.deploys_more:
+                yield from _deployed(distiller.deployed(pair[0].model, teacher), shape)
     except (UnknownLayer, ValueError) as error:
         yield Problem("distillation", str(error))
 
 
-def _probe(network: nn.Module, layers: list[str], shape: Shape) -> Outputs:
-    """What the network says of a probe batch, as tensors that have shapes but no values."""
+def _capture(network: nn.Module, layers: list[str], shape: Shape) -> Capture:
+    """The network and what it says of a probe batch, as tensors that have shapes but no values."""
     device = device_of(network)
     with torch.device(device):
-        return Capture(network, layers, shape.probe(device)).probe.map(lambda values: values.to("meta"))
+        capture = Capture(network, layers, shape.probe(device))
+    capture.probe = capture.probe.map(lambda values: values.to("meta"))
+    capture.model = network if device.type == "meta" else deepcopy(network).to("meta")
+    return capture
+
+
+def _deployed(network: nn.Module, shape: Shape) -> Iterator[Problem]:
+    """Whether what the method deploys gives logits."""
+    try:
+        with torch.no_grad():
+            logits = network.eval()(shape.probe("meta"))
+    except Exception as error:  # a network put together of two may fail anyhow
+        yield Problem("distillation", f"what it deploys does not run: {first_line(error)}")
+        return
+    if logits.shape[1:] != (shape.num_classes,):
+        yield Problem("distillation", f"what it deploys answers with {list(logits.shape)}, not with [N, {shape.num_classes}]")

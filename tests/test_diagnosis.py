@@ -119,7 +119,9 @@ def test_gradients_of_a_linear_student_in_closed_form(make_experiment):
     experiment = make_experiment("student.hidden=[]", "distillation.temperature=3", "distillation.alpha=0.3")
     experiment.obtain(["teacher"])
     entry = experiment.entry("distilled")
-    (learner,), teacher = prepare([entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision)
+    (learner,), teacher = prepare(
+        [entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision, experiment.split_of(entry).labels
+    )
     (batch,) = experiment.data.student_train.batches(32, seed=0, epoch=0, limit=1)
     found = gradient_norms(learner, [(batch, teacher(batch))], Progress(0.0, 1, 0))
     logits, inputs = learner.forward(batch.image).logits.detach(), batch.image.flatten(1)

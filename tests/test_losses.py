@@ -5,14 +5,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from loss_bench import (
+    LAYERS,
+    START,
+    WEIGHTS,
+    batch_of,
+    feature_method,
+    few,
+    halves,
+    own_term,
+    pairs_within,
+    probe,
+    random,
+    temperatures,
+)
 from torch import nn
 
 from kdexp.arguments import InvalidArguments
-from kdexp.data.batch import Batch
-from kdexp.distillation.base import Probe, Progress, soft_target_loss
+from kdexp.distillation.base import soft_target_loss
 from kdexp.distillation.cosine import Cosine
 from kdexp.distillation.hint import Hint
 from kdexp.distillation.kd import KD
@@ -21,51 +33,9 @@ from kdexp.distillation.none import NoDistillation
 from kdexp.features import Capture, Outputs, UnknownLayer
 from kdexp.models.tutorial import DeepNN, LightNN
 
-START = Progress(epoch=0.0, epochs=1, step=0)
-WEIGHTS = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
-LAYERS = {"weight": 1.0, "student_layers": ["ours"], "teacher_layers": ["theirs"]}
-
-few = settings(max_examples=25, deadline=None)
-temperatures = st.floats(0.5, 20)
-shapes = st.tuples(st.integers(1, 4), st.integers(2, 5))
-
-
-def pairs_within(bound):
-    """Float64 logits of a student and a teacher, stacked: [2, N, K]."""
-    return shapes.flatmap(lambda shape: arrays(np.float64, (2, *shape), elements=st.floats(-bound, bound, width=32)))
-
-
-def halves(*shape):
-    """Float64 values that are never 0, so that no vector is without a direction."""
-    return arrays(np.int64, shape, elements=st.integers(-5, 5)).map(lambda values: torch.from_numpy(values + 0.5))
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def batch_of(labels):
-    return Batch(torch.zeros(len(labels), 1, 1, 1), torch.tensor(labels), torch.arange(len(labels)))
-
 
 def kd(**changed):
     return KD(**WEIGHTS | changed)
-
-
-def feature_method(method, ours, theirs, **changed):
-    """The method, set up for one pair of features, and the outputs that hold them (with zero logits)."""
-    made = method(**WEIGHTS | LAYERS | changed)
-    made.layers(nn.Identity(), nn.Identity())
-    logits = torch.zeros(len(ours), 3, dtype=ours.dtype)
-    student, teacher = Outputs(logits, {"ours": ours}), Outputs(logits, {"theirs": theirs})
-    made.setup(Probe(student, teacher))
-    return made.to(ours.dtype), student, teacher
-
-
-def own_term(method, student, teacher):
-    """The only term of the method's own, before its weight."""
-    (term,) = method.transfer(batch_of([0] * len(student.logits)), student, teacher, START).values()
-    return term
 
 
 def cosine(ours, theirs):
@@ -344,7 +314,7 @@ def test_feature_terms_are_summed_over_pairs_and_weighted(method):
     made.layers(nn.Identity(), nn.Identity())
     student = Outputs(random(2, 3), dict(zip("ab", ours, strict=True)))
     teacher = Outputs(random(2, 3), dict(zip("cd", theirs, strict=True)))
-    made.setup(Probe(student, teacher))
+    made.setup(probe(student, teacher))
     made.double()
     if method is Hint:
         parts = [F.mse_loss(made.regressors[n](ours[n]), theirs[n]) for n in (0, 1)]
@@ -377,7 +347,7 @@ def test_feature_methods_read_the_last_map_where_no_layers_are_named(method):
 
 def test_a_role_that_a_network_does_not_tell_is_refused():
     class Deep(Cosine):
-        role = "preactivations"
+        roles = ("preactivations",)
 
     shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
     made = Deep(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=["features"])
@@ -387,16 +357,16 @@ def test_a_role_that_a_network_does_not_tell_is_refused():
 
 def test_the_pooled_vector_is_a_role():
     class Pooled(Cosine):
-        role = "pooled"
+        roles = ("pooled",)
 
     shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
     made = Pooled(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
     nets = LightNN(**shape), DeepNN(**shape)
     layers = made.layers(*nets)
     assert layers == (["classifier.3.input"], ["classifier.3.input"])
-    probe = Probe(*(Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)))
-    made.setup(probe)
-    assert [features.shape for features in made.pairs(probe.student, probe.teacher)[0]] == [(2, 256), (2, 512)]
+    said = [Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)]
+    made.setup(probe(*said))
+    assert [features.shape for features in made.pairs(*said)[0]] == [(2, 256), (2, 512)]
 
 
 def test_lists_of_layers_of_unequal_length_are_refused():
@@ -452,7 +422,7 @@ def test_hint_between_the_tutorial_nets_adds_4640_parameters():
     method = Hint(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
     nets = LightNN(**shape), DeepNN(**shape)
     names = method.layers(*nets)
-    method.setup(Probe(*(Capture(net, layers, image).probe for net, layers in zip(nets, names, strict=True))))
+    method.setup(probe(*(Capture(net, layers, image).probe for net, layers in zip(nets, names, strict=True))))
     assert sum(parameter.numel() for parameter in method.parameters()) == 4640
 
 

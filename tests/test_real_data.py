@@ -77,7 +77,7 @@ def prepare_teacher(experiment):
     """The teacher as a learner, before its training."""
     from kdexp.preparation import prepare
 
-    return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.precision)
+    return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.precision, experiment.data.train.labels)
 
 
 @needs("MNIST/raw")

@@ -28,7 +28,7 @@ def prepared(experiment, *roles):
     experiment.obtain(["teacher"])
     entries = [experiment.entry(role) for role in roles]
     network = experiment.teacher_network(entries)
-    return prepare(entries, network, experiment.shape, experiment.precision)
+    return prepare(entries, network, experiment.shape, experiment.precision, experiment.split_of(entries[0]).labels)
 
 
 def run(experiment, learners, teacher, epochs=2, limit=3):

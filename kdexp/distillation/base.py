@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ from kdexp.features import Outputs, UnknownLayer, roles_of
 
 if TYPE_CHECKING:
     from kdexp.learner import Learner
+    from kdexp.network import Shape
 
 Terms = dict[str, Tensor]
 
@@ -25,10 +27,20 @@ BOTH_WEIGHTINGS = (
 
 @dataclass(frozen=True)
 class Probe:
-    """What a method may look at before training: both nets' outputs, in evaluation mode, on one small batch."""
+    """What a method may look at before training: both nets' outputs, in evaluation mode, on one small batch, and the data.
+
+    Where only shapes are asked for, `labels` is a stand-in with one image per class.
+    """
 
     student: Outputs
     teacher: Outputs | None
+    labels: Tensor
+    """[N], of the images that the student is trained on, in the order of `Batch.index`."""
+    batch_size: int
+    """Of every batch but perhaps the last one of an epoch."""
+    shape: Shape
+    classify: Callable[[Tensor], Tensor] | None = None
+    """The frozen teacher's classifier: its pooled vectors [N, D] to logits [N, K]; None where no role says which it is."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,8 @@ class Distiller(nn.Module, Checked):
 
     A method usually writes only `transfer`, may override `losses` (all named, weighted terms of a step) and, where it takes
     several optimizer steps per batch or trains more than the student, `update`. It never runs a model: `update` asks the
-    learner to, so that precision, caching and company stay outside the method.
+    learner to, so that precision, caching and company stay outside the method. One whose student answers with more than its
+    own network overrides `answer` and `deployed`.
 
     `alpha` is short for `ce_weight=alpha, kd_weight=1-alpha` and excludes both; a weight that is not given keeps the
     method's own `own_weights`. Trainable modules that only training needs are made in `setup`.
@@ -92,6 +105,10 @@ class Distiller(nn.Module, Checked):
     def setup(self, probe: Probe) -> None:
         """Builds auxiliary modules for the shapes in `probe`; raises `ValueError` for features it can't join."""
 
+    def answer(self, student: Outputs) -> Outputs:
+        """What `losses` and the training accuracy look at, in place of what the student's network itself says."""
+        return student
+
     def update(self, learner: Learner, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
         """Takes the training step(s) for one batch and returns the named loss terms."""
         student = learner.forward(batch.image)
@@ -117,8 +134,13 @@ class Distiller(nn.Module, Checked):
         return {}
 
     def deployed(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        """The network that is evaluated, counted and taken away after training."""
+        """The network that is evaluated, counted and taken away after training; it shares what is trained."""
         return student
+
+    @property
+    def deploys_more(self) -> bool:
+        """Whether what is deployed is not the student's network alone."""
+        return type(self).deployed is not Distiller.deployed
 
     def describe(self) -> str:
         """The objective written out for the table, such as `0.1 CE + 0.9 KD, T=4`."""
@@ -127,10 +149,18 @@ class Distiller(nn.Module, Checked):
         return f"{written}, T={self.temperature:g}" if self.kd_weight else written
 
 
-class FeatureDistiller(Distiller):
-    """A method that reads intermediate layers: by role where none are named, else by `named_modules()` name, in pairs."""
+Role = Literal["last_map", "stages", "preactivations", "pooled"]
 
-    role: Literal["last_map", "stages", "preactivations", "pooled"] = "last_map"
+
+class FeatureDistiller(Distiller):
+    """A method that reads intermediate layers: by role where none are named, else by `named_modules()` name, in pairs.
+
+    Where neither net's layers are named and one has more of them, the first ones are paired and the others left out.
+    """
+
+    roles: tuple[Role, ...] = ("last_map",)
+    teacher_roles: tuple[Role, ...] = ()
+    """The teacher's, where they are not the student's."""
 
     def __init__(
         self,
@@ -148,21 +178,28 @@ class FeatureDistiller(Distiller):
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
         """Raises `UnknownLayer` for models without roles, `ValueError` for lists of unequal length."""
         assert teacher is not None
-        pair = (self._resolve(self.student_layers, student), self._resolve(self.teacher_layers, teacher))
-        if len(pair[0]) != len(pair[1]):
-            raise ValueError(f"student_layers and teacher_layers are pairs, but name {len(pair[0])} and {len(pair[1])} layers")
-        self._pairs = list(zip(*pair, strict=True))
-        return pair
-
-    def _resolve(self, named: list[str] | None, model: nn.Module) -> list[str]:
-        if named is not None:
-            return named
-        found = getattr(roles_of(model), self.role)
-        if not found:
-            raise UnknownLayer(f"{type(model).__name__} declares no {self.role}, so its layers must be named")
-        return [found] if isinstance(found, str) else list(found)
+        named = (self.student_layers, self.teacher_layers)
+        ours = _by_role(student, self.roles) if named[0] is None else named[0]
+        theirs = _by_role(teacher, self.teacher_roles or self.roles) if named[1] is None else named[1]
+        if named == (None, None):
+            ours, theirs = ours[: len(theirs)], theirs[: len(ours)]
+        if len(ours) != len(theirs) or not ours:
+            raise ValueError(f"student_layers and teacher_layers are pairs, but name {len(ours)} and {len(theirs)} layers")
+        self._pairs = list(zip(ours, theirs, strict=True))
+        return ours, theirs
 
     def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
         """The features to compare, (student's, teacher's) per pair of layers."""
         assert teacher is not None
         return [(student.features[s], teacher.features[t]) for s, t in self._pairs]
+
+
+def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[str]:
+    """The layers that play these roles, shallow to deep; raises `UnknownLayer` for a role that the model does not have."""
+    names: list[str] = []
+    for role in roles:
+        found = getattr(roles_of(model), role)
+        if not found:
+            raise UnknownLayer(f"{type(model).__name__} declares no {role}, so its layers must be named")
+        names += [found] if isinstance(found, str) else found
+    return names

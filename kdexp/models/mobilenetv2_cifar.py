@@ -57,7 +57,7 @@ class MobileNetV2(nn.Module, Checked):
     last convolution never gets less than 1280.
     """
 
-    roles = Roles(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES)
+    roles = Roles(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES, head=("head",))
 
     def __init__(
         self, *, num_classes: Count, in_channels: Count, image_size: Count, width: Annotated[float, Range(at_least=1 / 16)]

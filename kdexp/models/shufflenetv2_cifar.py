@@ -76,6 +76,7 @@ class ShuffleNetV2(nn.Module, Checked):
             last_map=names[-1],
             stages=names,
             preactivations=tuple(f"{name}.{count - 1}.relu.input" for name, count in zip(names, blocks, strict=True)),
+            head=("head",),
         )
 
     def forward(self, image: Tensor) -> Tensor:

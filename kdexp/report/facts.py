@@ -94,7 +94,9 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
 
 def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, experiment: Experiment) -> dict:
     """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched."""
-    (learner,), teacher = prepare([entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision)
+    (learner,), teacher = prepare(
+        [entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision, experiment.split_of(entry).labels
+    )
     assert teacher is not None
     spec, split = entry.spec, experiment.data.student_train
     limit = min(-(-IMAGES // spec.batch_size), spec.limit_batches or IMAGES)
