@@ -1,0 +1,27 @@
+"""Feature maps of two networks at one size."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pool_to_min(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps [N, C, H, W], adaptively averaged to the smaller of their heights and the smaller of their widths.
+
+    Raises `ValueError` for features that are no maps.
+    """
+    if ours.dim() != 4 or theirs.dim() != 4:
+        raise ValueError(
+            f"only feature maps can be pooled to one size, not {size_of(ours)} (student) with {size_of(theirs)} (teacher); "
+            "choose other student_layers or teacher_layers"
+        )
+    height, width = (min(sizes) for sizes in zip(ours.shape[2:], theirs.shape[2:], strict=True))
+    return _pool(ours, height, width), _pool(theirs, height, width)
+
+
+def _pool(features: Tensor, height: int, width: int) -> Tensor:
+    return features if features.shape[2:] == (height, width) else F.adaptive_avg_pool2d(features, (height, width))
+
+
+def size_of(features: Tensor) -> str:
+    """What features are like for one image, such as 16×8×8."""
+    return "×".join(map(str, features.shape[1:]))
