@@ -140,7 +140,7 @@ def hydra_main(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     typed = sys.argv[1:] if hydra_config.mode == RunMode.RUN else hydra_config.overrides.task
     try:
-        if not run(config.with_choices(cfg, hydra_config.runtime.choices), typed):
+        if not run(config.with_choices(cfg, hydra_config.runtime), typed):
             _exit_codes.append(SOME_FAILED)
     except (DataUnavailable, Unwritable) as error:
         print(refusal([Problem("", str(error))]), file=sys.stderr)

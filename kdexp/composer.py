@@ -66,10 +66,10 @@ class Composer:
         return self._wholes[overrides]
 
     def _chosen(self, overrides: tuple[str, ...]) -> tuple[DictConfig, Any] | None:
-        """What these overrides compose to, with the choices that they make; None where values depend on Hydra's own node."""
+        """What these overrides compose to, with what Hydra says of them; None where values depend on Hydra's own node."""
         if overrides not in self._composed:
             whole = self._whole(overrides)
             config = without_hydra(whole)
             text = OmegaConf.to_yaml(config)
-            self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime.choices)
+            self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime)
         return self._composed[overrides]

@@ -28,7 +28,7 @@ def conf_dir() -> str:
 def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
     """What Hydra makes of one job's overrides, with the names of the chosen options under `choices`."""
     composed = compose_whole(overrides, config_dir=config_dir, config_name=config_name)
-    return with_choices(without_hydra(composed), composed.hydra.runtime.choices)
+    return with_choices(without_hydra(composed), composed.hydra.runtime)
 
 
 def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
@@ -49,13 +49,28 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return config
 
 
-def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """The resolved configuration plus the option that was chosen in each of our groups, for tables and run folders."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(resolved, DictConfig)
-    named = {name: choice for name, choice in choices.items() if name.partition("@")[0] in GROUPS}
-    resolved["choices"] = {name.rpartition("@")[2]: choice for name, choice in named.items()}
-    return resolved
+def with_choices(config: DictConfig, runtime: Any) -> DictConfig:
+    """The resolved configuration plus the option that was chosen in each of our groups, for tables and run folders.
+
+    `runtime` is what Hydra says of its choices and of the folders that it read. An ensemble's members that are given by name
+    become nodes.
+    """
+    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    named = {name: choice for name, choice in runtime.choices.items() if name.partition("@")[0] in GROUPS}
+    choices = {name.rpartition("@")[2]: choice for name, choice in named.items()}
+    teacher = resolved.get("teacher")
+    if isinstance(teacher, dict) and isinstance(teacher.get("members"), list):
+        folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+        choices |= {f"teacher.members.{n}": one for n, one in enumerate(teacher["members"]) if isinstance(one, str)}
+        teacher["members"] = [_model(member, folders) for member in teacher["members"]]
+    return OmegaConf.create({**resolved, "choices": choices})
+
+
+def _model(member: Any, folders: Sequence[Path]) -> Any:
+    """The node of a network that is given by its name; what is no name of one is returned as it is."""
+    files = [folder / "model" / f"{member}.yaml" for folder in folders] if isinstance(member, str) else []
+    found = next((file for file in files if file.is_file()), None)
+    return OmegaConf.to_container(OmegaConf.load(found)) if found else member
 
 
 def target(node: Mapping[str, Any]) -> Any:

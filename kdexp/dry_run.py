@@ -19,7 +19,7 @@ from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.multirun import Job
 from kdexp.network import device_of, sketch_network
-from kdexp.parts import PARTS
+from kdexp.parts import node_at, option
 from kdexp.plan import Entry
 from kdexp.report.table import duration
 
@@ -31,12 +31,15 @@ def preview(config: DictConfig, console: Console | None = None) -> None:
     journal.say(OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in experiment.config.items() if k != "choices"})).rstrip())
     unreadable = _unreadable(experiment)
     table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
-    for role in experiment.roles:
-        network = sketch_network(experiment.config[PARTS[role].model], experiment.shape)
+    for role in experiment.needed:
+        path = experiment.part(role).model
+        network = sketch_network(node_at(experiment.config, path), experiment.shape)
         macs = cost.multiply_adds(network, experiment.shape.probe(device_of(network), images=1))
         costs = [f"{cost.parameter_count(network):,}", f"{macs:,}"]
-        label = experiment.config["choices"][PARTS[role].model]
-        table.add_row(role, *([label, *costs, "", "", "unknown"] if unreadable else _state(role, experiment, costs)))
+        table.add_row(
+            role,
+            *([option(experiment.config, path), *costs, "", "", "unknown"] if unreadable else _state(role, experiment, costs)),
+        )
     journal.say(table)
     if unreadable:
         journal.say(f"what the store holds is unknown: {unreadable}")

@@ -13,8 +13,7 @@ import torch
 from kdexp.data.resident import Split
 from kdexp.files import reason
 from kdexp.learner import Learner
-from kdexp.loading import stored_network
-from kdexp.parts import PARTS
+from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan
 from kdexp.preparation import check_start, prepare
 from kdexp.results import keep
@@ -40,13 +39,26 @@ class Experiment(Plan):
 
         Raises `DataUnavailable`, and `Unwritable` if it could not be stored.
         """
-        entries = [self.entry(role) for role in self.roles]
-        lacking = [entry for entry in entries if not self.has(entry.spec.key)]
+        lacking = self.lacking()
         if lacking:
             self.store.require_writable()
         for entry in lacking:
             if published := check_start(entry, self.split_of(entry), self.shape):
                 self.journal.say(f"{entry.role}: starts from {published}")
+
+    def lacking(self) -> list[Entry]:
+        """What is to be trained, before it what that is taught by or made of."""
+        found: dict[str, Entry] = {}
+
+        def add(role: str) -> None:
+            if role not in found and not self.has(self.spec(role).key):
+                for source in self.sources(role):
+                    add(source)
+                found[role] = self.entry(role)
+
+        for role in self.roles:
+            add(role)
+        return list(found.values())
 
     def run(self) -> list[Entry]:
         """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""
@@ -68,19 +80,33 @@ class Experiment(Plan):
         """Learners that train side by side, after the role of who teaches them (the run's teacher, if there is one)."""
         students = [role for role in self.roles if role != "teacher"]
         default = "teacher" if "teacher" in self.roles else ""
-        taught_by = {role: PARTS[role].teacher if self._uses_teacher(role) else default for role in students}
+        taught_by = {role: self.part(role).teacher if self._uses_teacher(role) else default for role in students}
         order = list(dict.fromkeys([default, *taught_by.values()]))
         for teacher, company in groupby(sorted(students, key=lambda role: order.index(taught_by[role])), key=taught_by.get):
             yield str(teacher), list(company)
 
     def obtain(self, roles: list[str]) -> list[Entry]:
-        """Entries for these roles: from the store, else trained side by side and stored."""
+        """Entries for these roles: from the store, else trained side by side and stored, after what they are made of."""
         entries = [self.entry(role) for role in roles]
+        for entry in entries:
+            self._obtain_sources(entry)
         self.obtain_entries(entries)
         for entry in entries:
             if entry.stored and entry.reused:
                 self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
         return entries
+
+    def _obtain_sources(self, entry: Entry) -> None:
+        """Obtains what a teacher that is to be trained is taught by or made of; without that it has failed."""
+        if not self.part(entry.role).teaches or self.has(entry.spec.key):
+            return
+        for role in self.sources(entry.role):
+            (source,) = self.obtain([role])
+            if source.stored is None:
+                self.kept.failures[entry.spec.key] = f"{role} failed: {source.failure}"
+                return
+            accuracy = source.stored.result["test"]["last"]["top1"]
+            self.journal.say(f"{role} {source.model}: {accuracy:.2%} of the test images right")
 
     def obtain_entries(self, entries: list[Entry]) -> None:
         """Fills in what the store holds of compatible entries, and trains the others side by side."""
@@ -120,8 +146,9 @@ class Experiment(Plan):
         title = f"{', '.join(others)} and {last}" if others else last
         self.journal.say(f"training {title}: {spec.epochs} epochs of {steps} batches, {len(split)} images")
         keys = {entry.name: entry.spec.key for entry in entries}
-        for learner in learners:
-            self._resume(learner, keys[learner.name])
+        for learner, entry in zip(learners, entries, strict=True):
+            self._assemble(learner, entry)
+            self._resume(learner, entry.spec.key)
         with self.journal.watching(learners, spec.epochs, steps) as watch:
             train(
                 learners,
@@ -145,6 +172,13 @@ class Experiment(Plan):
         if teacher.keep(split, partial(self.kept.outputs.get, asked)):
             how = "computed once" if teacher.images_asked else "known from an earlier job"
             self.journal.say(f"teacher's outputs: {how} for {len(split)} images, since nothing is augmented")
+
+    def _assemble(self, learner: Learner, entry: Entry) -> None:
+        """Gives an ensemble the weights of its members."""
+        stored = [self.store.find(key) for key in entry.spec.members]
+        networks = [deployed_network(member).state_dict() for member in stored if member]
+        for member, weights in zip(learner.model.members if stored else (), networks, strict=True):  # type: ignore[arg-type]
+            member.load_state_dict(weights)
 
     def _resume(self, learner: Learner, key: str) -> None:
         progress = None if self.settings.force else self.store.progress(key)
@@ -172,10 +206,10 @@ class Experiment(Plan):
 
     def split_of(self, entry: Entry) -> Split:
         """The training images that an entry's learner sees."""
-        return self.data.train if PARTS[entry.role].model == "teacher" else self.data.student_train
+        return self.data.train if self.part(entry.role).teaches else self.data.student_train
 
     def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
         """The teacher that these entries' specs name, as the store has it; None if they name none."""
         keys = {entry.spec.teacher for entry in entries} - {None}
         stored = [self.store.find(key) for key in keys if key is not None]
-        return stored_network(stored[0]) if stored and stored[0] else None
+        return deployed_network(stored[0]) if stored and stored[0] else None

@@ -178,7 +178,7 @@ def deployed_network(stored: Stored, epoch: str = "last") -> nn.Module:
     distiller: Distiller = build(spec["method"])
     if not distiller.deploys_more:
         return model  # whatever the method trained beside it
-    teacher = stored_network(read_entry(stored.path.parent / spec["teacher"]))
+    teacher = deployed_network(read_entry(stored.path.parent / spec["teacher"]))
     with RandomStream(0, torch.device("cpu")):
         distiller.setup(_probe(stored, distiller, model, teacher))
     fit(distiller, _part(stored, epoch, "method"), stored.path)

@@ -11,7 +11,6 @@ from kdexp.cost import parameter_count
 from kdexp.data.decoding import available_memory
 from kdexp.experiment import Experiment
 from kdexp.network import sketch_network
-from kdexp.parts import PARTS
 from kdexp.plan import Entry
 
 BYTES_PER_PARAMETER = 24
@@ -39,17 +38,18 @@ def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
 def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, list[Entry]]]:
     """Entries that nobody has and whose teachers somebody has, by what one loop shares; the experiment is of the first."""
     lacking = list(_lacking(experiments))
-    teachers = {entry.spec.key for _, entry in lacking if PARTS[entry.role].model == "teacher"}
+    teachers = {entry.spec.key for experiment, entry in lacking if experiment.part(entry.role).teaches}
     found: dict[str, tuple[Experiment, list[Entry]]] = {}
     loose: dict[str, list[tuple[Experiment, Entry]]] = {}
     waiting = set()
     for experiment, entry in lacking:
         shared, teacher = _shared(experiment, entry), entry.spec.teacher
-        if teacher in teachers:
+        sources = {*entry.spec.members, *([teacher] if teacher else [])}
+        if sources & teachers:
             waiting.add(shared)
         elif teacher is None and entry.spec.key not in teachers:
             loose.setdefault(shared, []).append((experiment, entry))
-        elif teacher is None or experiment.has(teacher):
+        elif all(map(experiment.has, sources)):
             found.setdefault(f"{shared} {teacher}", (experiment, []))[1].append(entry)
     for shared, lone in loose.items():
         # Whoever needs no teacher joins the first company that fits, once that has its teacher.
@@ -63,10 +63,9 @@ def _lacking(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, En
     """Every distinct learner that is neither stored nor known to fail, the teachers' included."""
     met: set[str] = set()
     for experiment in experiments:
-        for role in experiment.needed:
-            entry = experiment.entry(role)
+        for entry in experiment.lacking():
             key = entry.spec.key
-            if key not in met and not experiment.has(key) and key not in experiment.kept.failures:
+            if key not in met and key not in experiment.kept.failures:
                 yield experiment, entry
             met.add(key)
 
@@ -74,7 +73,9 @@ def _lacking(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, En
 def _shared(experiment: Experiment, entry: Entry) -> str:
     spec = entry.spec
     numbers = (spec.seed, spec.epochs, spec.batch_size, spec.limit_batches, spec.precision)
-    return json.dumps([spec.data, *numbers, str(experiment.device), experiment.settings.num_threads, PARTS[entry.role].model])
+    return json.dumps(
+        [spec.data, *numbers, str(experiment.device), experiment.settings.num_threads, experiment.part(entry.role).teaches]
+    )
 
 
 def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:

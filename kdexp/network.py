@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from kdexp.arguments import first_line, listed
 from kdexp.config import build
 from kdexp.device import RandomStream
-from kdexp.features import Roles, has_roles
+from kdexp.features import Roles
 from kdexp.pickles import would_import
 from kdexp.roles import find_roles
 
 WRAPPERS = ("model", "state_dict")
 """Under which a checkpoint may keep the weights."""
 
-STARTING = ("checkpoint", "frozen_backbone")
-"""Keys of a network's node that say how its training starts, and are no arguments of its constructor."""
+STARTING = ("checkpoint", "frozen_backbone", "teacher", "distillation")
+"""Keys of a network's node that say how it is trained, and are no arguments of its constructor."""
 
 
 class BadCheckpoint(ValueError):
@@ -62,7 +62,7 @@ def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """
     described = {name: value for name, value in node.items() if name not in STARTING}
     network = build(described, **asdict(shape))
-    if not has_roles(network):
+    if not isinstance(getattr(network, "roles", ...), Roles | None):
         network.roles = find_roles(network, shape.probe(device_of(network)))
     return network
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone"]
 """Rows that are trained on request, to tell what a teacher's knowledge is worth from what merely comes with it."""
@@ -25,8 +26,13 @@ class Part:
     frozen_backbone: bool = False
     """Its classifier alone is trained."""
 
+    @property
+    def teaches(self) -> bool:
+        """Whether it is a teacher, or something that a teacher is made of: trained with a teacher's settings, on its images."""
+        return self.model.partition(".")[0] == "teacher"
 
-_TEACHER = Part("teacher", "baseline", "teacher_optimizer", "teacher_schedule")
+
+_TEACHER = Part("teacher", "baseline", "teacher_optimizer", "teacher_schedule", teacher="")
 
 PARTS = {
     "teacher": _TEACHER,
@@ -48,3 +54,63 @@ EXPLAINED = {
     "frozen_backbone": "frozen_backbone: the baseline with its classifier alone trained.",
 }
 """What the remarks under the table say of each control."""
+
+
+def part_of(role: str, config: Mapping[str, Any]) -> Part:
+    """What makes the learner in a role: one of `PARTS`, or what a teacher is made of, whose role is its node's path.
+
+    `teacher.teacher` taught the teacher, by the method under `teacher.distillation`; `teacher.members.0` is a member of an
+    ensemble.
+    """
+    part = PARTS.get(role) or replace(_TEACHER, model=role)
+    if part.teaches and not part.untrained and "distillation" in node_at(config, part.model):
+        return replace(part, method=f"{part.model}.distillation", teacher=f"{part.model}.teacher")
+    return part
+
+
+def node_at(config: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The node of a configuration at a path such as `teacher.members.0`."""
+    node: Any = config
+    for name in path.split("."):
+        node = node[int(name)] if isinstance(node, list) else node.get(name)
+    return node
+
+
+def option(config: Mapping[str, Any], path: str) -> str:
+    """What a table calls the option that was chosen for the node at a path."""
+    node = node_at(config, path)
+    return str(node.get("name") or config["choices"].get(path) or node["_target_"].rpartition(".")[2])
+
+
+def teacher_paths(config: Mapping[str, Any]) -> list[str]:
+    """The paths of the teacher's node and of the networks that it is taught by or made of, wherever they are nodes."""
+    found: list[str] = []
+
+    def add(path: str) -> None:
+        node = node_at(config, path)
+        if node is None:
+            return
+        found.append(path)
+        if isinstance(node, dict):
+            inner = (
+                [f"{path}.members.{n}" for n in range(len(node["members"]))] if isinstance(node.get("members"), list) else []
+            )
+            for name in (*inner, f"{path}.teacher"):
+                add(name)
+
+    add("teacher")
+    return found
+
+
+def sources_of(role: str, config: Mapping[str, Any]) -> list[str]:
+    """The roles of what a teacher is made of: its own teacher, or the members of an ensemble."""
+    part = part_of(role, config)
+    if not part.teaches or part.untrained:
+        return []
+    members = node_at(config, part.model).get("members") or []
+    return [f"{part.model}.members.{place}" for place in range(len(members))] + ([part.teacher] if part.teacher else [])
+
+
+def seed_offset(path: str) -> int:
+    """What is added to `teacher_seed` for the network of a node, so that alike members of an ensemble differ."""
+    return sum(int(name) for name in path.split(".") if name.isdigit())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.network import STARTING, Shape
-from kdexp.parts import PARTS
+from kdexp.parts import Part, node_at, option, part_of, seed_offset, sources_of
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
 from kdexp.stored import Stored
@@ -84,18 +85,45 @@ class Plan:
 
     @property
     def needed(self) -> list[str]:
-        """The roles, and those of the learners that teach them."""
-        teaching = [PARTS[role].teacher for role in self.roles if self._uses_teacher(role)]
-        return list(dict.fromkeys([*teaching, *self.roles]))
+        """The roles, and before them those of the learners that they are taught by or made of."""
+        found: dict[str, None] = {}
+
+        def add(role: str) -> None:
+            for source in self.sources(role):
+                add(source)
+            found[role] = None
+
+        for role in self.roles:
+            add(role)
+        return list(found)
+
+    def sources(self, role: str) -> list[str]:
+        """The roles of the learners that this one is taught by or made of."""
+        taught = self._uses_teacher(role) and not self.part(role).teaches
+        return [self.part(role).teacher] if taught else sources_of(role, self.config)
+
+    def part(self, role: str) -> Part:
+        """The nodes that make the learner in this role."""
+        return part_of(role, self.config)
 
     def entry(self, role: str) -> Entry:
         """What the configuration says of a role, before it is known whether the store has it."""
-        part = PARTS[role]
-        node = self.config[part.model]
-        label = node.get("name") or self.config["choices"][part.model]
-        method = build(self.config[part.method]).describe()
-        checkpoint = None if part.from_scratch else node.get("checkpoint")
-        return Entry(role, label, method, self.spec(role), self.config["choices"]["dataset"], checkpoint, job=self.job)
+        part = self.part(role)
+        checkpoint = None if part.from_scratch else node_at(self.config, part.model).get("checkpoint")
+        dataset = self.config["choices"]["dataset"]
+        return Entry(
+            role, option(self.config, part.model), self._method(role), self.spec(role), dataset, checkpoint, job=self.job
+        )
+
+    def _method(self, role: str) -> str:
+        """How the learner in this role is made, for the table."""
+        part = self.part(role)
+        sources = [option(self.config, self.part(source).model) for source in self.sources(role)] if part.teaches else []
+        if "members" in node_at(self.config, part.model):
+            alike = Counter(sources)
+            return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in alike.items())
+        described = build(node_at(self.config, part.method)).describe()
+        return f"{described} from {sources[0]}" if sources else described
 
     def spec(self, role: str) -> LearnerSpec:
         """Everything that decides the weights of the learner in this role."""
@@ -104,34 +132,35 @@ class Plan:
         return self._specs[role]
 
     def _spec(self, role: str) -> LearnerSpec:
-        part, settings = PARTS[role], self.settings
-        is_teacher = part.model == "teacher"
-        model = dict(self.config[part.model])
+        part, settings = self.part(role), self.settings
+        model = dict(node_at(self.config, part.model))
+        members = [source for source in self.sources(role) if ".members." in source]
         checkpoint = None if part.from_scratch else model.get("checkpoint")
         model = {name: value for name, value in model.items() if name not in STARTING}
         if part.from_scratch and "weights" in model:
             model["weights"] = None
         if checkpoint:
             model["checkpoint"] = file_digest(Path(checkpoint))
-        if part.frozen_backbone or self.config[part.model].get("frozen_backbone"):
+        if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
-        epochs = settings.teacher_epochs if is_teacher else settings.epochs
+        epochs = settings.teacher_epochs if part.teaches else settings.epochs
         return LearnerSpec(
-            data=self._data_identity(1.0 if is_teacher else self.dataset.student_fraction),
+            data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
             model=model,
-            method=self.config[part.method],
+            method=node_at(self.config, part.method),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
-            epochs=0 if part.untrained or (is_teacher and checkpoint) else epochs,
+            epochs=0 if part.untrained or members or (part.teaches and checkpoint) else epochs,
             batch_size=settings.batch_size,
-            seed=settings.teacher_seed if is_teacher else settings.seed,
+            seed=settings.teacher_seed + seed_offset(part.model) if part.teaches else settings.seed,
             precision=self.precision.label,
             limit_batches=settings.limit_batches,
             teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
+            members=[self.spec(member).key for member in members],
         )
 
     def _uses_teacher(self, role: str) -> bool:
-        return bool(target(self.config[PARTS[role].method]).uses_teacher)
+        return bool(target(node_at(self.config, self.part(role).method)).uses_teacher)
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
         read = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class LearnerSpec:
     limit_batches: int | None
     teacher: str | None
     """The key of the teacher's own spec."""
+    members: list[str] = field(default_factory=list)
+    """The keys of the learners that an ensemble is made of."""
 
     def identity(self) -> dict[str, Any]:
         """What is hashed: the spec, the format, and the source of every module that a `_target_` names."""

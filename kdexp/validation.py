@@ -15,8 +15,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kdexp.arguments import Problem, first_cause, first_line, problems, refusals
-from kdexp.config import arguments, build, target
+from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
+from kdexp.config import arguments, build, conf_dir, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
 from kdexp.distillation.base import Distiller
@@ -24,6 +24,7 @@ from kdexp.features import Capture, UnknownLayer
 from kdexp.network import Shape, device_of, starts_trained
 from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
+from kdexp.parts import PARTS, Part, node_at, part_of, teacher_paths
 from kdexp.preparation import probe_of
 from kdexp.settings import NAMES, Settings
 
@@ -72,10 +73,14 @@ class Validator:
         """What `validate` returns."""
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         found = list(_settings(plain))
+        teachers = teacher_paths(plain)
+        networks = [*teachers, "student"]
+        taught = [path for path in teachers if "distillation" in node_at(plain, path)]
         broken = set()
-        for name in (*REQUIRED, *(["teacher"] if plain.get("teacher") is not None else [])):
-            of_node = self._once(partial(list, _node(name, plain.get(name))), name, plain.get(name))
-            broken |= {name} if of_node else set()
+        for path in (*REQUIRED, *teachers, *(f"{path}.distillation" for path in taught)):
+            at = (path, node_at(plain, path), path in networks)
+            of_node = self._once(partial(list, _node(*at)), *at)
+            broken |= {path} if of_node else set()
             found += of_node
         if "dataset" in broken:
             return found
@@ -84,15 +89,29 @@ class Validator:
         if not shape.num_classes:  # then nothing is known that a network could be built for
             return found
         nets: dict[str, nn.Module | None] = {}
-        for role in (role for role in NETWORKS if plain.get(role) and role not in broken):
-            at = (role, plain[role], shape, plain["dataset"])
-            nets[role], of_network = self._once(partial(check_network, *at), *at)
+        for path in (path for path in networks if not any(f"{name}.".startswith(f"{path}.") for name in broken)):
+            network = (path, node_at(plain, path), shape, plain["dataset"])
+            nets[path], of_network = self._once(partial(check_network, *network), *network)
             found += of_network
-        if not broken & {"distillation", *NETWORKS} and None not in nets.values():
-            parts = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
-            of_method = chain(_method(plain, nets, shape), _controls(plain, nets, shape))
-            found += self._once(partial(list, of_method), *parts, shape)
+        for path in (*taught, "student"):
+            found += self._of_method(path, plain, nets, shape, broken)
         return found
+
+    def _of_method(
+        self, path: str, plain: dict[str, Any], nets: dict[str, nn.Module | None], shape: Shape, broken: set[str]
+    ) -> list[Problem]:
+        """Problems of the method by which the network at `path` learns from its teacher, and of the control rows."""
+        part = part_of("distilled" if path == "student" else path, plain)
+        pair = {"student": nets.get(path), "teacher": nets.get(part.teacher)}
+        without = path == "student" and not plain.get("teacher")
+        if part.method in broken or pair["student"] is None or (pair["teacher"] is None and not without):
+            return []
+        node, batch_size = node_at(plain, part.method), plain["batch_size"]
+        of_method = _method(part, node, pair, shape, batch_size)
+        if path == "student":
+            of_method = chain(of_method, _controls(plain, pair, shape))
+        asked = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
+        return self._once(partial(list, of_method), path, *asked, shape)
 
 
 def _dataset(node: dict[str, Any]) -> tuple[Shape, str]:
@@ -114,8 +133,12 @@ def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
 
 
-def _node(name: str, node: Any) -> Iterator[Problem]:
+def _node(name: str, node: Any, is_network: bool) -> Iterator[Problem]:
     """Problems of one `_target_` node, its path in front of their names."""
+    if isinstance(node, str) and is_network and name not in NETWORKS:
+        known = sorted(file.stem for file in Path(conf_dir(), "model").glob("*.yaml"))
+        yield Problem(name, f"={node!r}: no such network;{did_you_mean(node, known)} known: {listed(known)}")
+        return
     if not isinstance(node, dict) or "_target_" not in node:
         group = GROUPS.get(name, "")
         what = "missing" if node is None else f"={node!r}: is a group, chosen with {group}{name}=OPTION"
@@ -129,9 +152,11 @@ def _node(name: str, node: Any) -> Iterator[Problem]:
         yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({why})")
         return
     given = arguments(node)
-    later = list(asdict(Shape(0, 0, 0))) if name in NETWORKS else []
-    if name in NETWORKS and given.pop("checkpoint", None) is not None:
+    later = list(asdict(Shape(0, 0, 0))) if is_network else []
+    if is_network and given.pop("checkpoint", None) is not None:
         yield from _checkpoint_file(name, node["checkpoint"])
+    if is_network and name != "student":
+        yield from _half_taught(name, given.pop("teacher", None), given.pop("distillation", None))
     if name == "student":
         yield from _frozen(given.pop("frozen_backbone", False), node)
     found = problems(made, given, given_later=later)
@@ -153,6 +178,13 @@ def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
         yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
 
 
+def _half_taught(name: str, teacher: Any, distillation: Any) -> Iterator[Problem]:
+    if teacher is not None and distillation is None:
+        yield Problem(f"{name}.distillation", f"missing: how {name}.teacher teaches; +distillation@{name}.distillation=kd")
+    if distillation is not None and teacher is None:
+        yield Problem(f"{name}.teacher", f"missing: whom {name}.distillation learns from; +teacher@{name}.teacher=NETWORK")
+
+
 def _frozen(frozen: Any, node: dict[str, Any]) -> Iterator[Problem]:
     if not isinstance(frozen, bool):
         yield Problem("student.frozen_backbone", f"={frozen!r}: must be true or false")
@@ -171,30 +203,31 @@ def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iter
     taught = {"random_teacher", "self_teacher"} & set(asked)
     if taught and not build(plain["distillation"]).uses_teacher:
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")
-    elif "self_teacher" in taught and "teacher" in nets:
-        of_itself = _method(plain, {"student": nets["student"], "teacher": nets["student"]}, shape)
+    elif "self_teacher" in taught and nets["teacher"] is not None:
+        itself = {"student": nets["student"], "teacher": nets["student"]}
+        of_itself = _method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"])
         yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)
 
 
-def _method(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+def _method(part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any) -> Iterator[Problem]:
     """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
-    distiller: Distiller = build(plain["distillation"])
+    distiller: Distiller = build(node)
     if not distiller.describe():
-        yield Problem("distillation", "every weight is 0, so there is nothing to learn from")
-    if distiller.uses_teacher and "teacher" not in nets:
-        yield Problem("teacher", "=None: this method learns from a teacher; choose one, or distillation=none")
-        return
+        yield Problem(part.method, "every weight is 0, so there is nothing to learn from")
     student, teacher = nets["student"], nets["teacher"] if distiller.uses_teacher else None
-    labels, batch_size = torch.arange(shape.num_classes), plain["batch_size"]
+    if distiller.uses_teacher and teacher is None:
+        yield Problem(part.teacher, "=None: this method learns from a teacher; choose one, or distillation=none")
+        return
+    labels = torch.arange(shape.num_classes)
     try:
         ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
         pair = (_capture(student, ours, shape), _capture(teacher, theirs, shape) if teacher else None)
         with torch.device("meta"):
             distiller.setup(probe_of(*pair, labels, batch_size if isinstance(batch_size, int) else 1, shape))
             if distiller.deploys_more:
-                yield from _deployed(distiller.deployed(pair[0].model, teacher), shape)
+                yield from _deployed(part.method, distiller.deployed(pair[0].model, teacher), shape)
     except (UnknownLayer, ValueError) as error:
-        yield Problem("distillation", str(error))
+        yield Problem(part.method, str(error))
 
 
 def _capture(network: nn.Module, layers: list[str], shape: Shape) -> Capture:
@@ -207,13 +240,13 @@ def _capture(network: nn.Module, layers: list[str], shape: Shape) -> Capture:
     return capture
 
 
-def _deployed(network: nn.Module, shape: Shape) -> Iterator[Problem]:
+def _deployed(name: str, network: nn.Module, shape: Shape) -> Iterator[Problem]:
     """Whether what the method deploys gives logits."""
     try:
         with torch.no_grad():
             logits = network.eval()(shape.probe("meta"))
     except Exception as error:  # a network put together of two may fail anyhow
-        yield Problem("distillation", f"what it deploys does not run: {first_line(error)}")
+        yield Problem(name, f"what it deploys does not run: {first_line(error)}")
         return
     if logits.shape[1:] != (shape.num_classes,):
-        yield Problem("distillation", f"what it deploys answers with {list(logits.shape)}, not with [N, {shape.num_classes}]")
+        yield Problem(name, f"what it deploys answers with {list(logits.shape)}, not with [N, {shape.num_classes}]")

@@ -9,12 +9,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdexp.parts import PARTS
+from kdexp.parts import PARTS, option
 from kdexp.sweep.choice import Group, choose
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.reading import FINISHED, Job, Sweep
-from kdexp.sweep.settings import option, settings_of, varied
+from kdexp.sweep.settings import settings_of, varied
 
 MANY_INTERVALS = 20
 """For more intervals that hold together the stored logits are not read for them."""

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kdexp.parts import PARTS
+from kdexp.parts import option, part_of
 from kdexp.sweep.reading import Job, Result, Sweep
-from kdexp.sweep.settings import Settings, option, settings_of
+from kdexp.sweep.settings import Settings, settings_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Observation:
     @property
     def method(self) -> str:
         """The option that was chosen for its method."""
-        return option(self.job.config, PARTS[self.role].method) if self.job.config else self.result.method
+        return option(self.job.config, part_of(self.role, self.job.config).method) if self.job.config else self.result.method
 
 
 class Identity:
@@ -55,7 +55,8 @@ class Identity:
 
     def _of(self, result: Result) -> str:
         teacher = result.spec["teacher"]
-        spec = {**result.spec, "seed": None, "teacher": teacher and self(teacher)}
+        members = [self(member) for member in result.spec.get("members", [])]
+        spec = {**result.spec, "seed": None, "teacher": teacher and self(teacher), "members": members}
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdexp.parts import PARTS
+from kdexp.parts import PARTS, option, part_of
 
 Settings = dict[str, Any]
 """Dotted keys to plain values; a group's own name holds the option that was chosen."""
@@ -22,24 +22,20 @@ def settings_of(config: Mapping[str, Any], role: str) -> Settings:
     A learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and `epochs` in
     every role, so that one column holds the teacher's and the student's; what taught it keeps the prefix `teacher`.
     """
-    part = PARTS[role]
-    own = {"dataset": "dataset", part.model: "student", part.method: part.method}
+    part = part_of(role, config)
+    own = {"dataset": "dataset", part.model: "student"}
+    own |= {part.method: part.method} if part.method in config else {}  # else it is inside the network's own node
     own |= {part.optimizer: "optimizer", part.schedule: "schedule"}
-    epochs = "teacher_epochs" if part.model == "teacher" else "epochs"
+    epochs = "teacher_epochs" if part.teaches else "epochs"
     found = {"epochs": config[epochs], "batch_size": config["batch_size"], "limit_batches": config["limit_batches"]}
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
-    if part.model == "teacher":
+    if part.teaches:
         found.pop("dataset.student_fraction", None)  # it saw all images
-    if part.method == "distillation" and PARTS[part.teacher].model == "teacher" and config.get("teacher"):
+    if part.method == "distillation" and part_of(part.teacher, config).teaches and config.get("teacher"):
         found["teacher_epochs"] = config["teacher_epochs"]
         for node in ("teacher", "teacher_optimizer", "teacher_schedule"):
             found |= dict(_node(config, node, node))
     return found
-
-
-def option(config: Mapping[str, Any], node: str) -> str:
-    """What a table calls the option that was chosen for a node."""
-    return str(config[node].get("name") or config["choices"][node])
 
 
 def _node(config: Mapping[str, Any], node: str, called: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,49 @@
+"""Several networks that answer together: a set of models to distil into one (Hinton, Vinyals, Dean 2015, arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.arguments import Checked, Count, InvalidArguments, Positive, Problem
+from kdexp.network import Shape, build_network
+
+
+class Ensemble(nn.Module, Checked):
+    """The mean of its members' logits, or of their probabilities; `image` [N, C, H, W] to logits [N, K].
+
+    The mean of logits is the geometric mean of probabilities, at any temperature alike. Of probabilities softened by
+    `temperature` the arithmetic mean is taken, and its logits at that temperature are given. `members` are nodes of networks.
+    """
+
+    roles = None
+    """Its members' layers have parts to play, none of its own."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: Count,
+        in_channels: Count,
+        image_size: Count,
+        members: list[Mapping[str, Any]],
+        combine: Literal["logits", "probabilities"],
+        temperature: Positive,
+    ):
+        super().__init__()
+        if not members:
+            raise InvalidArguments([Problem("members", "=[]: must name networks, such as teacher.members=[resnet20,vgg8]")])
+        shape = Shape(num_classes, in_channels, image_size)
+        self.members = nn.ModuleList(build_network(member, shape) for member in members)
+        self.combine = combine
+        self.temperature = temperature
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = torch.stack([member(image).float() for member in self.members])
+        if self.combine == "logits":
+            return logits.mean(0)
+        said = (logits / self.temperature).log_softmax(2)
+        return (said.logsumexp(0) - math.log(len(self.members))) * self.temperature
