@@ -1,0 +1,66 @@
+"""What a distillation method adds to a training step, beside plain training of the same student.
+
+python benchmarks/methods.py            # writes benchmarks/methods.json, which docs/methods.md shows
+
+The steps of all methods take turns in one process on one thread, so that whatever else the machine does meets all alike; the
+teacher's outputs are given, since every method would be given the same. Minima of several steps are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from pairs import random_batch, untrained_pair
+
+from kdexp.config import compose_command, conf_dir
+from kdexp.distillation.base import Progress
+from kdexp.network import Shape
+
+SHAPE = Shape(100, 3, 32)
+WORDS = ["dataset=cifar100", "teacher=resnet32x4", "student=resnet8x4", "optimizer=sgd"]
+START = Progress(epoch=1.0, epochs=240, step=0)
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=7, help="of every method, after one to warm up")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    seconds = step_seconds(asked.steps, asked.batch_size)
+    ratios = {method: round(value / seconds["none"], 2) for method, value in seconds.items()}
+    command = f"python benchmarks/methods.py --steps {asked.steps} --batch-size {asked.batch_size}"
+    told = {"command": command, "pair": " ".join(WORDS[1:3]), "torch": torch.__version__, "threads": 1, "ratios": ratios}
+    asked.output.write_text(json.dumps(told, indent=1) + "\n")
+    print(asked.output.read_text())
+
+
+def step_seconds(steps: int, batch_size: int) -> dict[str, float]:
+    """Of each method's fastest step."""
+    methods = sorted(path.stem for path in Path(conf_dir(), "distillation").glob("*.yaml"))
+    batch = random_batch(SHAPE, batch_size)
+    found = dict.fromkeys(methods, float("inf"))
+    pairs = {}
+    for method in methods:
+        learner, teacher = untrained_pair(compose_command([*WORDS, f"distillation={method}"]), SHAPE, batch_size)
+        learner.train()
+        pairs[method] = learner, teacher(batch) if learner.distiller.uses_teacher else None
+    for step in range(steps + 1):
+        for method, (learner, said) in pairs.items():
+            begin = time.perf_counter()
+            learner.step(batch, said, START)
+            if learner.failure:
+                raise RuntimeError(f"{method}: {learner.failure}")
+            if step:
+                found[method] = min(found[method], time.perf_counter() - begin)
+    return found
+
+
+if __name__ == "__main__":
+    main()

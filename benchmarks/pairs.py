@@ -1,0 +1,46 @@
+"""A student, its method and an untrained teacher, ready for a training step without any data set."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from kdexp.data.batch import Batch
+from kdexp.device import Precision
+from kdexp.learner import Learner
+from kdexp.network import STARTING, Shape, build_network
+from kdexp.plan import Entry
+from kdexp.preparation import prepare
+from kdexp.spec import LearnerSpec
+from kdexp.teacher import Teacher
+
+
+def untrained_pair(config: DictConfig, shape: Shape, batch_size: int) -> tuple[Learner, Teacher]:
+    """The distilled learner of a composed configuration and its teacher, both freshly initialised, fp32 on the CPU."""
+    spec = LearnerSpec(
+        data={},
+        model={name: value for name, value in config["student"].items() if name not in STARTING},
+        method=config["distillation"],
+        optimizer=config["optimizer"],
+        schedule=config["schedule"],
+        epochs=1,
+        batch_size=batch_size,
+        seed=0,
+        precision="fp32",
+        limit_batches=None,
+        teacher=None,
+    )
+    precision = Precision.pick("fp32", torch.device("cpu"), fast=False)
+    network = build_network(config["teacher"], shape)
+    labels = torch.arange(max(batch_size, 2 * shape.num_classes)) % shape.num_classes
+    (learner,), teacher = prepare([Entry("distilled", "", "", spec)], network, shape, precision, labels)
+    assert teacher is not None
+    return learner, teacher
+
+
+def random_batch(shape: Shape, batch_size: int) -> Batch:
+    """The first images of a data set of noise, whose classes take turns."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(batch_size, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
+    index = torch.arange(batch_size)
+    return Batch(image, index % shape.num_classes, index)
