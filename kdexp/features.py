@@ -37,6 +37,11 @@ class Roles:
     """Modules between the last map and the classifier that do more than pool."""
 
     @property
+    def second_stage(self) -> str:
+        """The module that ends the second stage, about half-way to the logits; empty where there are fewer."""
+        return self.stages[1] if len(self.stages) > 1 else ""
+
+    @property
     def pooled(self) -> str:
         """The layer that gives the pooled vector [N, D] (maps where the classifier is a convolution)."""
         return self.classifier + INPUT

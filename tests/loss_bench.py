@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from kdexp.config import compose_command
 from kdexp.data.batch import Batch
 from kdexp.distillation.base import Probe, Progress
-from kdexp.features import Outputs
-from kdexp.network import Shape
+from kdexp.features import Capture, Outputs
+from kdexp.network import Shape, on_meta
 
 START = Progress(epoch=0.0, epochs=1, step=0)
 WEIGHTS = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
@@ -59,3 +60,18 @@ def own_term(method, student, teacher):
     """The only term of the method's own, before its weight."""
     (term,) = method.transfer(batch_of([0] * len(student.logits)), student, teacher, START).values()
     return term
+
+
+def between(method, student, teacher, image_size=32, **changed):
+    """The method, set up for two networks of `conf/model` at 100 classes, which are only sketched."""
+    made = method(**WEIGHTS | LAYERS | {"student_layers": None, "teacher_layers": None} | changed)
+    shape = Shape(100, 3, image_size)
+    nets = [on_meta(compose_command([f"student={name}"]).student, shape) for name in (student, teacher)]
+    layers = made.layers(*nets)
+    said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
+    made.setup(probe(*said))
+    return made
+
+
+def parameter_count(module):
+    return sum(parameter.numel() for parameter in module.parameters())

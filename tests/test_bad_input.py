@@ -14,7 +14,7 @@ from kdexp.models.mlp import MLP
 COMMANDS = [
     (
         ["distillation=kdd"],
-        "distillation='kdd': no such option; did you mean kd? known: cosine, hint, kd, label_smoothing, mse_logits, none",
+        "distillation='kdd': no such option; did you mean kd? known: at, cosine, ",
     ),
     (["dataset=cifar"], "dataset='cifar': no such option; did you mean cifar10? known: cifar10, cifar100, digits"),
     (["student=nothing"], "student='nothing': no such option; known: deepnn, keras_student"),

@@ -1,10 +1,18 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_bench import few, random
+from loss_bench import START, WEIGHTS, batch_of, few, own_term, probe, random
+from torch import nn
 
+from kdexp.distillation.at import AttentionTransfer
+from kdexp.distillation.fitnet import FitNet
 from kdexp.distillation.maps import pool_to_min
+from kdexp.distillation.sp import SimilarityPreserving
+from kdexp.distillation.vid import VariationalInformation
+from kdexp.features import Outputs
 
 sides = st.integers(1, 6)
 
@@ -53,3 +61,34 @@ def test_pooling_keeps_the_mean_where_the_sizes_divide_and_passes_gradients():
 def test_what_is_no_map_is_refused(ours, theirs, sizes):
     with pytest.raises(ValueError, match=sizes):
         pool_to_min(torch.zeros(2, *ours), torch.zeros(2, *theirs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("method", "knobs"),
+    [
+        (AttentionTransfer, {"mode": "code", "power": 2.0}),
+        (AttentionTransfer, {"mode": "paper", "power": 2.0}),
+        (FitNet, {}),
+        (SimilarityPreserving, {}),
+        (VariationalInformation, {}),
+    ],
+)
+def test_terms_are_summed_over_pairs_and_weighted(method, knobs):
+    knobs = WEIGHTS | {"weight": 3.0, "student_layers": ["a", "b"], "teacher_layers": ["c", "d"]} | knobs
+    made = method(**knobs)
+    made.layers(nn.Identity(), nn.Identity())
+    student = Outputs(random(4, 3), {"a": random(4, 2, 4, 4, seed=1), "b": random(4, 3, 2, 2, seed=2)})
+    teacher = Outputs(random(4, 3), {"c": random(4, 5, 4, 4, seed=3), "d": random(4, 6, 4, 4, seed=4)})
+    made.setup(probe(student, teacher))
+    made.double()
+    parts = []
+    for place in (0, 1):
+        alone = copy.deepcopy(made)
+        alone._pairs = [made._pairs[place]]
+        for name, modules in made.named_children():
+            setattr(alone, name, nn.ModuleList([modules[place]]))
+        parts.append(float(own_term(alone, student, teacher)))
+    (_, term) = made.losses(batch_of([0] * 4), student, teacher, START).values()
+    assert min(map(abs, parts)) > 1e-4
+    assert float(term) == pytest.approx(3.0 * sum(parts), rel=1e-9)

@@ -149,7 +149,7 @@ class Distiller(nn.Module, Checked):
         return f"{written}, T={self.temperature:g}" if self.kd_weight else written
 
 
-Role = Literal["last_map", "stages", "preactivations", "pooled"]
+Role = Literal["last_map", "stages", "second_stage", "preactivations", "pooled"]
 
 
 class FeatureDistiller(Distiller):

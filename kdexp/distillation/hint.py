@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.distillation.base import FeatureDistiller
+from kdexp.distillation.maps import size_of
+from kdexp.features import Outputs
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
@@ -15,9 +17,8 @@ def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
         return nn.Linear(student.shape[-1], teacher.shape[-1])
     if student.dim() == teacher.dim() == 4 and student.shape[2:] == teacher.shape[2:]:
         return nn.Conv2d(student.shape[1], teacher.shape[1], 3, padding=1)
-    ours, theirs = ("×".join(map(str, features.shape[1:])) for features in (student, teacher))
     raise ValueError(
-        f"hint compares maps of one size, not {ours} (student) with {theirs} (teacher); "
+        f"hint compares maps of one size, not {size_of(student)} (student) with {size_of(teacher)} (teacher); "
         "choose other student_layers or teacher_layers"
     )
 
@@ -26,10 +27,16 @@ class Hint(FeatureDistiller):
     """Mean squared error between the regressed student features and the teacher's, over all elements, summed over pairs."""
 
     label = "hint"
+    regressor = staticmethod(regressor)
 
     def setup(self, probe):
-        self.regressors = nn.ModuleList(regressor(ours, theirs) for ours, theirs in self.pairs(probe.student, probe.teacher))
+        pairs = self.pairs(probe.student, probe.teacher)
+        self.regressors = nn.ModuleList(self.regressor(ours, theirs) for ours, theirs in pairs)
+
+    def regressed(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+        """The pairs of features, the student's regressed."""
+        matched = zip(self.regressors, self.pairs(student, teacher), strict=True)
+        return [(regress(ours), theirs) for regress, (ours, theirs) in matched]
 
     def transfer(self, batch, student, teacher, progress):
-        matched = zip(self.regressors, self.pairs(student, teacher), strict=True)
-        return {"hint": sum(F.mse_loss(regress(ours), theirs) for regress, (ours, theirs) in matched)}
+        return {"hint": sum(F.mse_loss(*pair) for pair in self.regressed(student, teacher))}
