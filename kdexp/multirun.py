@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 
 from kdexp.arguments import first_line
@@ -29,7 +29,7 @@ class Job:
 
     number: int
     overrides: Sequence[str]
-    config: DictConfig
+    config: Mapping[str, Any]
 
     @property
     def folder(self) -> str:
