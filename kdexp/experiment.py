@@ -43,8 +43,17 @@ class Experiment(Plan):
         if lacking:
             self.store.require_writable()
         for entry in lacking:
-            if published := check_start(entry, self.split_of(entry), self.shape):
-                self.journal.say(f"{entry.role}: starts from {published}")
+            if start := self._start(entry):
+                self.journal.say(f"{entry.role}: starts from {start}")
+
+    def _start(self, entry: Entry) -> str:
+        """Which published weights the training starts from, if any; looked at once for jobs that agree in what decides it."""
+        spec = entry.spec
+        numbers = (spec.epochs, spec.batch_size, spec.limit_batches)
+        asked = json.dumps([entry.model, spec.model, spec.data, numbers])
+        if self.kept.starts.get(entry.role, ("", ""))[0] != asked:
+            self.kept.starts[entry.role] = asked, str(check_start(entry, self.split_of(entry), self.shape) or "")
+        return self.kept.starts[entry.role][1]
 
     def lacking(self) -> list[Entry]:
         """What is to be trained, before it what that is taught by or made of."""

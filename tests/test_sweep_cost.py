@@ -12,7 +12,7 @@ import torch
 from conftest import SHORT
 from rich.console import Console
 
-from kdexp import cli, composer, config, files, multirun, plan, validation
+from kdexp import cli, composer, config, experiment, files, lockstep, multirun, plan, validation
 from kdexp.composer import Composer
 from kdexp.config import as_yaml, compose_command
 from kdexp.multirun import Job, Lockstep, run_jobs
@@ -54,6 +54,15 @@ def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
     configs, found = cli.check(jobs, Composer())
     assert len(configs) == 24 and not found
     assert count.counts == {"compose_whole": 1, "check_network": 2, "Capture": 2}
+
+
+@pytest.mark.parametrize("together", [None, Lockstep(None)])
+def test_how_learners_start_is_looked_at_once_for_all_jobs(sweep, count, together):
+    count(experiment, "check_start")
+    count(lockstep, "sketch_network")
+    sweep("distillation.temperature=1,2,3", "seed=0,1", lockstep=together)
+    assert count.counts["check_start"] == 3, "teacher, baseline, distilled"
+    assert count.counts["sketch_network"] == (0 if together is None else 3), "once for each company"
 
 
 def test_an_override_is_parsed_once_for_all_jobs(monkeypatch):
@@ -103,8 +112,8 @@ def test_a_configuration_is_written_as_omegaconf_writes_it_but_only_where_it_cha
     assert as_yaml(composed) == config.OmegaConf.to_yaml(composed)
 
 
-@pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-def test_nothing_of_a_finished_job_stays(sweep, monkeypatch, lockstep):
+@pytest.mark.parametrize("together", [None, Lockstep(None)])
+def test_nothing_of_a_finished_job_stays(sweep, monkeypatch, together):
     alive, real = {}, multirun.run_job
 
     def counted(job, *rest):
@@ -114,26 +123,26 @@ def test_nothing_of_a_finished_job_stays(sweep, monkeypatch, lockstep):
         return real(job, *rest)
 
     monkeypatch.setattr(multirun, "run_job", counted)
-    sweep("distillation.temperature=1,4", "seed=0,1,2,3,4,5,6,7,8,9,10,11,12", lockstep=lockstep)
+    sweep("distillation.temperature=1,4", "seed=0,1,2,3,4,5,6,7,8,9,10,11,12", lockstep=together)
     grown = alive[25] - alive[5]
     own = {kind: number for kind, number in grown.items() if kind.__module__.startswith(("kdexp", "torch", "omegaconf"))}
     assert not own
     assert grown.total() < 20 * 100, "caches of the standard library, which have a limit"
 
 
-@pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, lockstep):
-    loaded, together, real = [], [], plan.load
+@pytest.mark.parametrize("together", [None, Lockstep(None)])
+def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, together):
+    loaded, others, real = [], [], plan.load
 
     def watched(*words):
-        together.append(sum(data() is not None for data in loaded))
+        others.append(sum(data() is not None for data in loaded))
         data = real(*words)
         loaded.append(weakref.ref(data))
         return data
 
     monkeypatch.setattr(plan, "load", watched)
-    sweep("distillation=none", "seed=0,1", "dataset.split_seed=0,1", lockstep=lockstep)
-    assert len(together) >= 2 and not any(together), "the one before is gone when the next is read"
+    sweep("distillation=none", "seed=0,1", "dataset.split_seed=0,1", lockstep=together)
+    assert len(others) >= 2 and not any(others), "the one before is gone when the next is read"
 
 
 def test_a_job_costs_little_beside_its_training(sweep):
