@@ -58,16 +58,16 @@ class Experiment(Plan):
     def lacking(self) -> list[Entry]:
         """What is to be trained, before it what that is taught by or made of."""
         found: dict[str, Entry] = {}
-
-        def add(role: str) -> None:
-            if role not in found and not self.has(self.spec(role).key):
-                for source in self.sources(role):
-                    add(source)
-                found[role] = self.entry(role)
-
         for role in self.roles:
-            add(role)
+            self._add_lacking(role, found)
         return list(found.values())
+
+    def _add_lacking(self, role: str, found: dict[str, Entry]) -> None:
+        # A function within `lacking` that calls itself would keep the experiment and its data till Python looks for cycles.
+        if role not in found and not self.has(self.spec(role).key):
+            for source in self.sources(role):
+                self._add_lacking(source, found)
+            found[role] = self.entry(role)
 
     def run(self) -> list[Entry]:
         """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""
