@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from omegaconf import MISSING
@@ -96,6 +97,7 @@ def a_few(words: Sequence[str], most: int = 5) -> str:
     return ", ".join(words[:most]) + more
 
 
+@cache
 def parameters(target: Callable) -> dict[str, Any]:
     """The keyword arguments that `target` takes, with their annotations, through every `**shared` up its class hierarchy."""
     if not inspect.isclass(target):

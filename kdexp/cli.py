@@ -6,10 +6,11 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -90,7 +91,7 @@ def _run(asked: argparse.Namespace) -> int:
     return max(_exit_codes, default=0)
 
 
-def _preview(jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], multirun: bool) -> int:
+def _preview(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], multirun: bool) -> int:
     from kdexp.dry_run import preview, preview_jobs
     from kdexp.multirun import Job
 
@@ -108,7 +109,7 @@ def _swept_in_files(hydra_node: DictConfig, overrides: Sequence[str]) -> list[st
     return [f"{key}={value}" for key, value in params.items() if key not in given]
 
 
-def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], hydra_node: DictConfig) -> int:
+def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], hydra_node: DictConfig) -> int:
     from kdexp.files import Unwritable
     from kdexp.multirun import Job, Lockstep, run_jobs
 
@@ -166,13 +167,13 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in product(*axes)]
 
 
-def check(jobs: Sequence[Sequence[str]], composer: Composer) -> tuple[list[DictConfig], list[Problem]]:
+def check(jobs: Sequence[Sequence[str]], composer: Composer) -> tuple[list[Mapping[str, Any]], list[Problem]]:
     """The composed configuration of every job, and everything that is wrong with any of them."""
     from kdexp.overrides import compose_all
     from kdexp.validation import Validator
 
     validator = Validator()
-    configs: list[DictConfig] = []
+    configs: list[Mapping[str, Any]] = []
     found: list[Problem] = []
     for job in jobs:
         composed, problems = compose_all(job, composer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.config import compose_command, compose_whole, conf_dir, with_choices, without_hydra
+from kdexp.config import as_plain, compose_command, compose_whole, conf_dir, with_choices, without_hydra
 
 
 class Composer:
@@ -22,14 +23,14 @@ class Composer:
     def __init__(self, config_dir: str | None = None, config_name: str = "config"):
         self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
         self._folders = [Path(folder) for folder in (conf_dir(), config_dir) if folder]
-        self._parser = OverridesParser.create()
+        self._parse = cache(OverridesParser.create().parse_override)
         self._wholes: dict[tuple[str, ...], DictConfig] = {}
         self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
+    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """One job's configuration."""
         try:
-            parsed = [self._parser.parse_override(text) for text in overrides]
+            parsed = [self._parse(text) for text in overrides]
             values = [override for override in parsed if self._is_value(override)]
             known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
             if known is not None:
@@ -39,14 +40,14 @@ class Composer:
                 return with_choices(config, known[1])
         except (HydraException, OmegaConfBaseException):
             pass  # Hydra's own words are better
-        return compose_command(overrides, **self.where)
+        return as_plain(compose_command(overrides, **self.where))
 
     def hydra(self, overrides: Sequence[str]) -> DictConfig:
         """Hydra's own node, as far as overrides decide it that choose one option and are no mistakes."""
         good: list[str] = []
         for text in overrides:
             with suppress(HydraException):
-                parsed = self._parser.parse_override(text)
+                parsed = self._parse(text)
                 if not parsed.is_sweep_override() and not self._is_value(parsed):
                     good.append(text)
         try:

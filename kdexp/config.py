@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def conf_dir() -> str:
 def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
     """What Hydra makes of one job's overrides, with the names of the chosen options under `choices`."""
     composed = compose_whole(overrides, config_dir=config_dir, config_name=config_name)
-    return with_choices(without_hydra(composed), composed.hydra.runtime)
+    return OmegaConf.create(with_choices(without_hydra(composed), composed.hydra.runtime))
 
 
 def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
@@ -49,13 +50,13 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return config
 
 
-def with_choices(config: DictConfig, runtime: Any) -> DictConfig:
+def with_choices(config: DictConfig, runtime: Any) -> dict[str, Any]:
     """The resolved configuration plus the option that was chosen in each of our groups, for tables and run folders.
 
     `runtime` is what Hydra says of its choices and of the folders that it read. An ensemble's members that are given by name
     become nodes.
     """
-    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    resolved = as_plain(config)
     named = {name: choice for name, choice in runtime.choices.items() if name.partition("@")[0] in GROUPS}
     choices = {name.rpartition("@")[2]: choice for name, choice in named.items()}
     teacher = resolved.get("teacher")
@@ -63,7 +64,7 @@ def with_choices(config: DictConfig, runtime: Any) -> DictConfig:
         folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
         choices |= {f"teacher.members.{n}": one for n, one in enumerate(teacher["members"]) if isinstance(one, str)}
         teacher["members"] = [_model(member, folders) for member in teacher["members"]]
-    return OmegaConf.create({**resolved, "choices": choices})
+    return {**resolved, "choices": choices}
 
 
 def _model(member: Any, folders: Sequence[Path]) -> Any:
@@ -71,6 +72,28 @@ def _model(member: Any, folders: Sequence[Path]) -> Any:
     files = [folder / "model" / f"{member}.yaml" for folder in folders] if isinstance(member, str) else []
     found = next((file for file in files if file.is_file()), None)
     return OmegaConf.to_container(OmegaConf.load(found)) if found else member
+
+
+def as_plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as dictionaries and lists of its own, resolved."""
+    if not isinstance(config, DictConfig):
+        return deepcopy(dict(config))
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """The configuration as OmegaConf writes it, key by key: most jobs of a sweep differ from the one before in few of them."""
+    return "".join(_lines(name, value, repr(value)) for name, value in as_plain(config).items())
+
+
+def _lines(name: str, value: Any, said: str) -> str:
+    if _written.get(name, ("", ""))[0] != said:
+        _written[name] = said, OmegaConf.to_yaml({name: value})
+    return _written[name][1]
+
+
+_written: dict[str, tuple[str, str]] = {}
+"""Under each key, what was written last and how it was said."""
 
 
 def target(node: Mapping[str, Any]) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +25,7 @@ from kdexp.plan import Entry
 from kdexp.report.table import duration
 
 
-def preview(config: DictConfig, console: Console | None = None) -> None:
+def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints one job of a dry run."""
     journal = Journal(console)
     experiment = Experiment(config, journal)

@@ -43,22 +43,31 @@ class Experiment(Plan):
         if lacking:
             self.store.require_writable()
         for entry in lacking:
-            if published := check_start(entry, self.split_of(entry), self.shape):
-                self.journal.say(f"{entry.role}: starts from {published}")
+            if start := self._start(entry):
+                self.journal.say(f"{entry.role}: starts from {start}")
+
+    def _start(self, entry: Entry) -> str:
+        """Which published weights the training starts from, if any; looked at once for jobs that agree in what decides it."""
+        spec = entry.spec
+        numbers = (spec.epochs, spec.batch_size, spec.limit_batches)
+        asked = json.dumps([entry.model, spec.model, spec.data, numbers])
+        if self.kept.starts.get(entry.role, ("", ""))[0] != asked:
+            self.kept.starts[entry.role] = asked, str(check_start(entry, self.split_of(entry), self.shape) or "")
+        return self.kept.starts[entry.role][1]
 
     def lacking(self) -> list[Entry]:
         """What is to be trained, before it what that is taught by or made of."""
         found: dict[str, Entry] = {}
-
-        def add(role: str) -> None:
-            if role not in found and not self.has(self.spec(role).key):
-                for source in self.sources(role):
-                    add(source)
-                found[role] = self.entry(role)
-
         for role in self.roles:
-            add(role)
+            self._add_lacking(role, found)
         return list(found.values())
+
+    def _add_lacking(self, role: str, found: dict[str, Entry]) -> None:
+        # A function within `lacking` that calls itself would keep the experiment and its data till Python looks for cycles.
+        if role not in found and not self.has(self.spec(role).key):
+            for source in self.sources(role):
+                self._add_lacking(source, found)
+            found[role] = self.entry(role)
 
     def run(self) -> list[Entry]:
         """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""

@@ -24,10 +24,12 @@ class Last:
 
 @dataclass
 class Kept:
-    """The last data set on its device, and the last teacher's outputs for its images."""
+    """The last data set on its device, the last teacher's outputs for its images, and what became of learners."""
 
     data: Last = field(default_factory=Last)
     outputs: Last = field(default_factory=Last)
+    starts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Under each role, what was asked last about the start of its training, and the answer."""
     trained: set[str] = field(default_factory=set)
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)

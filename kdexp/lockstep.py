@@ -80,6 +80,7 @@ def _shared(experiment: Experiment, entry: Entry) -> str:
 
 def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
     """How many learners of these entries' size fit into half of the free memory, at least one."""
-    largest = max(parameter_count(sketch_network(entry.spec.model, experiment.shape)) for entry in entries)
+    models = {json.dumps(entry.spec.model): entry.spec.model for entry in entries}
+    largest = max(parameter_count(sketch_network(model, experiment.shape)) for model in models.values())
     free = torch.cuda.mem_get_info(experiment.device)[0] if experiment.device.type == "cuda" else available_memory()
     return max(1, int(MEMORY_SHARE * free / (BYTES_PER_PARAMETER * largest)))

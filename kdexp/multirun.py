@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 
 from kdexp.arguments import first_line
@@ -29,7 +29,7 @@ class Job:
 
     number: int
     overrides: Sequence[str]
-    config: DictConfig
+    config: Mapping[str, Any]
 
     @property
     def folder(self) -> str:
@@ -66,13 +66,21 @@ def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kep
     """Trains what the jobs need in lockstep; what goes wrong there is left to the jobs, one by one."""
     journal.open_log(folder / "log.txt")
     try:
-        ready = [experiment for job in jobs if (experiment := _ready(job, journal, kept)) is not None]
-        train_together(ready, most)
+        for same in _by_data(jobs):
+            train_together([*filter(None, (_ready(job, journal, kept) for job in same))], most)
     except Exception as error:  # whatever it is, a job that can do without goes on
         journal.note(traceback.format_exc())
         journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
     finally:
         journal.close_log()
+
+
+def _by_data(jobs: Sequence[Job]) -> Iterable[Sequence[Job]]:
+    """The jobs of one data set after those of another, so that one alone is in memory; none train side by side anyway."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(str(job.config["dataset"]), []).append(job)
+    return groups.values()
 
 
 def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:

@@ -16,7 +16,7 @@ from kdexp.composer import Composer
 from kdexp.config import compose_command
 
 
-def compose_all(overrides: Sequence[str], composer: Composer) -> tuple[DictConfig | None, list[Problem]]:
+def compose_all(overrides: Sequence[str], composer: Composer) -> tuple[Mapping[str, Any] | None, list[Problem]]:
     """The composed configuration, without the overrides that can't be, and the problems of those; None if nothing can be."""
     try:
         return composer.compose(overrides), []

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from kdexp.config import build, target
+from kdexp.config import as_plain, build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
@@ -51,8 +51,8 @@ class Entry:
 class Plan:
     """A composed, validated configuration: its data, its learners, and what decides their weights."""
 
-    def __init__(self, config: DictConfig, journal: Journal, kept: Kept | None = None, job: str = ""):
-        self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    def __init__(self, config: Mapping[str, Any], journal: Journal, kept: Kept | None = None, job: str = ""):
+        self.config = as_plain(config)
         self.journal = journal
         self.kept = kept or Kept()
         self.job = job

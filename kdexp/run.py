@@ -6,15 +6,16 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kdexp.arguments import first_line
+from kdexp.config import as_yaml
 from kdexp.experiment import Experiment
 from kdexp.files import Unwritable, reason, write_whole
 from kdexp.journal import Journal
@@ -28,7 +29,7 @@ from kdexp.report.rows import Row, make_rows
 from kdexp.report.table import draw_table
 
 
-def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | None = None) -> bool:
+def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
     """Runs a validated configuration; returns whether every learner finished and all was written.
 
     Raises `DataUnavailable` and `Unwritable` before anything is trained.
@@ -44,7 +45,7 @@ def run(config: DictConfig, overrides: Sequence[str] = (), console: Console | No
 
 
 @contextmanager
-def writing_to(config: DictConfig) -> Iterator[None]:
+def writing_to(config: Mapping[str, Any]) -> Iterator[None]:
     """Inside, an `OSError` is `Unwritable`: what it tells concerns `output_dir`."""
     try:
         yield
@@ -85,9 +86,9 @@ def write_state(folder: Path, state: str, why: str = "") -> None:
         write_whole(folder / "status.json", json.dumps({"state": state, "reason": why}))
 
 
-def claim_folder(runs: Path, config: DictConfig) -> Path:
+def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
     """A new folder named by time and a hash of the configuration; never one that another run has."""
-    digest = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest}"
     for attempt in range(1000):
         folder = runs / (name if not attempt else f"{name}_{attempt + 1}")
@@ -99,9 +100,9 @@ def claim_folder(runs: Path, config: DictConfig) -> Path:
     raise FileExistsError(f"a thousand runs named {name} under {runs}")
 
 
-def describe_run(folder: Path, config: DictConfig, overrides: Sequence[str], experiment: Experiment) -> None:
+def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], experiment: Experiment) -> None:
     """Writes what was asked and on what it ran: `config.yaml`, `command.txt`, `provenance.json`."""
-    write_whole(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_whole(folder / "config.yaml", as_yaml(config))
     write_whole(folder / "command.txt", shlex.join(["kdexp", *overrides]) + "\n")
     write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 

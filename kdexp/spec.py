@@ -7,11 +7,13 @@ import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
+
+from kdexp.files import file_digest
 
 FORMAT = 2
 """Raised when the train loop or the files of the store change, so that older results are not taken for today's."""
@@ -75,9 +77,15 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _sources(target: str) -> Iterator[tuple[str, str]]:
-    named = get_object(target)
+    yield from ((name, file_digest(path)) for name, path in _files(get_object(target)))
+
+
+@cache
+def _files(named: Any) -> tuple[tuple[str, Path], ...]:
+    """The modules, and their files, that define an object and what it inherits from."""
+    found = []
     for owner in inspect.getmro(named) if inspect.isclass(named) else [named]:
         module = inspect.getmodule(owner)
         if module is not None and module.__name__.partition(".")[0] not in LIBRARIES:
-            source = Path(inspect.getsourcefile(module) or "")
-            yield module.__name__, hashlib.sha256(source.read_bytes()).hexdigest()
+            found.append((module.__name__, Path(inspect.getsourcefile(module) or "")))
+    return tuple(found)

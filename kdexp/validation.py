@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
-from kdexp.config import arguments, build, conf_dir, target
+from kdexp.config import arguments, as_plain, build, conf_dir, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import device_complaint, pick_device
 from kdexp.distillation.base import Distiller
@@ -42,6 +41,7 @@ REQUIRED = (
     "teacher_schedule",
 )
 NETWORKS = ("teacher", "student")
+Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
 GROUPS = {
     "teacher_optimizer": "optimizer@",
     "teacher_schedule": "schedule@",
@@ -51,7 +51,7 @@ GROUPS = {
 """How the option of a node is chosen that is not named like its group."""
 
 
-def validate(config: DictConfig) -> list[Problem]:
+def validate(config: Mapping[str, Any]) -> list[Problem]:
     """All problems of a composed configuration: keys, types and ranges first, then what only built parts can tell."""
     return Validator().problems(config)
 
@@ -61,6 +61,7 @@ class Validator:
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
+        self._capture: Ask = cache(_capture)
 
     def _once(self, look: Callable[[], Any], *at: Any) -> Any:
         """What `look` returns; it is called unless something looked `at` the same before."""
@@ -69,9 +70,9 @@ class Validator:
             self._known[key] = look()
         return self._known[key]
 
-    def problems(self, config: DictConfig) -> list[Problem]:
+    def problems(self, config: Mapping[str, Any]) -> list[Problem]:
         """What `validate` returns."""
-        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        plain = as_plain(config)
         found = list(_settings(plain))
         teachers = teacher_paths(plain)
         networks = [*teachers, "student"]
@@ -107,9 +108,9 @@ class Validator:
         if part.method in broken or pair["student"] is None or (pair["teacher"] is None and not without):
             return []
         node, batch_size = node_at(plain, part.method), plain["batch_size"]
-        of_method = _method(part, node, pair, shape, batch_size)
+        of_method = _method(part, node, pair, shape, batch_size, self._capture)
         if path == "student":
-            of_method = chain(of_method, _controls(plain, pair, shape))
+            of_method = chain(of_method, _controls(plain, pair, shape, self._capture))
         asked = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
         return self._once(partial(list, of_method), path, *asked, shape)
 
@@ -192,7 +193,7 @@ def _frozen(frozen: Any, node: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("student.frozen_backbone", f"=True: an untrained backbone is worth nothing; {GIVE_START}")
 
 
-def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: Ask) -> Iterator[Problem]:
     """Whether the control rows make sense with this student and this method."""
     asked, student = plain["controls"], plain["student"]
     if not isinstance(asked, list):
@@ -205,11 +206,13 @@ def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape) -> Iter
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")
     elif "self_teacher" in taught and nets["teacher"] is not None:
         itself = {"student": nets["student"], "teacher": nets["student"]}
-        of_itself = _method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"])
+        of_itself = _method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"], ask)
         yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)
 
 
-def _method(part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any) -> Iterator[Problem]:
+def _method(
+    part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any, ask: Ask
+) -> Iterator[Problem]:
     """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
     distiller: Distiller = build(node)
     if not distiller.describe():
@@ -221,7 +224,7 @@ def _method(part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape
     labels = torch.arange(shape.num_classes)
     try:
         ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
-        pair = (_capture(student, ours, shape), _capture(teacher, theirs, shape) if teacher else None)
+        pair = (ask(student, tuple(ours), shape), ask(teacher, tuple(theirs), shape) if teacher else None)
         with torch.device("meta"):
             distiller.setup(probe_of(*pair, labels, batch_size if isinstance(batch_size, int) else 1, shape))
             if distiller.deploys_more:
@@ -230,7 +233,7 @@ def _method(part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape
         yield Problem(part.method, str(error))
 
 
-def _capture(network: nn.Module, layers: list[str], shape: Shape) -> Capture:
+def _capture(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Capture:
     """The network and what it says of a probe batch, as tensors that have shapes but no values."""
     device = device_of(network)
     with torch.device(device):

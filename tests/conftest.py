@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from rich.console import Console
 
 from kdexp import cli
@@ -15,6 +16,10 @@ from kdexp.journal import Journal
 
 # Two test processes side by side must not fight for the cores, and bitwise equality needs one number of threads.
 torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
+
+# Nor may a property fail because an example took long while another process had the core.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 SHORT = ("epochs=2", "teacher_epochs=2", "limit_batches=3", "device=cpu")
 

@@ -35,11 +35,12 @@ def _job(folder: str, overrides: list[str], kill: tuple[str, int] | None) -> Non
     os.chdir(folder)
     torch.set_num_threads(1)
     _note_epochs()
-    if kill is not None:
-        _kill_at(*kill)
+    left = _kill_at(*kill) if kill is not None else []
     config = compose_command(["output_dir=outputs", "device=cpu", *overrides])
     with Path(f"screen-{os.getpid()}.txt").open("w", buffering=1) as screen:
         finished = run(config, console=Console(file=screen, width=80))
+    if left:  # it got away
+        Path("left.txt").write_text(str(left[0]))
     os._exit(0 if finished else 3)
 
 
@@ -75,8 +76,11 @@ def _note_epochs() -> None:
     Learner.record_epoch = noted
 
 
-def _kill_at(pattern: str, number: int) -> None:
-    """SIGKILL in the middle of the `number`-th matching change: a write is left half done, a move is not made."""
+def _kill_at(pattern: str, number: int) -> list[int]:
+    """SIGKILL in the middle of the `number`-th matching change: a write is left half done, a move is not made.
+
+    The one number in what is returned says how many such changes are left till then.
+    """
     left = [number]
 
     def dying(owner, name):
@@ -95,6 +99,7 @@ def _kill_at(pattern: str, number: int) -> None:
     for name in WRITES:
         dying(Path, name)
     dying(shutil, "rmtree")
+    return left
 
 
 def screens(folder: Path) -> list[str]:

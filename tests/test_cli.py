@@ -45,6 +45,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(refused, tmp_path_facto
     assert "does not fit MLP" in printed and "features.1.weight (model 256×64, file none)" in printed
 
 
+@pytest.mark.alone
 def test_help_is_one_screen_and_quick(tmp_path):
     start = time.perf_counter()
     shown = kdexp("--help", cwd=tmp_path)
@@ -166,6 +167,7 @@ def test_a_multirun_is_expanded_as_hydra_does(words, jobs):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_an_interrupted_run_says_so_and_is_exit_130(tmp_path):
     run = subprocess.Popen(
         [*KDEXP, "epochs=100000", "teacher_epochs=1"],

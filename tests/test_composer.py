@@ -53,7 +53,7 @@ def test_own_folders_are_known(tmp_path):
 def test_a_hundred_jobs_that_differ_in_values_are_quick():
     composer = Composer()
     composer.compose([])
-    begin = time.perf_counter()
+    begin = time.process_time()
     for seed in range(100):
         composer.compose([f"seed={seed}", "distillation.temperature=2"])
-    assert time.perf_counter() - begin < 3, "a loose floor: a hundredth of that each where nothing else runs"
+    assert time.process_time() - begin < 3, "a loose floor: a hundredth of that each where nothing else runs"

@@ -180,6 +180,7 @@ def test_a_result_whose_numbers_were_changed_is_not_believed(make_experiment):
     assert not again.reused and again.stored.result["test"]["last"]["top1"] == entry.stored.result["test"]["last"]["top1"]
 
 
+@pytest.mark.alone
 def test_two_processes_can_wait_for_one_and_print_for_whom(tmp_path):
     runs = [start(tmp_path, ["epochs=3", "teacher_epochs=60"]) for _ in range(3)]
     for process in runs:

@@ -24,6 +24,7 @@ def needs(folder):
     return pytest.mark.skipif(not (DATA / folder).is_dir(), reason=f"set KDEXP_DATA to a folder that holds {folder}")
 
 
+@pytest.mark.alone
 def test_the_default_run_is_short_and_ends_with_a_table(tmp_path):
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "kdexp", f"output_dir={tmp_path}"], capture_output=True, text=True)

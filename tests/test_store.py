@@ -1,13 +1,12 @@
 """The store: found again, trained once, never half-written, never trusted when damaged."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import said
+from processes import command
 
 from kdexp.spec import key_of
 from kdexp.store import Store
@@ -147,10 +146,14 @@ def test_an_edited_loss_is_not_answered_with_an_old_result(make_experiment, tmp_
 
 
 def test_two_processes_train_a_learner_once(tmp_path):
-    command = [sys.executable, "-m", "kdexp", f"output_dir={tmp_path}", "num_threads=1", "epochs=3", "device=cpu"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
-    said_by = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said_by
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    both = [command(folder, [f"output_dir={tmp_path}", "epochs=3", "device=cpu"]) for folder in folders]
+    for process in both:
+        process.join(timeout=120)
+    said_by = [(folder / "printed.txt").read_text() for folder in folders]
+    assert [process.exitcode for process in both] == [0, 0], said_by
     for role in ("training teacher", "training baseline"):
         assert sum(role in text for text in said_by) == 1, said_by
     assert len([path for path in (tmp_path / "store" / "learner").iterdir() if path.is_dir()]) == 3

@@ -190,9 +190,9 @@ def test_many_rows_stay_quick_and_small(tmp_path, bare):
     for number in range(300):
         sweep.job(f"distillation.temperature={number + 1}", distillation__temperature=1.0 + number, validation=number / 1000)
     found = read([sweep.close()])
-    comparison, began = fold(found), time.perf_counter()
+    comparison, began = fold(found), time.process_time()
     page.illustrate(comparison, found, sweep.folder)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert (sweep.folder / "report.html").stat().st_size < 10_000 * 300
 
 
