@@ -44,8 +44,8 @@ in pairs. `CE` is the cross-entropy with the labels, `KL` that of the teacher's 
 over the batch, `T` the temperature.
 
 *Training only* are the parameters that are trained beside the deployed network, and *step* the time of a training step, the
-teacher's outputs given, as a multiple of a step of plain training: both for resnet8x4 taught by resnet32x4 at 100 classes, batch
-size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`).
+teacher's outputs given, as a multiple of a step of plain training: both for resnet8x4 taught by resnet32x4 at 100 classes,
+batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`).
 
 {chr(10).join(f"| {' | '.join(cells)} |" for cells in table)}
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
+from importlib.util import resolve_name
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.utils import get_object
@@ -41,7 +45,9 @@ class LearnerSpec:
     """The keys of the learners that an ensemble is made of."""
 
     def identity(self) -> dict[str, Any]:
-        """What is hashed: the spec, the format, and the source of every module that a `_target_` names."""
+        """What is hashed: the spec, the format, and the source of every module that a `_target_` names, bases and neighbours
+        included.
+        """
         sources = {name: digest for node in _nodes(asdict(self)) for name, digest in _sources(node["_target_"])}
         return {"format": FORMAT, **asdict(self), "sources": sources}
 
@@ -82,10 +88,31 @@ def _sources(target: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _files(named: Any) -> tuple[tuple[str, Path], ...]:
-    """The modules, and their files, that define an object and what it inherits from."""
-    found = []
+    """The modules, and their files, that define an object and what it inherits from, and what these import from beside them."""
+    found: dict[str, Path] = {}
     for owner in inspect.getmro(named) if inspect.isclass(named) else [named]:
         module = inspect.getmodule(owner)
         if module is not None and module.__name__.partition(".")[0] not in LIBRARIES:
-            found.append((module.__name__, Path(inspect.getsourcefile(module) or "")))
-    return tuple(found)
+            found |= _with_imports(module, found)
+    return tuple(found.items())
+
+
+def _with_imports(module: ModuleType, known: Mapping[str, Path]) -> dict[str, Path]:
+    """A module's file, and those of the modules in its folder that it imports, as far as they are not known."""
+    file = Path(inspect.getsourcefile(module) or "")
+    found = {**known, module.__name__: file}
+    for name in _imported(ast.parse(file.read_bytes()), module.__package__ or ""):
+        beside = sys.modules.get(name)
+        if beside is not None and name not in found and Path(getattr(beside, "__file__", None) or "").parent == file.parent:
+            found |= _with_imports(beside, found)
+    return found
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """The names that a module's import statements may mean modules by."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+            yield from (source, *(f"{source}.{alias.name}" for alias in node.names))

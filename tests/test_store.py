@@ -8,7 +8,8 @@ import torch
 from conftest import said
 from processes import command
 
-from kdexp.spec import key_of
+from kdexp.distillation.vid import VariationalInformation
+from kdexp.spec import _files, key_of
 from kdexp.store import Store
 from kdexp.stored import CorruptEntry, read_entry
 
@@ -166,3 +167,25 @@ def test_a_learner_under_another_ones_name_is_not_believed(store):
     save(store).path.rename(store.root / "0123456789abcdef")
     assert store.find("0123456789abcdef") is None
     assert "holds another learner than its name says" in store.heard[0]
+
+
+def test_an_edited_neighbour_that_a_method_imports_is_another_learner(tmp_path, monkeypatch, make_experiment):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_distance.py").write_text("FACTOR = 1.0\n")
+    text = "import own_distance\n" + OWN_LOSS.replace("FACTOR", "own_distance.FACTOR")
+    (tmp_path / "own_neighbourly.py").write_text(text)
+    words = ("distillation._target_=own_neighbourly.Mine",)
+    before = make_experiment(*words).spec("distilled")
+    first, sources = before.key, set(before.identity()["sources"])
+    assert sources >= {"own_neighbourly", "own_distance", "kdexp.distillation.base"}
+    assert not any(name.startswith("torch") for name in sources)
+    (tmp_path / "own_distance.py").write_text("FACTOR = 2.00\n")
+    assert make_experiment(*words).spec("distilled").key != first
+
+
+def test_what_methods_share_is_part_of_their_learners():
+    assert {name for name, _ in _files(VariationalInformation)} >= {
+        "kdexp.distillation.vid",
+        "kdexp.distillation.maps",
+        "kdexp.distillation.base",
+    }
