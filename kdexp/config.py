@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "experiment", "recipe")
+GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
 
 
 def conf_dir() -> str:

@@ -35,7 +35,7 @@ Often changed (KEY=VALUE)
 compatible ones side by side. kdexp-report, kdexp-store and kdexp-export look after what is left (--help).
 eval "$(kdexp -sc install=bash)" turns TAB completion on."""
 
-CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "experiment")
+CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")
 
 
 def help_text(config_dir: str | None = None) -> str:
@@ -43,12 +43,22 @@ def help_text(config_dir: str | None = None) -> str:
     folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
     lines = []
     shown: set[str] = set()
-    for group in CHOSEN:
-        options = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+    there = {group: {path.stem for folder in folders for path in (folder / group).glob("*.yaml")} for group in CHOSEN}
+    there["experiment"] = _pairs_together(there["experiment"], there["protocol"])
+    for group, options in there.items():
         written = "the same networks" if options == shown else ", ".join(sorted(options, key=_by_number))
         lines.append(fill(written, 118, initial_indent=f"  {group:<13} ", subsequent_indent=" " * 16))
         shown = options
     return TEXT.format(groups="\n".join(lines))
+
+
+def _pairs_together(experiments: set[str], protocols: set[str]) -> set[str]:
+    """The experiments, those of many pairs of one protocol as one entry."""
+    for protocol in protocols:
+        pairs = {name for name in experiments if name.startswith(f"{protocol}_")}
+        if len(pairs) > 1:
+            experiments = experiments - pairs | {f"{protocol}_TEACHER_STUDENT ({len(pairs)} of them)"}
+    return experiments
 
 
 def _by_number(name: str) -> list[str | int]:

@@ -22,10 +22,11 @@ from kdexp.journal import Journal
 from kdexp.parts import EXPLAINED
 from kdexp.plan import Entry
 from kdexp.provenance import provenance
+from kdexp.published import departures, explain
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
-from kdexp.report.rows import Row, make_rows
+from kdexp.report.rows import Row, add_published, make_rows
 from kdexp.report.table import draw_table
 
 
@@ -110,9 +111,10 @@ def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
 def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, brief: bool = False) -> Outcome:
     """Draws the table and writes it, and unless `brief` the curves and a diagnosis, into the run folder."""
     rows = make_rows(entries, experiment)
+    beside = list(_beside_published(folder, rows, experiment))
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
-    for line in remarks(entries, experiment):
+    for line in [*remarks(entries, experiment), *beside]:
         journal.say(line)
     try:
         write_history(folder, entries)
@@ -127,6 +129,15 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         )
         return Outcome(rows, f"{folder} lacks files: {reason(error)}")
     return Outcome(rows, "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure))
+
+
+def _beside_published(folder: Path, rows: list[Row], experiment: Experiment) -> Iterator[str]:
+    """Fills published numbers into the rows; yields what is to be known of them."""
+    if not experiment.config.get("published"):
+        return
+    asked = shlex.split((folder / "command.txt").read_text())[1:]
+    numbers = add_published(rows, experiment, asked)
+    yield from explain([(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)], departures(asked))
 
 
 def tell_why(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:

@@ -25,6 +25,7 @@ from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
 from kdexp.parts import PARTS, Part, node_at, part_of, teacher_paths
 from kdexp.preparation import probe_of
+from kdexp.published import complaints
 from kdexp.settings import NAMES, Settings
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
@@ -73,7 +74,7 @@ class Validator:
     def problems(self, config: Mapping[str, Any]) -> list[Problem]:
         """What `validate` returns."""
         plain = as_plain(config)
-        found = list(_settings(plain))
+        found = [*_settings(plain), *complaints(plain.get("published"))]
         teachers = teacher_paths(plain)
         networks = [*teachers, "student"]
         taught = [path for path in teachers if "distillation" in node_at(plain, path)]
@@ -122,7 +123,7 @@ def _dataset(node: dict[str, Any]) -> tuple[Shape, str]:
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
-    known = {name: node for name, node in plain.items() if name in (*NAMES, *REQUIRED, "teacher", "choices")}
+    known = {name: node for name, node in plain.items() if name in (*NAMES, *REQUIRED, "teacher", "published", "choices")}
     yield from (Problem(name, unknown_key(name, all_paths(known))) for name in plain if name not in known)
     given = {name: plain[name] for name in NAMES if name in plain}
     of_settings = problems(Settings, given)

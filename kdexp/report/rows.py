@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from kdexp import cost
 from kdexp.evaluation import agreement
 from kdexp.loading import deployed_network
 from kdexp.preparation import on_device
+from kdexp.published import Reference, reference
 from kdexp.stored import Stored
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class Row:
     best_epoch_test_top1: float | None = None
     validation_top1: float | None = None
     difference: float | None = None
+    published: float | None = None
+    published_std: float | None = None
+    standard_errors: float | None = None
+    """From the published accuracy to the test accuracy, as `Reference.distance` counts them."""
     agreement: float | None = None
     nll: float | None = None
     ece: float | None = None
@@ -68,6 +74,17 @@ def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
                 _time(row, entry, experiment)
         rows.append(row)
     return rows
+
+
+def add_published(rows: Sequence[Row], experiment: Experiment, overrides: Sequence[str]) -> list[Reference | None]:
+    """Fills in what the experiment's source published of each row, unless the overrides make it another experiment."""
+    found = [reference(experiment.config, row.role, overrides) for row in rows]
+    for row, number in zip(rows, found, strict=True):
+        if number is not None:
+            row.published, row.published_std = number.mean, number.std
+        if number is not None and row.test_top1 is not None:
+            row.standard_errors = number.distance(row.test_top1, None, 1)
+    return found
 
 
 def _fill(row: Row, stored: Stored) -> None:

@@ -55,6 +55,11 @@ def percent(value: float | None) -> str:
     return written(None if value is None else 100 * value, ".2f")
 
 
+def plus_minus(mean: float | None, std: float | None) -> str:
+    """A mean of shares of 1 in percent, with its standard deviation where one is known."""
+    return percent(mean) + (f" ± {percent(std)}" if std is not None else "")
+
+
 COLUMNS: tuple[Column[Row], ...] = (
     Column("role", lambda row: row.role, always=True, right=False),
     Column("model", lambda row: row.model, always=True, right=False),
@@ -65,6 +70,8 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("test %", lambda row: percent(row.test_top1), always=True),
     Column("top-5 %", lambda row: percent(row.test_top5)),
     Column("vs base", lambda row: written(row.difference, "+.2f"), always=True),
+    Column("published", lambda row: plus_minus(row.published, row.published_std), always=True),
+    Column("Δ in SE", lambda row: written(row.standard_errors, "+.1f")),
     Column("val %", lambda row: percent(row.validation_top1)),
     Column("best epoch", lambda row: written(row.best_epoch, "d")),
     Column("its test %", lambda row: percent(row.best_epoch_test_top1)),

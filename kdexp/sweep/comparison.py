@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdexp.parts import PARTS, option
+from kdexp.published import Reference, departures
 from kdexp.sweep.choice import Group, choose
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.observations import Observation, configurations
@@ -33,6 +34,14 @@ class DataTable:
     """Student to `baseline` or option of `distillation` to the number of configurations started, unfinished ones too."""
     variants: list[str] = field(default_factory=list)
     """What tells rows apart that are alike in everything shown, as paths into their specs."""
+
+    departures: list[str] = field(default_factory=list)
+    """What jobs set that makes them another experiment than the published one."""
+
+    @property
+    def published(self) -> list[tuple[str, Reference | None, int]]:
+        """What every row is called beside its published number, that number, and how many seeds the row has."""
+        return [(row.option if row.role == "distilled" else row.role, row.published, row.n) for row in self.rows]
 
     @property
     def compared(self) -> list[Configuration]:
@@ -103,7 +112,14 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
                 level = 1 - 0.05 / len(family)
                 group.pairs.add_intervals(group.row.difference, level, images=len(family) <= MANY_INTERVALS)
     dataset = observed[0][0].result.dataset
-    return DataTable(dataset, fingerprint, columns, rows, _tried(sweep, dataset, fingerprint), variants)
+    tried = _tried(sweep, dataset, fingerprint)
+    return DataTable(dataset, fingerprint, columns, rows, tried, variants, _departures(groups))
+
+
+def _departures(groups: list[Group]) -> list[str]:
+    jobs = {str(one.job.folder): one.job for group in groups for one in group.observations}
+    words = [word for job in jobs.values() if job.config.get("published") for word in departures(job.overrides)]
+    return list(dict.fromkeys(words))
 
 
 def _name_methods(groups: list[Group]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from kdexp.published import Reference, reference
 from kdexp.sweep.difference import Difference, Pairs
 from kdexp.sweep.observations import Observation
 from kdexp.sweep.settings import Settings
@@ -40,6 +41,9 @@ class Configuration:
     mark: str = ""
     """★ the best of its student's configurations on validation data, ☆ the best of its method; else empty."""
     difference: Difference | None = None
+    published: Reference | None = None
+    standard_errors: float | None = None
+    """From what was published to `test_mean`, as `Reference.distance` counts them."""
 
     @property
     def short_method(self) -> str:
@@ -58,6 +62,9 @@ class Configuration:
         results, first = [one.result for one in ordered], ordered[0]
         test, validation = [result.test for result in results], [result.validation for result in results]
         known = [value for value in validation if value is not None]
+        numbers = (reference(one.job.config, one.role, one.job.overrides) for one in ordered)
+        published = next((number for number in numbers if number is not None), None)
+        mean, std = fmean(test), std_of(test)
         return cls(
             role=first.role,
             model=first.result.model,
@@ -70,8 +77,10 @@ class Configuration:
             jobs=[str(one.job.folder) for one in ordered],
             test=test,
             validation=validation,
-            test_mean=fmean(test),
-            test_std=std_of(test),
+            test_mean=mean,
+            test_std=std,
             validation_mean=fmean(known) if len(known) == len(validation) else None,
             difference=Pairs.of(ordered).difference(),
+            published=published,
+            standard_errors=published.distance(mean, std, len(test)) if published else None,
         )

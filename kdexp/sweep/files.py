@@ -53,6 +53,9 @@ def _line(row: Configuration, table: DataTable) -> dict[str, Any]:
         "test_mean": row.test_mean,
         "test_std": row.test_std,
     }
+    if number := row.published:
+        line |= {"published": number.mean, "published_std": number.std, "published_n": number.n}
+        line |= {"standard_errors": row.standard_errors}
     if difference := row.difference:
         line |= {"difference": difference.mean, "difference_std": difference.std, "correlation": difference.correlation}
         line |= {"level": difference.level, "within_noise": difference.within_noise}

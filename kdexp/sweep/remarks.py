@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdexp.parts import EXPLAINED
+from kdexp.published import explain
 from kdexp.report.table import written
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import BEST, BEST_OF_METHOD, Configuration
@@ -20,7 +21,7 @@ IN_WORDS = 6
 def remarks(table: DataTable) -> list[str]:
     """All that is to be said under a table."""
     parts = (_numbers, _controls, _tried, _choice, _chance, _several, _best_baselines, _gaps, _variants)
-    return [sentence for part in parts for sentence in part(table)]
+    return [*(sentence for part in parts for sentence in part(table)), *explain(table.published, table.departures)]
 
 
 def _numbers(table: DataTable) -> Iterator[str]:

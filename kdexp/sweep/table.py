@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, table_width
+from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
@@ -83,8 +83,10 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[Configu
         *settings,
         Column("n", lambda row: str(row.n), always=True),
         *validation,
-        Column("test %", _test, always=True),
+        Column("test %", lambda row: plus_minus(row.test_mean, row.test_std), always=True),
         Column("vs base", lambda row: signed(row.difference.mean) if row.difference else "–", always=True),
+        Column("published", lambda row: str(row.published or "–"), always=True),
+        Column("Δ in SE", lambda row: written(row.standard_errors, "+.1f").replace("-", "−"), always=True),
         Column("95 % interval", _interval),
         Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else "–"),
         Column("n needed", _needed),
@@ -107,10 +109,6 @@ def _settings_together(table: DataTable) -> list[Column[Configuration]]:
 
 def _setting(key: str) -> Callable[[Configuration], str]:
     return lambda row: written_value(row.settings[key]) if key in row.settings else "–"
-
-
-def _test(row: Configuration) -> str:
-    return percent(row.test_mean) + (f" ± {percent(row.test_std)}" if row.test_std is not None else "")
 
 
 def _interval(row: Configuration) -> str:

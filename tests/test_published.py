@@ -1,0 +1,224 @@
+"""Published numbers beside measured ones: distances by hand, where they are shown, what is refused."""
+
+import csv
+import json
+import math
+
+import pytest
+from crafted_sweeps import CraftedSweep, right_first
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdexp.arguments import InvalidArguments
+from kdexp.config import compose_command
+from kdexp.published import Published, Reference, departures, explain, reference
+from kdexp.report.rows import Row
+from kdexp.report.table import COLUMNS, fitting, markdown
+from kdexp.sweep import fold, read
+from kdexp.sweep.table import columns_of, text
+from kdexp.validation import validate
+
+SOURCE = {"source": "Somebody 2020", "metric": "top-1 % after the last epoch"}
+NUMBERS = {
+    **SOURCE,
+    "teacher": 95,
+    "baseline": {"mean": 80.0, "std": 1.0, "n": 4},
+    "distilled": {
+        "kd": [
+            {"mean": 84.0, "std": 1.2, "n": 4, "where": {"temperature": 4.0}},
+            {"mean": 83.0, "where": {"temperature": 20.0}},
+        ],
+        "hint": {"mean": 81.0, "std": 0.5, "source": "Somebody Else 2021"},
+    },
+}
+
+
+def number(mean, std=None, n=None):
+    return Reference(mean, std, n, "a", "b")
+
+
+def test_the_distance_by_hand():
+    # √(0.01²/3 + 0.012²/4) = 0.0083267
+    assert number(0.84, 0.012, 4).distance(0.85, 0.01, 3) == pytest.approx(0.01 / 0.0083267, rel=1e-4)
+    assert number(0.86, 0.012, 4).distance(0.85, 0.01, 3) == pytest.approx(-0.01 / 0.0083267, rel=1e-4)
+    assert number(0.84).distance(0.85, 0.01, 4) == pytest.approx(2.0), "an unknown published spread counts as 0"
+    assert number(0.84, 0.005).distance(0.85, None, 1) == pytest.approx(2.0), "one seed has no spread; no n counts as 1"
+    assert number(0.84, 0.01, 4).distance(0.85, None, 1) == pytest.approx(2.0)
+    assert number(0.84).distance(0.85, None, 1) is None and number(0.84, 0.0).distance(0.85, 0.0, 3) is None
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(1e-4, 0.1), st.floats(1e-4, 0.1), st.integers(2, 9), st.integers(1, 9))
+def test_the_distance_is_as_far_the_other_way_round_and_grows_with_seeds(ours, theirs, s, t, n, m):
+    there, back = number(theirs, t, m).distance(ours, s, n), number(ours, s, n).distance(theirs, t, m)
+    assert there == pytest.approx(-back)
+    assert abs(number(theirs, t, m).distance(ours, s, n + 1)) >= abs(there)
+    assert there * math.sqrt(s**2 / n + t**2 / m) == pytest.approx(ours - theirs)
+
+
+def test_numbers_are_found_by_role_method_and_settings():
+    found = Published(**NUMBERS)
+    assert found.reference("teacher", {}) == Reference(0.95, None, None, *SOURCE.values())
+    assert found.reference("baseline", {}) == Reference(0.80, 0.01, 4, *SOURCE.values())
+    assert found.reference("distilled.kd", {"temperature": 4}).mean == 0.84
+    assert found.reference("distilled.kd", {"temperature": 20.0}, ["temperature"]).mean == 0.83
+    assert found.reference("distilled.hint", {}).source == "Somebody Else 2021"
+    for row, settings in (("distilled.kd", {"temperature": 8.0}), ("distilled.cosine", {}), ("self_teacher", {}), ("kd", {})):
+        assert found.reference(row, settings) is None
+    assert found.reference("distilled.kd", {"temperature": 4.0, "alpha": 0.5}, ["alpha"]) is None
+
+
+def test_what_makes_a_command_another_experiment():
+    neutral = ["experiment=a", "sweep=b", "distillation=kd", "protocol=p", "seed=3", "dataset.root=x", "precision=bf16"]
+    neutral += ["--config-dir", "-m", "hydra/launcher=lockstep", "distillation.temperature=3", "teacher.checkpoint=file"]
+    assert departures(neutral) == []
+    departing = ["epochs=2", "student=vgg8", "+student.extra=1", "~teacher", "dataset.val_fraction=0.1", "optimizer.lr=1"]
+    assert departures([*neutral, *departing]) == departing
+    config = {"published": NUMBERS, "choices": {"distillation": "kd"}, "distillation": {"temperature": 4.0}}
+    assert reference(config, "distilled", neutral[:7]).mean == 0.84
+    assert reference(config, "distilled", ["epochs=2"]) is None
+    assert reference(config, "distilled", ["distillation.alpha=0.5"]) is None
+    assert reference(config, "baseline", ["distillation.alpha=0.5"]).mean == 0.80
+    assert reference({**config, "published": None}, "distilled", []) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "sentences"),
+    [
+        ({"source": "a"}, ["published.metric: missing"]),
+        ({**SOURCE, "teachr": 5}, ["published.teachr: unknown key; did you mean teacher?"]),
+        ({**SOURCE, "teacher": 101}, ["published.teacher.mean=101: must be at least 0 and at most 100"]),
+        ({**SOURCE, "teacher": True}, ["published.teacher.mean=True: must be a finite number"]),
+        ({**SOURCE, "baseline": {"std": 1.0}}, ["published.baseline.mean: missing"]),
+        ({**SOURCE, "baseline": {"mean": 5, "n": 0}}, ["published.baseline.n=0: must be at least 1"]),
+        ({**SOURCE, "distilled": 74.0}, ["published.distilled=74.0: must be numbers under the names of methods"]),
+        (
+            {**SOURCE, "teacher": "high", "distilled": {"kd": [{"mean": 5, "sdt": 1}], "at": {"mean": 5, "where": 3}}},
+            [
+                "published.teacher.mean='high': must be a finite number",
+                "published.distilled.kd.sdt: unknown key; did you mean std?",
+                "published.distilled.at.where=3: must be settings of the method",
+            ],
+        ),
+        (5, ["published=5: must be null or have the keys source"]),
+    ],
+)
+def test_bad_numbers_are_refused_all_at_once(given, sentences):
+    config = compose_command([])
+    config.published = given
+    found = list(map(str, validate(config)))
+    assert len(found) == len(sentences)
+    for sentence, complaint in zip(sentences, found, strict=True):
+        assert complaint.startswith(sentence)
+    if isinstance(given, dict):
+        with pytest.raises(InvalidArguments):
+            Published(**given)
+
+
+def test_what_is_unknown_is_said():
+    assert list(explain([("teacher", None, 1)], [])) == []
+    told = " ".join(explain([("teacher", number(0.9), 1)], []))
+    assert told == "Published: a; b."
+    told = " ".join(explain([("teacher", number(0.9), 1), ("kd", number(0.8, 0.01), 3)], []))
+    assert "√(s²/n + s²/n)" in told and "that of a single run" in told and "counts as 0" not in told
+    assert "no published spread" in " ".join(explain([("kd", number(0.8), 3)], []))
+    assert "the spread over our seeds" in " ".join(explain([("kd", number(0.8, 0.01, 3), 1)], []))
+    other = Reference(0.8, 0.01, 3, "c", "b")
+    assert "Published (at): c; b." in list(explain([("kd", number(0.8, 0.01, 3), 3), ("at", other, 3)], []))
+    assert "epochs=2: that is another experiment" in next(explain([], ["epochs=2"]))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three seeds with 84, 85 and 86 of 100 right, each with the published numbers."""
+    sweep = CraftedSweep(tmp_path)
+    for seed in range(3):
+        sweep.job(f"seed={seed}", seed=seed, distilled=right_first(84 + seed), published=NUMBERS)
+    return sweep
+
+
+def test_a_sweep_shows_published_beside_measured(sweep):
+    comparison = fold(read([sweep.close()]))
+    (table,) = comparison.tables
+    rows = {row.role: row for row in table.rows}
+    assert rows["teacher"].standard_errors is None and rows["teacher"].published.mean == 0.95
+    assert rows["baseline"].standard_errors == pytest.approx(0.0)
+    assert rows["distilled"].standard_errors == pytest.approx(1.2010, rel=1e-3)
+    shown = {column.heading: column.text(rows["distilled"]) for column in columns_of(table)}
+    assert shown["test %"] == "85.00 ± 1.00" and shown["published"] == "84.00 ± 1.20" and shown["Δ in SE"] == "+1.2"
+    assert {"published", "Δ in SE"} <= {column.heading for column in fitting(table.rows, 80, columns_of(table))}
+    assert "Published: Somebody 2020; top-1 % after the last epoch." in text(comparison)
+
+
+def test_the_files_and_the_page_have_them_too(sweep):
+    from kdexp.sweep.command import tell
+
+    folder = sweep.close()
+    assert tell([folder], folder) == 0
+    told = json.loads((folder / "sweep.json").read_text())["tables"][0]["rows"][-1]
+    assert told["published"]["mean"] == 0.84 and told["published"]["n"] == 4
+    with (folder / "sweep.csv").open() as file:
+        line = list(csv.DictReader(file))[-1]
+    assert (float(line["published"]), float(line["published_std"]), line["published_n"]) == (0.84, 0.012, "4")
+    assert float(line["standard_errors"]) == told["standard_errors"] == pytest.approx(1.2010, rel=1e-3)
+    for name in ("sweep.md", "report.html"):
+        shown = (folder / name).read_text()
+        assert "84.00 ± 1.20" in shown and "Δ in SE" in shown and "Somebody 2020" in shown
+
+
+def test_each_temperature_has_its_own_number_and_others_none(tmp_path):
+    sweep = CraftedSweep(tmp_path)
+    for temperature in (4.0, 20.0, 8.0):
+        word = f"distillation.temperature={temperature:g}"
+        sweep.job(word, distillation__temperature=temperature, published=NUMBERS)
+    (table,) = fold(read([sweep.close()])).tables
+    found = [row.published and row.published.mean for row in table.rows if row.role == "distilled"]
+    assert found == [0.84, 0.83, None]
+
+
+def test_another_experiment_has_no_published_numbers(tmp_path):
+    sweep = CraftedSweep(tmp_path)
+    sweep.job("epochs=3", epochs=3, published=NUMBERS)
+    comparison = fold(read([sweep.close()]))
+    (table,) = comparison.tables
+    assert all(row.published is None for row in table.rows)
+    assert "No published numbers beside what was run with epochs=3" in text(comparison)
+    assert "| published |" not in text(comparison)
+
+
+def test_without_published_numbers_nothing_is_said_of_them(tmp_path):
+    sweep = CraftedSweep(tmp_path)
+    sweep.job("epochs=3")
+    assert "ublished" not in text(fold(read([sweep.close()])))
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    published = json.dumps({**NUMBERS, "teacher": {"mean": 70.0, "std": 10.0}})
+    lines = ["# @package _global_", "epochs: 2", "limit_batches: 3", "device: cpu", f"published: {published}"]
+    (tmp_path / "own" / "experiment" / "pair.yaml").write_text("\n".join(lines))
+    return "--config-dir", "own", "experiment=pair", "diagnosis=never"
+
+
+def test_a_run_shows_them_and_they_change_no_learner(own, here, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdexp.run.draw_curves", lambda *_: None)
+    code, shown = here(*own)
+    assert code == 0 and max(map(len, shown.out.splitlines()[-20:])) <= 100
+    assert "84.00 ± 1.20" in shown.out and "Published: Somebody 2020; top-1 % after the last epoch." in shown.out
+    (path,) = tmp_path.glob("outputs/runs/*/table.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["published"] for row in rows] == [0.70, 0.80, 0.84]
+    for row, error in zip(rows, (0.10, 0.01 / 2, 0.012 / 2), strict=True):
+        assert row["standard_errors"] == pytest.approx((row["test_top1"] - row["published"]) / error)
+    code, again = here(*own, "published=null")
+    assert code == 0 and again.out.count(": reused, ") == 3 and "ublished" not in again.out.replace("published=null", "")
+    code, other = here(*own, "batch_size=16")
+    assert code == 0 and "84.00" not in other.out
+    assert "No published numbers beside what was run with batch_size=16: that is another experiment." in other.out
+
+
+def test_the_columns_are_there_only_with_numbers():
+    row = Row("distilled", "net", "KD", "k", test_top1=0.5, n=1)
+    assert "published" not in markdown([row], COLUMNS)
+    row.published, row.published_std, row.standard_errors = 0.4, 0.05, 2.0
+    assert "| 40.00 ± 5.00 | +2.0 |" in markdown([row], COLUMNS)
