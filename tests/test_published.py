@@ -13,7 +13,7 @@ from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
 from kdexp.published import Published, Reference, departures, explain, reference
 from kdexp.report.rows import Row
-from kdexp.report.table import COLUMNS, fitting, markdown
+from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width
 from kdexp.sweep import fold, read
 from kdexp.sweep.table import columns_of, text
 from kdexp.validation import validate
@@ -215,6 +215,17 @@ def test_a_run_shows_them_and_they_change_no_learner(own, here, tmp_path, monkey
     code, other = here(*own, "batch_size=16")
     assert code == 0 and "84.00" not in other.out
     assert "No published numbers beside what was run with batch_size=16: that is another experiment." in other.out
+
+
+@pytest.mark.parametrize("model", ["net", "resnet32x4", "mobilenetv2_half"])
+def test_a_narrow_terminal_shows_them_and_the_method(model):
+    row = Row("distilled", model, "CE + KD", "k", parameters=7_000_000, test_top1=0.5, difference=1.0, train_seconds=9000, n=1)
+    row.compression, row.published, row.published_std = 6.0, 0.4, 0.05
+    shown = [column.heading for column in readable([row], 80)]
+    method = 80 - table_width([row], [column for column in readable([row], 80) if column.heading != "method"])
+    assert {"params", "method", "test %", "vs base", "published"} <= set(shown) and method > METHOD_ROOM
+    row.published = row.published_std = None
+    assert {"smaller", "time"} <= {column.heading for column in readable([row], 80)}
 
 
 def test_the_columns_are_there_only_with_numbers():

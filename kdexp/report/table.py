@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 AnyRow = TypeVar("AnyRow")
 
+METHOD_ROOM = 8
+"""More characters than these are left to the method: so many that its terms fold between words."""
+YIELDING = ("smaller", "time")
+"""What gives way for that, in order."""
+
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """One blank between columns and a line under the headings."""
 
@@ -105,11 +110,21 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
     return shown
 
 
+def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
+    """The fitting columns, of which some give way where the method would be left too little room to fold in."""
+    columns = fitting(rows, width, COLUMNS)
+    for heading in YIELDING:
+        others = [column for column in columns if column.heading != "method"]
+        if width - table_width(rows, others) <= METHOD_ROOM:
+            columns = [column for column in columns if column.heading != heading]
+    return columns
+
+
 def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
     """The table for a terminal of that width: within 80 characters the method folds, wider ones show more columns."""
     title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}"
     table = Table(title=title, box=HEAD_RULE, pad_edge=False, padding=0)
-    columns = fitting(rows, width, COLUMNS)
+    columns = readable(rows, width)
     for column in columns:
         table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=column.heading != "method")
     for row in rows:
