@@ -46,7 +46,8 @@ def help_text(config_dir: str | None = None) -> str:
     there = {group: {path.stem for folder in folders for path in (folder / group).glob("*.yaml")} for group in CHOSEN}
     there["experiment"] = _pairs_together(there["experiment"], there["protocol"])
     for group, options in there.items():
-        written = "the same networks" if options == shown else ", ".join(sorted(options, key=_by_number))
+        others = f" but {', '.join(shown - options)}" if shown > options else ""
+        written = f"the same networks{others}" if shown >= options else ", ".join(sorted(options, key=_by_number))
         lines.append(fill(written, 118, initial_indent=f"  {group:<13} ", subsequent_indent=" " * 16))
         shown = options
     return TEXT.format(groups="\n".join(lines))

@@ -39,7 +39,7 @@ def test_every_pair_of_the_tables_is_there():
     pairs = options("experiment")
     assert sum(name.startswith("crd_") for name in pairs) == 7 + 6
     assert sum(name.startswith("simkd_") for name in pairs) == 7
-    assert sum(name.startswith("kim2021_") for name in pairs) >= 2
+    assert sum(name.startswith("kim2021_") for name in pairs) == 2 + 2
 
 
 def test_a_pair_is_named_by_its_protocol_teacher_and_student_and_its_file_says_how_it_is_run(composed):
@@ -78,6 +78,7 @@ def test_the_training_is_that_of_the_source(composed):
         (["experiment=kim2021_wrn_16_4_wrn_16_2"], (3.0, 0.0, None, None)),
         (["experiment=kim2021_wrn_16_4_wrn_16_2", "protocol=kim2021_t20"], (20.0, 0.0, None, None)),
         (["experiment=kim2021_wrn_16_4_wrn_16_2", "distillation=mse_logits"], (1.0, None, None, None)),
+        (["experiment=kim2021_wrn_28_4_wrn_16_4_wrn_16_2"], (3.0, 0.0, None, None)),
     ],
 )
 def test_the_weights_are_those_of_the_source(words, weights):
@@ -85,13 +86,22 @@ def test_the_weights_are_those_of_the_source(words, weights):
     assert (node.temperature, node.alpha, node.ce_weight, node.kd_weight) == weights
 
 
+def test_a_teacher_in_between_is_taught_by_the_largest():
+    for middle, weights in (("", (3.0, 0.0)), ("mse_", (1.0, None))):
+        config = compose_command([f"experiment=kim2021_wrn_28_4_{middle}wrn_16_4_wrn_16_2"])
+        assert (config.teacher.depth, config.teacher.teacher.depth) == (16, 28)
+        node = config.teacher.distillation
+        assert (node.temperature, node.alpha) == weights
+        assert validate(config) == []
+
+
 def test_numbers_of_one_network_under_one_protocol_agree(composed):
     found = defaultdict(set)
     for config in composed.values():
         for role in ("teacher", "baseline"):
             network = config.choices["teacher" if role == "teacher" else "student"]
-            chained = "teacher" in config.teacher and role == "teacher"
-            found[config.choices.protocol, role, network, chained].add(str(config.published[role]))
+            if role == "baseline" or "teacher" not in config.teacher:  # one that is distilled itself has another
+                found[config.choices.protocol, role, network].add(str(config.published[role]))
     assert {key: numbers for key, numbers in found.items() if len(numbers) > 1} == {}
 
 
