@@ -132,8 +132,8 @@ def test_a_sweep_file_makes_the_row(experiment, row, count):
     composer = Composer()
     for job in there[::3]:
         config = composer.compose(job)
-        assert validate(config) == [] and config.choices.experiment == experiment
-        assert f"distillation={config.choices.distillation}" in job
+        assert validate(config) == [] and config["choices"]["experiment"] == experiment
+        assert f"distillation={config['choices']['distillation']}" in job
 
 
 def test_what_the_command_line_sets_a_sweep_file_does_not_vary():
