@@ -272,6 +272,25 @@ def test_controls_run_with_it(make_experiment):
     assert len(entries) == 5 and all(entry.stored and not entry.failure for entry in entries)
 
 
+@pytest.mark.parametrize("method", ["simkd", "srrl"])
+def test_what_it_deployed_is_a_teacher_in_its_turn(make_experiment, method):
+    middle = ("teacher=resnet8", "teacher.widths=[4,4,6,8]", "student=resnet8", "student.widths=[4,4,4,4]")
+    first = (
+        "+teacher@teacher.teacher=resnet14",
+        "teacher.teacher.widths=[4,4,8,16]",
+        "+distillation@teacher.distillation=simkd",
+    )
+    experiment = make_experiment(*middle, *first, f"distillation={method}", "epochs=1", "teacher_epochs=1", "limit_batches=2")
+    entry = experiment.run()[-1]
+    assert entry.stored and not entry.failure
+    last = {"simkd": "method.projector.6.weight", "srrl": "method.connect.0.weight"}[method]
+    assert entry.stored.tensors("last")[last].shape[0] == 16
+    network, test = kdexp.load(entry.stored.path).network, experiment.data.test
+    with torch.no_grad():
+        logits = torch.cat([network(image) for image in test.in_order(500)])
+    torch.testing.assert_close(logits, entry.stored.tensors("logits")["last"], rtol=0, atol=1e-5)
+
+
 def test_without_augmentation_answers_that_are_kept_teach_too(make_experiment):
     entries = make_experiment(*SIMKD, "limit_batches=null", "epochs=1", "teacher_epochs=1").run()
     assert all(entry.stored for entry in entries)

@@ -33,8 +33,8 @@ def projector(ours: Tensor, theirs: Tensor, factor: int) -> nn.Sequential:
 class SimKD(FeatureDistiller):
     """Mean squared error of the projected last map and the teacher's, over all elements, the latter averaged to its size.
 
-    The student answers with the teacher's frozen classifier of the projected map's averages. It is deployed with both, without
-    its own classifier and what it has before that, its last map apart. A single image is projected as in evaluation.
+    The student answers with the teacher's frozen classifier of the projected map's averages, and is deployed with projector and
+    that classifier in place of all that follows its own last map. A single image is projected as in evaluation.
     """
 
     label = "SimKD"
