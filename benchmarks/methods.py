@@ -21,6 +21,7 @@ from kdexp.distillation.base import Progress
 from kdexp.network import Shape
 
 SHAPE = Shape(100, 3, 32)
+IMAGES = 50_000
 WORDS = ["dataset=cifar100", "teacher=resnet32x4", "student=resnet8x4", "optimizer=sgd"]
 START = Progress(epoch=1.0, epochs=240, step=0)
 
@@ -48,7 +49,7 @@ def step_seconds(steps: int, batch_size: int) -> dict[str, float]:
     found = dict.fromkeys(methods, float("inf"))
     pairs = {}
     for method in methods:
-        learner, teacher = untrained_pair(compose_command([*WORDS, f"distillation={method}"]), SHAPE, batch_size)
+        learner, teacher = untrained_pair(compose_command([*WORDS, f"distillation={method}"]), SHAPE, batch_size, IMAGES)
         learner.train()
         pairs[method] = learner, teacher(batch) if learner.distiller.uses_teacher else None
     for step in range(steps + 1):

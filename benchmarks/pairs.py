@@ -15,8 +15,11 @@ from kdexp.spec import LearnerSpec
 from kdexp.teacher import Teacher
 
 
-def untrained_pair(config: DictConfig, shape: Shape, batch_size: int) -> tuple[Learner, Teacher]:
-    """The distilled learner of a composed configuration and its teacher, both freshly initialised, fp32 on the CPU."""
+def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: int = 200) -> tuple[Learner, Teacher]:
+    """The distilled learner of a composed configuration and its teacher, both freshly initialised, fp32 on the CPU.
+
+    The method is told that it will see so many images.
+    """
     spec = LearnerSpec(
         data={},
         model={name: value for name, value in config["student"].items() if name not in STARTING},
@@ -32,7 +35,7 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int) -> tuple[L
     )
     precision = Precision.pick("fp32", torch.device("cpu"), fast=False)
     network = build_network(config["teacher"], shape)
-    labels = torch.arange(max(batch_size, 2 * shape.num_classes)) % shape.num_classes
+    labels = torch.arange(images) % shape.num_classes
     (learner,), teacher = prepare([Entry("distilled", "", "", spec)], network, shape, precision, labels)
     assert teacher is not None
     return learner, teacher

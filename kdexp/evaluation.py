@@ -41,6 +41,11 @@ def agreement(logits: Tensor, others: Tensor) -> float:
     return float((logits.argmax(1) == others.argmax(1)).float().mean())
 
 
+def same_answers(logits: Tensor, others: Tensor) -> bool:
+    """Whether two networks' logits [N, K] differ by rounding alone."""
+    return logits.shape == others.shape and bool((logits - others).abs().max() <= 1e-3 * others.std())
+
+
 def only_one_right(ours: Tensor, theirs: Tensor, labels: Tensor) -> tuple[int, int]:
     """On how many images only the first network's logits [N, K] are right, and on how many only the second's."""
     first, second = ours.argmax(1) == labels, theirs.argmax(1) == labels

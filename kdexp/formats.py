@@ -28,7 +28,7 @@ Answers = Callable[["Tensor"], "Tensor"]
 
 @dataclass(frozen=True)
 class Student:
-    """A network to take away, and what is written down beside its weights."""
+    """A network to take away, and what is written down beside its weights: its `model` node, unless it is made of several."""
 
     predictor: Predictor
     shape: Shape
@@ -70,6 +70,8 @@ class Safetensors(Format):
     def write(self, student, path):
         from safetensors.torch import save
 
+        if "model" not in student.about:
+            raise ValueError("it is made of several networks, which --format torch_export or onnx holds")
         weights = {name: value.contiguous().clone() for name, value in student.predictor.network.state_dict().items()}
         path.write_bytes(save(weights, student.about))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +83,21 @@ def sketch_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     except Exception:  # whatever it is: what a network can't do at all fails again here, in words that a user has seen
         with RandomStream(0, torch.device("cpu")):
             return build_network(node, shape).eval()
+
+
+def with_values(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode on the CPU; a sketch's has values as modules draw them, and 0 where none of them does."""
+    copied = deepcopy(network).eval()
+    if device_of(network).type != "meta":
+        return copied
+    with torch.no_grad(), RandomStream(0, torch.device("cpu")):
+        copied = copied.to_empty(device="cpu")
+        for value in (*copied.parameters(), *copied.buffers()):
+            value.zero_()
+        for module in copied.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+    return copied
 
 
 def device_of(network: nn.Module) -> torch.device:

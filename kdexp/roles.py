@@ -27,7 +27,7 @@ def find_roles(network: nn.Module, image: Tensor) -> Roles | None:
     The classifier is the last linear layer or convolution with as many outputs as there are logits. Of what ran before it, and
     before the global pooling, a stage is a run of maps of one size that no later map exceeds; its module is the last in the run
     that is no part of a block. The last map is the last stage's; the last tokens [N, T, D] where these come after all maps; a
-    vector [N, D] where there are only vectors.
+    vector [N, D] where there are only vectors. The head is what runs after it, before the classifier, and does not just pool.
     """
     said, logits = _watch(network, image)
     linear = [place for place, one in enumerate(said) if isinstance(one.module, nn.Linear | nn.Conv2d)]
@@ -38,7 +38,9 @@ def find_roles(network: nn.Module, image: Tensor) -> Roles | None:
     spatial = [one for one in before if len(one.shape) >= 3]
     stages = _stages(spatial) if spatial and len(spatial[-1].shape) == 4 else []
     last = stages or [one.name for one in spatial or before]
-    return Roles(said[ends[-1]].name, last[-1], tuple(stages)) if last else None
+    if not last:
+        return None
+    return Roles(said[ends[-1]].name, last[-1], tuple(stages), head=_head(said[: ends[-1]], last[-1]))
 
 
 def _watch(network: nn.Module, image: Tensor) -> tuple[list[_Said], torch.Size]:
@@ -71,7 +73,23 @@ def _until_pooled(said: list[_Said]) -> list[_Said]:
     pools = [place for place, one in enumerate(said) if "Adaptive" in type(one.module).__name__]
     if pools and max(map(_size, said[pools[-1] :])) <= _size(said[pools[-1]]):  # not a pooling inside a block
         said = said[: pools[-1]]
-    return [one for one in said if not isinstance(one.module, PASSING_ON) and "Adaptive" not in type(one.module).__name__]
+    return [one for one in said if not _passes_on(one.module)]
+
+
+def _passes_on(module: nn.Module) -> bool:
+    return isinstance(module, PASSING_ON) or "Adaptive" in type(module).__name__
+
+
+def _head(said: list[_Said], last_map: str) -> tuple[str, ...]:
+    """What ran after the last map and does more than hand on: whole modules, but the members of a `Sequential` one by one."""
+    ran = [one.name for one in said]
+    after = said[len(ran) - ran[::-1].index(last_map) :]
+    found = [
+        one.name
+        for one in after
+        if type(one.module) is not nn.Sequential and not _passes_on(one.module) and not last_map.startswith(f"{one.name}.")
+    ]
+    return tuple(dict.fromkeys(name for name in found if not any(name.startswith(f"{outer}.") for outer in found)))
 
 
 def _stages(said: list[_Said]) -> list[str]:

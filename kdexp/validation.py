@@ -17,10 +17,11 @@ from torch import nn
 from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
 from kdexp.config import arguments, as_plain, build, conf_dir, target
 from kdexp.data.dataset import ImageDataset
-from kdexp.device import device_complaint, pick_device
+from kdexp.device import RandomStream, device_complaint, pick_device
 from kdexp.distillation.base import Distiller
+from kdexp.evaluation import same_answers
 from kdexp.features import Capture, UnknownLayer
-from kdexp.network import Shape, device_of, starts_trained
+from kdexp.network import Shape, device_of, starts_trained, with_values
 from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
 from kdexp.parts import PARTS, Part, node_at, part_of, teacher_paths
@@ -50,6 +51,9 @@ GROUPS = {
     "label_smoothing": "distillation@",
 }
 """How the option of a node is chosen that is not named like its group."""
+
+LIKELY_BATCH = 64
+"""Stands in for a batch size where none is known."""
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -227,9 +231,10 @@ def _method(
         ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
         pair = (ask(student, tuple(ours), shape), ask(teacher, tuple(theirs), shape) if teacher else None)
         with torch.device("meta"):
-            distiller.setup(probe_of(*pair, labels, batch_size if isinstance(batch_size, int) else 1, shape))
-            if distiller.deploys_more:
-                yield from _deployed(part.method, distiller.deployed(pair[0].model, teacher), shape)
+            distiller.setup(probe_of(*pair, labels, batch_size if isinstance(batch_size, int) else LIKELY_BATCH, shape))
+        if distiller.deploys_more and teacher:
+            complaints = _deployed(build(node), with_values(student), with_values(teacher), shape)
+            yield from (Problem(part.method, f"what it deploys {complaint}") for complaint in complaints)
     except (UnknownLayer, ValueError) as error:
         yield Problem(part.method, str(error))
 
@@ -244,13 +249,22 @@ def _capture(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Captu
     return capture
 
 
-def _deployed(name: str, network: nn.Module, shape: Shape) -> Iterator[Problem]:
-    """Whether what the method deploys gives logits."""
-    try:
-        with torch.no_grad():
-            logits = network.eval()(shape.probe("meta"))
-    except Exception as error:  # a network put together of two may fail anyhow
-        yield Problem(name, f"what it deploys does not run: {first_line(error)}")
-        return
+def _deployed(distiller: Distiller, student: nn.Module, teacher: nn.Module, shape: Shape) -> Iterator[str]:
+    """What can be said against what the method deploys: that it gives no logits, or not those that its losses look at."""
+    image = torch.rand(shape.probe("cpu", images=1).shape, generator=torch.Generator().manual_seed(0))
+    layers = distiller.layers(student, teacher)
+    ours, theirs = (Capture(net, names, image) for net, names in zip((student, teacher), layers, strict=True))
+    with RandomStream(0, image.device):
+        distiller.setup(probe_of(ours, theirs, torch.arange(shape.num_classes), LIKELY_BATCH, shape))
+    distiller.eval()
+    with torch.no_grad():
+        trained = distiller.answer(ours.probe).logits
+        try:
+            logits = distiller.deployed(student, teacher)(image)
+        except Exception as error:  # a network put together of two may fail anyhow
+            yield f"does not run: {first_line(error)}"
+            return
     if logits.shape[1:] != (shape.num_classes,):
-        yield Problem(name, f"what it deploys answers with {list(logits.shape)}, not with [N, {shape.num_classes}]")
+        yield f"answers with {list(logits.shape)}, not with [N, {shape.num_classes}]"
+    elif not same_answers(logits, trained):
+        yield "does not answer as what it trains; choose other student_layers"

@@ -12,6 +12,7 @@ import torch
 
 from kdexp import __version__
 from kdexp.arguments import first_line
+from kdexp.config import build
 from kdexp.cost import median_seconds, parameter_count
 from kdexp.formats import Answers, Format, Student
 from kdexp.loading import load_stored, shape_of
@@ -29,8 +30,9 @@ class ExportFailed(RuntimeError):
 def describe(stored: Stored, epoch: str) -> Student:
     """A stored network and what a file should say of it; raises what `kdexp.load` does."""
     predictor, shape, spec = load_stored(stored, epoch), shape_of(stored), stored.result["spec"]
+    network = {name: value for name, value in spec["model"].items() if name not in STARTING}
     told = {
-        "model": {name: value for name, value in spec["model"].items() if name not in STARTING},
+        **({} if build(spec["method"]).deploys_more else {"model": network}),
         "mean": spec["data"]["mean"],
         "std": spec["data"]["std"],
         "classes": predictor.classes,

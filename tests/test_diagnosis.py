@@ -10,7 +10,7 @@ import torch
 from conftest import said
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_methods import TEACHING
+from test_methods import PAIR, TEACHING
 
 from kdexp.distillation.base import Progress
 from kdexp.evaluation import chance_of_split, correct, only_one_right
@@ -148,7 +148,7 @@ def facts_of(make_experiment):
 
 @pytest.mark.parametrize("method", TEACHING)
 def test_every_method_can_be_measured(facts_of, method):
-    facts, _ = facts_of(f"distillation={method}", "dataset.val_fraction=0")
+    facts, _ = facts_of(*PAIR, f"distillation={method}", "dataset.val_fraction=0")
     told = {**facts.gradients_before, **facts.gradients_after}
     assert told and all(math.isfinite(norm) and norm > 0 for norm in told.values())
     assert all(0 <= getattr(facts, f.name) <= 1 for f in fields(Facts) if f.name.endswith(("_test", "_train", "confidence")))

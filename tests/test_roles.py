@@ -24,6 +24,12 @@ FAMILIES = {
     "googlenet": ("fc", "conv1 conv3 inception3b inception4e inception5b"),
     "regnet_y_400mf": ("fc", "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 trunk_output"),
 }
+HEADS = {
+    "mobilenet_v3_small": "classifier.0 classifier.1",
+    "vgg11_bn": "classifier.0 classifier.1 classifier.3 classifier.4",
+    "convnext_tiny": "classifier.0",
+}
+"""What a family has between its last map and its classifier, beside poolings, dropout and the like."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -31,7 +37,8 @@ def test_the_roles_of_a_torchvision_family(name):
     target = "kdexp.models.torchvision_nets.torchvision_net"
     network = sketch_network({"_target_": target, "name": name, "weights": None, "stem": "default"}, Shape(10, 3, 32))
     classifier, stages = FAMILIES[name][0], FAMILIES[name][1].split()
-    assert network.roles == Roles(classifier, stages[-1], tuple(stages))
+    head = tuple(HEADS.get(name, "").split())
+    assert network.roles == Roles(classifier, stages[-1], tuple(stages), head=head)
     device = device_of(network)
     outputs = Capture(network, [*stages, network.roles.pooled], IMAGE.to(device)).probe
     sizes = [outputs.features[stage].shape[2:] for stage in stages]
@@ -84,7 +91,40 @@ def test_a_branch_that_pools_inside_a_block_is_no_stage():
 
 def test_what_comes_after_the_global_pooling_is_no_map():
     net = Parts(conv=nn.Conv2d(3, 10, 3), pool=nn.AdaptiveAvgPool2d(1), norm=nn.BatchNorm2d(10), act=nn.ReLU())
-    assert find_roles(net, IMAGE) == Roles("fc", "conv", ("conv",))
+    assert find_roles(net, IMAGE) == Roles("fc", "conv", ("conv",), head=("norm", "act"))
+
+
+class Residual(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear, self.act = nn.Linear(width, width), nn.ReLU()
+
+    def forward(self, vector):
+        return vector + self.act(self.linear(vector))
+
+
+def test_a_head_is_whole_modules_and_of_a_sequence_all_but_what_pools():
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    neck = nn.Sequential(nn.Linear(10, 10), nn.Hardswish(), nn.Dropout(), nn.Identity(), Residual(10))
+    net = Parts(conv=nn.Conv2d(3, 10, 3), pool=pool, neck=neck, last=Residual(10))
+    assert find_roles(net, IMAGE).head == ("neck.0", "neck.1", "neck.4", "last")
+
+
+def test_what_a_network_does_after_its_last_map_ran_may_be_a_part_of_what_holds_the_map():
+    body = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Tanh())
+    assert find_roles(Parts(body=body), IMAGE) == Roles("fc", "body.0", ("body.0",), head=("body.3",))
+
+
+def test_a_module_that_runs_twice_is_named_once():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.fc = nn.Conv2d(3, 10, 3), nn.ReLU(), nn.Linear(10, 10)
+
+        def forward(self, image):
+            return self.fc(self.act(self.act(self.conv(image).mean((2, 3)))))
+
+    assert find_roles(Twice(), IMAGE).head == ("act",)
 
 
 def test_a_stem_beside_a_body_does_not_hide_its_first_stage():

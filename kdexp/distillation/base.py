@@ -193,6 +193,12 @@ class FeatureDistiller(Distiller):
         assert teacher is not None
         return [(student.features[s], teacher.features[t]) for s, t in self._pairs]
 
+    def only_pair(self, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, Tensor]:
+        """The features of a method that compares one pair of layers; raises `ValueError` where several are named."""
+        if len(pairs := self.pairs(student, teacher)) != 1:
+            raise ValueError(f"this method compares one pair of layers: student_layers and teacher_layers name {len(pairs)}")
+        return pairs[0]
+
 
 def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[str]:
     """The layers that play these roles, shallow to deep; raises `UnknownLayer` for a role that the model does not have."""

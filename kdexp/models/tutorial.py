@@ -25,7 +25,7 @@ class TutorialNet(nn.Module, Checked):
     widths: list[int]
     pool_after: set[int]
     hidden: int
-    roles = Roles(classifier="classifier.3", last_map="features")
+    roles = Roles(classifier="classifier.3", last_map="features", head=("classifier.0", "classifier.1"))
 
     def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, dropout: Fraction):
         super().__init__()

@@ -1,0 +1,114 @@
+"""SimKD: the student's last map, projected, read by the teacher's own classifier (Chen et al. 2022, arXiv 2203.14001)."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.arguments import Count, listed
+from kdexp.distillation.base import FeatureDistiller
+from kdexp.distillation.maps import pool_to_min, size_of
+from kdexp.evaluation import same_answers
+from kdexp.features import INPUT, Outputs, Roles, classifier_of, has_roles, roles_of
+from kdexp.grafting import graft
+
+PROJECTED = ".projected"
+"""The feature that `answer` adds to the student's outputs."""
+
+
+def projector(ours: Tensor, theirs: Tensor, factor: int) -> nn.Sequential:
+    """From the student's last maps to the teacher's; where the former are larger they are averaged to the latter's size first.
+
+    1×1, 3×3 and 1×1 convolution, batch norm and ReLU after each; `factor` times fewer channels than the teacher's inside.
+    """
+    ins, outs = ours.shape[1], theirs.shape[1]
+    inner = max(outs // factor, 1)
+    size = tuple(pool_to_min(ours, theirs)[0].shape[2:])
+    layers: list[nn.Module] = [] if ours.shape[2:] == size else [nn.AdaptiveAvgPool2d(size)]
+    for before, after, kernel in ((ins, inner, 1), (inner, inner, 3), (inner, outs, 1)):
+        layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class SimKD(FeatureDistiller):
+    """Mean squared error of the projected last map and the teacher's, over all elements, the latter averaged to its size.
+
+    The student answers with the teacher's frozen classifier of the projected map's averages, and is deployed with projector and
+    that classifier in place of all that follows its own last map. A single image is projected as in evaluation.
+    """
+
+    label = "SimKD"
+    own_weights = (0.0, 0.0)
+
+    def __init__(self, *, factor: Count, **shared):
+        super().__init__(**shared)
+        self.factor = factor
+
+    def layers(self, student, teacher):
+        """Raises `ValueError` for networks of which it is unknown what their classifiers read, or where no map is that."""
+        for network in (student, teacher):
+            if not has_roles(network):
+                raise ValueError(
+                    f"simkd exchanges classifiers, and {type(network).__name__} declares no roles that say which it is"
+                )
+        ours, theirs = super().layers(student, teacher)
+        if ours[0].endswith(INPUT):
+            raise ValueError(
+                f"simkd puts its projector behind a module, which student_layers={ours} must name, without {INPUT}"
+            )
+        self._check_teacher(teacher, theirs[0])
+        self._student_layer = ours[0]
+        return ours, theirs
+
+    def _check_teacher(self, teacher: nn.Module, layer: str) -> None:
+        head = roles_of(teacher).head
+        if head and layer == roles_of(teacher).last_map:
+            raise ValueError(
+                f"simkd takes the map whose averages the teacher's classifier reads, and between {layer} and the classifier of "
+                f"{type(teacher).__name__} there is {listed(head)}: add distillation.teacher_layers=[{head[-1]}] if that gives "
+                "a map, else choose another teacher"
+            )
+
+    def setup(self, probe):
+        """Raises `ValueError` also for features that are no maps, or whose averages the teacher's classifier does not read."""
+        ours, theirs = self.only_pair(probe.student, probe.teacher)
+        classifier = probe.classify
+        if ours.dim() != 4 or theirs.dim() != 4:
+            raise ValueError(f"simkd projects maps, not {size_of(ours)} (student) to {size_of(theirs)} (teacher)")
+        if not isinstance(classifier, nn.Linear) or not _reads(classifier, theirs, probe.teacher.logits):
+            raise ValueError(
+                f"simkd takes a map whose averages the teacher's linear classifier reads, and {size_of(theirs)} (teacher) "
+                "is none; choose other teacher_layers or another teacher"
+            )
+        self._classifier = (classifier,)  # in a tuple, so that it is no part of what this method trains and stores
+        self.projector = projector(ours, theirs, self.factor)
+
+    def answer(self, student):
+        self.projector.train(self.training and len(student.logits) > 1)
+        projected = self.projector(student.features[self._student_layer])
+        (classify,) = self._classifier
+        features = student.features | {PROJECTED: projected.float()}
+        return Outputs(classify(projected.mean((2, 3))).float(), features)
+
+    def transfer(self, batch, student, teacher, progress):
+        _, theirs = self.only_pair(student, teacher)
+        return {"simkd": F.mse_loss(*pool_to_min(student.features[PROJECTED], theirs))}
+
+    def deployed(self, student, teacher):
+        layer, roles = self._student_layer, roles_of(student)
+        later = roles.head[roles.head.index(layer) + 1 :] if layer in roles.head else roles.head
+        changes = {
+            layer: nn.Sequential(student.get_submodule(layer), self.projector),
+            **{name: nn.Identity() for name in later},
+            roles.classifier: classifier_of(teacher),
+        }
+        whole: Any = graft(student, changes)
+        whole.roles = Roles(roles.classifier, layer, roles.stages)
+        return whole
+
+
+def _reads(classifier: nn.Linear, maps: Tensor, logits: Tensor) -> bool:
+    """Whether the logits are what the classifier makes of the maps' averages, as far as shapes, or values, can tell."""
+    if maps.shape[1] != classifier.in_features:
+        return False
+    return maps.is_meta or same_answers(classifier(maps.mean((2, 3))), logits)
