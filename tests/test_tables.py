@@ -117,7 +117,7 @@ def test_a_row_has_every_method_that_has_a_number(composed):
         ("crd_vgg13_vgg8", "crd_row", 8 * 3),
         ("simkd_resnet32x4_resnet8x4", "simkd_row", 9 * 3),
         ("kim2021_wrn_28_4_wrn_16_2", "kim2021_row", 4 * 3),
-        ("cifar10_tutorial", "cifar10_tutorial_row", 3),
+        ("cifar10_tutorial", "pytorch_tutorial_row", 3),
     ],
 )
 def test_a_sweep_file_makes_the_row(experiment, row, count):
