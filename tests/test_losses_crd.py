@@ -72,7 +72,7 @@ def test_both_sides_equal_a_sum_written_by_hand_and_z_stays_as_first_measured():
         memories = [side.memory.tolist() for side in (made.teacher, made.student)]
         vectors = embedded(made.student, student.features["ours"]), embedded(made.teacher, teacher.features["theirs"])
         found = float(loss_of(made, student, teacher).detach())
-        for epsilon, tolerance in ((0.0, 1e-9), (1e-7, 1e-4)):
+        for epsilon, tolerance in ((0.0, 1e-7), (1e-7, 1e-4)):  # softplus is off by 2e-9 beyond 20
             sides = [side_by_hand(v, m, index, z, epsilon) for v, m, z in zip(vectors, memories, zs, strict=True)]
             assert found == pytest.approx(sum(value for value, _ in sides), abs=tolerance)
             assert [math.log(z) for _, z in sides] == pytest.approx([float(made.student.log_z), float(made.teacher.log_z)])
@@ -95,9 +95,11 @@ def test_where_nothing_is_known_the_loss_has_a_closed_form(m, images):
 
 
 def test_training_starts_near_that_value():
-    labels = torch.arange(5000) % 3
-    made, student, teacher = crd(random(64, 256), random(64, 256, seed=1), labels=labels.tolist(), nce_k=2048, embedding=128)
-    assert float(loss_of(made, student, teacher, labels.tolist()).detach()) == pytest.approx(2 * (math.log(2048) + 1), rel=0.1)
+    """Higher by the variance of the scores, 1/(128·0.07²) for unit vectors of 128, of which the positive ones lack half."""
+    labels = (torch.arange(5000) % 3).tolist()
+    made, student, teacher = crd(random(64, 256), random(64, 256, seed=1), labels, nce_k=2048, embedding=128)
+    expected = 2 * (math.log(2048) + 1) + 1 / (128 * 0.07**2)
+    assert float(loss_of(made, student, teacher, labels).detach()) == pytest.approx(expected, abs=1.2)
 
 
 def test_a_found_image_costs_nothing_and_a_lost_one_in_proportion():
