@@ -166,30 +166,30 @@ def test_everything_that_is_wrong_with_the_methods_is_told_at_once():
     [
         ([], None),
         (["+distillation@distillation.methods.at=cosine"], None),
-        (["~distillation@distillation.methods.hint"], None),
-        (["distillation@distillation.methods.hint=cosine", "distillation.methods.hint.weight=100"], None),
-        (["distillation.methods.hint.weight=-1"], "distillation.methods.hint.weight=-1: must be at least 0"),
+        (["~distillation@distillation.methods.rkd"], None),
+        (["distillation@distillation.methods.rkd=cosine", "distillation.methods.rkd.weight=100"], None),
+        (["distillation.methods.rkd.weight=-1"], "distillation.methods.rkd.weight=-1: must be at least 0"),
         (
-            ["distillation.methods.hint.kd_weight=1"],
-            "distillation.methods.hint.kd_weight=1: labels and soft targets are weighed",
+            ["distillation.methods.rkd.kd_weight=1"],
+            "distillation.methods.rkd.kd_weight=1: labels and soft targets are weighed",
         ),
         (["+distillation@distillation.methods.kd=kd"], "distillation.methods.kd: KD does not just add terms of its own"),
-        (["distillation.methods.hint._target_=nowhere.Hint"], "distillation.methods.hint: "),
+        (["distillation.methods.rkd._target_=nowhere.RKD"], "distillation.methods.rkd: "),
         (
-            ["distillation.methods.hint._target_=kdexp.models.mlp.MLP"],
-            "distillation.methods.hint._target_='kdexp.models.mlp.MLP': is no",
+            ["distillation.methods.rkd._target_=kdexp.models.mlp.MLP"],
+            "distillation.methods.rkd._target_='kdexp.models.mlp.MLP': is no",
         ),
         (
-            ["distillation.methods.hint.student_layers=[features,classifier]"],
-            "distillation.methods.hint: student_layers and teacher_layers are pairs",
+            ["distillation.methods.rkd.student_layers=[features,classifier]"],
+            "distillation.methods.rkd: student_layers and teacher_layers are pairs",
         ),
         (
             ["+distillation@distillation.methods.r=reviewkd"],
             "distillation.methods.r: MLP declares no stages, so its layers must be",
         ),
-        (["~distillation.methods.hint", "~distillation.methods.mse_logits"], "distillation.methods={}: nothing to add up;"),
+        (["~distillation.methods.rkd", "~distillation.methods.mse_logits"], "distillation.methods={}: nothing to add up;"),
         (
-            ["distillation.ce_weight=0", "distillation.methods.hint.weight=0", "distillation.methods.mse_logits.weight=0"],
+            ["distillation.ce_weight=0", "distillation.methods.rkd.weight=0", "distillation.methods.mse_logits.weight=0"],
             "distillation: every",
         ),
     ],
@@ -202,30 +202,30 @@ def test_the_ways_that_its_yaml_tells_work_and_mistakes_are_told_by_their_paths(
 
 def test_parts_are_chosen_added_replaced_and_taken_out_on_the_command_line(here):
     words = ("distillation=sum", "+distillation@distillation.methods.at=cosine", "distillation.methods.at.weight=5")
-    words += ("~distillation@distillation.methods.hint", "distillation@distillation.methods.mse_logits=rkd", "dry_run=true")
+    words += ("~distillation@distillation.methods.rkd", "distillation@distillation.methods.mse_logits=hint", "dry_run=true")
     code, printed = here(*words, columns=140)
-    assert code == 0 and "CE + RKD + 5 cosine" in printed.out
+    assert code == 0 and "CE + hint + 5 cosine" in printed.out
 
 
 def test_a_misspelt_key_of_a_part_is_explained(refused):
-    assert "distillation.methods.hint.wieght: unknown key; did you mean distillation.methods.hint.weight?" in refused(
-        "distillation=sum", "distillation.methods.hint.wieght=3"
+    assert "distillation.methods.rkd.wieght: unknown key; did you mean distillation.methods.rkd.weight?" in refused(
+        "distillation=sum", "distillation.methods.rkd.wieght=3"
     )
 
 
 def test_parts_are_swept_like_any_other_key(make_experiment):
     keys = {
         make_experiment("distillation=sum", *words).spec("distilled").key
-        for words in ([], ["distillation.methods.hint.weight=1"], ["distillation.methods.hint.weight=2"])
+        for words in ([], ["distillation.methods.rkd.weight=1"], ["distillation.methods.rkd.weight=2"])
     }
     assert len(keys) == 2
     identity = make_experiment("distillation=sum").spec("distilled").identity()
-    assert {"kdexp.distillation.hint", "kdexp.distillation.mse_logits", "kdexp.distillation.sum"} <= identity["sources"].keys()
+    assert {"kdexp.distillation.rkd", "kdexp.distillation.mse_logits", "kdexp.distillation.sum"} <= identity["sources"].keys()
 
 
 def test_an_epoch_and_the_rest_after_a_kill_are_two_epochs_bitwise(make_experiment):
     def learner():
-        experiment = make_experiment(*NETS, "distillation=sum")
+        experiment = make_experiment(*NETS, "distillation=sum", "distillation@distillation.methods.rkd=hint")
         (made,), teacher = prepared(experiment, "distilled")
         return experiment, made, teacher
 
@@ -235,5 +235,5 @@ def test_an_epoch_and_the_rest_after_a_kill_are_two_epochs_bitwise(make_experime
     resumed[1].resume(killed[1].progress())
     run(resumed[0], [resumed[1]], resumed[2], epochs=2)
     assert resumed[1].history == whole[1].history
-    assert "method.methods.hint.regressors.0.weight" in resumed[1].state_dict()
+    assert "method.methods.rkd.regressors.0.weight" in resumed[1].state_dict()
     assert all(torch.equal(value, resumed[1].state_dict()[name]) for name, value in whole[1].state_dict().items())

@@ -25,7 +25,7 @@ class Sum(Distiller):
     def __init__(self, *, methods: dict[str, Any], **shared):
         super().__init__(**shared)
         self.methods = nn.ModuleDict()
-        found = [] if methods else [Problem("methods", "={}: nothing to add up; +distillation@distillation.methods.hint=hint")]
+        found = [] if methods else [Problem("methods", "={}: nothing to add up; +distillation@distillation.methods.at=at")]
         for name, node in methods.items():
             if hasattr(self.methods, name):
                 found.append(Problem(f"methods.{name}", "PyTorch's modules have something else of that name; choose another"))
