@@ -158,6 +158,8 @@ def misfit(value: Any, annotation: Any) -> str:
         if not isinstance(value, list | tuple):
             return "must be a list, written [a,b]"
         return next((f"each entry {c}" for entry in value if (c := misfit(entry, inner[0]))), "")
+    if origin is dict:
+        return "" if isinstance(value, Mapping) else "must be a node with keys of its own"
     return _scalar_misfit(value, annotation)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,22 @@ def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments that a node holds for its `_target_`."""
     plain = {name: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for name, v in node.items()}
     return {name: value for name, value in plain.items() if name != "_target_"}
+
+
+def nodes_within(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The nodes among a node's arguments, by their paths; of our own classes, which build of them what they need.
+
+    Those of other classes are made by Hydra, and those inside such a node are that node's own.
+    """
+    return dict(_nodes(arguments(node), "")) if node["_target_"].startswith("kdexp.") else {}
+
+
+def _nodes(values: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, dict) and "_target_" in value:
+            yield f"{prefix}{name}", value
+        elif isinstance(value, dict | list):
+            yield from _nodes(value, f"{prefix}{name}.")
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:

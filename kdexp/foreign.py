@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdexp.arguments import first_line
-from kdexp.config import arguments, target
+from kdexp.config import arguments, nodes_within, target
 from kdexp.distillation.base import Distiller
 
 
@@ -46,24 +46,36 @@ def _is_builder(made: Any) -> bool:
 
 
 def _named(node: Any, source: Path) -> Any:
-    """What `_target_` names, imported but not called."""
+    """What `_target_` names, imported but not called.
+
+    The arguments are plain values, but those of our own classes, for which nobody makes anything of a node within a node but
+    they themselves, may also be nodes of networks and methods, of which the same is true.
+    """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise BadResult(f"{source} describes a network or a method without naming its class in _target_")
-    for word in _words(arguments(node)):
+    inner = list(nodes_within(node).values())
+    for word in _words(arguments(node), leaving=inner):
         # Hydra calls what a nested _target_ names, and OmegaConf computes what stands in ${...}, which may be one.
         if re.fullmatch("_.*_", word) or "${" in word:
             raise BadResult(f"{source} is refused: {node['_target_']} is given {word!r}, and arguments must be plain values")
     try:
-        return target(node)
+        made = target(node)
     except Exception as error:  # importing a module may raise anything
         raise BadResult(f"{source} names {node['_target_']!r}, which can't be imported ({first_line(error)})") from error
+    if inner and not inspect.isclass(made):
+        raise BadResult(f"{source} is refused: {node['_target_']} is given a node, and arguments must be plain values")
+    for part in inner:
+        check_model(part, source)  # methods are modules, too
+    return made
 
 
-def _words(value: Any) -> Iterator[str]:
-    """Every text in a value, keys included."""
+def _words(value: Any, leaving: Sequence[dict]) -> Iterator[str]:
+    """Every text in a value, keys included, but for those of some of its dictionaries."""
     if isinstance(value, str):
         yield value
+    elif any(value is node for node in leaving):
+        return
     elif isinstance(value, dict | list):
         yield from value if isinstance(value, dict) else ()
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _words(inner)
+            yield from _words(inner, leaving)

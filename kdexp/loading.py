@@ -137,7 +137,7 @@ def load_stored(stored: Stored, epoch: str = "last") -> Predictor:
 def _today(source: Path) -> Iterator[None]:
     try:
         yield
-    except (InstantiationException, InvalidArguments, TypeError) as error:
+    except (InstantiationException, InvalidArguments, TypeError, AttributeError) as error:
         cause = error.__cause__ or error
         raise BadResult(f"{source} describes what today's code does not build: {first_line(cause)}") from error
 

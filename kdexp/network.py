@@ -56,13 +56,17 @@ class Published(Protocol):
         """Gives them to the network that was built to take them."""
 
 
+def without_start(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's node without what says how its training starts."""
+    return {name: value for name, value in node.items() if name not in STARTING}
+
+
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """The network that a `model`, `teacher` or `student` node describes, freshly initialised: `start` gives it weights.
 
     Where its family declares no `roles`, they are found by one forward pass.
     """
-    described = {name: value for name, value in node.items() if name not in STARTING}
-    network = build(described, **asdict(shape))
+    network = build(without_start(node), **asdict(shape))
     if not isinstance(getattr(network, "roles", ...), Roles | None):
         network.roles = find_roles(network, shape.probe(device_of(network)))
     return network
@@ -81,7 +85,7 @@ def sketch_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     try:
         return on_meta(node, shape)
     except Exception:  # whatever it is: what a network can't do at all fails again here, in words that a user has seen
-        with RandomStream(0, torch.device("cpu")):
+        with torch.device("cpu"), RandomStream(0, torch.device("cpu")):
             return build_network(node, shape).eval()
 
 

@@ -12,18 +12,24 @@ from typing import Any
 
 import torch
 
-from kdexp.config import as_plain, build, target
+from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
 from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
-from kdexp.network import STARTING, Shape
+from kdexp.network import Shape, without_start
 from kdexp.parts import Part, node_at, option, part_of, seed_offset, sources_of
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
 from kdexp.stored import Stored
+
+
+def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:
+    """A method's node; of the networks in it, which are drawn anew, it says no more how their training starts."""
+    nodes = nodes_within(method)
+    return {name: without_start(value) if name in nodes else value for name, value in method.items()}
 
 
 @dataclass
@@ -136,7 +142,7 @@ class Plan:
         model = dict(node_at(self.config, part.model))
         members = [source for source in self.sources(role) if ".members." in source]
         checkpoint = None if part.from_scratch else model.get("checkpoint")
-        model = {name: value for name, value in model.items() if name not in STARTING}
+        model = without_start(model)
         if part.from_scratch and "weights" in model:
             model["weights"] = None
         if checkpoint:
@@ -147,7 +153,7 @@ class Plan:
         return LearnerSpec(
             data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
             model=model,
-            method=node_at(self.config, part.method),
+            method=_networks_drawn_anew(node_at(self.config, part.method)),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
             epochs=0 if part.untrained or members or (part.teaches and checkpoint) else epochs,

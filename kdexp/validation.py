@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
-from kdexp.config import arguments, as_plain, build, conf_dir, target
+from kdexp.arguments import InvalidArguments, Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
+from kdexp.config import arguments, as_plain, build, conf_dir, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import RandomStream, device_complaint, pick_device
 from kdexp.distillation.base import Distiller
 from kdexp.evaluation import same_answers
-from kdexp.features import Capture, UnknownLayer
-from kdexp.network import Shape, device_of, starts_trained, with_values
+from kdexp.features import Capture
+from kdexp.network import Shape, device_of, starts_trained, with_values, without_start
 from kdexp.network_check import check_network
 from kdexp.overrides import all_paths, unknown_key
 from kdexp.parts import PARTS, Part, node_at, part_of, teacher_paths
@@ -113,11 +113,23 @@ class Validator:
         if part.method in broken or pair["student"] is None or (pair["teacher"] is None and not without):
             return []
         node, batch_size = node_at(plain, part.method), plain["batch_size"]
+        if of_peers := list(self._peers(part.method, node, plain, shape)):
+            return of_peers
         of_method = _method(part, node, pair, shape, batch_size, self._capture)
         if path == "student":
             of_method = chain(of_method, _controls(plain, pair, shape, self._capture))
         asked = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
         return self._once(partial(list, of_method), path, *asked, shape)
+
+    def _peers(self, path: str, method: dict[str, Any], plain: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+        """Problems of the networks that a method builds, but for those that are the student's or the teacher's anyway."""
+        looked_at = [without_start(plain[role]) for role in NETWORKS if plain.get(role)]
+        for name, node in nodes_within(method).items():
+            peer, at = without_start(node), f"{path}.{name}"
+            if peer not in looked_at and not _is_method(peer):
+                of_node = self._once(partial(list, _node(at, peer, True)), at, peer)
+                on_data = (at, peer, shape, plain["dataset"])
+                yield from of_node or self._once(partial(check_network, *on_data), *on_data)[1]
 
 
 def _dataset(node: dict[str, Any]) -> tuple[Shape, str]:
@@ -169,6 +181,15 @@ def _node(name: str, node: Any, is_network: bool) -> Iterator[Problem]:
     yield from (problem.under(name) for problem in found)
     if not found and not later:
         yield from _constructor(name, node)
+
+
+def _is_method(node: dict[str, Any]) -> bool:
+    """Whether a node names a distillation method."""
+    try:
+        made = target(node)
+    except Exception:  # importing a user's module may raise anything
+        return False
+    return isinstance(made, type) and issubclass(made, Distiller)
 
 
 def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
@@ -235,8 +256,9 @@ def _method(
         if distiller.deploys_more and teacher:
             complaints = _deployed(build(node), with_values(student), with_values(teacher), shape)
             yield from (Problem(part.method, f"what it deploys {complaint}") for complaint in complaints)
-    except (UnknownLayer, ValueError) as error:
-        yield Problem(part.method, str(error))
+    except ValueError as error:
+        found = error.problems if isinstance(error, InvalidArguments) else [Problem("", str(error))]
+        yield from (problem.under(part.method) for problem in found)
 
 
 def _capture(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Capture:

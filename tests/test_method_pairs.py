@@ -23,7 +23,13 @@ FAMILIES = {
     "shufflenet": ("shufflenetv2",),
     "torchvision": ("torchvision", "name=resnet18", "stem=small"),
 }
+SIZE, LENGTH = "hint compares maps of one size, not ", "cosine averages neighbouring teacher values until both vectors"
 REFUSED: dict[tuple[str, str | None, str | None], str] = {
+    **{("hint", family, None): SIZE for family in ("vgg", "mobilenet", "shufflenet", "torchvision")},
+    **{("hint", None, family): SIZE for family in ("vgg", "mobilenet", "shufflenet", "torchvision")},
+    **{("cosine", family, None): LENGTH for family in ("resnet", "vgg", "mobilenet", "shufflenet", "torchvision")},
+    **{("cosine", None, family): LENGTH for family in ("mobilenet", "shufflenet")},
+    ("reviewkd", None, "torchvision"): "declares no preactivations, so its layers must be named",
     (
         "simkd",
         None,

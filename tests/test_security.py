@@ -71,12 +71,80 @@ def test_a_result_that_names_no_network_is_refused(tmp_path, node):
     sentence = refused(learner)
     assert str(learner / "result.json") in sentence
     if isinstance(node, dict) and isinstance(node.get("_target_"), str):
-        assert node["_target_"] in sentence
+        assert node["_target_"] in sentence or MARK["_target_"] in sentence
 
 
 @pytest.mark.parametrize("node", [*NO_NETWORKS, {**NONE, "temperature": MARK}, {**NONE, "alpha": "${oc.env:HOME}"}, MLP])
 def test_a_result_that_names_no_method_is_refused(tmp_path, node):
     refused(craft(tmp_path, method=node))
+
+
+MSE = {**NONE, "_target_": "kdexp.distillation.mse_logits.MSELogits", "weight": 1.0}
+SUM, MUTUAL = ({**NONE, "_target_": f"kdexp.distillation.{name}"} for name in ("sum.Sum", "mutual.Mutual"))
+HIDDEN_PARTS = [
+    *NO_NETWORKS[:-4],
+    *HIDDEN_TARGETS,
+    {"_target_": "no_such_module.Net"},
+    {**MLP, "_partial_": True},
+    {**MLP, "hidden": {"_target_": "kdexp.models.timm_nets.timm_net", "name": MLP}},
+    {**MSE, "weight": MARK},
+    {**MSE, "weight": "${oc.env:HOME}"},
+    {**SUM, "methods": {"deeper": MARK}},
+    {"_target_": "kdexp.models.ensemble.Ensemble", "members": [MLP, MARK]},
+    {**MUTUAL, "peer": MARK},
+    {"_target_": "own_methods.Remember", "weight": {**MSE}},
+]
+"""Parts that no method of ours may hold, within which a stranger may want something else to be made."""
+
+
+@pytest.mark.parametrize("part", HIDDEN_PARTS)
+def test_a_method_that_holds_what_is_no_network_and_no_method_is_refused(tmp_path, part):
+    for node in ({**MUTUAL, "peer": part}, {**SUM, "methods": {"part": part}}, {**SUM, "methods": {"a": {"b": part}}}):
+        refused(craft(tmp_path, method=node))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {**SUM, "methods": {"part": MSE}, "_args_": [MARK]},
+        {**SUM, "methods": {"part": MSE}, "_partial_": True},
+        {**SUM, "methods": {"_convert_": MSE}},
+        {**SUM, "methods": {"${oc.create:{_target_: test_security.leave_mark}}": MSE}},
+        {**SUM, "methods": [MARK]},
+        {**SUM, "methods": {"part": [MSE]}},
+        {**SUM, "methods": {"part": MSE, "other": "${methods.part}"}},
+        {**SUM, "methods": {"_target_": "os.system", "command": "touch executed"}},
+        {"_target_": "own_methods.Remember", "methods": {"part": MSE}},
+    ],
+)
+def test_around_the_parts_of_a_method_everything_is_plain(tmp_path, node):
+    refused(craft(tmp_path, method=node))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {**MUTUAL, "peer": MLP},
+        {**MUTUAL, "peer": {"_target_": "own_networks.NormNet", "width": 3}},
+        {**MUTUAL, "peer": {"_target_": "kdexp.models.ensemble.Ensemble", "members": [MLP, MLP]}},
+        {**SUM, "methods": {"part": MSE, "other": {**SUM, "methods": {"deeper": MSE}}}},
+    ],
+)
+def test_methods_of_networks_and_of_methods_are_none_of_that(tmp_path, node):
+    assert kdexp.load(craft(tmp_path, method=node))(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+ENSEMBLE = {"_target_": "kdexp.models.ensemble.Ensemble", "combine": "logits", "temperature": 1.0}
+
+
+@pytest.mark.parametrize("part", [*HIDDEN_PARTS, 3, [MLP]])
+def test_an_ensemble_of_what_is_no_network_is_refused(tmp_path, part):
+    refused(craft(tmp_path, model={**ENSEMBLE, "members": [MLP, part]}, network=MLP))
+
+
+def test_an_ensemble_of_networks_is_none_of_that(tmp_path):
+    learner = craft(tmp_path, model={**ENSEMBLE, "members": [MLP, {"_target_": "own_networks.NormNet", "width": 3}]})
+    assert kdexp.load(learner)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("node", [*NO_NETWORKS, *HIDDEN_TARGETS])

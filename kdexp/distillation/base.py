@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
@@ -51,6 +52,10 @@ class Progress:
     epochs: int
     step: int
 
+    def ramp(self, epochs: int) -> float:
+        """A factor that rises to 1 in equal steps from epoch to epoch: n/`epochs` all through epoch n, counted from 1."""
+        return min((int(self.epoch) + 1) / epochs, 1.0) if epochs else 1.0
+
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T²·KL(teacher ‖ student) of logits [N, K] at temperature T, summed over classes and averaged over the batch.
@@ -80,6 +85,8 @@ class Distiller(nn.Module, Checked):
     label: str = ""
     """What the table calls the method's own term."""
     weight: float = 1.0
+    tempered: bool = False
+    """Whether the method's own term is softened by `temperature`, too."""
 
     def __init__(
         self,
@@ -142,11 +149,15 @@ class Distiller(nn.Module, Checked):
         """Whether what is deployed is not the student's network alone."""
         return type(self).deployed is not Distiller.deployed
 
+    def weighted(self) -> list[tuple[float, str]]:
+        """The weight of each term that `describe` tells of, and what the table calls it."""
+        return [(self.ce_weight, "CE"), (self.kd_weight, "KD"), (self.weight if self.label else 0.0, self.label)]
+
     def describe(self) -> str:
         """The objective written out for the table, such as `0.1 CE + 0.9 KD, T=4`."""
-        parts = [(self.ce_weight, "CE"), (self.kd_weight, "KD"), (self.weight if self.label else 0.0, self.label)]
-        written = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in parts if weight)
-        return f"{written}, T={self.temperature:g}" if self.kd_weight else written
+        written = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in self.weighted() if weight)
+        tempered = self.kd_weight or (self.tempered and self.weight)
+        return f"{written}, T={self.temperature:g}" if tempered else written
 
 
 Role = Literal["last_map", "stages", "second_stage", "preactivations", "pooled"]
@@ -155,7 +166,7 @@ Role = Literal["last_map", "stages", "second_stage", "preactivations", "pooled"]
 class FeatureDistiller(Distiller):
     """A method that reads intermediate layers: by role where none are named, else by `named_modules()` name, in pairs.
 
-    Where neither net's layers are named and one has more of them, the first ones are paired and the others left out.
+    Where neither net's layers are named and one has more of a role, the first ones are paired and the others left out.
     """
 
     roles: tuple[Role, ...] = ("last_map",)
@@ -179,14 +190,13 @@ class FeatureDistiller(Distiller):
         """Raises `UnknownLayer` for models without roles, `ValueError` for lists of unequal length."""
         assert teacher is not None
         named = (self.student_layers, self.teacher_layers)
-        ours = _by_role(student, self.roles) if named[0] is None else named[0]
-        theirs = _by_role(teacher, self.teacher_roles or self.roles) if named[1] is None else named[1]
+        ours = _by_role(student, self.roles) if named[0] is None else [named[0]]
+        theirs = _by_role(teacher, self.teacher_roles or self.roles) if named[1] is None else [named[1]]
         if named == (None, None):
-            ours, theirs = ours[: len(theirs)], theirs[: len(ours)]
-        if len(ours) != len(theirs) or not ours:
-            raise ValueError(f"student_layers and teacher_layers are pairs, but name {len(ours)} and {len(theirs)} layers")
-        self._pairs = list(zip(ours, theirs, strict=True))
-        return ours, theirs
+            both = list(zip(ours, theirs, strict=True))
+            ours, theirs = [mine[: len(other)] for mine, other in both], [other[: len(mine)] for mine, other in both]
+        self._pairs = _paired(list(chain(*ours)), list(chain(*theirs)))
+        return [ours for ours, _ in self._pairs], [theirs for _, theirs in self._pairs]
 
     def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
         """The features to compare, (student's, teacher's) per pair of layers."""
@@ -200,12 +210,16 @@ class FeatureDistiller(Distiller):
         return pairs[0]
 
 
-def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[str]:
-    """The layers that play these roles, shallow to deep; raises `UnknownLayer` for a role that the model does not have."""
-    names: list[str] = []
-    for role in roles:
-        found = getattr(roles_of(model), role)
-        if not found:
+def _paired(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
+    if len(ours) != len(theirs) or not ours:
+        raise ValueError(f"student_layers and teacher_layers are pairs, but name {len(ours)} and {len(theirs)} layers")
+    return list(zip(ours, theirs, strict=True))
+
+
+def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[list[str]]:
+    """The layers of each role, shallow to deep; raises `UnknownLayer` for a role that the model does not have."""
+    found = [getattr(roles_of(model), role) for role in roles]
+    for role, names in zip(roles, found, strict=True):
+        if not names:
             raise UnknownLayer(f"{type(model).__name__} declares no {role}, so its layers must be named")
-        names += [found] if isinstance(found, str) else found
-    return names
+    return [[names] if isinstance(names, str) else list(names) for names in found]

@@ -1,0 +1,67 @@
+"""Decoupled knowledge distillation (Zhao et al. 2022, arXiv 2203.08679)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdexp.arguments import NonNegative, NonNegativeInt
+from kdexp.distillation.base import Distiller
+
+
+def other_classes(label: Tensor, num_classes: int) -> Tensor:
+    """The classes that are not the label's, ascending: [N] to [N, K−1]."""
+    before = torch.arange(num_classes - 1, device=label.device)
+    return before + (before >= label.unsqueeze(1))
+
+
+def decoupled(student: Tensor, teacher: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The two divergences [N] of which KL(teacher ‖ student) of logits [N, K] is made, both at temperature T.
+
+    That of (label's class, all others), and that within the others; KL = first + (1 − teacher's p of the label's class)·second.
+    """
+    others = other_classes(label, student.shape[1])
+    two_way, within = [], []
+    for logits in (student, teacher):
+        log_p = F.log_softmax(logits / temperature, dim=1)
+        wrong = log_p.gather(1, others)
+        # Summed as logarithms: 1 − p would be 0 where the net is sure.
+        two_way.append(torch.cat([log_p.gather(1, label.unsqueeze(1)), wrong.logsumexp(1, keepdim=True)], dim=1))
+        within.append(wrong.log_softmax(1))
+    return _divergence(*two_way), _divergence(*within)
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher ‖ student) [N] of log-probabilities [N, K]."""
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+
+
+class DKD(Distiller):
+    """T²·(`target_weight`·KL of label's class against the rest + `nontarget_weight`·KL within the rest), batch mean.
+
+    Both warm up over `warmup_epochs`. With two classes the rest is one class, and its term 0.
+    """
+
+    label = "DKD"
+    tempered = True
+
+    def __init__(
+        self,
+        *,
+        weight: NonNegative,
+        target_weight: NonNegative,
+        nontarget_weight: NonNegative,
+        warmup_epochs: NonNegativeInt,
+        **shared,
+    ):
+        super().__init__(**shared)
+        self.weight = weight
+        self.target_weight, self.nontarget_weight = target_weight, nontarget_weight
+        self.warmup_epochs = warmup_epochs
+
+    def transfer(self, batch, student, teacher, progress):
+        factor = progress.ramp(self.warmup_epochs) * self.temperature**2
+        target, nontarget = decoupled(student.logits, teacher.logits, batch.label, self.temperature)
+        return {
+            "target": factor * self.target_weight * target.mean(),
+            "nontarget": factor * self.nontarget_weight * nontarget.mean(),
+        }

@@ -1,0 +1,89 @@
+"""Knowledge review (Chen et al. 2021, arXiv 2104.09044)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.arguments import NonNegativeInt
+from kdexp.distillation.base import FeatureDistiller
+
+WIDEST = 512
+"""Channels of the fused maps, unless the student's deepest features have fewer."""
+LEVELS = (4, 2, 1)
+"""Sizes to which maps are also pooled before they are compared."""
+
+
+class Fusion(nn.Module):
+    """Attention-based fusion: the student's map with what the deeper ones gave, and what it says to the teacher's map."""
+
+    def __init__(self, ins: int, middle: int, outs: int, *, deepest: bool):
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv2d(ins, middle, 1, bias=False), nn.BatchNorm2d(middle))
+        self.attend = None if deepest else nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid())
+        self.leave = nn.Sequential(nn.Conv2d(middle, outs, 3, padding=1, bias=False), nn.BatchNorm2d(outs))
+        for module in (*self.enter, *self.leave):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+
+    def forward(self, ours: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """Maps [N, C, H, W] to [N, outs, *size], and the fused map for the next one, [N, middle, H, W]."""
+        fused = self.enter(ours)
+        if self.attend is not None and deeper is not None:
+            above = F.interpolate(deeper, fused.shape[2:], mode="nearest")
+            shares = self.attend(torch.cat([fused, above], dim=1))
+            fused = fused * shares[:, :1] + above * shares[:, 1:]
+        resized = fused if fused.shape[2:] == size else F.interpolate(fused, size, mode="nearest")
+        return self.leave(resized), fused
+
+
+def pyramid_loss(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared error of maps [N, C, H, W], and of both pooled to each smaller level at half the weight of the one before.
+
+    The weights add up to 1. The paper's "hierarchical context loss".
+    """
+    levels = [level for level in LEVELS if level < min(theirs.shape[2:])]
+    maps = [(ours, theirs), *((F.adaptive_avg_pool2d(ours, n), F.adaptive_avg_pool2d(theirs, n)) for n in levels)]
+    weights = [0.5**place for place in range(len(maps))]
+    losses = [weight * F.mse_loss(mine, other) for weight, (mine, other) in zip(weights, maps, strict=True)]
+    return torch.stack(losses).sum() / sum(weights)
+
+
+def as_map(features: Tensor) -> Tensor:
+    """A vector [N, D] as a map of one pixel, a map as it is; raises `ValueError` for anything else."""
+    if features.dim() not in (2, 4):
+        shape = "×".join(map(str, features.shape[1:]))
+        raise ValueError(f"reviewkd fuses maps and vectors, not {shape}; choose other student_layers or teacher_layers")
+    return features if features.dim() == 4 else features[:, :, None, None]
+
+
+class ReviewKD(FeatureDistiller):
+    """The teacher's pre-activations and pooled vector from all of the student's stages at and below theirs, deepest first.
+
+    Needs at least two images, for a vector's batch norm. The layers are given shallow to deep.
+    """
+
+    label = "ReviewKD"
+    roles = ("stages", "pooled")
+    teacher_roles = ("preactivations", "pooled")
+
+    def __init__(self, *, warmup_epochs: NonNegativeInt, **shared):
+        super().__init__(**shared)
+        self.warmup_epochs = warmup_epochs
+
+    def deepest_first(self, student, teacher) -> list[tuple[Tensor, Tensor]]:
+        """The pairs of features as maps."""
+        return [(as_map(ours), as_map(theirs)) for ours, theirs in reversed(self.pairs(student, teacher))]
+
+    def setup(self, probe):
+        maps = self.deepest_first(probe.student, probe.teacher)
+        middle = min(WIDEST, maps[0][0].shape[1])
+        self.fusions = nn.ModuleList(
+            Fusion(ours.shape[1], middle, theirs.shape[1], deepest=not place) for place, (ours, theirs) in enumerate(maps)
+        )
+
+    def transfer(self, batch, student, teacher, progress):
+        losses, fused = [], None
+        for fusion, (ours, theirs) in zip(self.fusions, self.deepest_first(student, teacher), strict=True):
+            said, fused = fusion(ours, fused, theirs.shape[2:])
+            losses.append(pyramid_loss(said, theirs))
+        return {"review": progress.ramp(self.warmup_epochs) * sum(losses)}

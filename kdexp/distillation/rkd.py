@@ -1,0 +1,57 @@
+"""Relational knowledge distillation (Park et al. 2019, arXiv 1904.05068)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdexp.arguments import InvalidArguments, NonNegative, Problem
+from kdexp.distillation.base import FeatureDistiller
+
+NEAREST = 1e-6
+"""Images closer than this in a net's representation have no direction from one to the other, and pull neither."""
+
+
+def differences(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """From image i to image j of vectors [N, D]: differences [N, N, D], and their lengths [N, N], at least `NEAREST`."""
+    between = vectors.unsqueeze(0) - vectors.unsqueeze(1)
+    return between, between.square().sum(2).clamp_min(NEAREST**2).sqrt()
+
+
+def distances(vectors: Tensor) -> Tensor:
+    """Euclidean distances [N, N], 0 on the diagonal, in units of the mean over pairs; all 0 for a single image."""
+    count = len(vectors)
+    lengths = differences(vectors)[1] * (1 - torch.eye(count, dtype=vectors.dtype, device=vectors.device))
+    return lengths / (lengths.sum() / (count * (count - 1))) if count > 1 else lengths
+
+
+def angles(vectors: Tensor) -> Tensor:
+    """Cosines [N, N, N] of the angle at image i between the directions to images j and k; 0 where there is no direction."""
+    between, lengths = differences(vectors)
+    units = (between / lengths.unsqueeze(2)).masked_fill((lengths <= NEAREST).unsqueeze(2), 0)
+    return units @ units.transpose(1, 2)
+
+
+class RKD(FeatureDistiller):
+    """Huber losses between the two nets' distances, averaged over pairs, and angles, averaged over triples of images.
+
+    The angles of a batch take memory of N³ values, several times over. Depends on the batch size.
+    """
+
+    label = "RKD"
+    roles = ("pooled",)
+
+    def __init__(self, *, distance_weight: NonNegative, angle_weight: NonNegative, **shared):
+        super().__init__(**shared)
+        if not distance_weight and not angle_weight:
+            raise InvalidArguments(
+                [Problem("angle_weight", f"={angle_weight!r}: compares nothing where distance_weight=0 too")]
+            )
+        relations = {"distance": (distance_weight, distances), "angle": (angle_weight, angles)}
+        self.relations = {name: (weight, relation) for name, (weight, relation) in relations.items() if weight}
+
+    def transfer(self, batch, student, teacher, progress):
+        vectors = [(ours.flatten(1), theirs.flatten(1)) for ours, theirs in self.pairs(student, teacher)]
+        return {
+            name: weight * sum(F.smooth_l1_loss(relation(ours), relation(theirs)) for ours, theirs in vectors)
+            for name, (weight, relation) in self.relations.items()
+        }
