@@ -73,3 +73,31 @@ class DropNet(NormNet):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(nn.functional.dropout(self.body(image).mean((2, 3)), training=self.training))
+
+
+class StagedNet(nn.Module):
+    """Three stages, of maps half as large each, and dropout before the classifier."""
+
+    roles = Roles(
+        classifier="head",
+        last_map="stages.2",
+        stages=("stages.0", "stages.1", "stages.2"),
+        preactivations=("stages.0.1", "stages.1.1", "stages.2.1"),
+    )
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int, width: int = 4):
+        super().__init__()
+        outs = [in_channels, width, width, 2 * width]
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(outs[n], outs[n + 1], 3, 2 if n else 1, padding=1), nn.BatchNorm2d(outs[n + 1]), nn.ReLU()
+                )
+                for n in range(3)
+            )
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(outs[-1], num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.dropout(self.stages(image).mean((2, 3))))

@@ -18,9 +18,9 @@ SLOW_STUDENTS = ("mobilenetv2", "shufflenet")
 
 @pytest.fixture(scope="module")
 def composed():
-    """Every experiment that has a protocol, by name."""
+    """Every pair of the tables, by name: the experiments that are called after their protocol."""
     configs = {name: compose_command([f"experiment={name}"]) for name in options("experiment")}
-    return {name: config for name, config in configs.items() if config.choices.protocol}
+    return {name: config for name, config in configs.items() if name.startswith(f"{config.choices.protocol}_")}
 
 
 def jobs_of(*words: str) -> list[list[str]]:
