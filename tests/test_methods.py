@@ -132,3 +132,37 @@ def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
     if code:
         assert code == 2 and "1 problem in this command" in printed.err
         assert printed.err.count("\n  distillation: ") == 1
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make_experiment, method):
+    bench = Bench(make_experiment, method, "student=resnet14", "student.widths=[4,4,8,16]")
+    if any(parameter.requires_grad for parameter in bench.learner.distiller.parameters()):
+        return  # a module that was drawn at random stands between the two
+    bench.learner.model.load_state_dict(bench.teacher.model.state_dict())
+    bench.learner.eval()
+    terms = {name: float(term.detach()) for name, term in bench.terms().items() if name != "ce"}
+    assert terms and all(abs(term) < 1e-5 for term in terms.values()), terms
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_that_was_cut_off_goes_on_as_if_nothing_had_happened(make_experiment, tmp_path, monkeypatch, method):
+    def experiment(place):
+        return make_experiment(*PAIR, f"distillation={method}", f"output_dir={tmp_path / place}")
+
+    whole, cut = experiment("whole").run()[-1], experiment("cut")
+    keep_progress = cut._keep_progress
+
+    def cut_off(learner, key):
+        keep_progress(learner, key)
+        if learner.name == cut.roles[-1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cut, "_keep_progress", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = experiment("cut").run()[-1]
+    assert resumed.stored.result["continued_after"] == [1]
+    ours, theirs = (entry.stored.tensors("last") for entry in (whole, resumed))
+    assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert whole.stored.result["history"] == resumed.stored.result["history"]
