@@ -47,6 +47,7 @@ class SemCKD(FeatureDistiller):
     """
 
     label = "SemCKD"
+    roles = ("stages",)
 
     def layers(self, student, teacher):
         """Raises `UnknownLayer` for models without stages where none are named."""
