@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import asdict
 from functools import cache, partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from kdexp.arguments import InvalidArguments, Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
-from kdexp.config import arguments, as_plain, build, conf_dir, nodes_within, target
+from kdexp.arguments import Problem, problems
+from kdexp.config import as_plain, build, nodes_within
 from kdexp.data.dataset import ImageDataset
-from kdexp.device import RandomStream, device_complaint, pick_device
-from kdexp.distillation.base import Distiller
-from kdexp.evaluation import same_answers
-from kdexp.features import Capture
-from kdexp.network import Shape, device_of, starts_trained, with_values, without_start
+from kdexp.device import device_complaint, pick_device
+from kdexp.method_check import Ask, capture_sketch, check_method
+from kdexp.network import Shape, starts_trained, without_start
 from kdexp.network_check import check_network
+from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
 from kdexp.overrides import all_paths, unknown_key
-from kdexp.parts import PARTS, Part, node_at, part_of, teacher_paths
-from kdexp.preparation import probe_of
+from kdexp.parts import PARTS, node_at, part_of, teacher_paths
 from kdexp.published import complaints
 from kdexp.settings import NAMES, Settings
-
-GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
 
 REQUIRED = (
     "dataset",
@@ -42,18 +34,6 @@ REQUIRED = (
     "schedule",
     "teacher_schedule",
 )
-NETWORKS = ("teacher", "student")
-Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
-GROUPS = {
-    "teacher_optimizer": "optimizer@",
-    "teacher_schedule": "schedule@",
-    "baseline": "distillation@",
-    "label_smoothing": "distillation@",
-}
-"""How the option of a node is chosen that is not named like its group."""
-
-LIKELY_BATCH = 64
-"""Stands in for a batch size where none is known."""
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -66,7 +46,7 @@ class Validator:
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
-        self._capture: Ask = cache(_capture)
+        self._capture: Ask = cache(capture_sketch)
 
     def _once(self, look: Callable[[], Any], *at: Any) -> Any:
         """What `look` returns; it is called unless something looked `at` the same before."""
@@ -85,7 +65,7 @@ class Validator:
         broken = set()
         for path in (*REQUIRED, *teachers, *(f"{path}.distillation" for path in taught)):
             at = (path, node_at(plain, path), path in networks)
-            of_node = self._once(partial(list, _node(*at)), *at)
+            of_node = self._once(partial(list, check_node(*at)), *at)
             broken |= {path} if of_node else set()
             found += of_node
         if "dataset" in broken:
@@ -115,7 +95,7 @@ class Validator:
         node, batch_size = node_at(plain, part.method), plain["batch_size"]
         if of_peers := list(self._peers(part.method, node, plain, shape)):
             return of_peers
-        of_method = _method(part, node, pair, shape, batch_size, self._capture)
+        of_method = check_method(part, node, pair, shape, batch_size, self._capture)
         if path == "student":
             of_method = chain(of_method, _controls(plain, pair, shape, self._capture))
         asked = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
@@ -126,8 +106,8 @@ class Validator:
         looked_at = [without_start(plain[role]) for role in NETWORKS if plain.get(role)]
         for name, node in nodes_within(method).items():
             peer, at = without_start(node), f"{path}.{name}"
-            if peer not in looked_at and not _is_method(peer):
-                of_node = self._once(partial(list, _node(at, peer, True)), at, peer)
+            if peer not in looked_at and not is_method(peer):
+                of_node = self._once(partial(list, check_node(at, peer, True)), at, peer)
                 on_data = (at, peer, shape, plain["dataset"])
                 yield from of_node or self._once(partial(check_network, *on_data), *on_data)[1]
 
@@ -151,74 +131,6 @@ def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
 
 
-def _node(name: str, node: Any, is_network: bool) -> Iterator[Problem]:
-    """Problems of one `_target_` node, its path in front of their names."""
-    if isinstance(node, str) and is_network and name not in NETWORKS:
-        known = sorted(file.stem for file in Path(conf_dir(), "model").glob("*.yaml"))
-        yield Problem(name, f"={node!r}: no such network;{did_you_mean(node, known)} known: {listed(known)}")
-        return
-    if not isinstance(node, dict) or "_target_" not in node:
-        group = GROUPS.get(name, "")
-        what = "missing" if node is None else f"={node!r}: is a group, chosen with {group}{name}=OPTION"
-        yield Problem(name, what)
-        return
-    try:
-        made = target(node)
-    except Exception as error:  # importing a user's module may raise anything
-        cause = first_cause(error)
-        why = f"{type(cause).__name__}: {first_line(cause)}"
-        yield Problem(f"{name}._target_", f"={node['_target_']!r}: can't be imported ({why})")
-        return
-    given = arguments(node)
-    later = list(asdict(Shape(0, 0, 0))) if is_network else []
-    if is_network and given.pop("checkpoint", None) is not None:
-        yield from _checkpoint_file(name, node["checkpoint"])
-    if is_network and name != "student":
-        yield from _half_taught(name, given.pop("teacher", None), given.pop("distillation", None))
-    if name == "student":
-        yield from _frozen(given.pop("frozen_backbone", False), node)
-    found = problems(made, given, given_later=later)
-    yield from (problem.under(name) for problem in found)
-    if not found and not later:
-        yield from _constructor(name, node)
-
-
-def _is_method(node: dict[str, Any]) -> bool:
-    """Whether a node names a distillation method."""
-    try:
-        made = target(node)
-    except Exception:  # importing a user's module may raise anything
-        return False
-    return isinstance(made, type) and issubclass(made, Distiller)
-
-
-def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
-    """What only the constructor itself knows to refuse: combinations of arguments."""
-    try:
-        build(node)
-    except Exception as error:
-        yield from (problem.under(name) for problem in refusals(error))
-
-
-def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
-    if not isinstance(path, str) or not Path(path).is_file():
-        yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
-
-
-def _half_taught(name: str, teacher: Any, distillation: Any) -> Iterator[Problem]:
-    if teacher is not None and distillation is None:
-        yield Problem(f"{name}.distillation", f"missing: how {name}.teacher teaches; +distillation@{name}.distillation=kd")
-    if distillation is not None and teacher is None:
-        yield Problem(f"{name}.teacher", f"missing: whom {name}.distillation learns from; +teacher@{name}.teacher=NETWORK")
-
-
-def _frozen(frozen: Any, node: dict[str, Any]) -> Iterator[Problem]:
-    if not isinstance(frozen, bool):
-        yield Problem("student.frozen_backbone", f"={frozen!r}: must be true or false")
-    elif frozen and not starts_trained(node):
-        yield Problem("student.frozen_backbone", f"=True: an untrained backbone is worth nothing; {GIVE_START}")
-
-
 def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: Ask) -> Iterator[Problem]:
     """Whether the control rows make sense with this student and this method."""
     asked, student = plain["controls"], plain["student"]
@@ -232,61 +144,5 @@ def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: As
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")
     elif "self_teacher" in taught and nets["teacher"] is not None:
         itself = {"student": nets["student"], "teacher": nets["student"]}
-        of_itself = _method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"], ask)
+        of_itself = check_method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"], ask)
         yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)
-
-
-def _method(
-    part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any, ask: Ask
-) -> Iterator[Problem]:
-    """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
-    distiller: Distiller = build(node)
-    if not distiller.describe():
-        yield Problem(part.method, "every weight is 0, so there is nothing to learn from")
-    student, teacher = nets["student"], nets["teacher"] if distiller.uses_teacher else None
-    if distiller.uses_teacher and teacher is None:
-        yield Problem(part.teacher, "=None: this method learns from a teacher; choose one, or distillation=none")
-        return
-    labels = torch.arange(shape.num_classes)
-    try:
-        ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
-        pair = (ask(student, tuple(ours), shape), ask(teacher, tuple(theirs), shape) if teacher else None)
-        with torch.device("meta"):
-            distiller.setup(probe_of(*pair, labels, batch_size if isinstance(batch_size, int) else LIKELY_BATCH, shape))
-        if distiller.deploys_more and teacher:
-            complaints = _deployed(build(node), with_values(student), with_values(teacher), shape)
-            yield from (Problem(part.method, f"what it deploys {complaint}") for complaint in complaints)
-    except ValueError as error:
-        found = error.problems if isinstance(error, InvalidArguments) else [Problem("", str(error))]
-        yield from (problem.under(part.method) for problem in found)
-
-
-def _capture(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Capture:
-    """The network and what it says of a probe batch, as tensors that have shapes but no values."""
-    device = device_of(network)
-    with torch.device(device):
-        capture = Capture(network, layers, shape.probe(device))
-    capture.probe = capture.probe.map(lambda values: values.to("meta"))
-    capture.model = network if device.type == "meta" else deepcopy(network).to("meta")
-    return capture
-
-
-def _deployed(distiller: Distiller, student: nn.Module, teacher: nn.Module, shape: Shape) -> Iterator[str]:
-    """What can be said against what the method deploys: that it gives no logits, or not those that its losses look at."""
-    image = torch.rand(shape.probe("cpu", images=1).shape, generator=torch.Generator().manual_seed(0))
-    layers = distiller.layers(student, teacher)
-    ours, theirs = (Capture(net, names, image) for net, names in zip((student, teacher), layers, strict=True))
-    with RandomStream(0, image.device):
-        distiller.setup(probe_of(ours, theirs, torch.arange(shape.num_classes), LIKELY_BATCH, shape))
-    distiller.eval()
-    with torch.no_grad():
-        trained = distiller.answer(ours.probe).logits
-        try:
-            logits = distiller.deployed(student, teacher)(image)
-        except Exception as error:  # a network put together of two may fail anyhow
-            yield f"does not run: {first_line(error)}"
-            return
-    if logits.shape[1:] != (shape.num_classes,):
-        yield f"answers with {list(logits.shape)}, not with [N, {shape.num_classes}]"
-    elif not same_answers(logits, trained):
-        yield "does not answer as what it trains; choose other student_layers"

@@ -12,7 +12,7 @@ import torch
 from conftest import SHORT
 from rich.console import Console
 
-from kdexp import cli, composer, config, experiment, files, lockstep, multirun, plan, validation
+from kdexp import cli, composer, config, experiment, files, lockstep, method_check, multirun, plan, validation
 from kdexp.composer import Composer
 from kdexp.config import as_yaml, compose_command
 from kdexp.multirun import Job, Lockstep, run_jobs
@@ -48,7 +48,7 @@ def count(monkeypatch):
 
 
 def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
-    for module, name in ((composer, "compose_whole"), (validation, "check_network"), (validation, "Capture")):
+    for module, name in ((composer, "compose_whole"), (validation, "check_network"), (method_check, "Capture")):
         count(module, name)
     jobs = cli.expand(["distillation=hint", "distillation.temperature=1,2,3,4", "distillation.alpha=0.1,0.9", "seed=0,1,2"])
     configs, found = cli.check(jobs, Composer())
