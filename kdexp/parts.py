@@ -82,24 +82,14 @@ def option(config: Mapping[str, Any], path: str) -> str:
     return str(node.get("name") or config["choices"].get(path) or node["_target_"].rpartition(".")[2])
 
 
-def teacher_paths(config: Mapping[str, Any]) -> list[str]:
-    """The paths of the teacher's node and of the networks that it is taught by or made of, wherever they are nodes."""
-    found: list[str] = []
-
-    def add(path: str) -> None:
-        node = node_at(config, path)
-        if node is None:
-            return
-        found.append(path)
-        if isinstance(node, dict):
-            inner = (
-                [f"{path}.members.{n}" for n in range(len(node["members"]))] if isinstance(node.get("members"), list) else []
-            )
-            for name in (*inner, f"{path}.teacher"):
-                add(name)
-
-    add("teacher")
-    return found
+def teacher_paths(config: Mapping[str, Any], path: str = "teacher") -> list[str]:
+    """The path of the teacher's node, or of another network's, and those of what it is taught by or made of, where given."""
+    node = node_at(config, path)
+    if not isinstance(node, dict):
+        return [] if node is None else [path]
+    members = node.get("members")
+    inner = [f"{path}.members.{place}" for place in range(len(members))] if isinstance(members, list) else []
+    return [path, *(found for name in (*inner, f"{path}.teacher") for found in teacher_paths(config, name))]
 
 
 def sources_of(role: str, config: Mapping[str, Any]) -> list[str]:

@@ -93,15 +93,15 @@ class Plan:
     def needed(self) -> list[str]:
         """The roles, and before them those of the learners that they are taught by or made of."""
         found: dict[str, None] = {}
-
-        def add(role: str) -> None:
-            for source in self.sources(role):
-                add(source)
-            found[role] = None
-
         for role in self.roles:
-            add(role)
+            self._add_needed(role, found)
         return list(found)
+
+    def _add_needed(self, role: str, found: dict[str, None]) -> None:
+        # A function within `needed` that calls itself would keep the plan and its data till Python looks for cycles.
+        for source in self.sources(role):
+            self._add_needed(source, found)
+        found[role] = None
 
     def sources(self, role: str) -> list[str]:
         """The roles of the learners that this one is taught by or made of."""
