@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
+from torch import nn
 
+from kdexp.config import build
 from kdexp.cost import parameter_count
 from kdexp.data.decoding import available_memory
 from kdexp.experiment import Experiment
+from kdexp.method_check import capture_sketch, sketch_method
 from kdexp.network import sketch_network
 from kdexp.plan import Entry
 
@@ -79,8 +83,26 @@ def _shared(experiment: Experiment, entry: Entry) -> str:
 
 
 def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
-    """How many learners of these entries' size fit into half of the free memory, at least one."""
+    """How many learners as large as the largest of these entries fit into half of the free memory, at least one.
+
+    The entries have one teacher, which the experiment of the first one knows.
+    """
+    shape, labels = experiment.shape, experiment.split_of(entries[0]).labels
+    node, ask = experiment.teacher_node(entries[0].role), cache(capture_sketch)
+    teacher = sketch_network(node, shape) if node else None
     models = {json.dumps(entry.spec.model): entry.spec.model for entry in entries}
-    largest = max(parameter_count(sketch_network(model, experiment.shape)) for model in models.values())
+    students = {name: sketch_network(model, shape) for name, model in models.items()}
+    distinct = {json.dumps([entry.spec.model, entry.spec.method]): entry.spec for entry in entries}
+    largest = 0
+    for spec in distinct.values():
+        student, method = students[json.dumps(spec.model)], build(spec.method)
+        sketch_method(method, student, teacher if method.uses_teacher else None, labels, spec.batch_size, shape, ask)
+        largest = max(largest, _bytes(student, method))
     free = torch.cuda.mem_get_info(experiment.device)[0] if experiment.device.type == "cuda" else available_memory()
-    return max(1, int(MEMORY_SHARE * free / (BYTES_PER_PARAMETER * largest)))
+    return max(1, int(MEMORY_SHARE * free / largest))
+
+
+def _bytes(student: nn.Module, method: nn.Module) -> int:
+    """What a learner takes between its steps, with the modules and memories of its method."""
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in method.buffers())
+    return BYTES_PER_PARAMETER * (parameter_count(student) + parameter_count(method)) + buffers

@@ -108,6 +108,10 @@ class Plan:
         taught = self._uses_teacher(role) and not self.part(role).teaches
         return [self.part(role).teacher] if taught else sources_of(role, self.config)
 
+    def teacher_node(self, role: str) -> dict[str, Any] | None:
+        """The node of the network that teaches the learner in this role, if one does."""
+        return self.spec(self.part(role).teacher).model if self._uses_teacher(role) else None
+
     def part(self, role: str) -> Part:
         """The nodes that make the learner in this role."""
         return part_of(role, self.config)

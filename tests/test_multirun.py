@@ -11,10 +11,12 @@ from processes import command
 from rich.console import Console
 from test_configs import options
 
-from kdexp import cli, multirun, plan
+from kdexp import cli, lockstep, multirun, plan
 from kdexp.config import compose_command
 from kdexp.learner import Learner
 from kdexp.multirun import Job, Lockstep, run_jobs
+from kdexp.network import build_network
+from kdexp.preparation import prepare
 from kdexp.store import Store
 from kdexp.teacher import Teacher
 
@@ -119,6 +121,18 @@ def test_a_setting_is_one_setting_however_it_is_written(here, tmp_path):
 def test_a_group_is_capped(sweep):
     _, _, learners = sweep("distillation.temperature=1,2,3,4", lockstep=Lockstep(2))
     assert max(stored.result["provenance"]["trained_side_by_side"] for stored in learners.values()) == 2
+
+
+@pytest.mark.parametrize("method", ["kd", "hint", "crd", "mutual"])
+def test_what_a_method_adds_takes_memory_too(make_experiment, monkeypatch, method):
+    experiment, free = make_experiment(f"distillation={method}"), 10**9
+    entries, labels = [experiment.entry("distilled"), experiment.entry("baseline")], experiment.data.student_train.labels
+    teacher = build_network(experiment.config["teacher"], experiment.shape)
+    (learner, _), _ = prepare(entries, teacher, experiment.shape, experiment.precision, labels)
+    trained = sum(value.numel() for module in (learner.model, learner.distiller) for value in module.parameters())
+    remembered = sum(value.nbytes for value in learner.distiller.buffers())
+    monkeypatch.setattr(lockstep, "available_memory", lambda: free)
+    assert lockstep.affordable(experiment, entries) == free // 2 // (24 * trained + remembered)
 
 
 def test_controls_join_the_lockstep(sweep):

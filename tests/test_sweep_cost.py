@@ -62,7 +62,9 @@ def test_how_learners_start_is_looked_at_once_for_all_jobs(sweep, count, togethe
     count(lockstep, "sketch_network")
     sweep("distillation.temperature=1,2,3", "seed=0,1", lockstep=together)
     assert count.counts["check_start"] == 3, "teacher, baseline, distilled"
-    assert count.counts["sketch_network"] == (0 if together is None else 3), "once for each company"
+    assert count.counts["sketch_network"] == (0 if together is None else 5), (
+        "once for each company: its student and who teaches it"
+    )
 
 
 def test_an_override_is_parsed_once_for_all_jobs(monkeypatch):
