@@ -48,12 +48,14 @@ class Experiment(Plan):
 
     def _start(self, entry: Entry) -> str:
         """Which published weights the training starts from, if any; looked at once for jobs that agree in what decides it."""
-        spec = entry.spec
-        numbers = (spec.epochs, spec.batch_size, spec.limit_batches)
-        asked = json.dumps([entry.model, spec.model, spec.data, numbers])
-        if self.kept.starts.get(entry.role, ("", ""))[0] != asked:
-            self.kept.starts[entry.role] = asked, str(check_start(entry, self.split_of(entry), self.shape) or "")
-        return self.kept.starts[entry.role][1]
+        spec, split, teacher = entry.spec, self.split_of(entry), self.teacher_node(entry.role)
+        asked = [entry.role, entry.model, spec.model, spec.data, spec.epochs, spec.batch_size, spec.limit_batches]
+        if split.leaves_one(spec.batch_size, spec.limit_batches):
+            asked += [spec.method, teacher]
+        key = json.dumps(asked)
+        if key not in self.kept.starts:
+            self.kept.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")
+        return self.kept.starts[key]
 
     def lacking(self) -> list[Entry]:
         """What is to be trained, before it what that is taught by or made of."""

@@ -28,8 +28,8 @@ class Kept:
 
     data: Last = field(default_factory=Last)
     outputs: Last = field(default_factory=Last)
-    starts: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Under each role, what was asked last about the start of its training, and the answer."""
+    starts: dict[str, str] = field(default_factory=dict)
+    """From which published weights trainings start, by what decides that they can."""
     trained: set[str] = field(default_factory=set)
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kdexp.arguments import first_line
 from kdexp.config import build
+from kdexp.data.batch import Batch
 from kdexp.data.dataset import DataUnavailable
 from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
-from kdexp.distillation.base import Distiller, Probe
+from kdexp.distillation.base import Distiller, Probe, Progress
 from kdexp.features import Capture, classifier_of, has_roles
 from kdexp.learner import Learner
-from kdexp.network import Published, Shape, build_network, device_of, sketch_network, start
+from kdexp.network import Published, Shape, build_network, sketch_network, start
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -26,28 +28,49 @@ AUXILIARY_SEED = 2**31
 """Added to the seed for modules that methods build, so that they never move a student's initial weights."""
 
 
-def check_start(entry: Entry, split: Split, shape: Shape) -> Published | None:
+def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, Any] | None) -> Published | None:
     """The published weights that an entry's training starts from, now on this disk; raises `DataUnavailable`.
 
-    Also where its last batch is a single image that the network can't be trained on, as batch norm can't normalise one vector.
+    Also where an epoch's last batch is a single image that the network or the method can't be trained on, as batch norm can't
+    normalise one vector. `teacher` is the node of the network that teaches it.
     """
-    spec, network = entry.spec, sketch_network(entry.spec.model, shape)
-    whole = split.steps(spec.batch_size, spec.limit_batches) * spec.batch_size >= len(split)
-    if spec.epochs and whole and (len(split) - 1) % spec.batch_size == 0:
-        try:
-            with torch.no_grad():
-                network.train()(shape.probe(device_of(network), images=1))
-        except ValueError as error:
-            better = (size for size in range(spec.batch_size + 1, len(split) + 1) if (len(split) - 1) % size)
-            way_out = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
-            raise DataUnavailable(
-                f"{entry.role}: the last batch of {len(split)} images is a single one, on which {entry.model} can't be trained "
-                f"({first_line(error)}); {way_out}"
-            ) from error
-    published: Published | None = getattr(network, "published", None)
+    spec = entry.spec
+    alone = spec.epochs and split.leaves_one(spec.batch_size, spec.limit_batches)
+    if alone and (complaint := _on_one_image(entry, shape, teacher)):
+        better = (size for size in range(spec.batch_size + 1, len(split) + 1) if (len(split) - 1) % size)
+        way_out = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
+        raise DataUnavailable(
+            f"{entry.role}: the last batch of {len(split)} images is a single one, on which {complaint}; {way_out}"
+        )
+    published: Published | None = getattr(sketch_network(spec.model, shape), "published", None)
     if published:
         published.fetch()
     return published
+
+
+def _on_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, Any] | None) -> str:
+    """What can't be trained on a single image, and why, found by one step of an untrained learner; empty if all can."""
+    precision = Precision("fp32", torch.device("cpu"))
+    model = entry.spec.model | ({"weights": None} if entry.spec.model.get("weights") else {})
+    untrained = replace(entry, checkpoint=None, spec=replace(entry.spec, model=model))
+    with RandomStream(0, precision.device):
+        teaching = build_network(teacher, shape) if teacher else None
+    (learner,), frozen = prepare([untrained], teaching, shape, precision, torch.arange(shape.num_classes))
+    image, first = shape.probe(precision.device, images=1), torch.zeros(1, dtype=torch.long)
+    learner.train()
+    what = f"{entry.model} can't be trained"
+    try:
+        with learner.stream:
+            with torch.no_grad():
+                theirs = frozen.capture(image) if frozen else None
+                learner.model(image)
+            what += f" by {entry.method}"
+            learner.distiller.update(learner, Batch(image, first, first), theirs, Progress(0, entry.spec.epochs, 0))
+    except ValueError as error:
+        return f"{what} ({first_line(error)})"
+    except Exception:  # what else a step may raise is for the training to tell, as it does not come of a single image
+        return ""
+    return ""
 
 
 def prepare(

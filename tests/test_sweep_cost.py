@@ -67,6 +67,12 @@ def test_how_learners_start_is_looked_at_once_for_all_jobs(sweep, count, togethe
     )
 
 
+def test_a_step_on_one_image_is_tried_once_for_each_distinct_method(sweep, count):
+    count(experiment, "check_start")
+    sweep("batch_size=89", "limit_batches=null", "distillation.temperature=1,2", "seed=0,1")
+    assert count.counts["check_start"] == 4, "teacher, baseline, two distilled"
+
+
 def test_an_override_is_parsed_once_for_all_jobs(monkeypatch):
     parsed, real = Counter(), composer.OverridesParser.parse_override
     monkeypatch.setattr(

@@ -59,6 +59,11 @@ class Split:
         """Batches in an epoch, the last partial one included."""
         return min(-(-len(self) // batch_size), limit or len(self))
 
+    def leaves_one(self, batch_size: int, limit: int | None = None) -> bool:
+        """Whether the last batch of an epoch is a single image."""
+        before = (self.steps(batch_size, limit) - 1) * batch_size
+        return min(batch_size, len(self) - before) == 1
+
     def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
         """One epoch in an order, and with views, that `seed` and `epoch` alone decide."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
