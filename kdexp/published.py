@@ -84,8 +84,6 @@ def _listed(numbers: Any) -> list[dict[str, Any]]:
 def _problems(numbers: Any) -> Iterator[Problem]:
     for one in _listed(numbers):
         yield from problems(Number, one)
-        if not isinstance(one.get("where"), dict | None):
-            yield Problem("where", f"={one['where']!r}: must be settings of the method")
 
 
 def complaints(given: Any) -> list[Problem]:

@@ -96,7 +96,7 @@ def test_what_makes_a_command_another_experiment():
             [
                 "published.teacher.mean='high': must be a finite number",
                 "published.distilled.kd.sdt: unknown key; did you mean std?",
-                "published.distilled.at.where=3: must be settings of the method",
+                "published.distilled.at.where=3: must be a node with keys of its own",
             ],
         ),
         (5, ["published=5: must be null or have the keys source"]),
