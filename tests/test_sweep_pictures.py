@@ -17,7 +17,7 @@ from kdexp.sweep.pictures.drawing import draw_all
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
-from kdexp.sweep.pictures.style import SETTINGS, chosen, finish
+from kdexp.sweep.pictures.style import SETTINGS, apart, chosen, finish
 from kdexp.sweep.remarks import signed
 from kdexp.sweep.sources import Sources
 
@@ -208,3 +208,9 @@ def test_curves_are_of_validation_or_training_accuracy(tmp_path, validation):
         sweep.job(f"seed={seed}", seed=seed, validation=validation)
     text = words(drawn(sweep)["curves"])
     assert ("training accuracy, %" if validation is None else "validation accuracy, %") in text
+
+
+def test_long_labels_need_more_room_than_short_ones():
+    places = [11.34, 11.49, 12.54]  # logarithms of 83,892, 97,460 and 278,324 parameters
+    assert apart(places, 3) and not apart(places, len("278,324"))
+    assert apart([11.34, 12.0, 12.54], len("278,324")) and apart([1.0], 9)

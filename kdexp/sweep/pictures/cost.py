@@ -67,8 +67,9 @@ def _scale(axes: Axes, costs: list[float]) -> None:
     """Logarithmic, with the costs themselves for ticks where they have room."""
     axes.set_xscale("log")
     logarithmic(axes.xaxis)
-    if len(costs) <= 6 and apart([math.log(value) for value in costs]):
-        axes.set_xticks(costs, [f"{value:,}" if isinstance(value, int) else f"{value:.3g}" for value in costs])
+    told = [f"{value:,}" if isinstance(value, int) else f"{value:.3g}" for value in costs]
+    if len(costs) <= 6 and apart([math.log(value) for value in costs], max(map(len, told))):
+        axes.set_xticks(costs, told)
     room = (costs[-1] / costs[0]) ** 0.12 * 1.1
     axes.set_xlim(costs[0] / room, costs[-1] * room)
 

@@ -70,10 +70,10 @@ def logarithmic(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def apart(places: Sequence[float]) -> bool:
-    """Whether short labels at these ascending places of an axis have room beside each other."""
+def apart(places: Sequence[float], characters: int = 3) -> bool:
+    """Whether labels of so many characters at these ascending places of an axis have room beside each other."""
     gaps = [b - a for a, b in pairwise(places)]
-    return not gaps or min(gaps) > 0.07 * (places[-1] - places[0])
+    return not gaps or min(gaps) > 0.02 * (characters + 0.5) * (places[-1] - places[0])
 
 
 def finish(figure: Figure, name: str, caption: str) -> Picture:
