@@ -8,7 +8,10 @@ import yaml
 
 from kdexp.config import build, compose_command, conf_dir
 from kdexp.network import Shape, build_network
-from kdexp.validation import validate
+from kdexp.validation import Validator
+
+validator = Validator()
+"""One for all, as for the jobs of a sweep: each network is looked at once."""
 
 CONF = Path(conf_dir())
 SHAPES = {"mnist": Shape(10, 1, 28), "cifar10": Shape(10, 3, 32), "digits": Shape(10, 1, 8)}
@@ -41,7 +44,7 @@ def test_every_option_composes_and_validates(group, name, tmp_path):
     nets = ["teacher=resnet14", "student=resnet8"]  # that have stages
     needed = {"dataset": student, "protocol": nets, "distillation": nets}
     config = compose_command([f"{group}={name}", *needed.get(group, [])])
-    assert [problem for problem in validate(config) if "dataset.root" not in str(problem)] == []
+    assert [problem for problem in validator.problems(config) if "dataset.root" not in str(problem)] == []
     if group not in ("protocol", "experiment", "teacher"):
         assert build(config[group]) is not None
 
@@ -63,7 +66,7 @@ def test_every_recipe_belongs_to_an_experiment_or_a_protocol_and_a_method_and_is
     wanted = yaml.safe_load((CONF / "recipe" / f"{recipe}.yaml").read_text())["distillation"]
     assert {key: composed.distillation[key] for key in wanted} == wanted
     assert recipe in (composed.choices.recipe, composed.choices["_global_"])
-    assert validate(composed) == []
+    assert validator.problems(composed) == []
 
 
 def test_a_recipe_does_not_leak_into_another_method():

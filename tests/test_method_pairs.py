@@ -10,7 +10,7 @@ from test_configs import options
 from kdexp.config import compose_command
 from kdexp.distillation.base import Progress
 from kdexp.network import Shape
-from kdexp.validation import validate
+from kdexp.validation import Validator
 
 SHAPE = Shape(100, 3, 32)
 METHODS = [method for method in options("distillation") if method != "none"]
@@ -55,8 +55,12 @@ def composed(method, student, teacher):
     return compose_command([*data, f"distillation={method}", *words("student", student), *words("teacher", teacher)])
 
 
+validator = Validator()
+"""One for all, as for the jobs of a sweep: each network is looked at once."""
+
+
 def refusal(config):
-    return "; ".join(map(str, validate(config)))
+    return "; ".join(map(str, validator.problems(config)))
 
 
 @pytest.mark.slow

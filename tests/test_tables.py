@@ -11,7 +11,10 @@ from test_configs import CONF, options
 from kdexp.cli import _swept_in_files, expand
 from kdexp.composer import Composer
 from kdexp.config import compose_command
-from kdexp.validation import validate
+from kdexp.validation import Validator
+
+validator = Validator()
+"""One for all, as for the jobs of a sweep: each network is looked at once."""
 
 SLOW_STUDENTS = ("mobilenetv2", "shufflenet")
 
@@ -92,7 +95,7 @@ def test_a_teacher_in_between_is_taught_by_the_largest():
         assert (config.teacher.depth, config.teacher.teacher.depth) == (16, 28)
         node = config.teacher.distillation
         assert (node.temperature, node.alpha) == weights
-        assert validate(config) == []
+        assert validator.problems(config) == []
 
 
 def test_numbers_of_one_network_under_one_protocol_agree(composed):
@@ -132,7 +135,7 @@ def test_a_sweep_file_makes_the_row(experiment, row, count):
     composer = Composer()
     for job in there[::3]:
         config = composer.compose(job)
-        assert validate(config) == [] and config["choices"]["experiment"] == experiment
+        assert validator.problems(config) == [] and config["choices"]["experiment"] == experiment
         assert f"distillation={config['choices']['distillation']}" in job
 
 
@@ -204,4 +207,4 @@ def test_every_method_of_every_row_is_valid(experiment):
         pytest.skip("it has no protocol")
     composer = Composer()
     for method in set(swept(f"{protocol}_row")) & set(options("distillation")):
-        assert validate(composer.compose([f"experiment={experiment}", f"distillation={method}"])) == []
+        assert validator.problems(composer.compose([f"experiment={experiment}", f"distillation={method}"])) == []
