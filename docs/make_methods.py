@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -26,7 +24,7 @@ PAGE = ROOT / "docs" / "methods.md"
 MEASURED = ROOT / "benchmarks" / "methods.json"
 FOLDER = ROOT / "conf" / "distillation"
 SHAPE = Shape(100, 3, 32)
-SHARED = ("_target_", "defaults", "temperature", "alpha", "ce_weight", "kd_weight", "student_layers", "teacher_layers")
+SHARED = ("_target_", "temperature", "alpha", "ce_weight", "kd_weight", "student_layers", "teacher_layers")
 COLUMNS = ("method", "source", "objective", "compares", "own knobs", "training only", "step")
 
 
@@ -58,11 +56,12 @@ def row(method: str, ratios: dict[str, float]) -> tuple[str, ...]:
     text = (FOLDER / f"{method}.yaml").read_text()
     source, objective = said(text)
     learner = learner_of(method)
-    knobs = ", ".join(f"`{name}`" for name in yaml.safe_load(text) if name not in SHARED)
+    node = learner_node(method)
+    knobs = ", ".join(f"`{name}`" for name in node if name not in SHARED)
     deployed = set(learner.deployed.parameters())
     trained = [p for group in learner.optimizer.param_groups for p in group["params"] if p not in deployed]
     extra = sum(p.numel() for p in trained)
-    uses = compares(target(learner_node(method)))
+    uses = compares(target(node))
     return f"`{method}`", source, objective, uses, knobs or "–", f"{extra:,}" if extra else "–", f"{ratios[method]:.2f}×"
 
 
