@@ -17,6 +17,19 @@ NORMALISED_LIMIT = 2**30
 """Bytes up to which a split is kept normalised in fp32; a larger one stays uint8 and is normalised batch by batch."""
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """The images of an epoch in their order: `rows` [n] of the split and, where there are several views, a choice for each."""
+
+    rows: Tensor
+    choices: Tensor | None
+
+    def split(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Rows and choices of `size` images after the other."""
+        parts = self.rows.split(size)
+        yield from zip(parts, [None] * len(parts) if self.choices is None else self.choices.split(size), strict=True)
+
+
 class Split:
     """The images of one split on one device, with the augmentation that training on them uses."""
 
@@ -64,24 +77,26 @@ class Split:
         before = (self.steps(batch_size, limit) - 1) * batch_size
         return min(batch_size, len(self) - before) == 1
 
-    def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
-        """One epoch in an order, and with views, that `seed` and `epoch` alone decide."""
+    def epoch(self, seed: int, epoch: int, images: int | None = None) -> Epoch:
+        """The first `images` (None: all) of an epoch, in an order and with views that `seed` and `epoch` alone decide."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         device = self.labels.device
-        order = torch.randperm(len(self), generator=generator).to(device)
+        rows = torch.randperm(len(self), generator=generator).to(device)[:images]
         drawn = self.augmentation.draw(len(self), generator)
-        choices = None if drawn is None else drawn.to(device)
-        for rows in order.split(batch_size)[:limit]:
-            choice = None if choices is None else choices[rows]
-            view = choice if self.views else None
-            yield Batch(self._look(rows, choice), self.labels[rows], rows, view)
+        return Epoch(rows, None if drawn is None else drawn.to(device)[rows])
+
+    def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
+        """The batches of an epoch, or the first `limit` of them."""
+        shown = self.epoch(seed, epoch, limit and limit * batch_size)
+        for rows, choice in shown.split(batch_size):
+            yield Batch(self.look(rows, choice), self.labels[rows], rows, choice if self.views else None)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images as they are, without augmentation, in the order of their rows."""
         for rows in torch.arange(len(self), device=self.labels.device).split(batch_size):
-            yield self._look(rows, None)
+            yield self.look(rows, None)
 
-    def _look(self, rows: Tensor, choice: Tensor | None) -> Tensor:
+    def look(self, rows: Tensor, choice: Tensor | None) -> Tensor:
         """Images [N, C, H, W]: the given rows, each as its choice says."""
         images = self.augmentation.cut(self._images, rows, choice)
         if self._images.dtype == torch.uint8:
