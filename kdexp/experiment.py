@@ -12,6 +12,7 @@ import torch
 
 from kdexp.data.resident import Split
 from kdexp.files import reason
+from kdexp.heap import kept_between_steps
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan
@@ -146,6 +147,7 @@ class Experiment(Plan):
         if teacher.checkpoint:
             self.journal.warn("the teacher comes from a checkpoint: it may have been trained on this run's validation images")
 
+    @kept_between_steps()
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
         split = self.split_of(entries[0])

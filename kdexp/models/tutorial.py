@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from kdexp.arguments import Checked, Count, Fraction
 from kdexp.features import Roles
+from kdexp.models.pooling import MaxPool2x2
 
 
 def _convolutions(in_channels: int, widths: list[int], pool_after: set[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for position, width in enumerate(widths):
         layers.append(nn.Conv2d(in_channels, width, 3, padding=1))
-        layers += [nn.MaxPool2d(2)] if position in pool_after else []
+        layers += [MaxPool2x2()] if position in pool_after else []
         layers.append(nn.ReLU())
         in_channels = width
     return nn.Sequential(*layers)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kdexp.arguments import Checked, Count, InvalidArguments, Problem
 from kdexp.features import Roles
+from kdexp.models.pooling import MaxPool2x2
 
 POOLED_FOUR_TIMES = 64
 """Pixels from which there is a pooling before the last stage too."""
@@ -56,7 +57,7 @@ class VGG(nn.Module, Checked):
 
 
 def _stage(ins: int, outs: int, convolutions: int, pool: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.MaxPool2d(2)] if pool else []
+    layers: list[nn.Module] = [MaxPool2x2()] if pool else []
     for _ in range(convolutions):
         layers += [nn.Conv2d(ins, outs, 3, padding=1), nn.BatchNorm2d(outs), nn.ReLU()]
         ins = outs

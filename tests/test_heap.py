@@ -1,0 +1,43 @@
+import resource
+
+import pytest
+import torch
+
+from kdexp import heap
+from kdexp.heap import kept_between_steps
+
+
+def pages_mapped_by(steps: int) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        torch.ones(2**24)  # 64 MB, which glibc never serves from its heap by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(heap.platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_only_inside_memory_stays_at_hand():
+    with kept_between_steps():
+        pages_mapped_by(2)
+        inside = pages_mapped_by(5)
+    outside = pages_mapped_by(5)
+    assert inside < outside / 10
+
+
+def test_memory_is_given_back_afterwards_and_after_an_error():
+    with pytest.raises(RuntimeError), kept_between_steps():
+        held = resident()
+        torch.ones(2**25)
+        raise RuntimeError
+    assert resident() - held < 2**26
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def test_without_glibc_nothing_happens(monkeypatch):
+    monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(heap.ctypes, "CDLL", None)
+    with kept_between_steps():
+        pass
