@@ -1,0 +1,94 @@
+"""What is counted and measured while a loop runs: time, peak memory, waiting for the device, the machine's own speed."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+TRANSFERS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
+"""Methods of a tensor that make the host wait for the device."""
+
+
+@dataclass
+class Measured:
+    """One run of one participant."""
+
+    seconds: float
+    peak_mb: float
+    transfers: int
+
+
+def measure(run: Callable[[], None], device: torch.device) -> Measured:
+    """Runs it once; memory is the process's own (worker processes are not counted), on CUDA the allocator's."""
+    gc.collect()
+    forget_peak(device)
+    with transfers_counted() as counted:
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return Measured(seconds, peak_mb(device), counted[0])
+
+
+@contextmanager
+def transfers_counted() -> Iterator[list[int]]:
+    """Counts how often a tensor's value comes to the host, other than in torch's own optimizers, whose counters live there."""
+    counted = [0]
+
+    def counting(name: str):
+        original = getattr(torch.Tensor, name)
+
+        def call(tensor, *args, **kwargs):
+            if not sys._getframe(1).f_globals.get("__name__", "").startswith("torch."):
+                counted[0] += 1
+            return original(tensor, *args, **kwargs)
+
+        return mock.patch.object(torch.Tensor, name, call)
+
+    patches = [counting(name) for name in TRANSFERS]
+    for patch in patches:
+        patch.start()
+    try:
+        yield counted
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def forget_peak(device: torch.device) -> None:
+    """Peaks are counted from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mb(device: torch.device) -> float:
+    """The most memory that was held since `forget_peak`, in 10⁶ bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """Floating-point operations per second of a large matrix product: the best of ten."""
+    size = 8192 if device.type == "cuda" else size
+    one = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        one @ one
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
