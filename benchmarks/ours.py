@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from unittest import mock
 
 from rich.console import Console
@@ -24,44 +24,41 @@ CONF = Path(__file__).with_name("conf")
 
 
 class Ours:
-    """Does a piece of work: one training as a run obtains it, whole jobs and sweeps by the command itself."""
+    """Does a piece of work: one training as a run obtains it once it is ready, whole jobs and sweeps by the command itself."""
 
     def __init__(self, work: Work, words: Sequence[str] = ()):
-        self.work, self.words = work, words
+        self.work = work
         self.losses: list[float] = []
         self.teacher_images = self.bytes_kept = 0
+        self.outputs = Path(mkdtemp(dir=work.folder))
+        given = [*work.overrides, *words, f"output_dir={self.outputs}"]
+        if work.phase in ("main", "sweep"):
+            axes = [f"distillation.temperature={joined(TEMPERATURES)}", f"distillation.alpha={joined(ALPHAS)}", "-m"]
+            self.command = [
+                "kdexp",
+                "--config-dir",
+                str(CONF),
+                *given,
+                *(axes if work.phase == "sweep" else work.points[-1].words),
+            ]
+        else:
+            (point,) = work.points or [Point("kd")]
+            config = compose_command([*given, *point.words], config_dir=str(CONF))
+            self.experiment = Experiment(config, Journal(Console(file=io.StringIO())))
+            self.experiment.make_ready()
+            if work.phase == "kd":
+                self.experiment.obtain(["teacher"])  # given, so nothing is trained
 
     def run(self) -> None:
         """Everything of the phase, from untrained nets to test accuracies, in a store of its own."""
-        with self._asking_counted(), TemporaryDirectory(dir=self.work.folder) as outputs:
-            given = [*self.work.overrides, *self.words, f"output_dir={outputs}"]
+        with self._asking_counted():
             if self.work.phase in ("main", "sweep"):
-                self._command(given)
+                printed, by_command = io.StringIO(), mock.patch.object(sys, "argv", self.command)
+                with by_command, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+                    cli.main()
             else:
-                self._training(given)
-            self.losses = epoch_losses(Path(outputs))
-
-    def _training(self, words: list[str]) -> None:
-        (point,) = self.work.points or [Point("kd")]
-        config = compose_command([*words, *point.words], config_dir=str(CONF))
-        experiment = Experiment(config, Journal(Console(file=io.StringIO())))
-        experiment.make_ready()
-        roles = {"teacher": ["teacher"], "baseline": ["baseline"], "kd": ["teacher", "distilled"]}
-        for role in roles[self.work.phase]:
-            experiment.obtain([role])
-
-    def _command(self, words: list[str]) -> None:
-        axes = [f"distillation.temperature={joined(TEMPERATURES)}", f"distillation.alpha={joined(ALPHAS)}", "-m"]
-        command = [
-            "kdexp",
-            "--config-dir",
-            str(CONF),
-            *words,
-            *(axes if self.work.phase == "sweep" else self.work.points[-1].words),
-        ]
-        printed = io.StringIO()
-        with mock.patch.object(sys, "argv", command), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            cli.main()
+                self.experiment.obtain(["distilled" if self.work.phase == "kd" else self.work.phase])
+        self.losses = epoch_losses(self.outputs)
 
     @contextlib.contextmanager
     def _asking_counted(self) -> Iterator[None]:
