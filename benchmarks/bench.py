@@ -20,7 +20,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -77,14 +77,15 @@ def main() -> None:
         images, epochs, turns = asked.images or images, asked.epochs or epochs, asked.turns or turns
         with TemporaryDirectory() as folder:
             work = Work(PAIRS[asked.pair], phase, images, images // 5, epochs, device, Path(folder))
-            found = compare(work, {who: PARTICIPANTS[who][1] for who in asked.only}, turns)
+            found = compare(work, asked.only, turns)
         told = {"command": shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]]), **machine(device), **found}
         print_table(f"{asked.pair}, {phase}: {images} images, {epochs} epochs, {turns} turns", told)
         write(path, phase, told)
 
 
-def compare(work: Work, participants: dict[str, Callable[[Work], Participant]], turns: int) -> dict[str, Any]:
+def compare(work: Work, names: Sequence[str], turns: int) -> dict[str, Any]:
     """Every participant's turns, the first of which comes after a short one that is not counted."""
+    participants = {who: PARTICIPANTS[who][1] for who in names}
     short = replace(work, images=2 * work.pair.batch_size, tests=64, epochs=1)
     for make in participants.values():
         make(short).run()
