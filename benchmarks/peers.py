@@ -6,6 +6,7 @@ them into tensors, and the teacher answers for every batch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -152,7 +153,7 @@ class Peer:
             Images(raw.images, raw.labels, transforms.Compose([*moves, *to_tensor])),
             batch_size=work.pair.batch_size,
             sampler=Orders(work.orders) if train else None,
-            num_workers=work.pair.workers,
+            num_workers=min(work.pair.workers, os.cpu_count() or 1),
             persistent_workers=style.persistent_workers and train,
             pin_memory=style.pin_memory and work.device.type == "cuda",
             generator=torch.Generator(),  # the default one belongs to initial weights and dropout
