@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -17,10 +17,15 @@ from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan
 from kdexp.preparation import check_start, prepare
+from kdexp.recall import Source, compute, recall
 from kdexp.results import keep
+from kdexp.spec import key_of
 from kdexp.store import Store
+from kdexp.stored import Stored
+from kdexp.stored_outputs import StoredOutputs, computed_on, weights_digest
 from kdexp.teacher import Teacher
 from kdexp.training import train
+from kdexp.wanted import network_name
 
 
 class Experiment(Plan):
@@ -152,8 +157,6 @@ class Experiment(Plan):
         spec = entries[0].spec
         split = self.split_of(entries[0])
         learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision, split.labels)
-        if teacher is not None and spec.limit_batches is None:
-            self._keep_outputs(teacher, entries, split)
         steps = split.steps(spec.batch_size, spec.limit_batches)
         *others, last = (entry.name for entry in entries)
         title = f"{', '.join(others)} and {last}" if others else last
@@ -162,6 +165,8 @@ class Experiment(Plan):
         for learner, entry in zip(learners, entries, strict=True):
             self._assemble(learner, entry)
             self._resume(learner, entry.spec.key)
+        if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
+            self._recall(teacher, entries, split)
         with self.journal.watching(learners, spec.epochs, steps) as watch:
             train(
                 learners,
@@ -178,13 +183,29 @@ class Experiment(Plan):
         for entry, learner in zip(entries, learners, strict=True):
             self._conclude(entry, learner, images=len(split), company=len(learners))
 
-    def _keep_outputs(self, teacher: Teacher, entries: list[Entry], split: Split) -> None:
-        (taught,) = {entry.spec.teacher for entry in entries} - {None}
-        spec = entries[0].spec
-        asked = (taught, *teacher.capture.layers, spec.batch_size, self.precision, json.dumps(spec.data))
-        if teacher.keep(split, partial(self.kept.outputs.get, asked)):
-            how = "computed once" if teacher.images_asked else "known from an earlier job"
-            self.journal.say(f"teacher's outputs: {how} for {len(split)} images, since nothing is augmented")
+    def _recall(self, teacher: Teacher, entries: list[Entry], split: Split) -> None:
+        """Says which of the teacher's outputs are computed once, and does so where an epoch shows every image as it is."""
+        source, whole = self.source_of(teacher, entries), entries[0].spec.limit_batches is None
+        self.journal.say(recall(teacher, split, source, whole=whole))
+        if whole and (stored := compute(teacher, split, source)):
+            self.journal.say(stored)
+
+    def source_of(self, teacher: Teacher, entries: list[Entry]) -> Source:
+        """Where the outputs of these entries' teacher for the images they see may be known from."""
+        spec, taught_by = entries[0].spec, self._teacher_of(entries)
+        assert taught_by is not None
+        identity = {
+            "teacher": taught_by.key,
+            "weights": weights_digest(teacher.model),
+            "data": spec.data,
+            "batch_size": spec.batch_size,
+            "precision": spec.precision,
+            "computed_on": computed_on(self.device),
+        }
+        about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
+        stored = None if self.settings.force else StoredOutputs(self.settings.store, identity, about, self.journal.say)
+        later = self.kept.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
+        return Source(key_of(identity), self.kept.outputs, stored, later)
 
     def _assemble(self, learner: Learner, entry: Entry) -> None:
         """Gives an ensemble the weights of its members."""
@@ -223,6 +244,10 @@ class Experiment(Plan):
 
     def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
         """The teacher that these entries' specs name, as the store has it; None if they name none."""
+        stored = self._teacher_of(entries)
+        return deployed_network(stored) if stored else None
+
+    def _teacher_of(self, entries: list[Entry]) -> Stored | None:
         keys = {entry.spec.teacher for entry in entries} - {None}
-        stored = [self.store.find(key) for key in keys if key is not None]
-        return deployed_network(stored[0]) if stored and stored[0] else None
+        found = [self.store.find(key) for key in keys if key is not None]
+        return found[0] if found else None

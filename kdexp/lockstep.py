@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-import torch
 from torch import nn
 
 from kdexp.config import build
 from kdexp.cost import parameter_count
-from kdexp.data.decoding import available_memory
 from kdexp.experiment import Experiment
+from kdexp.memory import free_memory
 from kdexp.method_check import capture_sketch, sketch_method
 from kdexp.network import sketch_network
 from kdexp.plan import Entry
@@ -98,8 +97,7 @@ def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
         student, method = students[json.dumps(spec.model)], build(spec.method)
         sketch_method(method, student, teacher if method.uses_teacher else None, labels, spec.batch_size, shape, ask)
         largest = max(largest, _bytes(student, method))
-    free = torch.cuda.mem_get_info(experiment.device)[0] if experiment.device.type == "cuda" else available_memory()
-    return max(1, int(MEMORY_SHARE * free / largest))
+    return max(1, int(MEMORY_SHARE * free_memory(experiment.device) / largest))
 
 
 def _bytes(student: nn.Module, method: nn.Module) -> int:

@@ -21,6 +21,7 @@ from kdexp.lockstep import train_together
 from kdexp.report.rows import Row
 from kdexp.report.table import percent
 from kdexp.run import carry_out, claim_folder, describe_run, write_state, writing_to
+from kdexp.wanted import layers_read
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     folder = claim_sweep(jobs, command)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
     common = set.intersection(*(set(job.overrides) for job in jobs))
+    kept.layers = layers_read(job.config for job in jobs)
     try:
         if lockstep is not None:
             _side_by_side(jobs, folder, journal, kept, lockstep.most)

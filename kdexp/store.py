@@ -22,7 +22,7 @@ from torch import Tensor
 from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, reason, write_whole
 from kdexp.locks import acquire
 from kdexp.spec import key_of
-from kdexp.stored import RESULT, CorruptEntry, Stored, read_entry, self_digest
+from kdexp.stored import LEARNERS, RESULT, CorruptEntry, Stored, read_entry, self_digest
 
 Say = Callable[[str], None]
 DIGEST = 32
@@ -33,7 +33,7 @@ class Store:
     """Finished and unfinished learners under `root/learner/`; `say` is told what a user should know."""
 
     def __init__(self, root: str | Path, say: Say = print):
-        self.root = Path(root).expanduser() / "learner"
+        self.root = Path(root).expanduser() / LEARNERS
         self.say = say
 
     def find(self, key: str) -> Stored | None:
@@ -41,9 +41,7 @@ class Store:
         if not self.has(key):
             return None
         try:
-            found = read_entry(self.root / key)
-            if key_of(found.result.get("spec", {})) != key:  # a stranger's, whose description names other code
-                raise CorruptEntry(f"{found.path} holds another learner than its name says")
+            found = find_entry(self.root / key)
             self.forget_progress(key)  # that of a process killed between its last two changes
             return found
         except CorruptEntry as error:
@@ -85,28 +83,15 @@ class Store:
 
     def save(self, key: str, result: dict[str, Any], tensors: Mapping[str, dict[str, Tensor]], state: dict[str, Any]) -> Stored:
         """Writes a learner beside its place and then moves it there in one step; raises `OSError` and then leaves nothing."""
-        place = self.root / key
-        draft, outdated = draft_of(place), draft_of(place)
-        try:
-            draft.mkdir(parents=True)
+
+        def write(folder: Path) -> None:
             for name, group in tensors.items():
-                plain = {n: t.detach().cpu().contiguous().clone() for n, t in group.items()}
-                (draft / f"{name}.safetensors").write_bytes(safetensors_bytes(plain))
-            (draft / "training.pt").write_bytes(_packed(state).getbuffer())
-            complete = {**result, "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
-            complete["digest"] = self_digest(complete)
-            (draft / RESULT).write_text(json.dumps(complete, indent=1))
-            if place.exists():
-                place.rename(outdated)
-            draft.rename(place)
-        except OSError:
-            shutil.rmtree(draft, ignore_errors=True)
-            if outdated.exists():
-                outdated.rename(place)
-            raise
-        shutil.rmtree(outdated, ignore_errors=True)
+                write_tensors(folder, name, group)
+            (folder / "training.pt").write_bytes(_packed(state).getbuffer())
+
+        stored = write_entry(self.root / key, result, write)
         self.forget_progress(key)
-        return Stored(place, complete)
+        return stored
 
     def keep_progress(self, key: str, state: dict[str, Any]) -> None:
         """Keeps the state of a learner after a whole epoch, in place of the one before; raises `OSError`."""
@@ -130,6 +115,44 @@ class Store:
         """Removes what `keep_progress` kept, if it is there and can be removed."""
         with suppress(OSError):
             (self.root / f"{key}.progress").unlink()
+
+
+def find_entry(path: Path) -> Stored:
+    """What is stored under a key, verified file by file; raises `CorruptEntry`."""
+    found = read_entry(path)
+    if key_of(found.result.get("spec", {})) != path.name:  # a stranger's, whose description names other code
+        raise CorruptEntry(f"{path} holds something else than its name says")
+    return found
+
+
+def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> Stored:
+    """Has a folder written beside its place, adds the result that vouches for its files, and moves it there in one step.
+
+    Raises `OSError` and then leaves what was there.
+    """
+    draft, outdated = draft_of(place), draft_of(place)
+    try:
+        draft.mkdir(parents=True)
+        write(draft)
+        complete = {**result, "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
+        complete["digest"] = self_digest(complete)
+        (draft / RESULT).write_text(json.dumps(complete, indent=1))
+        if place.exists():
+            place.rename(outdated)
+        draft.rename(place)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        if outdated.exists():
+            outdated.rename(place)
+        raise
+    shutil.rmtree(outdated, ignore_errors=True)
+    return Stored(place, complete)
+
+
+def write_tensors(folder: Path, name: str, group: Mapping[str, Tensor]) -> None:
+    """Writes tensors as `name`.safetensors."""
+    plain = {n: t.detach().cpu().contiguous().clone() for n, t in group.items()}
+    (folder / f"{name}.safetensors").write_bytes(safetensors_bytes(plain))
 
 
 def _packed(state: dict[str, Any]) -> io.BytesIO:

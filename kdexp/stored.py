@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 
+LEARNERS, OUTPUTS = "learner", "outputs"
+"""The folders of a store."""
+
 
 class CorruptEntry(ValueError):
     """A stored learner whose files are not what its result says they are."""

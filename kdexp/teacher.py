@@ -1,19 +1,17 @@
-"""The frozen teacher: its outputs once per batch for all learners, computed once per run where images repeat."""
+"""The frozen teacher: its outputs once per batch for all learners, looked up where they are known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
-from kdexp.data.resident import Split
+from kdexp.data.resident import Epoch, Split
 from kdexp.device import Precision
 from kdexp.features import Capture, Outputs
-
-CACHE_LIMIT = 2**30
-"""Bytes up to which the outputs of one captured layer are kept for a whole split; beyond, every batch asks the network."""
+from kdexp.known import LOGITS, KnownOutputs
 
 
 class Teacher:
@@ -24,17 +22,24 @@ class Teacher:
 
     def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor, precision: Precision, batch_size: int):
         self.model = model.eval().requires_grad_(False)
-        self.capture = Capture(model, layers, probe_image)
         self.precision = precision
         self.batch_size = batch_size
         self.images_asked = 0
-        self._kept: Outputs | None = None
+        self.known: KnownOutputs | None = None
+        self._probe_image = probe_image.contiguous(memory_format=precision.memory_format)
+        self.capture = self.recorded = Capture(model, layers, self._probe_image)
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of all outputs that are kept of it, those that only other jobs read included."""
+        return 0 if self.known is None else self.known.bytes
 
     def __call__(self, batch: Batch) -> Outputs:
         """Logits and the captured features for a batch of the training split."""
-        if self._kept is not None:
-            return self._kept.map(lambda values: values[batch.index])
-        return self.ask(batch.image)
+        if self.known is None:
+            return self.ask(batch.image)
+        shown = self.known.shown
+        return Outputs(shown[LOGITS][batch.index], {name: shown[name][batch.index] for name in self.capture.layers})
 
     @torch.no_grad()
     def ask(self, image: Tensor) -> Outputs:
@@ -43,22 +48,31 @@ class Teacher:
         lacking = self.batch_size - len(image)
         padded = torch.cat([image, image[-1:].expand(lacking, -1, -1, -1)]) if lacking else image
         with self.precision.autocast():
-            outputs = self.capture(padded.contiguous(memory_format=self.precision.memory_format))
+            outputs = self.recorded(padded.contiguous(memory_format=self.precision.memory_format))
         return outputs.map(lambda values: values[: len(image)])
 
-    def keep(self, split: Split, recall: Callable[[Callable[[], Outputs]], Outputs] = lambda compute: compute()) -> bool:
-        """Answers from now on what was computed once for all images of a split, in fp32; returns whether that is done.
+    def with_layers(self, more: Sequence[str]) -> Capture:
+        """The network with further layers captured, besides those that the learners read."""
+        return Capture(self.model, [*self.capture.layers, *more], self._probe_image) if more else self.capture
 
-        It is where images repeat and each layer fits `CACHE_LIMIT`. `recall` may know the outputs of an earlier call.
-        """
-        sizes = [value[0].numel() * 4 * len(split) for value in self.capture.probe.features.values()]
-        if not split.repeats or any(size > CACHE_LIMIT for size in sizes):
-            return False
-        self._kept = recall(lambda: self._all(split))
-        return True
+    def look_up(self, known: KnownOutputs, recorded: Capture | None = None) -> None:
+        """Answers from now on what is known, once `see` was told what is coming; new outputs of `recorded` are kept there."""
+        self.known, self.recorded = known, recorded or self.capture
 
-    def _all(self, split: Split) -> Outputs:
-        said = [self.ask(image) for image in split.in_order(self.batch_size)]
-        names = self.capture.layers
-        features = {name: torch.cat([outputs.features[name] for outputs in said]) for name in names}
-        return Outputs(torch.cat([outputs.logits for outputs in said]), features)
+    def see(self, split: Split, *, seed: int, epoch: int, images: int | None = None) -> None:
+        """Runs the network on whatever the first `images` (None: all) of an epoch show it for the first time."""
+        if self.known is not None and not self.known.shows_all(self._names):
+            self._learn(split, split.epoch(seed, epoch, images))
+
+    def see_all(self, split: Split) -> None:
+        """Runs the network on all images of a split that are not augmented, if their outputs are to be known and aren't."""
+        if self.known is not None and not self.known.shows_all(self._names):
+            self._learn(split, Epoch(torch.arange(len(split), device=split.labels.device), None))
+
+    @property
+    def _names(self) -> list[str]:
+        return [LOGITS, *self.recorded.layers]
+
+    def _learn(self, split: Split, epoch: Epoch) -> None:
+        assert self.known is not None
+        self.known.learn(split, epoch, self._names, self.ask, self.batch_size)

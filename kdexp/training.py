@@ -40,7 +40,7 @@ def train(
 
     A resumed learner joins at its next epoch. One whose loss is not finite stops after that epoch with its `failure` set, one
     that raises an error at once; the others go on, and `keep` is called with each of them. The host waits for the device once
-    per epoch.
+    per epoch, and once more where the teacher has a table of views.
     """
     steps = split.steps(batch_size, limit_batches)
     for learner in learners:
@@ -49,6 +49,8 @@ def train(
         active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
         if not active:
             continue
+        if teacher is not None:
+            teacher.see(split, seed=seed, epoch=epoch, images=limit_batches and limit_batches * batch_size)
         for step, batch in enumerate(split.batches(batch_size, seed=seed, epoch=epoch, limit=limit_batches)):
             progress = Progress(epoch=epoch + (step + 0.5) / steps, epochs=epochs, step=epoch * steps + step)
             said = None if teacher is None else teacher(batch)

@@ -131,7 +131,7 @@ def test_what_a_method_adds_takes_memory_too(make_experiment, monkeypatch, metho
     (learner, _), _ = prepare(entries, teacher, experiment.shape, experiment.precision, labels)
     trained = sum(value.numel() for module in (learner.model, learner.distiller) for value in module.parameters())
     remembered = sum(value.nbytes for value in learner.distiller.buffers())
-    monkeypatch.setattr(lockstep, "available_memory", lambda: free)
+    monkeypatch.setattr(lockstep, "free_memory", lambda device: free)
     assert lockstep.affordable(experiment, entries) == free // 2 // (24 * trained + remembered)
 
 

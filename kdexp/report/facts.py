@@ -102,8 +102,12 @@ def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, exper
     limit = min(-(-IMAGES // spec.batch_size), spec.limit_batches or IMAGES)
     batches = list(split.batches(spec.batch_size, seed=spec.seed, epoch=0, limit=limit))
     labels = torch.cat([batch.label for batch in batches])
-    asked = [(batch, teacher.ask(batch.image)) for batch in batches[:GRADIENT_BATCHES]]
-    rest = [teacher.ask(batch.image).logits for batch in batches[GRADIENT_BATCHES:]]
+    source = experiment.source_of(teacher, [entry])
+    if known := source.kept.find(source.key, teacher.capture.layers):
+        teacher.look_up(known)
+        teacher.see(split, seed=spec.seed, epoch=0, images=limit * spec.batch_size)
+    asked = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
+    rest = [teacher(batch).logits for batch in batches[GRADIENT_BATCHES:]]
     answers = torch.cat([*(outputs.logits for _, outputs in asked), *rest])
     # A term that a method warms up is weighed as it is halfway.
     halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(spec.batch_size, spec.limit_batches) // 2)
