@@ -21,7 +21,7 @@ from kdexp.arguments import did_you_mean, listed
 from kdexp.files import DRAFT, reason
 from kdexp.locks import held_elsewhere
 from kdexp.report.table import HEAD_RULE
-from kdexp.stored import RESULT, CorruptEntry, read_entry
+from kdexp.stored import LEARNERS, OUTPUTS, RESULT, CorruptEntry, read_entry
 
 BAD_REQUEST, DAMAGE = 2, 1
 HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teaches", "MB", "age")
@@ -33,17 +33,17 @@ class Refused(ValueError):
 
 @dataclass
 class Item:
-    """A learner's folder, the progress of an unfinished one, or what a killed process left."""
+    """A learner's folder, the progress of an unfinished one, a teacher's outputs, or what a killed process left."""
 
     path: Path
     kind: str
-    """`finished`, `unfinished`, `leftover` or `damaged`."""
+    """`finished`, `unfinished`, `outputs`, `leftover` or `damaged`."""
     result: dict[str, Any]
     complaint: str = ""
 
     @property
     def key(self) -> str:
-        """The hash under which the learner is stored."""
+        """The hash under which it is stored."""
         return self.path.name.partition(".")[0]
 
     @property
@@ -60,9 +60,10 @@ class Item:
 
 
 def items(root: Path, *, verified: bool = False) -> list[Item]:
-    """Everything in a store's `learner/` folder, newest first; only `verified` reads every file."""
+    """Everything in a store, newest first; only `verified` reads every file."""
     found = []
-    for path in sorted(root.iterdir(), key=lambda path: -path.stat().st_mtime):
+    there = [path for folder in (LEARNERS, OUTPUTS) if (root / folder).is_dir() for path in (root / folder).iterdir()]
+    for path in sorted(there, key=lambda path: -path.stat().st_mtime):
         if path.suffix == ".lock":
             continue
         if DRAFT in path.name:
@@ -70,14 +71,15 @@ def items(root: Path, *, verified: bool = False) -> list[Item]:
         elif path.suffix == ".progress":
             found.append(Item(path, "unfinished", {}))
         elif path.is_dir():
-            found.append(_learner(path, verified))
+            found.append(_whole(path, verified))
     return found
 
 
-def _learner(path: Path, verified: bool) -> Item:
+def _whole(path: Path, verified: bool) -> Item:
     try:
         result = read_entry(path).result if verified else json.loads((path / RESULT).read_text())
-        return Item(path, "finished", {**result, "spec": dict(result["spec"])})
+        kind = "outputs" if path.parent.name == OUTPUTS else "finished"
+        return Item(path, kind, {**result, "spec": dict(result["spec"])})
     except (CorruptEntry, OSError, ValueError, KeyError, TypeError) as error:
         complaint = str(error) if isinstance(error, CorruptEntry) else f"{path / RESULT} can't be read"
         return Item(path, "damaged", {}, complaint)
@@ -87,7 +89,7 @@ def main() -> None:
     """The `kdexp-store` command. Exit codes: 1 damage was found, 2 a request that can't be met."""
     asked = _parser().parse_args()
     try:
-        sys.exit(asked.run(Path(asked.store).expanduser() / "learner", asked, Console(highlight=False)))
+        sys.exit(asked.run(Path(asked.store).expanduser(), asked, Console(highlight=False)))
     except Refused as error:
         print(f"kdexp-store: {error}", file=sys.stderr)
         sys.exit(BAD_REQUEST)
@@ -102,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kdexp-store", description="What kdexp has stored.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="list | show | verify | prune")
     for name, run, told in (
-        ("list", list_items, "every stored learner with its size and age"),
-        ("show", show, "all that is known of one learner"),
+        ("list", list_items, "everything stored with its size and age"),
+        ("show", show, "all that is known of one item"),
         ("verify", verify, "read every file and name what is damaged"),
         ("prune", prune, "say what would be removed; remove it with --yes"),
     ):
@@ -120,28 +122,29 @@ def _prune_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("keys", nargs="*", help="keys or their beginnings")
     command.add_argument("--unfinished", action="store_true", help="also the progress of unfinished learners")
     command.add_argument("--damaged", action="store_true", help="also what is damaged or left over")
-    command.add_argument("--older-than", type=float, metavar="DAYS", help="also finished learners that are so old")
+    command.add_argument("--older-than", type=float, metavar="DAYS", help="also what is finished and so old")
+    command.add_argument("--outputs", action="store_true", help="also teachers' outputs")
     command.add_argument("--all", action="store_true", help="everything")
     command.add_argument("--yes", action="store_true", help="really remove it")
 
 
 def _present(root: Path, *, verified: bool = False) -> list[Item]:
-    if not root.is_dir():
-        raise Refused(f"no store in {str(root.parent)!r}; --store FOLDER names another")
+    if not (root / LEARNERS).is_dir():
+        raise Refused(f"no store in {str(root)!r}; --store FOLDER names another")
     return items(root, verified=verified)
 
 
 def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
     """Prints a line per item."""
     found = _present(root)
-    students = Counter(item.result["spec"].get("teacher") for item in found if item.result)
+    students = Counter(item.result["spec"].get("teacher") for item in found if item.kind == "finished")
     table = Table(box=HEAD_RULE, pad_edge=False, padding=0)
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if number < 4 else "right", no_wrap=heading != "method")
     for item in found:
         table.add_row(item.key, *_line(item, students[item.key]))
     console.print(table)
-    console.print(f"{len(found)} in {root.parent}, {sum(item.size for item in found) / 1e6:.1f} MB")
+    console.print(f"{len(found)} in {root}, {sum(item.size for item in found) / 1e6:.1f} MB")
     return 0
 
 
@@ -150,6 +153,18 @@ def _line(item: Item, students: int) -> list[str]:
     if not item.result:
         return [item.kind, "", "", "", "", "", "", size, _age(item.days)]
     result, spec = item.result, item.result["spec"]
+    if item.kind == "outputs":
+        return [
+            result["model"],
+            f"outputs: {spec['layer'] or 'logits'}",
+            result["dataset"],
+            "",
+            "",
+            "",
+            "",
+            size,
+            _age(item.days),
+        ]
     accuracy = f"{100 * result['test']['last']['top1']:.2f}"
     numbers = [str(spec["seed"]), str(spec["epochs"]), accuracy, str(students or ""), size, _age(item.days)]
     return [result["model"], result["method"], result["dataset"], *numbers]
@@ -161,7 +176,7 @@ def _age(days: float) -> str:
 
 
 def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    """Prints a learner's spec, numbers and provenance as YAML, without its epochs."""
+    """Prints an item's spec, numbers and provenance as YAML, without its epochs."""
     (item,) = _chosen(_present(root), [asked.key])
     if not item.result:
         raise Refused(f"{item.path.name} is {item.kind}: {item.complaint or 'nothing is known of it but its key'}")
@@ -173,7 +188,7 @@ def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
 
 
 def verify(root: Path, _asked: argparse.Namespace, console: Console) -> int:
-    """Reads every file of every learner; returns 1 if any is damaged."""
+    """Reads every file; returns 1 if any is damaged."""
     found = _present(root, verified=True)
     damaged = [item for item in found if item.kind == "damaged"]
     for item in damaged:
@@ -181,15 +196,15 @@ def verify(root: Path, _asked: argparse.Namespace, console: Console) -> int:
     counts = Counter(item.kind for item in found)
     console.print(listed(f"{count} {kind}" for kind, count in sorted(counts.items())))
     if damaged:
-        console.print("kdexp trains damaged learners again when it needs them; kdexp-store prune --damaged removes them")
+        console.print("kdexp makes again what is damaged when it needs it; kdexp-store prune --damaged removes them")
     return DAMAGE if damaged else 0
 
 
 def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:
     """Removes what was asked for and is not being trained, with `--yes`; else says what that would be."""
     found = _present(root, verified=True)
-    if not (asked.keys or asked.unfinished or asked.damaged or asked.all or asked.older_than is not None):
-        raise Refused("say what to remove: KEY ..., --unfinished, --damaged, --older-than DAYS or --all")
+    if not (asked.keys or asked.unfinished or asked.damaged or asked.outputs or asked.all or asked.older_than is not None):
+        raise Refused("say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all")
     chosen = _chosen(found, asked.keys) + [item for item in found if _matches(item, asked)]
     chosen = list({item.path: item for item in chosen}.values())
     for item in chosen:
@@ -202,8 +217,8 @@ def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:
 
 
 def _matches(item: Item, asked: argparse.Namespace) -> bool:
-    kinds = {"unfinished": asked.unfinished, "damaged": asked.damaged, "leftover": asked.damaged}
-    old = asked.older_than is not None and item.kind == "finished" and item.days > asked.older_than
+    kinds = {"unfinished": asked.unfinished, "damaged": asked.damaged, "leftover": asked.damaged, "outputs": asked.outputs}
+    old = asked.older_than is not None and item.kind in ("finished", "outputs") and item.days > asked.older_than
     return asked.all or old or kinds.get(item.kind, False)
 
 
@@ -222,7 +237,8 @@ def _chosen(found: list[Item], keys: Sequence[str]) -> list[Item]:
 
 def _remove(item: Item) -> bool:
     """Whether it was free to be removed."""
-    if held_elsewhere(item.path.with_name(f"{item.key}.lock")):
+    lock = item.path.with_name(f"{item.key}.lock")
+    if lock.exists() and held_elsewhere(lock):
         return False
     if item.path.is_dir():
         (item.path / RESULT).unlink(missing_ok=True)  # first, so that nobody takes the rest for a learner

@@ -6,9 +6,11 @@ import sys
 import time
 
 import pytest
+import torch
 
 from kdexp import inventory
 from kdexp.store import Store
+from kdexp.stored_outputs import StoredOutputs
 
 
 @pytest.fixture
@@ -99,11 +101,29 @@ def test_what_is_being_trained_is_not_removed(store, kdexp_store):
     assert "kept: it is being trained" in shown and (root / f"{key}.progress").is_file()
 
 
+def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tmp_path):
+    identity = {"teacher": store[1]["teacher"], "weights": "w"}
+    outputs = StoredOutputs(tmp_path / "store", identity, {"model": "mlp_wide", "dataset": "digits"}, print)
+    for layer in ("", "body.2"):
+        assert outputs.write(layer, torch.zeros(4, 3))
+    code, shown = kdexp_store("list")
+    assert code == 0 and "outputs: logits" in shown and "outputs: body.2" in shown
+    teacher = next(line for line in shown.splitlines() if store[1]["teacher"] in line)
+    assert teacher.split()[-4] == "1", "outputs are no student of it"
+    (damaged, whole) = outputs.root.iterdir()
+    (damaged / "outputs.safetensors").write_bytes(b"")
+    code, shown = kdexp_store("verify")
+    assert code == 1 and "1 outputs" in shown and f"{damaged}/outputs.safetensors is missing or damaged" in shown
+    assert kdexp_store("show", whole.name[:8])[0] == 0
+    assert kdexp_store("prune", "--damaged", "--outputs", "--yes")[0] == 0
+    assert list(outputs.root.iterdir()) == [] and store[0].has(store[1]["teacher"])
+
+
 REFUSED = [
     (["show", "zzz"], "'zzz': no learner of that key"),
     (["show", "0123"], "0123456789abcdef.progress is unfinished"),
     (["show", ""], "learners of that key"),
-    (["prune"], "say what to remove: KEY ..., --unfinished, --damaged, --older-than DAYS or --all"),
+    (["prune"], "say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
     (["prune", "beef"], "'beef': no learner of that key"),
     (["prune", "--older-than", "old"], "argument --older-than: invalid float value: 'old'"),
     (["lst"], "invalid choice: 'lst'"),

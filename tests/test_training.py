@@ -7,9 +7,11 @@ from conftest import said
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.distillation.base import Progress
+from kdexp.kept import KeptOutputs
 from kdexp.models.tutorial import LightNN
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
+from kdexp.recall import Source, recall
 from kdexp.training import train
 
 WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")
@@ -35,6 +37,12 @@ def run(experiment, learners, teacher, epochs=2, limit=3):
     split, validation = experiment.data.student_train, experiment.data.validation
     ways = {"epochs": epochs, "batch_size": 32, "seed": experiment.settings.seed, "limit_batches": limit, "watch": Silent()}
     train(learners, split, teacher=teacher, validation=validation, **ways, keep=lambda learner: None)
+
+
+def look_up(teacher, split):
+    """Has a teacher's outputs for all images computed and looked up from now on."""
+    recall(teacher, split, Source("", KeptOutputs(), None))
+    teacher.see_all(split)
 
 
 def plain_losses(split, teacher, steps, *, seed, alpha, temperature):
@@ -66,7 +74,7 @@ def test_the_first_twenty_steps_equal_a_plain_loop(make_experiment):
     (learner,), teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     plain = plain_losses(split, teacher.model, 20, seed=42, alpha=0.25, temperature=3.0)
-    teacher.keep(split)
+    look_up(teacher, split)
     ours, learner_steps = [], split.steps(32)
     learner.train()
     for epoch in range(7):
@@ -107,27 +115,6 @@ def test_training_leaves_the_callers_random_stream_alone(make_experiment):
     before = torch.get_rng_state()
     experiment.run()
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_kept_outputs_equal_live_ones_bitwise(make_experiment):
-    experiment = make_experiment("distillation=hint", "teacher=lightnn", "student=lightnn")
-    _, teacher = prepared(experiment, "distilled")
-    split = experiment.data.student_train
-    live = [teacher(batch) for batch in split.batches(32, seed=0, epoch=0)]
-    asked = teacher.images_asked
-    assert teacher.keep(split)
-    assert teacher.images_asked - asked == len(split)
-    for batch, outputs in zip(split.batches(32, seed=0, epoch=0), live, strict=True):
-        kept = teacher(batch)
-        assert torch.equal(kept.logits, outputs.logits)
-        assert torch.equal(kept.features["features"], outputs.features["features"])
-    assert teacher.images_asked - asked == len(split)
-
-
-def test_augmented_images_get_a_live_teacher(make_experiment):
-    experiment = make_experiment("dataset.crop_padding=1")
-    _, teacher = prepared(experiment, "distilled")
-    assert not teacher.keep(experiment.data.student_train)
 
 
 def test_a_loss_that_is_not_finite_fails_its_learner_alone(make_experiment):
@@ -200,7 +187,7 @@ def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, opti
     experiment = make_experiment(f"distillation={method}", f"optimizer={optimizer}", "optimizer.clip_norm=1", "fast=true")
     (learner,), teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
-    teacher.keep(split)
+    look_up(teacher, split)
     batch = next(split.batches(32, seed=0, epoch=0))
     learner.train()
     with Operators() as seen:
@@ -214,7 +201,7 @@ def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, opti
 def test_an_epoch_on_a_gpu_waits_for_the_device_once(make_experiment):
     experiment = make_experiment("device=cuda", "precision=fp32")
     learners, teacher = prepared(experiment, "baseline", "distilled")
-    teacher.keep(experiment.data.student_train)
+    look_up(teacher, experiment.data.student_train)
     batches = list(experiment.data.student_train.batches(32, seed=0, epoch=0))
     learners[0].train(), learners[1].train()
     torch.cuda.set_sync_debug_mode("error")
