@@ -22,7 +22,7 @@ from kdexp.results import keep
 from kdexp.spec import key_of
 from kdexp.store import Store
 from kdexp.stored import Stored
-from kdexp.stored_outputs import StoredOutputs, computed_on, weights_digest
+from kdexp.stored_outputs import StoredOutputs, identity_of
 from kdexp.teacher import Teacher
 from kdexp.training import train
 from kdexp.wanted import network_name
@@ -194,14 +194,7 @@ class Experiment(Plan):
         """Where the outputs of these entries' teacher for the images they see may be known from."""
         spec, taught_by = entries[0].spec, self._teacher_of(entries)
         assert taught_by is not None
-        identity = {
-            "teacher": taught_by.key,
-            "weights": weights_digest(teacher.model),
-            "data": spec.data,
-            "batch_size": spec.batch_size,
-            "precision": spec.precision,
-            "computed_on": computed_on(self.device),
-        }
+        identity = identity_of(taught_by, teacher.model, spec, self.device)
         about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
         stored = None if self.settings.force else StoredOutputs(self.settings.store, identity, about, self.journal.say)
         later = self.kept.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())

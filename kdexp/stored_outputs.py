@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.files import reason
-from kdexp.spec import key_of
+from kdexp.spec import LearnerSpec, key_of
 from kdexp.store import find_entry, write_entry, write_tensors
-from kdexp.stored import OUTPUTS, RESULT, CorruptEntry
+from kdexp.stored import OUTPUTS, RESULT, CorruptEntry, Stored
 
 FORMAT = 1
 """Raised when images are cut or normalised in another way, so that older outputs are not taken for today's."""
@@ -44,12 +44,26 @@ def computed_on(device: torch.device) -> dict[str, Any]:
     return {"torch": torch.__version__, "device": f"{device.type} {chip}", "threads": torch.get_num_threads()}
 
 
+def identity_of(taught_by: Stored, network: nn.Module, spec: LearnerSpec, device: torch.device) -> dict[str, Any]:
+    """All that a stored teacher's outputs for a learner's images depend on, but for the layer; `network` is the teacher."""
+    return {
+        "format": FORMAT,
+        "dtype": "float32",
+        "teacher": taught_by.key,
+        "weights": weights_digest(network),
+        "data": spec.data,
+        "batch_size": spec.batch_size,
+        "precision": spec.precision,
+        "computed_on": computed_on(device),
+    }
+
+
 class StoredOutputs:
-    """The outputs of one teacher for one split under `root/outputs/`; `identity` is what they depend on but for the layer."""
+    """The outputs of one teacher for one split under `root/outputs/`, by what `identity_of` tells and by layer."""
 
     def __init__(self, root: str | Path, identity: dict[str, Any], about: dict[str, Any], say: Callable[[str], None]):
         self.root = Path(root).expanduser() / OUTPUTS
-        self.identity = {"format": FORMAT, "dtype": "float32", **identity}
+        self.identity = identity
         self.about = about
         self.say = say
 

@@ -102,7 +102,7 @@ def test_what_is_being_trained_is_not_removed(store, kdexp_store):
 
 
 def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tmp_path):
-    identity = {"teacher": store[1]["teacher"], "weights": "w"}
+    identity = {"teacher": store[1]["teacher"]}
     outputs = StoredOutputs(tmp_path / "store", identity, {"model": "mlp_wide", "dataset": "digits"}, print)
     for layer in ("", "body.2"):
         assert outputs.write(layer, torch.zeros(4, 3))

@@ -12,7 +12,7 @@ import torch
 from conftest import SHORT
 from rich.console import Console
 
-from kdexp import cli, composer, config, experiment, files, lockstep, method_check, multirun, plan, validation
+from kdexp import cli, composer, config, experiment, files, lockstep, method_check, multirun, plan, validation, wanted
 from kdexp.composer import Composer
 from kdexp.config import as_yaml, compose_command
 from kdexp.multirun import Job, Lockstep, run_jobs
@@ -65,6 +65,12 @@ def test_how_learners_start_is_looked_at_once_for_all_jobs(sweep, count, togethe
     assert count.counts["sketch_network"] == (0 if together is None else 5), (
         "once for each company: its student and who teaches it"
     )
+
+
+def test_networks_are_looked_at_once_to_know_which_layers_the_jobs_read(sweep, count):
+    count(wanted, "sketch_network")
+    sweep("distillation=kd,hint", "distillation.temperature=1,2,3", "seed=0,1")
+    assert count.counts["sketch_network"] == 2, "student and teacher"
 
 
 def test_a_step_on_one_image_is_tried_once_for_each_distinct_method(sweep, count):
