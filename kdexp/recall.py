@@ -105,4 +105,4 @@ def compute(teacher: Teacher, split: Split, source: Source) -> str:
     written = {name: values for name, values in worth.items() if source.stored and source.stored.write(name, values)}
     if not written:
         return ""
-    return f"teacher's outputs: stored for later runs, since computing them took {seconds:.0f} s ({_sizes(known, written)})"
+    return f"teacher's outputs: stored for later runs, since computing them took {seconds:.3g} s ({_sizes(known, written)})"

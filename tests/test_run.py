@@ -94,9 +94,13 @@ def test_the_rows_follow_from_the_stored_logits(finished):
     assert distilled["agreement"] == pytest.approx(float((answers["distilled"] == answers["teacher"]).double().mean()))
 
 
+LONG = ("run folder", "teacher's", "  epoch", "Test", "Students", "n =")
+"""Beginnings of lines that a terminal wraps."""
+
+
 def test_on_eighty_columns_nothing_is_cut(finished):
     _, screen = finished("distillation=hint", "distillation.kd_weight=0.9", "distillation.ce_weight=0.1")
-    lines = [line for line in screen.splitlines() if not line.startswith(("run folder", "  epoch", "Test", "Students", "n ="))]
+    lines = [line for line in screen.splitlines() if not line.startswith(LONG)]
     assert max(map(len, lines)) <= 80
     assert "distilled trained 25,610 parameters, 16,640 of them for training alone." in screen
     for word in ("role", "model", "method", "params", "smaller", "test %", "vs base", "time", "distilled", "8,970"):

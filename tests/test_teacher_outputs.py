@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -16,6 +17,7 @@ from kdexp.kept import KeptOutputs
 from kdexp.known import LOGITS, KnownOutputs
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.recall import Source
+from kdexp.report.facts import measure
 from kdexp.store import Store
 from kdexp.stored_outputs import StoredOutputs, weights_digest, worth_storing
 from kdexp.teacher import Teacher
@@ -276,10 +278,7 @@ def test_what_is_stored_is_read_by_later_runs(make_experiment, asked, stores_all
     later = make_experiment(*NETS, *WHOLE, "distillation=hint", "distillation.weight=3")
     ours = later.run()[2].stored.tensors("last")
     assert not asked and "teacher's outputs: read from the store for 90 images" in said(later)
-    for folder in outputs_of(later).iterdir():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+    shutil.rmtree(outputs_of(later))
     computed = make_experiment(*NETS, *WHOLE, "distillation=hint", "distillation.weight=3", "force=true").run()
     theirs = computed[2].stored.tensors("last")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and asked
@@ -313,6 +312,7 @@ def test_what_is_damaged_is_said_and_made_again(make_experiment, asked, stores_a
     elif damage == "another's":
         spec = json.loads((place / "result.json").read_text())["spec"]
         identity = {name: value for name, value in spec.items() if name != "layer"}
+        shutil.rmtree(place)
         StoredOutputs(experiment.settings.store, identity, {}, print).write("", torch.zeros(3, 10))
     else:
         content = file.read_bytes()
@@ -374,6 +374,15 @@ def test_the_store_is_not_littered_with_what_is_quickly_computed(make_experiment
     assert not worth_storing(0.9, 1000) and worth_storing(4.0, 410_000_000) and not worth_storing(3.0, 410_000_000)
 
 
+def test_two_processes_may_store_the_same(make_experiment, tmp_path):
+    told = []
+    ours, theirs = (StoredOutputs(tmp_path, {"teacher": "t"}, {}, told.append) for _ in range(2))
+    values = torch.rand(3, 2)
+    assert ours.write("", values) and theirs.write("", values) and not told
+    assert torch.equal(theirs.read("", (3, 2)), values)
+    assert len(list(ours.root.iterdir())) == 1
+
+
 def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, stores_all, monkeypatch):
     def full(*_words):
         raise OSError(28, "No space left on device")
@@ -393,9 +402,7 @@ def test_a_digest_sees_every_weight_and_statistic(make_experiment):
     assert set(digests.values()) == {1} and len(digests) > 5
 
 
-def test_a_diagnosis_asks_about_nothing_that_is_known(make_experiment, asked, tmp_path):
-    from kdexp.report.facts import measure
-
+def test_a_diagnosis_asks_about_nothing_that_is_known(make_experiment, asked):
     experiment = make_experiment(*WHOLE, "distillation=hint", *NETS)
     entries = experiment.run()
     measure(entries, experiment)
