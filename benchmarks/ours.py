@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 from unittest import mock
 
 from rich.console import Console
-from work import ALPHAS, TEMPERATURES, Point, Work
+from work import Point, Work
 
 from kdexp import cli
 from kdexp.config import compose_command
@@ -33,7 +33,7 @@ class Ours:
         self.outputs = Path(mkdtemp(dir=work.folder))
         given = [*work.overrides, *words, f"output_dir={self.outputs}"]
         if work.phase in ("main", "sweep"):
-            axes = [f"distillation.temperature={joined(TEMPERATURES)}", f"distillation.alpha={joined(ALPHAS)}", "-m"]
+            axes = [f"distillation.temperature={joined(work.temperatures)}", f"distillation.alpha={joined(work.alphas)}", "-m"]
             self.command = [
                 "kdexp",
                 "--config-dir",

@@ -62,7 +62,6 @@ class Point:
 
 CROSS_ENTROPY = Point("none")
 SOFT_TARGETS = Point("kd", 4.0, 0.1)
-SWEEP = [Point("kd", temperature, alpha) for temperature in TEMPERATURES for alpha in ALPHAS]
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,16 @@ class Work:
     epochs: int
     device: torch.device
     folder: Path
+    temperatures: tuple[float, ...] = TEMPERATURES
+    alphas: tuple[float, ...] = ALPHAS
 
     @cached_property
     def points(self) -> list[Point]:
         """The students of this phase, all of one seed."""
         method = SOFT_TARGETS if self.pair.augmented else Point("hint")
         phases = {"teacher": [], "baseline": [CROSS_ENTROPY], "kd": [method], "main": [CROSS_ENTROPY, method]}
-        return phases.get(self.phase, [CROSS_ENTROPY, *SWEEP])
+        sweep = [Point("kd", temperature, alpha) for temperature in self.temperatures for alpha in self.alphas]
+        return phases.get(self.phase, [CROSS_ENTROPY, *sweep])
 
     @property
     def trains_teacher(self) -> bool:
