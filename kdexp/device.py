@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 
 import torch
+
+from kdexp.arguments import first_line
 
 
 def device_complaint(name: str) -> str:
@@ -15,6 +18,16 @@ def device_complaint(name: str) -> str:
     if not available.get(name, True):
         here = [known for known, is_here in available.items() if is_here]
         return f"={name!r}: this machine has no such device for PyTorch; here: {', '.join(['cpu', *here])} (device=auto picks)"
+    return ""
+
+
+@cache
+def compiler_complaint(device: str) -> str:
+    """Why `torch.compile` can't be used on that kind of device here, found by trying; or an empty string."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except Exception as error:  # whatever a missing compiler, a missing header or a missing package makes of it
+        return f"torch.compile can't be used here ({first_line(error)}); mend that, or leave compile=false"
     return ""
 
 
@@ -31,23 +44,33 @@ class Precision:
 
     Without `fast` the operations are those of a plain loop, in its order. With it, memory is channels-last and optimizers
     are fused, which is quicker but rounds differently; Adam's first steps amplify that beyond what a seed reproduces.
+    `compile` has torch.compile write the networks' kernels anew. With `graph` steps are recorded and replayed: the operations
+    are those without, but for optimizers, which then are fused and keep what they count with on the device.
     """
 
     name: str
     device: torch.device
     fast: bool = False
+    compile: bool = False
+    graph: bool = False
 
     @classmethod
-    def pick(cls, name: str, device: torch.device, fast: bool) -> Precision:
+    def pick(cls, name: str, device: torch.device, **ways: bool) -> Precision:
         """`auto` is what plain PyTorch does on the device."""
         if name == "auto":
             name = "tf32" if device.type == "cuda" else "fp32"
-        return cls(name, device, fast)
+        return cls(name, device, **ways)
 
     @property
     def label(self) -> str:
         """What the table calls it."""
-        return f"{self.name} fast" if self.fast else self.name
+        ways = {"fast": self.fast, "compiled": self.compile, "graph": self.graph}
+        return " ".join([self.name, *(way for way, asked in ways.items() if asked)])
+
+    @property
+    def fused(self) -> bool:
+        """Whether optimizers take their step in one kernel."""
+        return self.fast or self.graph
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -68,20 +91,43 @@ class Precision:
 class RandomStream:
     """A stream of random numbers of its own: inside `with stream:` torch's default generators are this stream.
 
-    It starts where `torch.manual_seed(seed)` does, so that a net built in it has the weights of a plain script.
+    It starts where `torch.manual_seed(seed)` does, so that a net built in it has the weights of a plain script. CUDA's default
+    generator shares this stream's own, `generator`, meanwhile: that may be done, and is remembered, while a graph is recorded.
     """
 
+    generator: torch.Generator | None = None
+
     def __init__(self, seed: int, device: torch.device):
-        self._modules = [torch.random] + ([torch.get_device_module(device)] if device.type != "cpu" else [])
-        kinds = ["cpu"] + ([device.type] if device.type != "cpu" else [])
-        self.states = [torch.Generator(kind).manual_seed(seed).get_state() for kind in kinds]
+        self._modules = [torch.random] + ([torch.mps] if device.type == "mps" else [])
+        kinds = ["cpu", "mps"][: len(self._modules)]
+        self._states = [torch.Generator(kind).manual_seed(seed).get_state() for kind in kinds]
+        if device.type == "cuda":
+            torch.cuda.init()
+            self._default = torch.cuda.default_generators[torch.cuda.current_device()]
+            self.generator = torch.Generator(device).manual_seed(seed)
+
+    @property
+    def states(self) -> list[torch.Tensor]:
+        """How far the stream is, on the CPU and on the device, as bytes on the CPU."""
+        return self._states + ([self.generator.get_state()] if self.generator else [])
+
+    @states.setter
+    def states(self, states: list[torch.Tensor]) -> None:
+        self._states = states[: len(self._modules)]
+        if self.generator:
+            self.generator.set_state(states[-1])
 
     def __enter__(self) -> None:
         self._outside = [module.get_rng_state() for module in self._modules]
-        self._set(self.states)
+        self._set(self._states)
+        if self.generator:
+            self._outer = self._default.graphsafe_get_state()
+            self._default.graphsafe_set_state(self.generator)
 
     def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        self.states = [module.get_rng_state() for module in self._modules]
+        if self.generator:
+            self._default.graphsafe_set_state(self._outer)
+        self._states = [module.get_rng_state() for module in self._modules]
         self._set(self._outside)
 
     def _set(self, states: list[torch.Tensor]) -> None:

@@ -223,6 +223,8 @@ class Experiment(Plan):
         """Stores a learner that did not fail; one that can't be stored has failed, its last epoch being kept if possible."""
         entry.failure = learner.failure
         self.journal.note(learner.traceback)
+        if learner.remark:
+            self.journal.say(f"{learner.name}: {learner.remark}")
         if learner.failure:
             self.store.forget_progress(entry.spec.key)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,18 +133,24 @@ class Capture:
     then on), and leaves `probe`, the outputs from which methods learn shapes. Hooks live only as long as a call; maps come
     as [N, C, H, W], whichever way they lie. Raises `UnknownLayer` for a name the model does not have or does not run, or whose
     output is no tensor.
+
+    `compiled` has torch.compile make the calls, once for every batch size. Its hooks stay, as they are compiled too, but keep
+    nothing outside of a call.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor):
+    def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor, *, compiled: bool = False):
         self.model = model
         self.layers = find_layers(model, layers)
         self._inputs = set(layers) - {name for name, _ in model.named_modules()}
         self._overwritten: set[str] = set()
         self.probe = self._probe(probe_image)
+        self._compiled = self._compile() if compiled else None
 
     def __call__(self, image: Tensor) -> Outputs:
         """Runs the model on `image` [N, C, H, W]."""
-        logits, captured, _ = self._run(image)
+        return self._outputs(*(self._compiled or self._run)(image)[:2])
+
+    def _outputs(self, logits: Tensor, captured: dict[str, Tensor]) -> Outputs:
         return Outputs(logits.float(), {name: channels_first(value).float() for name, value in captured.items()})
 
     def _probe(self, image: Tensor) -> Outputs:
@@ -156,7 +162,32 @@ class Capture:
                 self._overwritten = set(self.layers)
             else:
                 self._overwritten = {name for name, value in captured.items() if value._version != versions[name]}
-            return self(image)
+            return self._outputs(*self._run(image)[:2])
+
+    def _listen(self, keep: Callable[[str, Any], None]) -> list[RemovableHandle]:
+        """Hooks that hand every layer's value over; the handles remove them."""
+
+        def hook(name: str, module: nn.Module) -> RemovableHandle:
+            if name in self._inputs:
+                return module.register_forward_pre_hook(lambda _, inputs: keep(name, inputs[0] if inputs else None))
+            return module.register_forward_hook(lambda _, _inputs, output: keep(name, output))
+
+        return [hook(name, module) for name, module in self.layers.items()]
+
+    def _compile(self) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
+        kept: dict[str, dict[str, Tensor]] = {}
+
+        def keep(name: str, value: Tensor) -> None:
+            if "call" in kept:
+                kept["call"][name] = value.clone() if name in self._overwritten else value
+
+        def run(image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            kept["call"] = {}
+            logits = self.model(image)
+            return logits, kept.pop("call")
+
+        self._listen(keep)
+        return torch.compile(run, dynamic=False)
 
     def _run(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
         captured: dict[str, Tensor] = {}
@@ -169,12 +200,7 @@ class Capture:
             captured[name] = value.clone() if name in self._overwritten else value
             versions[name] = value._version
 
-        def hook(name: str, module: nn.Module) -> RemovableHandle:
-            if name in self._inputs:
-                return module.register_forward_pre_hook(lambda _, inputs: keep(name, inputs[0] if inputs else None))
-            return module.register_forward_hook(lambda _, _inputs, output: keep(name, output))
-
-        hooks = [hook(name, module) for name, module in self.layers.items()]
+        hooks = self._listen(keep)
         try:
             return self.model(image), captured, versions
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from traceback import format_exc
 from typing import Any
@@ -17,7 +18,7 @@ from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.evaluation import correct
 from kdexp.features import Capture, Outputs
-from kdexp.optimization import OptimizerRecipe
+from kdexp.optimization import OptimizerRecipe, keep_on_device
 
 PROGRESS = ("history", "seconds", "best_epoch", "best_weights", "continued_after")
 """What a learner has measured so far, as plain values and tensors."""
@@ -29,9 +30,10 @@ class Learner:
 
     `step` is the whole of a training step; `close_epoch` leaves what the epoch measured on the device, so that one transfer
     brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`, and so does an error in a
-    step. `trained` is the part of the model that is in training mode during the training, if not all of it. `seconds` is the
-    host's time in its own steps, without data, teacher and evaluation; `continued_after` lists the epochs after which it was
-    resumed.
+    step; `remark` is what is to be known of how its steps were taken. `trained` is the part of the model that is in training
+    mode during the training, if not all of it. `seconds` is the host's time in its own steps, without data, teacher and
+    evaluation (of recorded steps its share of the device's time, all included); `continued_after` lists the epochs after which
+    it was resumed.
     """
 
     name: str
@@ -47,16 +49,21 @@ class Learner:
     history: list[dict[str, float]] = field(default_factory=list)
     failure: str = ""
     traceback: str = ""
+    remark: str = ""
     seconds: float = 0.0
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     continued_after: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fast)
+        self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        if self.precision.graph:
+            keep_on_device(self.optimizer)
         self._trace: list[Tensor] = []
         self._columns: list[str] = []
+        self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
+        self._stopwatch: Callable[[], float] | None = None
 
     def forward(self, image: Tensor) -> Outputs:
         """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
@@ -67,8 +74,10 @@ class Learner:
 
     def ask(self, network: nn.Module, image: Tensor) -> Tensor:
         """The logits [N, K] of another network that its method trains, in the run's precision and returned in fp32."""
+        if self.precision.compile and network not in self._compiled:
+            self._compiled[network] = torch.compile(network, dynamic=False)
         with self.precision.autocast():
-            return network(image).float()
+            return self._compiled.get(network, network)(image).float()
 
     def descend(self, terms: Terms) -> None:
         """One optimizer step on the sum of the terms, with the gradient clipped where the optimizer's recipe says so."""
@@ -82,22 +91,48 @@ class Learner:
     def step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> None:
         """Trains on one batch."""
         start = time.perf_counter()
-        factor = self.schedule.factor(progress.epoch, progress.epochs)
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * factor
+        for group, rate in zip(self.optimizer.param_groups, self.rates(progress), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         try:
-            with self.stream:
-                terms = self.distiller.update(self, batch, teacher, progress)
+            numbers = self.take(batch, teacher, progress)
         except Exception as error:  # whatever a network or a method raises ends this learner and no other
-            self.failure = (
-                f"{first_line(error)} ({type(error).__name__} in epoch {len(self.history) + 1}; log.txt has its traceback)"
-            )
-            self.traceback = format_exc()
+            self.fail(error)
             return
-        accuracy = correct(self._logits, batch.label).float() / len(batch.label)
-        self._trace.append(torch.stack([*(term.detach() for term in terms.values()), accuracy]))
-        self._columns = list(terms)
+        self._trace.append(numbers)
         self.seconds += time.perf_counter() - start
+
+    def rates(self, progress: Progress) -> list[float]:
+        """The learning rate of each of the optimizer's parameter groups."""
+        factor = self.schedule.factor(progress.epoch, progress.epochs)
+        return [rate * factor for rate in self._base_rates]
+
+    def take(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> Tensor:
+        """A step at the learning rates that the optimizer has; its terms and accuracy, in one tensor on the device."""
+        with self.stream:
+            terms = self.distiller.update(self, batch, teacher, progress)
+        self._columns = list(terms)
+        accuracy = correct(self._logits, batch.label).float() / len(batch.label)
+        return torch.stack([*(term.detach() for term in terms.values()), accuracy])
+
+    @property
+    def numbers(self) -> int:
+        """How many a step gave: its terms and the accuracy."""
+        return len(self._columns) + 1
+
+    def add_recorded(self, steps: Tensor, stopwatch: Callable[[], float]) -> None:
+        """Adds what further steps of the epoch gave, one per row, and what tells their seconds once the device is done."""
+        self._trace += steps
+        self._stopwatch = stopwatch
+
+    def fail(self, error: Exception) -> None:
+        """Ends the training because of an error that is being handled."""
+        self.failure = (
+            f"{first_line(error)} ({type(error).__name__} in epoch {len(self.history) + 1}; log.txt has its traceback)"
+        )
+        self.traceback = format_exc()
 
     def close_epoch(self, validation: Split | None) -> Tensor:
         """The epoch's terms and accuracy per step, and the validation accuracy, in one flat fp32 tensor on the device."""
@@ -110,6 +145,9 @@ class Learner:
     def record_epoch(self, numbers: Tensor, validated: bool) -> None:
         """Keeps what `close_epoch` returned, now on the host: means into the history, a failure, the best epoch."""
         epoch = len(self.history)
+        if self._stopwatch is not None:
+            self.seconds += self._stopwatch()
+            self._stopwatch = None
         steps = (numbers[:-1] if validated else numbers).view(-1, len(self._columns) + 1)
         row = dict(zip([*self._columns, "train_accuracy"], steps.mean(0).tolist(), strict=True))
         row = {"epoch": epoch + 1, "loss": sum(row[name] for name in self._columns), **row}
@@ -185,6 +223,8 @@ class Learner:
         """Goes back to where `progress` was taken; what follows is bitwise what would have followed there (CPU)."""
         self.load_state_dict(progress["weights"])
         self.optimizer.load_state_dict(progress["optimizer"])
+        if self.precision.graph:
+            keep_on_device(self.optimizer)
         self.stream.states = progress["random"]
         for name in PROGRESS:
             setattr(self, name, progress[name])

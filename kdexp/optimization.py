@@ -39,6 +39,18 @@ class OptimizerRecipe(Checked):
         raise NotImplementedError
 
 
+def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Has the optimizer read its learning rates from tensors beside its parameters, so that its step can be recorded.
+
+    That holds for fused ones; torch's others ask the host.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+        if "capturable" in group:
+            group["capturable"] = True
+    optimizer._warned_capturable_if_run_uncaptured = True  # as its first steps are not recorded
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adam(OptimizerRecipe):
     """Adam (Kingma and Ba 2015, arXiv 1412.6980); its weight decay is an L2 term of the gradient."""

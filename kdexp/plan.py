@@ -65,7 +65,8 @@ class Plan:
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
-        self.precision = Precision.pick(self.settings.precision, self.device, self.settings.fast)
+        ways = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
+        self.precision = Precision.pick(self.settings.precision, self.device, **ways)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
         self.precision.set()

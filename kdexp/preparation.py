@@ -138,7 +138,7 @@ class _Draft:
         """
         spec, device = self.entry.spec, self.precision.device
         theirs = teacher.capture if teacher and self.distiller.uses_teacher else None
-        capture = Capture(self.network, self.layers, self.shape.probe(device))
+        capture = Capture(self.network, self.layers, self.shape.probe(device), compiled=self.precision.compile)
         with RandomStream(spec.seed + AUXILIARY_SEED, device):
             self.distiller.setup(probe_of(capture, theirs, labels, spec.batch_size, self.shape))
         deployed = self.distiller.deployed(self.network, theirs.model if theirs else None)

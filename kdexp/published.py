@@ -11,7 +11,7 @@ from kdexp.arguments import Checked, Count, InvalidArguments, NonNegative, Probl
 
 CHOSEN = ("experiment", "protocol", "sweep", "distillation", "controls", "published")
 WHERE = ("dataset.root", "dataset.download", "teacher.checkpoint", "device", "num_threads", "store", "output_dir")
-HOW = ("seed", "teacher_seed", "precision", "fast", "latency", "diagnosis", "dry_run", "force")
+HOW = ("seed", "teacher_seed", "precision", "fast", "compile", "graph", "latency", "diagnosis", "dry_run", "force")
 """With the two above, what a command may set and still be the published experiment; the table tells its precision."""
 
 

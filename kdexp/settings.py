@@ -22,6 +22,8 @@ class Settings(Checked):
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     fast: bool
+    compile: bool
+    graph: bool
     num_threads: Count | None
     latency: bool
     diagnosis: Literal["auto", "always", "never"]

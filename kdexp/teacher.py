@@ -27,12 +27,17 @@ class Teacher:
         self.images_asked = 0
         self.known: KnownOutputs | None = None
         self._probe_image = probe_image.contiguous(memory_format=precision.memory_format)
-        self.capture = self.recorded = Capture(model, layers, self._probe_image)
+        self.capture = self.recorded = self._captured(layers)
 
     @property
     def bytes_kept(self) -> int:
         """Of all outputs that are kept of it, those that only other jobs read included."""
         return 0 if self.known is None else self.known.bytes
+
+    @property
+    def static(self) -> bool:
+        """Whether answering is the same work on the device for every batch of one size."""
+        return True
 
     def __call__(self, batch: Batch) -> Outputs:
         """Logits and the captured features for a batch of the training split."""
@@ -53,7 +58,10 @@ class Teacher:
 
     def with_layers(self, more: Sequence[str]) -> Capture:
         """The network with further layers captured, besides those that the learners read."""
-        return Capture(self.model, [*self.capture.layers, *more], self._probe_image) if more else self.capture
+        return self._captured([*self.capture.layers, *more]) if more else self.capture
+
+    def _captured(self, layers: Sequence[str]) -> Capture:
+        return Capture(self.model, layers, self._probe_image, compiled=self.precision.compile)
 
     def look_up(self, known: KnownOutputs, recorded: Capture | None = None) -> None:
         """Answers from now on what is known, once `see` was told what is coming; new outputs of `recorded` are kept there."""

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 
 from kdexp.data.resident import Split
-from kdexp.distillation.base import Progress
+from kdexp.graph import RecordedSteps
 from kdexp.learner import Learner
+from kdexp.steps import Steps
 from kdexp.teacher import Teacher
 
 
@@ -42,7 +43,8 @@ def train(
     that raises an error at once; the others go on, and `keep` is called with each of them. The host waits for the device once
     per epoch, and once more where the teacher has a table of views.
     """
-    steps = split.steps(batch_size, limit_batches)
+    kind = RecordedSteps if learners[0].precision.graph else Steps
+    steps = kind(split, teacher, epochs, batch_size, seed, limit_batches)
     for learner in learners:
         learner.train()
     for epoch in range(min(len(learner.history) for learner in learners), epochs):
@@ -51,12 +53,7 @@ def train(
             continue
         if teacher is not None:
             teacher.see(split, seed=seed, epoch=epoch, images=limit_batches and limit_batches * batch_size)
-        for step, batch in enumerate(split.batches(batch_size, seed=seed, epoch=epoch, limit=limit_batches)):
-            progress = Progress(epoch=epoch + (step + 0.5) / steps, epochs=epochs, step=epoch * steps + step)
-            said = None if teacher is None else teacher(batch)
-            for learner in active:
-                if not learner.failure:
-                    learner.step(batch, said, progress)
+        for _ in steps.take(active, epoch):
             watch.step(active)
         active = [learner for learner in active if not learner.failure]
         if not active:

@@ -13,7 +13,7 @@ from torch import nn
 from kdexp.arguments import Problem, problems
 from kdexp.config import as_plain, build, nodes_within
 from kdexp.data.dataset import ImageDataset
-from kdexp.device import device_complaint, pick_device
+from kdexp.device import compiler_complaint, device_complaint, pick_device
 from kdexp.method_check import Ask, capture_sketch, check_method
 from kdexp.network import Shape, starts_trained, without_start
 from kdexp.network_check import check_network
@@ -127,8 +127,18 @@ def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
     faulty = {problem.name for problem in of_settings}
     if "device" not in faulty and (complaint := device_complaint(given["device"])):
         yield Problem("device", complaint)
-    elif "device" not in faulty and given.get("precision") == "tf32" and pick_device(given["device"]).type != "cuda":
+    elif "device" not in faulty:
+        yield from _ways(given, pick_device(given["device"]).type)
+
+
+def _ways(given: dict[str, Any], device: str) -> Iterator[Problem]:
+    """What the device can't do of how numbers are to be computed."""
+    if given.get("precision") == "tf32" and device != "cuda":
         yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
+    if given.get("graph") is True and device != "cuda":
+        yield Problem("graph", f"=True: only CUDA devices replay graphs, and this is {device}; leave graph=false")
+    if given.get("compile") is True and (complaint := compiler_complaint(device)):
+        yield Problem("compile", f"=True: {complaint}")
 
 
 def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: Ask) -> Iterator[Problem]:

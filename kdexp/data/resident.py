@@ -29,6 +29,16 @@ class Epoch:
         parts = self.rows.split(size)
         yield from zip(parts, [None] * len(parts) if self.choices is None else self.choices.split(size), strict=True)
 
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Copies of the rows and choices at these places [m]."""
+        return self.rows[places], None if self.choices is None else self.choices[places]
+
+    def copy_(self, other: Epoch) -> None:
+        """Writes as many of another epoch's images over these."""
+        for mine, theirs in ((self.rows, other.rows), (self.choices, other.choices)):
+            if mine is not None and theirs is not None:
+                mine.copy_(theirs[: len(mine)])
+
 
 class Split:
     """The images of one split on one device, with the augmentation that training on them uses."""
@@ -57,6 +67,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def static(self) -> bool:
+        """Whether making a batch is the same work on the device for every batch."""
+        return True
 
     @property
     def repeats(self) -> bool:
@@ -89,7 +104,11 @@ class Split:
         """The batches of an epoch, or the first `limit` of them."""
         shown = self.epoch(seed, epoch, limit and limit * batch_size)
         for rows, choice in shown.split(batch_size):
-            yield Batch(self.look(rows, choice), self.labels[rows], rows, choice if self.views else None)
+            yield self.batch(rows, choice)
+
+    def batch(self, rows: Tensor, choice: Tensor | None) -> Batch:
+        """The given rows, each as its choice says."""
+        return Batch(self.look(rows, choice), self.labels[rows], rows, choice if self.views else None)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images as they are, without augmentation, in the order of their rows."""

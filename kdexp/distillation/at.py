@@ -24,6 +24,7 @@ class AttentionTransfer(FeatureDistiller):
     """
 
     label = "AT"
+    static = True
     roles = ("stages",)
 
     def __init__(self, *, mode: Literal["code", "paper"], power: Annotated[float, Range(at_least=1)], **shared):

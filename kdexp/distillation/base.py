@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,6 +85,11 @@ class Distiller(nn.Module, Checked):
     label: str = ""
     """What the table calls the method's own term."""
     weight: float = 1.0
+    static: bool = False
+    """Whether steps on whole batches are the same work on other tensors as long as `phase` stays: nothing of what they compute
+    reaches Python, and what the method remembers are buffers. Such a step may be recorded and replayed (graph=true). Each class
+    declares it for itself.
+    """
     tempered: bool = False
     """Whether the method's own term is softened by `temperature`, too."""
 
@@ -140,6 +145,10 @@ class Distiller(nn.Module, Checked):
         """The method's own terms, scalars by name, before `weight`."""
         return {}
 
+    def phase(self, progress: Progress) -> Any:
+        """All that the steps of a static method read of the progress."""
+        return None
+
     def deployed(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         """The network that is evaluated, counted and taken away after training; it shares what is trained."""
         return student
@@ -158,6 +167,11 @@ class Distiller(nn.Module, Checked):
         written = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in self.weighted() if weight)
         tempered = self.kd_weight or (self.tempered and self.weight)
         return f"{written}, T={self.temperature:g}" if tempered else written
+
+
+def is_static(method: Distiller) -> bool:
+    """Whether the method's own class declares its steps static; one that only inherits the word may do anything."""
+    return "static" in vars(type(method)) and method.static
 
 
 Role = Literal["last_map", "stages", "second_stage", "preactivations", "pooled"]

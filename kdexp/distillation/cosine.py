@@ -21,6 +21,7 @@ class Cosine(FeatureDistiller):
     """1 − cosine similarity of the flattened representations, averaged over the batch and summed over pairs of layers."""
 
     label = "cosine"
+    static = True
 
     def setup(self, probe):
         for ours, theirs in self.pairs(probe.student, probe.teacher):

@@ -103,6 +103,7 @@ class CRD(FeatureDistiller):
     """
 
     label = "CRD"
+    static = True
     roles = ("pooled",)
 
     def __init__(

@@ -42,6 +42,7 @@ class DKD(Distiller):
     """
 
     label = "DKD"
+    static = True
     tempered = True
 
     def __init__(
@@ -57,6 +58,9 @@ class DKD(Distiller):
         self.weight = weight
         self.target_weight, self.nontarget_weight = target_weight, nontarget_weight
         self.warmup_epochs = warmup_epochs
+
+    def phase(self, progress):
+        return progress.ramp(self.warmup_epochs)
 
     def transfer(self, batch, student, teacher, progress):
         factor = progress.ramp(self.warmup_epochs) * self.temperature**2

@@ -45,6 +45,7 @@ class FitNet(Hint):
     """
 
     label = "FitNet"
+    static = True
     roles = ("second_stage",)
     regressor = staticmethod(regressor)
 

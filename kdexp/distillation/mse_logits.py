@@ -11,6 +11,7 @@ class MSELogits(Distiller):
 
     own_weights = (0.0, 0.0)
     label = "logit MSE"
+    static = True
 
     def __init__(self, *, weight: NonNegative, **shared):
         super().__init__(**shared)

@@ -63,6 +63,7 @@ class ReviewKD(FeatureDistiller):
     """
 
     label = "ReviewKD"
+    static = True
     roles = ("stages", "pooled")
     teacher_roles = ("preactivations", "pooled")
 
@@ -80,6 +81,9 @@ class ReviewKD(FeatureDistiller):
         self.fusions = nn.ModuleList(
             Fusion(ours.shape[1], middle, theirs.shape[1], deepest=not place) for place, (ours, theirs) in enumerate(maps)
         )
+
+    def phase(self, progress):
+        return progress.ramp(self.warmup_epochs)
 
     def transfer(self, batch, student, teacher, progress):
         losses, fused = [], None

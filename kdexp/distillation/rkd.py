@@ -38,6 +38,7 @@ class RKD(FeatureDistiller):
     """
 
     label = "RKD"
+    static = True
     roles = ("pooled",)
 
     def __init__(self, *, distance_weight: NonNegative, angle_weight: NonNegative, **shared):

@@ -47,6 +47,7 @@ class SemCKD(FeatureDistiller):
     """
 
     label = "SemCKD"
+    static = True
     roles = ("stages",)
 
     def layers(self, student, teacher):

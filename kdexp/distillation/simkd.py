@@ -38,6 +38,7 @@ class SimKD(FeatureDistiller):
     """
 
     label = "SimKD"
+    static = True
     own_weights = (0.0, 0.0)
 
     def __init__(self, *, factor: Count, **shared):

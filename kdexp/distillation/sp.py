@@ -19,6 +19,7 @@ class SimilarityPreserving(FeatureDistiller):
     """
 
     label = "SP"
+    static = True
 
     def setup(self, probe):
         for ours, theirs in self.pairs(probe.student, probe.teacher):

@@ -19,6 +19,7 @@ class SRRL(FeatureDistiller):
     """
 
     label = "SRRL"
+    static = True
     roles = ("pooled",)
 
     def setup(self, probe):

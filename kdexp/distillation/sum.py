@@ -9,7 +9,7 @@ from torch import nn
 
 from kdexp.arguments import InvalidArguments, Problem, problems, refusals
 from kdexp.config import arguments, build, target
-from kdexp.distillation.base import Distiller
+from kdexp.distillation.base import Distiller, is_static
 
 OWN_WAYS = ("update", "losses", "answer", "deployed")
 """What a method overrides that is more than terms to be added."""
@@ -21,6 +21,8 @@ class Sum(Distiller):
 
     Terms are called as their methods call them, with `NAME.` in front where two would be called alike.
     """
+
+    static = True
 
     def __init__(self, *, methods: dict[str, Any], **shared):
         super().__init__(**shared)
@@ -36,11 +38,15 @@ class Sum(Distiller):
                 found += [problem.under(f"methods.{name}") for problem in refusals(error)]
         if found:
             raise InvalidArguments(found)
+        self.static = all(is_static(method) for method in self.parts.values())
 
     @property
     def parts(self) -> dict[str, Distiller]:
         """The methods by their names."""
         return dict(self.methods.items())  # type: ignore[arg-type]
+
+    def phase(self, progress):
+        return [method.phase(progress) for method in self.parts.values()]
 
     def layers(self, student, teacher):
         ours: list[str] = []

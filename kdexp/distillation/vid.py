@@ -44,6 +44,7 @@ class VariationalInformation(FeatureDistiller):
     """
 
     label = "VID"
+    static = True
     roles = ("stages",)
 
     def setup(self, probe):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -94,8 +94,9 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
 
 def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, experiment: Experiment) -> dict:
     """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched."""
+    precision = replace(experiment.precision, compile=False, graph=False)  # too few batches for these to pay
     (learner,), teacher = prepare(
-        [entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision, experiment.split_of(entry).labels
+        [entry], experiment.teacher_network([entry]), experiment.shape, precision, experiment.split_of(entry).labels
     )
     assert teacher is not None
     spec, split = entry.spec, experiment.data.student_train
