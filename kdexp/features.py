@@ -144,6 +144,7 @@ class Capture:
         self._inputs = set(layers) - {name for name, _ in model.named_modules()}
         self._overwritten: set[str] = set()
         self.probe = self._probe(probe_image)
+        self._heard: dict[str, dict[str, Tensor]] = {}
         self._compiled = self._compile() if compiled else None
 
     def __call__(self, image: Tensor) -> Outputs:
@@ -175,16 +176,16 @@ class Capture:
         return [hook(name, module) for name, module in self.layers.items()]
 
     def _compile(self) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
-        kept: dict[str, dict[str, Tensor]] = {}
+        heard = self._heard
 
         def keep(name: str, value: Tensor) -> None:
-            if "call" in kept:
-                kept["call"][name] = value.clone() if name in self._overwritten else value
+            if "call" in heard:
+                heard["call"][name] = value.clone() if name in self._overwritten else value
 
         def run(image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            kept["call"] = {}
+            heard["call"] = {}
             logits = self.model(image)
-            return logits, kept.pop("call")
+            return logits, heard.pop("call")
 
         self._listen(keep)
         return torch.compile(run, dynamic=False)

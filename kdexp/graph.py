@@ -75,11 +75,12 @@ def obstacle(learner: Learner) -> str:
     return ""
 
 
+@dataclass
 class RecordedSteps(Steps):
     """The same steps; those on whole batches are recorded after the first few and replayed, all learners' as one graph.
 
-    Learners work side by side, each on a CUDA stream of its own. To make the batch and ask the teacher is recorded, too, where all
-    that it takes lies on the device. A learner whose step can't be recorded, as its `remark` then says, takes it as usual
+    Learners work side by side, each on a CUDA stream of its own. Making the batch and asking the teacher is recorded too, where
+    all of that happens on the device. A learner whose step can't be recorded, as its `remark` then says, takes it as usual
     beside the others; an error while the others' is recorded ends them.
     """
 
@@ -143,7 +144,7 @@ class RecordedSteps(Steps):
         with HostQuestions(but_of=[group["lr"] for group in learner.optimizer.param_groups]) as asked:
             learner.step(batch, said, progress)
         if asked.names:
-            learner.remark = f"{AS_USUAL} its step needs the host ({', '.join(sorted(asked.names))})"
+            learner.remark = f"{AS_USUAL} its step needs the host ({', '.join(sorted(set(asked.names)))})"
 
     def _new_tape(self, shown: Epoch, whole: int) -> Tape:
         places = torch.arange(whole * self.batch_size, device=shown.rows.device)

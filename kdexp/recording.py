@@ -40,7 +40,7 @@ class HostQuestions(TorchDispatchMode):
 
     def __init__(self, but_of: Sequence[Tensor] = ()):
         super().__init__()
-        self.names: set[str] = set()
+        self.names: list[str] = []
         self._but_of = but_of
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,7 +49,7 @@ class HostQuestions(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
         asks = name in WAITING and not any(tensors[0] is tensor for tensor in self._but_of)
         if asks or len({tensor.device for tensor in tensors}) > 1:
-            self.names.add(name)
+            self.names.append(name)
         return result
 
 

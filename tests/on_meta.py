@@ -1,0 +1,84 @@
+"""Trainings on PyTorch's meta device, which has shapes and no values: reading a value, or joining devices, raises."""
+
+import weakref
+from contextlib import nullcontext
+from importlib import import_module
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kdexp.data.dataset import RawImages
+from kdexp.data.resident import Split
+from kdexp.device import Precision
+from kdexp.network import build_network
+from kdexp.preparation import prepare
+
+META = torch.device("meta")
+KERNELS = torch.library.Library("aten", "IMPL")
+for step in ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_", "_fused_sgd_.tensor_lr"):
+    KERNELS.impl(step, lambda *args, **kwargs: None, "Meta")
+
+
+def let_meta_train(monkeypatch):
+    """Has the meta device pass for one with fused optimizers, from which copies to the host can be made; gives these copies."""
+    copies = []
+
+    def cpu(tensor):
+        copies.append(tuple(tensor.shape))
+        return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    optimizers = import_module("torch.optim.optimizer")
+    monkeypatch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: ["meta", "cpu"])
+    monkeypatch.setattr(Precision, "autocast", lambda self: nullcontext())
+    return copies
+
+
+def images_of(shape, count, device=META):
+    """As many images of that shape as asked for, without sense, and labels in turn."""
+    pixels = torch.empty(count, shape.in_channels, shape.image_size, shape.image_size, dtype=torch.uint8, device=device)
+    return RawImages(pixels, torch.arange(count) % shape.num_classes)
+
+
+def prepared_from(experiment, entries, raw, precision):
+    """Learners for these entries, their teacher and their training images, without a store."""
+    split = Split(raw, experiment.dataset, precision.device, augmented=True, memory_format=precision.memory_format)
+    taught = any(entry.spec.teacher for entry in entries)
+    network = build_network(experiment.spec("teacher").model, experiment.shape) if taught else None
+    return *prepare(entries, network, experiment.shape, precision, raw.labels), split
+
+
+def prepared_on_meta(experiment, roles, count, **ways):
+    """The same for roles, on images without values."""
+    entries = [experiment.entry(role) for role in roles]
+    return prepared_from(experiment, entries, images_of(experiment.shape, count), Precision("fp32", META, **ways))
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that tensors without values would have taken at once inside it, of those that operators made there."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = self.most = 0
+        self._living = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.is_meta:
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._living:
+            return
+
+        def forget(_):
+            self.bytes -= size
+            del self._living[key]
+
+        self._living[key] = weakref.ref(storage, forget)
+        self.bytes += size
+        self.most = max(self.most, self.bytes)
