@@ -27,7 +27,7 @@ def record(work: Callable[[], None], generators: Sequence[torch.Generator | None
         warnings.simplefilter("ignore")  # newer versions of torch find generators by themselves, and say so
         for generator in generators:
             graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):  # the former, as the latter may fail to end
         work()
     return graph.replay
 

@@ -65,6 +65,8 @@ def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
         network(image)  # nobody asks for layers here
     assert list(network.state_dict()) == names
     assert compiled._heard == {}
+    bare = Capture(network, [], probe, compiled=True)  # the very same network, asked for other layers
+    assert bare(image).features == {} and compiled(image).features.keys() == set(LAYERS)
 
 
 @pytest.mark.slow

@@ -7,13 +7,16 @@ import torch
 from on_meta import let_meta_train, prepared_on_meta
 from test_configs import options
 from test_methods import PAIR
-from test_training import Operators, Silent, prepared
+from test_training import Operators, Silent
 from torch import nn
 
 from kdexp import graph, training
 from kdexp.config import build, compose_command
+from kdexp.device import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD
+from kdexp.network import build_network
+from kdexp.preparation import prepare
 from kdexp.recording import HostQuestions, buffers_in_place
 from kdexp.steps import Steps
 from kdexp.training import train
@@ -31,20 +34,17 @@ SMALL = (
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
 
 
-RECORDINGS = []
-
-
 @pytest.fixture
 def recorded(monkeypatch):
-    """Has `record` return the work itself, as what a graph replays; gives what was recorded after a teacher was trained."""
+    """Has `record` return the work itself, which is what a graph replays; gives what was recorded."""
+    recordings = []
 
     def record(work, generators):
-        RECORDINGS.append(work)
+        recordings.append(work)
         return work
 
-    RECORDINGS.clear()
     monkeypatch.setattr(graph, "record", record)
-    return RECORDINGS
+    return recordings
 
 
 @pytest.fixture
@@ -64,10 +64,17 @@ def role_of(method):
     return "baseline" if method == "none" else "distilled"
 
 
-def trained(experiment, *roles, epochs=3, prepare=lambda *_: None):
-    learners, teacher = prepared(experiment, *roles)
-    RECORDINGS.clear()
-    prepare(*learners)
+def fresh(experiment, *roles):
+    """Learners for these roles and their teacher, which is not trained either."""
+    entries = [experiment.entry(role) for role in roles]
+    with RandomStream(1, torch.device("cpu")):
+        network = build_network(experiment.spec("teacher").model, experiment.shape)
+    return prepare(entries, network, experiment.shape, experiment.precision, experiment.data.student_train.labels)
+
+
+def trained(experiment, *roles, epochs=3, change=lambda *_: None):
+    learners, teacher = fresh(experiment, *roles)
+    change(*learners)
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
@@ -155,15 +162,13 @@ def test_a_network_that_looks_at_values_is_found_out_and_takes_its_steps_as_usua
     assert not recorded and len(learner.history) == 3 and not learner.failure
 
 
-def test_an_error_while_a_step_is_recorded_ends_those_whose_step_it_is_alone(make_experiment, recorded, monkeypatch):
+def test_an_error_while_a_step_is_recorded_ends_those_whose_step_it_is_alone(make_experiment, monkeypatch):
     def failing(work, generators):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    def fail(*_):
-        monkeypatch.setattr(graph, "record", failing)
-
+    monkeypatch.setattr(graph, "record", failing)
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember", "graph=true")
-    baseline, distilled = trained(make_experiment(*options), "baseline", "distilled", prepare=fail)
+    baseline, distilled = trained(make_experiment(*options), "baseline", "distilled")
     assert baseline.failure.startswith(
         "the step can't be recorded: operation not permitted when stream is capturing; graph=false takes it as usual"
     )
@@ -176,7 +181,7 @@ def test_a_training_that_was_cut_off_goes_on_recorded(make_experiment, recorded)
     (whole,) = trained(make_experiment(*options), "distilled")
     (first,) = trained(make_experiment(*options), "distilled", epochs=1)
     kept = first.progress()
-    (resumed,) = trained(make_experiment(*options), "distilled", prepare=lambda learner: learner.resume(kept))
+    (resumed,) = trained(make_experiment(*options), "distilled", change=lambda learner: learner.resume(kept))
     assert resumed.continued_after == [1]
     assert_same(resumed, whole)
 
@@ -197,7 +202,7 @@ def test_what_is_static_does_not_depend_on_the_progress(make_experiment, method)
     found = []
     for progress in (Progress(3.5, 10, 100), Progress(8.25, 10, 777)):
         experiment = make_experiment(*options)
-        (learner,), teacher = prepared(experiment, role_of(method))
+        (learner,), teacher = fresh(experiment, role_of(method))
         batch = next(experiment.data.student_train.batches(16, seed=0, epoch=0))
         learner.train()
         numbers = learner.take(batch, teacher(batch) if learner.distiller.uses_teacher else None, progress)
@@ -243,7 +248,7 @@ OPERATORS = {
 def test_the_operators_of_a_step_are_as_many_as_they_were(make_experiment, pair, pinned):
     method, teacher_name, student = pair
     experiment = make_experiment(f"distillation={method}", f"teacher={teacher_name}", f"student={student}", "fast=true")
-    (learner,), teacher = prepared(experiment, "distilled")
+    (learner,), teacher = fresh(experiment, "distilled")
     split = experiment.data.student_train
     teacher.keep(split)
     shown = split.epoch(0, 0)

@@ -1,0 +1,78 @@
+"""What graph=true and compile=true are worth on this GPU: seconds per epoch of the CIFAR-10 tutorial's distilled students.
+
+`python benchmarks/graph.py` prints a line per way and number of students side by side; images and teacher are without sense.
+The quickest of `REPEATS` epochs counts; what is recorded or compiled in the one before them does not.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from kdexp.config import as_plain, build, compose_command
+from kdexp.data.dataset import RawImages
+from kdexp.data.resident import Split
+from kdexp.device import Precision
+from kdexp.graph import RecordedSteps
+from kdexp.network import Shape, build_network
+from kdexp.plan import Entry
+from kdexp.preparation import prepare
+from kdexp.spec import LearnerSpec
+from kdexp.steps import Steps
+
+IMAGES, BATCH, REPEATS = 50_000, 128, 5
+WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}
+
+
+def company(students: int, ways: dict[str, bool]) -> tuple[Steps, list]:
+    """So many distilled students of the tutorial, ready to take their steps."""
+    config = as_plain(compose_command(["experiment=cifar10_tutorial", "distillation=kd", "dataset.root=nowhere"]))
+    shape, precision = Shape(10, 3, 32), Precision.pick("auto", torch.device("cuda"), fast=True, **ways)
+    precision.set()
+    parts = {
+        "model": config["student"],
+        "method": config["distillation"],
+        "optimizer": config["optimizer"],
+        "schedule": config["schedule"],
+    }
+    numbers = {"epochs": REPEATS + 1, "batch_size": BATCH, "seed": 0, "limit_batches": None, "teacher": "theirs"}
+    spec = LearnerSpec(data={}, precision=precision.label, **parts, **numbers)
+    entries = [Entry("distilled", "lightnn", "kd", spec, job=str(number)) for number in range(students)]
+    raw = RawImages(torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8), torch.arange(IMAGES) % 10)
+    split = Split(raw, build(config["dataset"]), precision.device, augmented=True, memory_format=precision.memory_format)
+    learners, teacher = prepare(entries, build_network(config["teacher"], shape), shape, precision, raw.labels)
+    assert teacher is not None
+    teacher.keep(split)
+    for learner in learners:
+        learner.train()
+    return (RecordedSteps if precision.graph else Steps)(split, teacher, REPEATS + 1, BATCH, 0, None), learners
+
+
+def epoch_seconds(steps: Steps, learners: list, epoch: int) -> float:
+    """Of one epoch, until the device is done."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in steps.take(learners, epoch):
+        pass
+    torch.cuda.synchronize()
+    for learner in learners:
+        learner.close_epoch(None)
+        assert not learner.failure and not learner.remark, learner.failure or learner.remark
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measures and prints."""
+    print(torch.cuda.get_device_name(), torch.__version__)
+    for students in (1, 9):
+        made = {name: company(students, ways) for name, ways in WAYS.items()}
+        found = {name: [epoch_seconds(*made[name], epoch) for epoch in range(REPEATS + 1)][1:] for name in made}
+        usual = min(found["fast"])
+        for name, seconds in found.items():
+            quickest = min(seconds)
+            print(f"{students} students, {name}: {quickest:.3f} s per epoch, {usual / quickest:.2f} times as quick as fast")
+
+
+if __name__ == "__main__":
+    main()
