@@ -15,9 +15,11 @@ from kdexp.data.dataset import RawImages
 from kdexp.data.resident import Split
 from kdexp.device import Precision
 from kdexp.graph import RecordedSteps
+from kdexp.kept import KeptOutputs
 from kdexp.network import Shape, build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
+from kdexp.recall import Source, recall
 from kdexp.spec import LearnerSpec
 from kdexp.steps import Steps
 
@@ -43,7 +45,8 @@ def company(students: int, ways: dict[str, bool]) -> tuple[Steps, list]:
     split = Split(raw, build(config["dataset"]), precision.device, augmented=True, memory_format=precision.memory_format)
     learners, teacher = prepare(entries, build_network(config["teacher"], shape), shape, precision, raw.labels)
     assert teacher is not None
-    teacher.keep(split)
+    recall(teacher, split, Source("", KeptOutputs(), None))
+    teacher.see_all(split)
     for learner in learners:
         learner.train()
     return (RecordedSteps if precision.graph else Steps)(split, teacher, REPEATS + 1, BATCH, 0, None), learners

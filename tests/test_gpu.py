@@ -9,6 +9,8 @@ from test_training import Silent, prepared
 from kdexp import training
 from kdexp.device import RandomStream
 from kdexp.graph import RecordedSteps
+from kdexp.kept import KeptOutputs
+from kdexp.recall import Source, recall
 from kdexp.steps import Steps
 from kdexp.training import train
 
@@ -28,7 +30,7 @@ def trained(experiment, *roles):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        teacher.keep(split)
+        recall(teacher, split, Source("", KeptOutputs(), None))
     ways = {"epochs": 4, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
     train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
     return learners
@@ -74,7 +76,8 @@ def test_the_host_neither_waits_nor_copies_while_steps_are_replayed(make_experim
     experiment = make_experiment(*LONG, *PAIR, "distillation=at")
     learners, teacher = prepared(experiment, "baseline", "distilled")
     split = experiment.data.student_train
-    teacher.keep(split)
+    recall(teacher, split, Source("", KeptOutputs(), None))
+    teacher.see_all(split)
     steps = RecordedSteps(split, teacher, 2, 16, 0, None)
     for learner in learners:
         learner.train()

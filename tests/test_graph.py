@@ -15,8 +15,10 @@ from kdexp.config import build, compose_command
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD
+from kdexp.kept import KeptOutputs
 from kdexp.network import build_network
 from kdexp.preparation import prepare
+from kdexp.recall import Source, recall
 from kdexp.recording import HostQuestions, buffers_in_place
 from kdexp.steps import Steps
 from kdexp.training import train
@@ -78,7 +80,7 @@ def trained(experiment, *roles, epochs=3, change=lambda *_: None):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        teacher.keep(split)
+        recall(teacher, split, Source("", KeptOutputs(), None))
     ways = {"epochs": epochs, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
     train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
     return learners
@@ -250,7 +252,8 @@ def test_the_operators_of_a_step_are_as_many_as_they_were(make_experiment, pair,
     experiment = make_experiment(f"distillation={method}", f"teacher={teacher_name}", f"student={student}", "fast=true")
     (learner,), teacher = fresh(experiment, "distilled")
     split = experiment.data.student_train
-    teacher.keep(split)
+    recall(teacher, split, Source("", KeptOutputs(), None))
+    teacher.see_all(split)
     shown = split.epoch(0, 0)
     learner.train()
     steps = Steps(split, teacher, epochs=1, batch_size=16, seed=0, limit_batches=1)

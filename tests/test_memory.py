@@ -11,8 +11,10 @@ from test_training import Silent
 from kdexp.config import compose_command
 from kdexp.data.resident import Split
 from kdexp.device import Precision
+from kdexp.kept import KeptOutputs
 from kdexp.learner import Learner
 from kdexp.plan import Plan
+from kdexp.recall import Source, recall
 from kdexp.training import train
 
 CARD = 4 * 2**30
@@ -51,7 +53,7 @@ def take_two_steps(experiment, entries, precision, steps=2):
     tested = Split(images_of(experiment.shape, 10_000, place), experiment.dataset, precision.device, **ways)
     validation = Split(images_of(experiment.shape, 500, place), experiment.dataset, precision.device, **ways)
     if teacher:
-        teacher.keep(split)
+        recall(teacher, split, Source("", KeptOutputs(), None))
     ways = {"epochs": 1, "seed": 0, "limit_batches": steps, "watch": Silent(), "keep": lambda _: None}
     train(learners, split, teacher=teacher, validation=validation, batch_size=experiment.settings.batch_size, **ways)
     assert [learner.traceback for learner in learners if learner.failure] == []
