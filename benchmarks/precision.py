@@ -55,7 +55,8 @@ def accuracies(words: list[str], outputs: Path) -> dict[str, list[float]]:
     sweep = max((outputs / "sweeps").iterdir())
     tables = [json.loads(path.read_text())["rows"] for path in sorted(sweep.glob("*/table.json"))]
     return {
-        role: [100 * row["test_top1"] for rows in tables for row in rows if row["role"] == role] for role in ["teacher", *ROLES]
+        role: [round(100 * row["test_top1"], 2) for rows in tables for row in rows if row["role"] == role]
+        for role in ["teacher", *ROLES]
     }
 
 
