@@ -131,7 +131,7 @@ class RecordedSteps(Steps):
         self._taken += 1
         for learner in learners:
             if not learner.failure:
-                with beside(self._streams[learner.name]):
+                with beside(self._streams[learner.name]), buffers_in_place(learner.model, learner.distiller):
                     self._try(learner, batch, said, progress)
         join([self._streams[learner.name] for learner in learners])
         if self._taken == WARM_UP:

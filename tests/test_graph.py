@@ -188,6 +188,33 @@ def test_a_training_that_was_cut_off_goes_on_recorded(make_experiment, recorded)
     assert_same(resumed, whole)
 
 
+def places(learner):
+    """Where everything lies that a step of a learner changes."""
+    state = [value for group in learner.optimizer.state.values() for value in group.values()]
+    modules = [*learner.model.parameters(), *learner.model.buffers(), *learner.distiller.parameters()]
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    return [tensor.data_ptr() for tensor in [*modules, *learner.distiller.buffers(), *state, *rates]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_recorded_step_changes_stays_where_it_is(make_experiment, monkeypatch, method):
+    watched, seen = [], []
+
+    def record(work, generators):
+        before = places(watched[0])
+
+        def replay():
+            work()
+            seen.append(places(watched[0]) == before)
+
+        return replay
+
+    monkeypatch.setattr(graph, "record", record)
+    experiment = make_experiment(*PAIR, *SMALL, "graph=true", "optimizer=sgd", f"distillation={method}")
+    trained(experiment, role_of(method), change=watched.append)
+    assert seen == [True] * 12
+
+
 def test_a_replaced_buffer_keeps_its_place():
     module = nn.Module()
     module.inner = nn.Module()
