@@ -92,6 +92,8 @@ def _unreadable(experiment: Experiment) -> str:
         experiment.data  # noqa: B018
     except DataUnavailable as error:
         return str(error)
+    finally:
+        experiment.kept.close()
     return ""
 
 

@@ -10,6 +10,7 @@ from itertools import groupby
 
 import torch
 
+from kdexp.data.dataset import ImageLost
 from kdexp.data.resident import Split
 from kdexp.files import reason
 from kdexp.heap import kept_between_steps
@@ -230,6 +231,8 @@ class Experiment(Plan):
             return
         try:
             entry.stored = keep(self.store, entry, learner, self.data.test, images=images, company=company)
+        except ImageLost:
+            raise
         except OSError as error:
             entry.failure = f"can't be stored in {self.store.root}: {reason(error)}; mend that and run the same command again"
 

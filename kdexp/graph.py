@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -89,17 +89,19 @@ class RecordedSteps(Steps):
         self._company: list[Learner] = []
         self._taken = 0
         self._streams: dict[str, torch.cuda.Stream | None] = {}
+        self._fetched: Iterator[Batch] = iter(())
 
     def take(self, learners, epoch):
         shown = self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size)
         whole = len(shown.rows) // self.batch_size
         first, watch = 0, Stopwatch(shown.rows.device)
+        self._fetched = self._stream(epoch)
         self._meet(learners)
         tape: Tape | None = None
         for step, (rows, choice) in enumerate(shown.split(self.batch_size)):
             progress = self.progress(epoch, step)
             if step == whole or self._taken < WARM_UP or not self._company:
-                batch = self.split.batch(rows, choice)
+                batch = self._batch(rows, choice)
                 self._as_usual(learners, batch, self.ask(batch), progress)
                 yield
                 continue
@@ -114,6 +116,15 @@ class RecordedSteps(Steps):
                 for learner, trace in zip(tape.learners, tape.traces, strict=True):
                     learner.add_recorded(trace[first:], share)
             yield
+
+    def _stream(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, fetched ahead, where they are not made on the device."""
+        if not self.split.static:
+            yield from self.split.batches(self.batch_size, seed=self.seed, epoch=epoch, limit=self.limit_batches)
+
+    def _batch(self, rows: Tensor, choice: Tensor | None) -> Batch:
+        """The batch of a step, asked for once."""
+        return self.split.batch(rows, choice) if self.split.static else next(self._fetched)
 
     def _meet(self, learners: Sequence[Learner]) -> None:
         """Begins anew where the company is not that of the epoch before."""
@@ -182,7 +193,7 @@ class RecordedSteps(Steps):
                 tape.replay, tape.phases = None, phases  # first, so that a new one may take the memory of the old one
                 tape.replay = self._record(tape, progress)
             if not self._static:
-                batch = self.split.batch(rows, choice)
+                batch = self._batch(rows, choice)
                 tape.fill(batch, self.ask(batch))
             tape.replay()
         except Exception as error:

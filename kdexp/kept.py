@@ -29,6 +29,11 @@ class Last:
             self._key, self._value = key, make()
         return self._value
 
+    @property
+    def value(self) -> Any:
+        """The value that was made last, None if none was."""
+        return self._value
+
 
 class KeptOutputs:
     """Teachers' outputs by what they depend on; those that were used longest ago are let go where memory runs short."""
@@ -78,3 +83,8 @@ class Kept:
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why the others failed that it tried to train, by key: the same would happen again."""
+
+    def close(self) -> None:
+        """Ends the processes that serve the data set, if there are any."""
+        if self.data.value is not None:
+            self.data.value.close()

@@ -78,10 +78,10 @@ class KnownOutputs:
             known = places[~unknown]
             self.shown[name][(known % self.images).to(self.device)] = self._tables[name][known].to(self.device)
         asked = places[unknown].sort().values
-        for part in asked.split(batch_size) if len(asked) else ():
-            at = (part % self.images).to(self.device)
-            views = None if epoch.choices is None else (part // self.images).to(self.device)
-            outputs = by_layer(ask(split.look(at, views)))
+        views = None if epoch.choices is None else (asked // self.images).to(self.device)
+        shown = Epoch((asked % self.images).to(self.device), views)
+        for at, image in zip(shown.rows.split(batch_size), split.show(shown, batch_size), strict=True) if len(asked) else ():
+            outputs = by_layer(ask(image))
             for name in lacking:
                 self.shown[name][at] = outputs[name]
         for name, of_layer in lacking.items():

@@ -61,6 +61,8 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     except KeyboardInterrupt:
         journal.headline(f"kdexp-report {folder} tells what there is of this sweep")
         raise
+    finally:
+        kept.close()
     return folder
 
 

@@ -14,6 +14,7 @@ import torch
 
 from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
+from kdexp.data.keeping import Keeping
 from kdexp.data.resident import Data, load
 from kdexp.device import Precision, pick_device
 from kdexp.files import file_digest
@@ -76,8 +77,13 @@ class Plan:
     @cached_property
     def data(self) -> Data:
         """The data set on the device; raises `DataUnavailable`."""
-        where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format)
-        data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format))
+        settings = self.settings
+        summaries = None if settings.dry_run else Path(settings.store).expanduser() / "summaries"
+        keeping = Keeping(settings.memory, settings.workers, summaries)
+        where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, keeping)
+        data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping))
+        if data.told:
+            self.journal.say(data.told)
         if self.dataset.mean is None or self.dataset.std is None:
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
             self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")

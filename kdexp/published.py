@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from kdexp.arguments import Checked, Count, InvalidArguments, NonNegative, Problem, Range, problems, refusals
 
 CHOSEN = ("experiment", "protocol", "sweep", "distillation", "controls", "published")
-WHERE = ("dataset.root", "dataset.download", "teacher.checkpoint", "device", "num_threads", "store", "output_dir")
+WHERE = ("dataset.root", "dataset.download", "teacher.checkpoint", "store", "output_dir")
+ON = ("device", "num_threads", "memory", "workers")
 HOW = ("seed", "teacher_seed", "precision", "fast", "compile", "graph", "latency", "diagnosis", "dry_run", "force")
-"""With the two above, what a command may set and still be the published experiment; the table tells its precision."""
+"""With those above, what a command may set and still be the published experiment; the table tells its precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def _set(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
         given = word.startswith("~") or ("=" in word and not word.startswith("-"))
-        if given and key not in (*CHOSEN, *WHERE, *HOW) and not key.startswith("hydra"):
+        if given and key not in (*CHOSEN, *WHERE, *ON, *HOW) and not key.startswith("hydra"):
             yield key, word
 
 

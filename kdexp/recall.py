@@ -40,6 +40,8 @@ def recall(teacher: Teacher, split: Split, source: Source, *, whole: bool = True
     if split.views is None:
         return LIVE + "augmented images never repeat"
     layers = list(teacher.capture.layers)
+    if split.views > 1 and not split.pixels.at_hand:
+        return LIVE + "augmented images would be decoded once more to be known"
     if split.views > 1 and layers:
         return f"{LIVE}of augmented images no features ({listed(layers)}) are kept"
     known = source.kept.use(source.key, lambda: KnownOutputs(len(split), split.views or 1, split.labels.device))

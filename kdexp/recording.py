@@ -27,7 +27,9 @@ def record(work: Callable[[], None], generators: Sequence[torch.Generator | None
         warnings.simplefilter("ignore")  # newer versions of torch find generators by themselves, and say so
         for generator in generators:
             graph.register_generator_state(generator)
-    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):  # the former, as the latter may fail to end
+    # Threads that bring the next images here may go on; the outer stream is there since a graph may fail to end.
+    recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
+    with torch.cuda.stream(torch.cuda.current_stream()), recording:
         work()
     return graph.replay
 

@@ -7,7 +7,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from kdexp.arguments import first_line
 from kdexp.config import as_yaml
+from kdexp.data.dataset import ImageLost
 from kdexp.experiment import Experiment
 from kdexp.files import Unwritable, reason, write_whole
 from kdexp.journal import Journal
@@ -37,11 +38,12 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Conso
     """
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    experiment.make_ready()
-    with writing_to(config):
-        folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
-        describe_run(folder, config, overrides, experiment)
-    outcome = carry_out(experiment, folder)
+    with closing(experiment.kept):
+        experiment.make_ready()
+        with writing_to(config):
+            folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
+            describe_run(folder, config, overrides, experiment)
+        outcome = carry_out(experiment, folder)
     return not outcome.reason
 
 
@@ -76,6 +78,9 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
         return outcome
     except KeyboardInterrupt:
         write_state(folder, "interrupted")
+        raise
+    except ImageLost as error:
+        write_state(folder, "failed", str(error))
         raise
     finally:
         journal.close_log()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from kdexp.arguments import Checked, Count, NonNegativeInt
+from kdexp.data.keeping import Memory
 from kdexp.parts import Control
 
 
@@ -25,6 +26,8 @@ class Settings(Checked):
     compile: bool
     graph: bool
     num_threads: Count | None
+    memory: Memory
+    workers: Count | None
     latency: bool
     diagnosis: Literal["auto", "always", "never"]
     dry_run: bool

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from kdexp.arguments import Problem, problems
-from kdexp.config import as_plain, build, nodes_within
+from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import compiler_complaint, device_complaint, pick_device
 from kdexp.method_check import Ask, capture_sketch, check_method
@@ -72,6 +72,10 @@ class Validator:
             return found
         shape, sentence = self._once(partial(_dataset, plain["dataset"]), "shape", plain["dataset"])
         found += [Problem("", sentence)] if sentence else []
+        if plain.get("memory") == "disk" and target(plain["dataset"]).image_files is ImageDataset.image_files:
+            found.append(
+                Problem("memory", "='disk': only dataset=image_folder can be decoded again and again, choose auto or ram")
+            )
         if not shape.num_classes:  # then nothing is known that a network could be built for
             return found
         nets: dict[str, nn.Module | None] = {}

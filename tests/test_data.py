@@ -15,9 +15,10 @@ from torchvision.datasets.utils import extract_archive
 
 from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
-from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages, fingerprint, stratified_draw
+from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages, stratified_draw
 from kdexp.data.digits import Digits
 from kdexp.data.resident import Split, load
+from kdexp.data.summary import fingerprint
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST, extracting_safely
 from kdexp.dry_run import preview
 

@@ -19,10 +19,12 @@ from kdexp.config import compose_command
 from kdexp.data import image_folder, resident
 from kdexp.data.augmentation import ResizedCrops
 from kdexp.data.class_folders import EXTENSIONS
-from kdexp.data.dataset import DataUnavailable, RawImages, normalisation
-from kdexp.data.decoding import available_memory, decode, read_square
+from kdexp.data.dataset import DataUnavailable, RawImages
+from kdexp.data.decoding import ImageFiles, decode, read_square
 from kdexp.data.image_folder import ImageFolder
 from kdexp.data.resident import Split, load
+from kdexp.data.summary import normalisation
+from kdexp.memory import available_memory
 from kdexp.run import run
 
 CPU = torch.device("cpu")
@@ -138,8 +140,8 @@ def test_squares_are_bit_equal_to_torchvisions_resize_and_centre_crop(tmp_path, 
 
 
 def read_one(path, channels=3):
-    (images,) = decode([[path]], channels, 8)
-    return images[0]
+    (raw,) = decode(ImageFiles([str(path)], torch.zeros(1, dtype=torch.long), channels, 8))
+    return raw.images[0]
 
 
 @pytest.mark.parametrize("suffix", sorted(EXTENSIONS))
@@ -295,10 +297,10 @@ def test_fractions_that_empty_a_class_or_draw_nothing_are_refused(tmp_path):
     assert complaint(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of dog, make it smaller"
 
 
-def test_images_that_do_not_fit_into_memory_are_refused_before_reading(root, monkeypatch):
+def test_images_of_which_not_even_a_few_fit_into_memory_are_refused(root, monkeypatch):
     monkeypatch.setattr(image_folder, "available_memory", lambda: 400_000_000)
     assert complaint(root, image_size=4000) == (
-        "12 images of 3×4000×4000 need 1.2 GB of memory, but 0.4 GB are free, choose a smaller dataset.image_size than 4000"
+        "12 images of 3×4000×4000 need 0.6 GB of memory, but 0.4 GB are free, choose a smaller dataset.image_size than 4000"
     )
     assert complaint(root) == ""
 
@@ -366,7 +368,7 @@ def test_mean_and_std_are_those_of_the_training_images_without_validation(root):
 def test_the_measured_numbers_are_exact_to_four_decimals():
     images = torch.tensor([0, 255, 51, 102], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 2, 3, 3).clone()
     images[:, 1] = 51
-    mean, std = normalisation(images)
+    mean, std = normalisation(images, torch.arange(4))
     assert (mean, std) == ([0.4, 0.2], [round(float(np.std([0, 1, 0.2, 0.4])), 4), 0.0])
 
 
@@ -392,8 +394,8 @@ def test_large_splits_stay_bytes_and_give_the_same_batches(root, monkeypatch, ch
     quick = load(dataset, CPU, layout)
     monkeypatch.setattr(resident, "NORMALISED_LIMIT", 0)
     large = load(dataset, CPU, layout)
-    assert large.train._images.dtype == large.test._images.dtype == torch.uint8
-    assert quick.test._images.dtype == torch.float32
+    assert large.train.pixels.images.dtype == large.test.pixels.images.dtype == torch.uint8
+    assert quick.test.pixels.images.dtype == torch.float32
     for one, other in ((quick.train, large.train), (quick.validation, large.validation), (quick.test, large.test)):
         pairs = zip(one.batches(3, seed=1, epoch=2), other.batches(3, seed=1, epoch=2), strict=True)
         assert all(torch.equal(a.image, b.image) and torch.equal(a.label, b.label) for a, b in pairs)

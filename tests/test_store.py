@@ -96,7 +96,7 @@ def test_a_damaged_learner_is_trained_again(make_experiment):
     assert "missing or damaged" in said(again)
 
 
-SAME_KEY = ["device=cpu", "output_dir=elsewhere", "num_threads=1", "latency=true"]
+SAME_KEY = ["device=cpu", "output_dir=elsewhere", "num_threads=1", "latency=true", "memory=ram", "workers=3"]
 OTHER_KEY = ["seed=1", "epochs=3", "batch_size=16", "precision=bf16", "fast=true", "optimizer.lr=0.1", "schedule=cosine"]
 OTHER_KEY += ["student.hidden=[8]", "dataset.student_fraction=0.5", "dataset.split_seed=1", "dataset.val_fraction=0.2"]
 OTHER_KEY += ["dataset.flip=true", "limit_batches=1"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from kdexp.arguments import a_few
-from kdexp.data.dataset import RawImages
-from kdexp.data.decoding import decode
+from kdexp.data.decoding import ImageFiles
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
 LEFTOVERS = {"thumbs.db", "desktop.ini"}
@@ -30,40 +28,30 @@ class ClassFolders:
     def __init__(self, folder: Path):
         self.folder = folder
         self.classes = subfolders(folder)
+        self._alien: list[str] = []
 
     @cached_property
-    def _entries(self) -> dict[str, list[Path]]:
-        return {name: sorted(_visible(self.folder / name)) for name in self.classes}
-
-    @cached_property
-    def paths(self) -> dict[str, list[Path]]:
+    def paths(self) -> dict[str, list[str]]:
         """The image files of every class."""
-        return {name: [path for path in inside if _is_image(path)] for name, inside in self._entries.items()}
+        return {name: list(self._images(self.folder / name)) for name in self.classes}
+
+    def _images(self, folder: Path) -> Iterator[str]:
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or path.name.lower() in LEFTOVERS:
+                continue
+            if path.suffix.lower() in EXTENSIONS:
+                yield str(path)  # a million `Path`s would take a gigabyte
+            else:
+                self._alien.append(str(path))
 
     def complaints(self) -> Iterator[str]:
         """What is wrong, as far as names tell: empty classes, and files that are no images."""
         if empty := [str(self.folder / name) for name, paths in self.paths.items() if not paths]:
             yield f"no images in {a_few(empty)}"
-        alien = [path for inside in self._entries.values() for path in inside if not _is_image(path)]
-        if alien:
-            shown = a_few([str(path) for path in alien])
-            yield f"{shown} must be moved elsewhere, images end in {', '.join(sorted(EXTENSIONS))}"
+        if self._alien:
+            yield f"{a_few(self._alien)} must be moved elsewhere, images end in {', '.join(sorted(EXTENSIONS))}"
 
-    @property
-    def labels(self) -> Tensor:
-        """Class numbers [N], int64, of the files in their order."""
-        return torch.tensor([label for label, paths in enumerate(self.paths.values()) for _ in paths])
-
-
-def read_folders(folders: Sequence[ClassFolders], channels: int, size: int) -> list[RawImages]:
-    """Their images in squares of that size, labelled by the number of the class; raises `DataUnavailable` for all of them."""
-    files = [[path for paths in each.paths.values() for path in paths] for each in folders]
-    return [RawImages(images, each.labels) for images, each in zip(decode(files, channels, size), folders, strict=True)]
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in LEFTOVERS)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS
+    def files(self, channels: int, size: int) -> ImageFiles:
+        """All images, to be squares of that size, labelled by the number of the class."""
+        labels = torch.tensor([label for label, paths in enumerate(self.paths.values()) for _ in paths])
+        return ImageFiles([path for paths in self.paths.values() for path in paths], labels, channels, size)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import torch
 from torch import Tensor
@@ -14,9 +13,16 @@ from torch import Tensor
 from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Positive, Problem, Range, a_few
 from kdexp.data.augmentation import Augmentation, NumberedViews
 
+if TYPE_CHECKING:
+    from kdexp.data.decoding import ImageFiles
+
 
 class DataUnavailable(RuntimeError):
     """Images, or weights to start from, that can't be read or used; the message says why and what would help."""
+
+
+class ImageLost(OSError):
+    """An image that can't be read in the middle of a run."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class RawImages:
 
     images: Tensor
     labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of `images`."""
+        return tuple(self.images.shape)
 
     def __getitem__(self, rows: Tensor) -> RawImages:
         return RawImages(self.images[rows], self.labels[rows])
@@ -79,6 +90,10 @@ class ImageDataset(Checked):
         """The training and the test images; raises `DataUnavailable`."""
         raise NotImplementedError
 
+    def image_files(self) -> tuple[ImageFiles, ImageFiles] | None:
+        """What `read` would decode, as files that may be decoded again and again; None where it is read whole."""
+        return None
+
     def augmentation(self) -> Augmentation:
         """How training images are varied."""
         return NumberedViews(self.image_size, self.crop_padding, self.flip)
@@ -103,11 +118,10 @@ class ImageDataset(Checked):
             )
         return ""
 
-    def measured(self, train: RawImages) -> Self:
-        """The same data set with the `mean` and `std` of those images where none are given; raises `DataUnavailable`."""
-        if self.mean is not None and self.std is not None:
+    def normalised_by(self, mean: list[float] | None, std: list[float] | None) -> Self:
+        """The same data set with these measured numbers where none are given; raises `DataUnavailable`."""
+        if mean is None or std is None:
             return self
-        mean, std = normalisation(train.images)
         if self.std is None and 0 in std:
             channel = std.index(0)
             raise DataUnavailable(
@@ -116,30 +130,6 @@ class ImageDataset(Checked):
         twin = copy(self)
         twin.mean, twin.std = self.mean or mean, self.std or std
         return twin
-
-
-def fingerprint(*splits: RawImages) -> str:
-    """A hash of every pixel and label, in order."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for tensor in (split.images, split.labels):
-            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def normalisation(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every channel of uint8 images [N, C, H, W], on the scale 0..1, to four decimals."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in images.unbind(1):
-        # Counts are exact, whatever the number of threads.
-        counts = sum(part.flatten().bincount(minlength=256) for part in channel.split(1024))
-        shares = counts / channel.numel()
-        mean = (shares * levels).sum()
-        means.append(round(float(mean), 4))
-        deviations.append(round(float((shares * (levels - mean) ** 2).sum().sqrt()), 4))
-    return means, deviations
 
 
 def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:

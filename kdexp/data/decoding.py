@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -15,45 +15,73 @@ from rich.progress import track
 from torch import Tensor
 
 from kdexp.arguments import a_few, first_line
-from kdexp.data.dataset import DataUnavailable
+from kdexp.data.dataset import DataUnavailable, RawImages
 
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
 CHUNK = 32
 """Images that a thread decodes before the progress bar moves."""
 
 
-def decode(groups: Sequence[Sequence[Path]], channels: int, size: int) -> list[Tensor]:
-    """The images of each group, uint8 [N, channels, size, size], read by several threads with a bar on a terminal.
+@dataclass(frozen=True)
+class ImageFiles:
+    """Files of images that become uint8 squares [`channels`, `size`, `size`] when they are asked for; `labels` int64 [N]."""
+
+    paths: list[str]
+    labels: Tensor
+    channels: int
+    size: int
+
+    def __getitem__(self, rows: Tensor) -> ImageFiles:
+        """Those of a mask [N], or of row numbers."""
+        numbers = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        return replace(self, paths=[self.paths[row] for row in numbers.tolist()], labels=self.labels[rows])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the tensor that all images would be."""
+        return len(self.paths), self.channels, self.size, self.size
+
+
+def decode(*groups: ImageFiles) -> list[RawImages]:
+    """The images of each group in memory, read by several threads with a bar on a terminal.
 
     Raises `DataUnavailable`, which counts and names the files that can't be read.
     """
-    images = [torch.empty(len(paths), channels, size, size, dtype=torch.uint8) for paths in groups]
+    images = [torch.empty(files.shape, dtype=torch.uint8) for files in groups]
     chunks = [
-        (place[first : first + CHUNK], paths[first : first + CHUNK])
-        for place, paths in zip(images, groups, strict=True)
-        for first in range(0, len(paths), CHUNK)
+        (place[first : first + CHUNK], files.paths[first : first + CHUNK])
+        for place, files in zip(images, groups, strict=True)
+        for first in range(0, len(files.paths), CHUNK)
     ]
     with ThreadPoolExecutor() as threads:
-        hidden = not get_console().is_terminal
-        done = track(threads.map(_fill, chunks), "reading images", len(chunks), transient=True, disable=hidden)
-        unreadable = [complaint for complaints in done for complaint in complaints]
+        done = bar(threads.map(lambda chunk: fill(*chunk), chunks), "reading images", len(chunks))
+        refuse([complaint for complaints in done for complaint in complaints])
+    return [RawImages(place, files.labels) for place, files in zip(images, groups, strict=True)]
+
+
+def bar(steps: Iterable[T], words: str, total: int) -> Iterable[T]:
+    """The steps, followed by a progress bar on a terminal."""
+    return track(steps, words, total, transient=True, disable=not get_console().is_terminal)
+
+
+def refuse(unreadable: list[str]) -> None:
+    """Raises `DataUnavailable` for the complaints about files, if there are any."""
     if unreadable:
         count, them = ("1 image", "it") if len(unreadable) == 1 else (f"{len(unreadable)} images", "them")
         raise DataUnavailable(f"{count} can't be read: {a_few(unreadable)}, repair or remove {them}")
-    return images
 
 
-def _fill(chunk: tuple[Tensor, Sequence[Path]]) -> list[str]:
+def fill(place: Tensor, paths: Sequence[str]) -> list[str]:
     """Decodes the files into their place [n, C, H, W]; returns a complaint for each that can't be."""
-    place, paths = chunk
     pixels, complaints = place.permute(0, 2, 3, 1).numpy(), []
     for row, path in enumerate(paths):
         try:
             pixels[row] = read_square(path, channels=place.shape[1], size=place.shape[2])
         except Exception as error:  # Pillow raises anything on a damaged file
-            complaints.append(f"{path} ({_reason(path, error)})")
+            complaints.append(f"{path} ({_reason(Path(path), error)})")
     return complaints
 
 
@@ -65,7 +93,7 @@ def _reason(path: Path, error: Exception) -> str:
     return "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
 
 
-def read_square(path: Path, channels: int, size: int) -> np.ndarray:
+def read_square(path: str | Path, channels: int, size: int) -> np.ndarray:
     """One image, uint8 [size, size, channels]: turned as its Exif data say, its shorter side resized to `size` (bilinear,
     smoothed), its middle cut out; of several frames the first. Pillow's and torchvision's `Resize` and `CenterCrop` give
     the same pixels. Raises whatever Pillow does.
@@ -105,12 +133,3 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque
     return image
-
-
-def available_memory() -> int:
-    """Bytes that new arrays may take: what Linux calls available, elsewhere all physical memory."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

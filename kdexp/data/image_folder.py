@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from kdexp.arguments import Count, Fraction, InvalidArguments, Problem, Range, a_few, did_you_mean
 from kdexp.data.augmentation import Augmentation, ResizedCrops
-from kdexp.data.class_folders import ClassFolders, read_folders, subfolders
+from kdexp.data.class_folders import ClassFolders, subfolders
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
-from kdexp.data.decoding import available_memory
+from kdexp.data.decoding import CHUNK, ImageFiles, decode
+from kdexp.memory import available_memory
 
 MARGIN = 256 / 224
 """With random resized crops, how much larger than `image_size` images are kept."""
@@ -19,8 +20,8 @@ MARGIN = 256 / 224
 class ImageFolder(ImageDataset):
     """`root/train/CLASS/` and `root/test/CLASS/`, or `root/CLASS/` (or `root/train/CLASS/` alone) and a `test_fraction`.
 
-    Images of any format and size become squares, held in memory as bytes (`decoding.py` says how). `resized_crop` is the
-    smallest and largest share of that square in a random crop; evaluation then takes the middle.
+    Images of any format and size become squares of bytes (`decoding.py` says how). `resized_crop` is the smallest and largest
+    share of that square in a random crop; evaluation then takes the middle.
     """
 
     classes: list[str]
@@ -61,7 +62,7 @@ class ImageFolder(ImageDataset):
 
     @property
     def kept_size(self) -> int:
-        """Pixels along a side of the squares in memory."""
+        """Pixels along a side of the squares that images become."""
         return round(self.image_size * MARGIN) if self.resized_crop else self.image_size
 
     def missing(self) -> str:
@@ -117,13 +118,13 @@ class ImageFolder(ImageDataset):
             yield complaint
 
     def _memory_complaints(self) -> Iterator[str]:
-        images = sum(len(paths) for folders in self._folders for paths in folders.paths.values())
-        # Splitting copies the training images once.
-        needed, free = 2 * images * self.in_channels * self.kept_size**2, available_memory()
+        # Whatever the memory, a few are in it at a time.
+        images = min(CHUNK, sum(len(paths) for folders in self._folders for paths in folders.paths.values()))
+        needed, free = images * self.in_channels * self.kept_size**2, available_memory()
         if needed > free:
             shape = f"{self.in_channels}×{self.kept_size}×{self.kept_size}"
             yield (
-                f"{images:,} images of {shape} need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free, "
+                f"{images} images of {shape} need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free, "
                 f"choose a smaller dataset.image_size than {self.image_size}"
             )
 
@@ -132,7 +133,11 @@ class ImageFolder(ImageDataset):
         return [self.train] if self.test is None else [self.train, self.test]
 
     def read(self) -> tuple[RawImages, RawImages]:
-        first, *rest = read_folders(self._folders, self.in_channels, self.kept_size)
+        train, test = decode(*self.image_files())
+        return train, test
+
+    def image_files(self) -> tuple[ImageFiles, ImageFiles]:
+        first, *rest = (folders.files(self.in_channels, self.kept_size) for folders in self._folders)
         if rest:
             return first, rest[0]
         assert self.test_fraction is not None

@@ -1,7 +1,8 @@
-"""Images held on the device as tensors: augmented in bulk, served by index. No loader, no workers."""
+"""Images as tensors, augmented in bulk, served by index: held on the device, or brought there block by block."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +12,21 @@ from torch import Tensor
 
 from kdexp.data.augmentation import NumberedViews
 from kdexp.data.batch import Batch
-from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages, fingerprint, stratified_draw
+from kdexp.data.dataset import DataUnavailable, ImageDataset, stratified_draw
+from kdexp.data.decoding import ImageFiles
+from kdexp.data.keeping import Keeping
+from kdexp.data.source import Images, find
+from kdexp.data.storage import InMemory, OnDevice, OnDisk, Storage
+from kdexp.data.summary import summarise
+from kdexp.data.workers import Workers
 
 NORMALISED_LIMIT = 2**30
-"""Bytes up to which a split is kept normalised in fp32; a larger one stays uint8 and is normalised batch by batch."""
+"""Bytes up to which a split on the device is normalised there in fp32; others stay uint8 and are normalised batch by batch."""
+
+CHUNK = 1024
+"""Images that are prepared at a time."""
+
+AS_IT_FITS = Keeping()
 
 
 @dataclass(frozen=True)
@@ -41,25 +53,48 @@ class Epoch:
 
 
 class Split:
-    """The images of one split on one device, with the augmentation that training on them uses."""
+    """Those rows of a set of images (None: all) that are one split, with the augmentation that training on them uses."""
 
     def __init__(
         self,
-        raw: RawImages,
+        raw: Images,
         dataset: ImageDataset,
         device: torch.device,
         *,
         augmented: bool,
         memory_format: torch.memory_format = torch.contiguous_format,
+        rows: Tensor | None = None,
+        resident: bool = True,
+        workers: Workers | None = None,
     ):
         self.augmentation = dataset.augmentation() if augmented else NumberedViews(dataset.image_size)
         self.memory_format = memory_format
-        self.labels = raw.labels.to(device)
+        rows = torch.arange(len(raw.labels)) if rows is None else rows
+        self.labels = raw.labels[rows].to(device)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-        pixels = self.augmentation.prepare(raw.images).to(device)
-        if self.augmentation.moves_pixels and 4 * pixels.numel() <= NORMALISED_LIMIT:
-            pixels = self._normalised(pixels)
-        self._images = pixels.contiguous(memory_format=memory_format)
+        if isinstance(raw, ImageFiles):
+            assert workers is not None
+            self.pixels: Storage = OnDisk(raw, rows, device, self._prepared, workers)
+        elif resident:
+            self.pixels = OnDevice(self._whole(raw.images, rows))
+        else:
+            self.pixels = InMemory(raw.images, rows, device, self._prepared)
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        return self.augmentation.prepare(pixels).contiguous(memory_format=self.memory_format)
+
+    def _whole(self, images: Tensor, rows: Tensor) -> Tensor:
+        """All prepared images on the device, normalised if that is affordable, made from a few at a time."""
+        shape = [len(rows), *self.augmentation.prepare(images[:1]).shape[1:]]
+        quick = self.augmentation.moves_pixels and 4 * math.prod(shape) <= NORMALISED_LIMIT
+        kind, device = torch.float32 if quick else torch.uint8, self.labels.device
+        # `contiguous` sees no difference between the formats of one channel; kernels do.
+        memory_format = self.memory_format if shape[1] > 1 else torch.contiguous_format
+        whole = torch.empty(shape, dtype=kind, device=device, memory_format=memory_format)
+        for place, some in zip(whole.split(CHUNK), rows.split(CHUNK), strict=True):
+            pixels = self.augmentation.prepare(images.index_select(0, some).to(device))
+            place.copy_(self._normalised(pixels) if quick else pixels)
+        return whole
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         # Division by 255 before the mean, as torchvision does it: bit-equal to ToTensor and Normalize.
@@ -71,7 +106,7 @@ class Split:
     @property
     def static(self) -> bool:
         """Whether making a batch is the same work on the device for every batch."""
-        return True
+        return self.pixels.resident
 
     @property
     def repeats(self) -> bool:
@@ -103,22 +138,32 @@ class Split:
     def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch, or the first `limit` of them."""
         shown = self.epoch(seed, epoch, limit and limit * batch_size)
-        for rows, choice in shown.split(batch_size):
-            yield self.batch(rows, choice)
+        for (rows, choice), image in zip(shown.split(batch_size), self.show(shown, batch_size), strict=True):
+            yield self._batch(image, rows, choice)
 
     def batch(self, rows: Tensor, choice: Tensor | None) -> Batch:
         """The given rows, each as its choice says."""
-        return Batch(self.look(rows, choice), self.labels[rows], rows, choice if self.views else None)
+        return self._batch(self.look(rows, choice), rows, choice)
+
+    def _batch(self, image: Tensor, rows: Tensor, choice: Tensor | None) -> Batch:
+        return Batch(image, self.labels[rows], rows, choice if self.views else None)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images as they are, without augmentation, in the order of their rows."""
-        for rows in torch.arange(len(self), device=self.labels.device).split(batch_size):
-            yield self.look(rows, None)
+        return self.show(Epoch(torch.arange(len(self), device=self.labels.device), None), batch_size)
+
+    def show(self, epoch: Epoch, size: int) -> Iterator[Tensor]:
+        """The images of an epoch, `size` at a time; what is not on the device is fetched ahead."""
+        for (_, choice), (pixels, places) in zip(epoch.split(size), self.pixels.serve(epoch.rows, size), strict=True):
+            yield self._cut(pixels, places, choice)
 
     def look(self, rows: Tensor, choice: Tensor | None) -> Tensor:
         """Images [N, C, H, W]: the given rows, each as its choice says."""
-        images = self.augmentation.cut(self._images, rows, choice)
-        if self._images.dtype == torch.uint8:
+        return self._cut(*self.pixels.at(rows), choice)
+
+    def _cut(self, pixels: Tensor, places: Tensor, choice: Tensor | None) -> Tensor:
+        images = self.augmentation.cut(pixels, places, choice)
+        if pixels.dtype == torch.uint8:
             images = self._normalised(images)
         return images.contiguous(memory_format=self.memory_format)
 
@@ -134,28 +179,51 @@ class Data:
     fingerprint: str
     mean: list[float]
     std: list[float]
+    told: str = ""
+    """Where the images are and why, if not on the device."""
+    workers: Workers | None = None
+
+    def close(self) -> None:
+        """Ends the worker processes, if there are any; images on disk that are asked for later start new ones."""
+        if self.workers is not None:
+            self.workers.close()
 
 
-def load(dataset: ImageDataset, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Data:
+def load(
+    dataset: ImageDataset,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    keeping: Keeping = AS_IT_FITS,
+) -> Data:
     """Reads, splits and normalises; the split depends on `split_seed` alone. Raises `DataUnavailable`."""
-    train, test = dataset.read()
+    source = find(dataset, device, keeping)
+    train = source.train
     if complaint := dataset.split_complaint(train.labels.bincount(minlength=dataset.num_classes).tolist()):
         raise DataUnavailable(complaint)
-    mark = fingerprint(train, test)
     held_out = stratified_draw(train.labels, dataset.val_fraction, dataset.split_seed)
-    kept, validation = train[~held_out], train[held_out]
-    del train  # large sets should not be held twice
-    seen = stratified_draw(kept.labels, dataset.student_fraction, dataset.split_seed + 1)
-    dataset = dataset.measured(kept)
+    rows, validation = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+    seen = stratified_draw(train.labels[rows], dataset.student_fraction, dataset.split_seed + 1)
+    given = dataset.mean is not None and dataset.std is not None
+    summary = summarise(source, ~held_out, given=given, kept=keeping.summaries)
+    dataset = dataset.normalised_by(summary.mean, summary.std)
     assert dataset.mean is not None and dataset.std is not None
-    split = partial(Split, dataset=dataset, device=device, memory_format=memory_format)
-    teacher_split = split(kept, augmented=True)
+    split = partial(
+        Split,
+        dataset=dataset,
+        device=device,
+        memory_format=memory_format,
+        resident=source.resident,
+        workers=source.workers,
+    )
+    teacher_split = split(train, augmented=True, rows=rows)
     return Data(
         train=teacher_split,
-        student_train=teacher_split if bool(seen.all()) else split(kept[seen], augmented=True),
-        validation=split(validation, augmented=False) if len(validation.labels) else None,
-        test=split(test, augmented=False),
-        fingerprint=mark,
+        student_train=teacher_split if bool(seen.all()) else split(train, augmented=True, rows=rows[seen]),
+        validation=split(train, augmented=False, rows=validation) if len(validation) else None,
+        test=split(source.test, augmented=False),
+        fingerprint=summary.fingerprint,
         mean=dataset.mean,
         std=dataset.std,
+        told=source.told,
+        workers=source.workers,
     )

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from kdexp.arguments import first_line
-from kdexp.data.class_folders import ClassFolders, read_folders
+from kdexp.data.class_folders import ClassFolders
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
+from kdexp.data.decoding import decode
 from kdexp.files import file_digest
 
 
@@ -157,5 +158,5 @@ class CIFAR100(TorchvisionDataset):
                 )
             if complaints := list(each.complaints()):
                 raise DataUnavailable(f"{self._folders}: {'; '.join(complaints)}")
-        train, test = read_folders(folders, self.in_channels, self.image_size)
+        train, test = decode(*(each.files(self.in_channels, self.image_size) for each in folders))
         return train, test
