@@ -7,7 +7,7 @@ import pytest
 import torch
 from work import PAIRS, Work
 
-IMAGES, EPOCHS, BATCH = 160, 4, 32
+IMAGES, EPOCHS, BATCH = 80, 4, 16
 
 
 def work(tmp_path, phase, **changes):
@@ -27,9 +27,9 @@ def test_plain_fp32_has_the_losses_of_the_tutorials_loop_after_twenty_steps(tmp_
 
 @pytest.mark.slow
 def test_a_sweep_runs_every_point_and_asks_the_teacher_once(tmp_path):
-    small = work(tmp_path, "sweep", images=64, epochs=1)
+    small = work(tmp_path, "sweep", images=32, epochs=1)
     rows = bench.compare(small, ["kdexp"], turns=1)["rows"]
-    assert rows["kdexp"]["teacher_images"] == 64
+    assert rows["kdexp"]["teacher_images"] == 32
     assert len(list(tmp_path.glob("*/sweeps/*/*/table.json"))) == 2 * 9  # the short turn before it too
 
 
