@@ -39,7 +39,7 @@ from work import PAIRS, Work
 
 PHASES = ("teacher", "baseline", "kd", "main", "sweep")
 SIZES = {"ci": (640, 4, 4, 1), "cpu": (1280, 10, 2, 3), "gpu": (50_000, 10, 10, 3)}
-"""Training images, epochs, epochs of a single training without a teacher (whose time is proportional to them), turns."""
+"""Training images, epochs, epochs of the teacher's training alone (whose time is proportional to them), turns."""
 COMPARED = slice(10, 20)
 """The steps whose mean loss is compared with the tutorial loop's."""
 
@@ -73,7 +73,7 @@ def main() -> None:
     device = torch.device("cuda" if asked.size == "gpu" else "cpu")
     for phase in asked.phase:
         images, epochs, alone, turns = SIZES[asked.size]
-        epochs = alone if phase in ("teacher", "baseline") else epochs
+        epochs = alone if phase == "teacher" else epochs
         images, epochs, turns = asked.images or images, asked.epochs or epochs, asked.turns or turns
         with TemporaryDirectory() as folder:
             work = Work(PAIRS[asked.pair], phase, images, images // 5, epochs, device, Path(folder))

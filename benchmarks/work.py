@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from noise import Noise
@@ -165,8 +166,13 @@ class Work:
 
 def network(name: str, shape: Shape) -> nn.Module:
     """A freshly drawn network of kdexp's."""
+    return build_network(_node(name), shape)
+
+
+@cache
+def _node(name: str) -> dict[str, Any]:
     node = compose_command([f"student={name}"])["student"]
-    return build_network({key: value for key, value in node.items() if key != "checkpoint"}, shape)
+    return {key: value for key, value in node.items() if key != "checkpoint"}
 
 
 def macs_of(name: str, shape: Shape) -> int:
