@@ -6,6 +6,7 @@ python docs/make_speed.py
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def page() -> str:
     """The whole page."""
     bench, crd, lockstep, precision = (measured(name) for name in ("bench_cpu", "bench_crd_cpu", "lockstep", "precision"))
     kd, rows = bench["kd"], {phase: told["rows"] for phase, told in bench.items()}
-    return f"""# Speed
+    return wrapped(f"""# Speed
 
 How many times as fast as the loop that people copy, on the same machine in the same process, taking turns (ratio of the least
 times; {kd["device"]}, {kd["threads"]} cores, torch {kd["torch"]}):
@@ -40,12 +41,14 @@ times; {kd["device"]}, {kd["threads"]} cores, torch {kd["torch"]}):
 The loop is that of the PyTorch tutorial "Knowledge Distillation" on CIFAR-10-shaped images: Pillow, two workers, fp32, the
 teacher asked at every step. *strong* is the same with persistent workers, channels-last memory, bf16 and no `.item()`, and *by
 hand* one page of code for this one job with all of kdexp's tricks: what kdexp costs beyond it is the price of any network, any
-method, a store, and results that survive a plug pulled. The command says what is in a row: {described(bench)}.
+method, a store, and results that survive a plug pulled. On {described(bench)}; the fewer the images, the more the store weighs.
+Medians, memory and what is counted are in `benchmarks/bench_cpu.json`.
 
 ```sh
-python benchmarks/bench.py --size cpu               # the table, and more numbers in benchmarks/bench_cpu.json
-python benchmarks/bench.py --size gpu               # the same at full length on CUDA
-python benchmarks/lockstep.py
+python benchmarks/bench.py --size cpu    # the table (--turns N), of several phases or one (--phase kd)
+python benchmarks/bench.py --size cpu --pair crd --phase kd --images 256 --epochs 4
+python benchmarks/lockstep.py            # further points side by side
+python benchmarks/bench.py --size gpu    # the table at full length on CUDA, not measured yet
 ```
 
 **What makes it fast.** Images are tensors on the device: no loader, no workers, crops and flips in bulk. A teacher is asked
@@ -71,7 +74,18 @@ tutorial's loop, {share(lockstep, "bf16 fast")} in bf16. A finished sweep asked 
 {lockstep["finished_sweep_again_seconds"]["fp32"]:.1f} s after its start and asks no teacher.
 
 This page is written by `python docs/make_speed.py` from `benchmarks/*.json`; a test holds it to them.
-"""
+""")
+
+
+def wrapped(text: str) -> str:
+    """The same with its paragraphs filled; tables, code and headings stay."""
+    parts = text.split("\n\n")
+    return "\n\n".join(part if part[0] in "|`#" else fill(part) for part in parts).rstrip() + "\n"
+
+
+def fill(paragraph: str) -> str:
+    """Lines of up to 128 characters."""
+    return textwrap.fill(paragraph, 128, break_long_words=False, break_on_hyphens=False)
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -89,10 +103,8 @@ def ratio(rows: dict[str, Any], who: str) -> str:
 
 def described(bench: dict[str, Any]) -> str:
     """Sizes of the phases."""
-    short, long = bench["baseline"], bench["kd"]
-    return (
-        f"{long['images']:,} images, {long['epochs']} epochs ({short['epochs']} in the first two rows), {long['turns']} turns"
-    )
+    sizes = ", ".join(f"{phase} {told['epochs']} × {told['turns']}" for phase, told in bench.items())
+    return f"{bench['kd']['images']:,} images in batches of {bench['kd']['batch_size']}; epochs × turns: {sizes}"
 
 
 def apart(rows: dict[str, dict[str, Any]], who: str) -> str:

@@ -363,7 +363,7 @@ def test_images_too_small_for_vgg_are_refused_with_the_size_it_needs():
 def test_a_network_teaches_and_learns(make_experiment, name):
     words = [*SQUARES, f"teacher={name}", f"student={name}", "distillation=kd"]
     assert validate(compose_command(words)) == []
-    entries = make_experiment(*words, "limit_batches=2").run()
+    entries = make_experiment(*words, "limit_batches=2", "batch_size=8").run()
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert all(entry.stored and not entry.failure for entry in entries)
 

@@ -110,6 +110,7 @@ def test_a_family_teaches_and_learns_logits_and_features(make_experiment, name):
     # One epoch with SGD: what a large net leaves behind after an epoch takes longer to write than its step.
     brief = (
         "limit_batches=1",
+        "batch_size=8",
         "epochs=1",
         "teacher_epochs=1",
         "optimizer=sgd",
