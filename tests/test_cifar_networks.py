@@ -86,7 +86,7 @@ FAMILIES = ["resnet8x4", "wrn_16_2", "vgg8", "mobilenetv2_half", "shufflenetv1",
 """One of each."""
 
 QUICK = ["resnet8x4", "wrn_16_2", "mobilenetv2_half", "shufflenetv1"]
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED if name not in (*QUICK, "wrn_28_10")]
+OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in PUBLISHED if name not in (*QUICK, "wrn_28_10")]
 """But for wrn_28_10, which is wrn_28_4 with wider layers and takes longer than all of its family together."""
 
 

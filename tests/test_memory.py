@@ -21,15 +21,6 @@ CARD = 4 * 2**30
 BESIDE = 2**29
 """Bytes of a card that are not for tensors: CUDA's context, and the kernels of its libraries."""
 EXPERIMENTS = [name for name in options("experiment") if "cifar" in compose_command([f"experiment={name}"]).choices.dataset]
-HUNGRY = [
-    "cifar10_tutorial",
-    "crd_resnet50_cifar_vgg8",
-    "crd_vgg13_mobilenetv2_half",
-    "crd_resnet32x4_shufflenetv2",
-    "crd_wrn_40_2_shufflenetv1",
-    "simkd_resnet38x2_resnet38",
-]
-"""One for each family and kind of training; the GPU tests below take all."""
 NINE = [
     ("distillation=kd", f"distillation.temperature={t}", f"distillation.alpha={a}") for t in (1, 4, 8) for a in (0.1, 0.5, 0.9)
 ]
@@ -81,9 +72,9 @@ def peak_on_meta(experiment, entries):
     return peak.most
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", HUNGRY)
-def test_the_tensors_of_a_cifar_experiment_fit_a_card_of_four_gigabytes(planned, monkeypatch, name):
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_tensors_of_every_cifar_experiment_fit_a_card_of_four_gigabytes(planned, monkeypatch, name):
     let_meta_train(monkeypatch)
     experiment = planned(name)
     for entries in companies(experiment):

@@ -199,7 +199,7 @@ def test_an_unknown_row_is_refused(refused):
     assert "sweep='simkd_rov': no such option; did you mean simkd_row?" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("experiment", [path.stem for path in sorted(Path(CONF / "experiment").glob("*_*_*.yaml"))])
 def test_every_method_of_every_row_is_valid(experiment):
     protocol = compose_command([f"experiment={experiment}"]).choices.protocol

@@ -105,7 +105,7 @@ def test_the_small_stem_takes_images_of_32_pixels(name):
     assert sketch_network(node(name, "small"), SHAPE)(SHAPE.probe("meta")).shape == (2, 4)
 
 
-@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in LARGE)])
 def test_a_family_teaches_and_learns_logits_and_features(make_experiment, name):
     # One epoch with SGD: what a large net leaves behind after an epoch takes longer to write than its step.
     brief = (
