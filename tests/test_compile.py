@@ -69,7 +69,7 @@ def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
     assert bare(image).features == {} and compiled(image).features.keys() == set(LAYERS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["at", "mutual"])
 def test_a_compiled_training_is_stored_and_loaded_as_any_other(make_experiment, monkeypatch, method):
     monkeypatch.setattr("kdexp.graph.record", lambda work, generators: work)
