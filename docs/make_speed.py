@@ -70,7 +70,7 @@ resnet32x4 → resnet8x4 in the manner of the CRD code (crops and flips, batches
 epoch, seed and point of a sweep.
 
 **Sweeps side by side** (`hydra/launcher=lockstep`): a further point costs {share(lockstep, "fp32")} of a lone student in the
-tutorial's loop, {share(lockstep, "bf16 fast")} in bf16. A finished sweep asked for again takes
+tutorial's loop (two epochs of it and its test), {share(lockstep, "bf16 fast")} in bf16. A finished sweep asked for again takes
 {lockstep["finished_sweep_again_seconds"]["fp32"]:.1f} s after its start and asks no teacher.
 
 This page is written by `python docs/make_speed.py` from `benchmarks/*.json`; a test holds it to them.
