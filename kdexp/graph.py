@@ -180,11 +180,6 @@ class RecordedSteps(Steps):
         tape.number.fill_(step)
         return tape
 
-    @property
-    def _static(self) -> bool:
-        """Whether making a batch and asking the teacher can be recorded."""
-        return self.split.static and (self.teacher is None or self.teacher.static)
-
     def _play(self, tape: Tape, rows: Tensor, choice: Tensor | None, progress: Progress) -> tuple[Batch, Outputs | None]:
         """The step on a whole batch, recorded first if it was not, or if a method's phase is over; the batch, for others."""
         phases = [learner.distiller.phase(progress) for learner in tape.learners]
@@ -192,7 +187,7 @@ class RecordedSteps(Steps):
             if tape.replay is None or phases != tape.phases:
                 tape.replay, tape.phases = None, phases  # first, so that a new one may take the memory of the old one
                 tape.replay = self._record(tape, progress)
-            if not self._static:
+            if not self.split.static:
                 batch = self._batch(rows, choice)
                 tape.fill(batch, self.ask(batch))
             tape.replay()
@@ -218,7 +213,7 @@ class RecordedSteps(Steps):
 
     def _work(self, tape: Tape, progress: Progress) -> None:
         """What is recorded."""
-        if self._static:
+        if self.split.static:
             at = tape.number * self.batch_size + torch.arange(self.batch_size, device=tape.number.device)
             batch = self.split.batch(*tape.shown.at(at))
             tape.fill(batch, self.ask(batch))

@@ -34,11 +34,6 @@ class Teacher:
         """Of all outputs that are kept of it, those that only other jobs read included."""
         return 0 if self.known is None else self.known.bytes
 
-    @property
-    def static(self) -> bool:
-        """Whether answering is the same work on the device for every batch of one size."""
-        return True
-
     def __call__(self, batch: Batch) -> Outputs:
         """Logits and the captured features for a batch of the training split."""
         if self.known is None:

@@ -109,11 +109,6 @@ class Split:
         return self.pixels.resident
 
     @property
-    def repeats(self) -> bool:
-        """Whether every epoch shows the very same images."""
-        return self.views == 1
-
-    @property
     def views(self) -> int | None:
         """How many different views of an image there are; None where they can't be counted."""
         return self.augmentation.count
