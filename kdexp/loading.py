@@ -14,12 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kdexp.arguments import InvalidArguments, first_line, listed
+from kdexp.checkpoint.fit import fit, load_checkpoint
+from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Probe
 from kdexp.features import Capture
 from kdexp.foreign import BadResult, check_method, check_model, is_key
-from kdexp.network import BadCheckpoint, Shape, build_network, fit, load_checkpoint
+from kdexp.network import Shape, build_network
 from kdexp.preparation import probe_of
 from kdexp.stored import RESULT, Stored, read_entry
 

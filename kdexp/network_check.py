@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.arguments import InvalidArguments, Problem, first_line, refusals
-from kdexp.network import BadCheckpoint, Shape, build_network, device_of, load_checkpoint, on_meta, sketch_network
+from kdexp.checkpoint.fit import load_checkpoint
+from kdexp.checkpoint.read import BadCheckpoint
+from kdexp.network import Shape, build_network, device_of, on_meta, sketch_network
 
 LARGEST = 256
 """Pixels up to which a size is searched that a network accepts."""

@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdexp.network import BadCheckpoint, Shape, build_network, load_checkpoint, read_checkpoint
+from kdexp.checkpoint.fit import load_checkpoint
+from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
+from kdexp.network import Shape, build_network
 
 SHAPE = Shape(num_classes=3, in_channels=1, image_size=4)
 
@@ -51,27 +53,27 @@ class Mischief:
     ],
 )
 def test_torch_files_are_read_wherever_their_weights_lie(tmp_path, packed):
-    assert same(read_checkpoint(saved(tmp_path, packed(weights()))), weights())
+    assert same(read_checkpoint(saved(tmp_path, packed(weights()))).tensors, weights())
 
 
 def test_old_torch_files_are_read(tmp_path):
     path = saved(tmp_path, weights(), _use_new_zipfile_serialization=False)
-    assert same(read_checkpoint(path), weights())
+    assert same(read_checkpoint(path).tensors, weights())
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_safetensors_files_are_read(tmp_path, prefix):
     save_file({prefix + name: value for name, value in weights().items()}, tmp_path / "weights.safetensors")
-    assert same(read_checkpoint(tmp_path / "weights.safetensors"), weights())
+    assert same(read_checkpoint(tmp_path / "weights.safetensors").tensors, weights())
 
 
 def test_a_path_may_be_a_text(tmp_path):
-    assert same(read_checkpoint(str(saved(tmp_path, weights()))), weights())
+    assert same(read_checkpoint(str(saved(tmp_path, weights()))).tensors, weights())
 
 
 def test_only_a_leading_module_is_dropped(tmp_path):
     found = {"module.a.module.weight": torch.ones(1), "module.modules.bias": torch.ones(2)}
-    assert list(read_checkpoint(saved(tmp_path, found))) == ["a.module.weight", "modules.bias"]
+    assert list(read_checkpoint(saved(tmp_path, found)).tensors) == ["a.module.weight", "modules.bias"]
 
 
 def test_a_loaded_net_has_all_the_weights_and_buffers_of_the_file(tmp_path):

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 import kdexp
 import kdexp.models.mlp
+from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import compose_command
 from kdexp.export import main
 from kdexp.foreign import BadResult, check_model, is_key
-from kdexp.network import BadCheckpoint
 from kdexp.stored import CorruptEntry, is_plain_name
 from kdexp.validation import validate
 

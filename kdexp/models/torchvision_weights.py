@@ -12,9 +12,9 @@ from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from kdexp.arguments import first_line, listed
+from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
 from kdexp.data.dataset import DataUnavailable
 from kdexp.files import file_digest
-from kdexp.network import BadCheckpoint, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TorchvisionWeights:
                 "delete it to have it downloaded anew"
             )
         try:
-            return read_checkpoint(self.path)
+            return read_checkpoint(self.path).tensors
         except BadCheckpoint as error:
             raise DataUnavailable(str(error)) from error
 
