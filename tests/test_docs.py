@@ -1,4 +1,4 @@
-"""The README's commands and code, as they stand there."""
+"""The commands and the code of README.md and docs/, as they stand there."""
 
 import io
 import os
@@ -10,29 +10,45 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import SHORT
 from crafted import KEY, as_run, craft
 from rich.console import Console
 
 import kdexp.distillation
 from kdexp import cli, export
+from kdexp.composer import Composer
 from kdexp.config import compose_command
 from kdexp.run import run
 from kdexp.validation import validate
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = {kind: re.findall(rf"```{kind}\n(.*?)```", README, re.S) for kind in ("sh", "python", "yaml")}
-LINES = [line for block in BLOCKS["sh"] for line in block.splitlines()]
-ALL_COMMANDS = [line for line in LINES if line.split()[:1] == ["kdexp"]]
-COMMANDS = [command for command in ALL_COMMANDS if "--config-dir" not in command]
+ROOT = Path(__file__).parent.parent
+COMPOSER = Composer()
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+
+
+def blocks(page, kind):
+    """The fenced blocks of a page, without their fences."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGES[page], re.S)
+
+
+LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]
+ALL_COMMANDS = [line for line in dict.fromkeys([*LINES, *INLINE]) if line.split()[:1] == ["kdexp"]]
+COMMANDS = [command for command in ALL_COMMANDS if not re.search("--config-dir|METHOD|=mine|distillation.methods=", command)]
 OWN_FILES = {
-    match[1]: block for kind in ("python", "yaml") for block in BLOCKS[kind] if (match := re.match(r"# (mine/\S+)", block))
+    match[1]: block
+    for kind in ("python", "yaml")
+    for block in blocks("docs/extending.md", kind)
+    if (match := re.match(r"# (mine/\S+)", block))
 }
 
 
-def test_the_readme_has_commands():
-    assert len(COMMANDS) >= 11 and len(BLOCKS["python"]) == 3 and len(BLOCKS["yaml"]) == 5
+def test_pages_have_commands():
+    assert len(COMMANDS) >= 25 and len(OWN_FILES) == 5
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -43,19 +59,20 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)[1:]
     jobs = cli.expand(words[1:]) if words[:1] == ["-m"] else [words]
-    for job in jobs:
-        assert validate(compose_command(job)) == []
+    _, problems = cli.check(jobs, COMPOSER)
+    assert problems == []
 
 
 def test_the_default_command_runs(tmp_path):
-    assert COMMANDS[0] == "kdexp"
+    assert "kdexp\n" in blocks("README.md", "sh")[0]
     assert run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=io.StringIO()))
 
 
-def test_the_student_is_taken_away_in_five_lines(tmp_path):
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_the_student_is_loaded_in_five_lines(tmp_path, page):
     run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=io.StringIO()))
     (folder,) = (tmp_path / "runs").iterdir()
-    code = BLOCKS["python"][0]
+    code = blocks(page, "python")[0]
     assert "outputs/runs/RUN" in code and len([line for line in code.splitlines() if line]) <= 5
     names = {}
     exec(code.replace("outputs/runs/RUN", str(folder)), names)
@@ -72,19 +89,22 @@ def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
     assert Path("outputs/runs/RUN/student.onnx").is_file()
 
 
-def test_the_method_of_the_readme_is_one_file_and_one_yaml(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "row"), [("README.md", "mine"), ("docs/extending.md", "CE + 10 mine")])
+def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, row):
     package, options = tmp_path / "package", tmp_path / "conf" / "distillation"
     package.mkdir(), options.mkdir(parents=True)
-    (package / "mine.py").write_text(BLOCKS["python"][1])
-    (options / "mine.yaml").write_text(BLOCKS["yaml"][0])
+    (code,) = [block for block in blocks(page, "python") if "class Mine" in block]
+    (package / "mine.py").write_text(code)
+    (options / "mine.yaml").write_text(blocks(page, "yaml")[0])
     monkeypatch.setattr(kdexp.distillation, "__path__", [*kdexp.distillation.__path__, str(package)])
-    words = ["distillation=mine", "distillation.weight=10", f"output_dir={tmp_path}", *SHORT]
+    weight = ["distillation.weight=10"] if page != "README.md" else []
+    words = ["distillation=mine", *weight, f"output_dir={tmp_path}", *SHORT]
     config = compose_command(words, config_dir=str(tmp_path / "conf"))
     assert validate(config) == []
     screen = io.StringIO()
-    assert run(config, console=Console(file=screen, width=80))
-    assert "CE + 10 mine" in screen.getvalue()
-    sys.modules.pop("kdexp.distillation.mine")
+    assert run(config, console=Console(file=screen, width=100))
+    assert row in screen.getvalue()
+    del sys.modules["kdexp.distillation.mine"], kdexp.distillation.mine
 
 
 def test_the_folder_of_ones_own_is_complete(tmp_path):
@@ -107,15 +127,25 @@ def test_the_folder_of_ones_own_is_complete(tmp_path):
 
 
 def test_the_changelog_names_the_version():
-    assert f"## {kdexp.__version__}" in (Path(__file__).parent.parent / "CHANGELOG.md").read_text()
+    assert f"## {kdexp.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_readme_links_to_files_that_exist():
-    for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
-        assert (Path(__file__).parent.parent / link).exists(), link
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings_that_exist(page):
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", PAGES[page]):
+        file, _, heading = link.partition("#")
+        target = ROOT / Path(page).parent / file if file else ROOT / page
+        assert target.exists(), link
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles], link
 
 
-def test_every_option_of_the_readme_exists():
-    for name in re.findall(r"experiment=(\w+)", README):
-        assert (Path(__file__).parent.parent / "conf" / "experiment" / f"{name}.yaml").is_file()
-    assert yaml.safe_load(BLOCKS["yaml"][0])["_target_"] == "kdexp.distillation.mine.Mine"
+@pytest.mark.parametrize("page", PAGES)
+def test_every_named_option_exists(page):
+    for group, name in re.findall(r"\b(experiment|protocol|sweep)=(\w+)", PAGES[page]):
+        assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), name
+
+
+def test_the_table_of_methods_names_every_method():
+    (table,) = re.findall(r"\| compares \|.*?\n\n", PAGES["README.md"], re.S)
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(path.stem for path in (ROOT / "conf/distillation").glob("*.yaml"))
