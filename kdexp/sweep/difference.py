@@ -93,7 +93,7 @@ class Pairs:
         difference.level = level
         difference.over_seeds = _interval(difference, level, 0.0) if difference.std is not None else None
         answers = self.answers() if images else None
-        if answers is not None:
+        if answers is not None and answers.shape[1] > 1:
             difference.test_images = answers.shape[1]
             difference.over_seeds_and_images = _interval(difference, level, 100**2 * image_variance(answers))
 

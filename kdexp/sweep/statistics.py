@@ -9,7 +9,6 @@ from statistics import NormalDist, stdev
 
 import numpy as np
 
-RESAMPLES = 2000
 MANY_SEEDS = 10_000
 """Beyond so many seeds none are counted: nobody trains them."""
 _EXACT = 40
@@ -94,32 +93,18 @@ def _smallest(enough: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 def image_variance(differences: np.ndarray) -> float:
-    """What the choice of test images adds to the variance of the mean of per-image differences [seeds, images].
+    """What the choice of test images adds to the variance of the mean of per-image differences [seeds, images]; at least 0.
 
-    Resampling both counts an image's luck under a single seed three times (Owen 2007); two of them are taken off again, and
-    what the seeds alone account for. Of one seed it is the whole variance.
+    A difference is taken as the truth + effect of the seed + effect of the image + luck of that image under that seed, all
+    random: a two-way analysis of variance with one value per cell. Means over S seeds then vary between images by
+    var(image) + var(luck)/S, so the effects of I images add (the variance of these means − var(luck)/S) / I to the variance of
+    the grand mean. What luck adds to it, var(luck)/(S·I), is already part of the spread over seeds that `seed_margin` takes.
+    A single seed can't tell luck from the effects of images: of one it is the whole variance. Needs two images.
     """
     seeds, images = differences.shape
-    both = bootstrap_variance(differences)
+    of_image = differences.mean(0)
     if seeds == 1:
-        return both
-    of_seed, of_image = differences.mean(1, keepdims=True), differences.mean(0, keepdims=True)
-    luck = np.square(differences - of_seed - of_image + of_seed.mean()).sum() / ((seeds - 1) * (images - 1))
-    excess = luck * (1 / seeds + 1 / (seeds - 1)) / images
-    return max(0.0, both - float(of_seed.var(ddof=1)) / seeds - float(excess))
-
-
-def bootstrap_variance(differences: np.ndarray, resamples: int = RESAMPLES) -> float:
-    """The variance of the mean of per-image differences [seeds, images] when seeds and images are resampled at once.
-
-    Images that fared alike under every seed are drawn together, which is the same and quick. Of S seeds S−1 are drawn, which
-    makes the variance over seeds unbiased (Rao, Wu 1988).
-    """
-    draws = np.random.default_rng(0)
-    seeds, images = differences.shape
-    alike, counts = np.unique(differences.T, axis=0, return_counts=True)
-    image_draws = draws.multinomial(images, counts / images, size=resamples)
-    drawn = max(1, seeds - 1)
-    seed_draws = draws.multinomial(drawn, np.full(seeds, 1 / seeds), size=resamples)
-    means = ((image_draws @ alike) * seed_draws).sum(1) / (images * drawn)
-    return float(means.var(ddof=1))
+        return float(of_image.var(ddof=1)) / images
+    luck = differences - differences.mean(1, keepdims=True) - of_image + of_image.mean()
+    luck_variance = float(np.square(luck).sum()) / ((seeds - 1) * (images - 1))
+    return max(0.0, float(of_image.var(ddof=1)) - luck_variance / seeds) / images
