@@ -17,6 +17,7 @@ from kdexp.sweep.statistics import (
     std_of,
     student_t,
     sufficient_n,
+    unpaired_width,
 )
 
 # Two-sided, from printed tables of Student's distribution.
@@ -49,6 +50,33 @@ def test_the_margin_by_hand():
     assert std_of(differences) == 1 and std_of([2.0]) is None
     assert seed_margin(1.0, 3, 0.95) == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
     assert seed_margin(1.0, 3, 0.95, image_variance=1 / 3) == pytest.approx(4.3027 * math.sqrt(2 / 3), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "width"),
+    [
+        # Differences 0.1, 0.9, 0.4 (standard deviation 0.4041); variances 0.28 and 0.02333; t 2.776 with 4, 4.303 with 2.
+        ([70, 71, 70.2], [69.9, 70.1, 69.8], 2.7764 / 4.3027 * math.sqrt(0.28 + 0.023333) / 0.404145),
+        ([1, 2], [0, 4], 4.3027 / 12.7062 * math.sqrt(0.5 + 8) / math.sqrt(4.5)),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 6], 2.3060 / 2.7764 * math.sqrt(2.5 + 3.7) / math.sqrt(0.2)),
+    ],
+)
+def test_what_pairing_is_worth_by_hand(ours, theirs, width):
+    assert unpaired_width(ours, theirs, 0.95) == pytest.approx(width, rel=1e-4)
+    assert unpaired_width(theirs, ours, 0.95) == pytest.approx(width, rel=1e-4)
+
+
+def test_pairing_is_worth_nothing_where_all_differences_are_equal():
+    assert unpaired_width([57.0, 58.1], [56.0, 57.1], 0.95) is None, "equal but for rounding"
+    assert unpaired_width([1.0], [2.0], 0.95) is None
+
+
+@given(st.integers(2, 12), st.floats(0.5, 0.999))
+def test_pairing_costs_degrees_of_freedom_where_it_is_of_no_use(n, level):
+    # The two sides are uncorrelated: a column up and down, and one of pairs of equal values.
+    ours, theirs = [0.0, 1.0, 0.0, 1.0] * n, [0.0, 0.0, 1.0, 1.0] * n
+    width = unpaired_width(ours, theirs, level)
+    assert width == pytest.approx(student_t(level, 8 * n - 2) / student_t(level, 4 * n - 1)) and width < 1
 
 
 def test_the_sufficient_n_by_hand():

@@ -117,9 +117,11 @@ def _pairing(difference: Difference) -> str:
     r, ratio = difference.correlation, difference.unpaired
     if r is None or ratio is None:
         return ""
-    if ratio <= 1:
-        return f" Pairing by seed did not help (r = {signed(r)} over seeds)."
-    return f" Pairing by seed helped (r = {signed(r)}): without it the interval over seeds would be {ratio:.1f} times as wide."
+    times = f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}"
+    if float(times) == 1:
+        return f" Pairing by seed made no difference (r = {signed(r)}): without it the interval over seeds would be as wide."
+    helped = "helped" if ratio > 1 else "did not help here"
+    return f" Pairing by seed {helped} (r = {signed(r)}): without it the interval over seeds would be {times} times as wide."
 
 
 def _level(difference: Difference) -> str:

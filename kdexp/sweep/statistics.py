@@ -11,6 +11,8 @@ import numpy as np
 
 MANY_SEEDS = 10_000
 """Beyond so many seeds none are counted: nobody trains them."""
+ROUNDING = 1e-9
+"""Accuracies in percent that differ by less are equal but for rounding."""
 _EXACT = 40
 
 
@@ -64,6 +66,18 @@ def correlation(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
     if len(ours) < 3 or stdev(ours) == 0 or stdev(theirs) == 0:
         return None
     return float(np.corrcoef(ours, theirs)[0, 1])
+
+
+def unpaired_width(ours: Sequence[float], theirs: Sequence[float], level: float) -> float | None:
+    """How many times as wide Student's interval around the mean difference would be if the n pairs were two groups of n.
+
+    Two groups have the variances of both sides, but 2n−2 degrees of freedom in place of n−1. None where all differences are
+    equal, and for fewer than two.
+    """
+    n, std = len(ours), std_of([a - b for a, b in zip(ours, theirs, strict=True)])
+    if std is None or std < ROUNDING:
+        return None
+    return student_t(level, 2 * n - 2) / student_t(level, n - 1) * math.hypot(stdev(ours), stdev(theirs)) / std
 
 
 def seed_margin(std: float, n: int, level: float, image_variance: float = 0.0) -> float:
