@@ -55,7 +55,7 @@ def test_seeds_are_folded_and_differences_are_paired(sweep):
     found = row.difference
     assert found.points == pytest.approx([2, 3, 4]) and (found.mean, found.std) == (pytest.approx(3), pytest.approx(1))
     assert (found.over_seeds.low, found.over_seeds.high) == pytest.approx((3 - 4.3027 / 3**0.5, 3 + 4.3027 / 3**0.5), abs=1e-4)
-    # Accuracies of 82, 84, 86 and 80, 81, 82: on a line, and unpaired their spread is √(2² + 1²), with 4 degrees of freedom for 2.
+    # Accuracies of 82, 84, 86 and 80, 81, 82: on a line, and unpaired their spread is √(2² + 1²) with 4 degrees of freedom.
     assert (found.correlation, found.unpaired) == (pytest.approx(1), pytest.approx(5**0.5 * 2.7764 / 4.3027, rel=1e-4))
     assert found.over_seeds.sufficient_n == 3 and found.test_images == 100
 

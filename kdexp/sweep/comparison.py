@@ -16,6 +16,7 @@ from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.reading import FINISHED, Job, Sweep
 from kdexp.sweep.settings import settings_of, varied
+from kdexp.sweep.sources import fresh_command, used_seeds
 
 MANY_INTERVALS = 20
 """For more intervals that hold together the stored logits are not read for them."""
@@ -111,6 +112,10 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
             if group.row.difference:
                 level = 1 - 0.05 / len(family)
                 group.pairs.add_intervals(group.row.difference, level, images=len(family) <= MANY_INTERVALS)
+    used = used_seeds(sweep.jobs)
+    for group in groups:
+        if group.row.mark:
+            group.row.fresh_command = fresh_command([one.job for one in group.observations], used)
     dataset = observed[0][0].result.dataset
     tried = _tried(sweep, dataset, fingerprint)
     return DataTable(dataset, fingerprint, columns, rows, tried, variants, _departures(groups))

@@ -19,8 +19,8 @@ IN_WORDS = 6
 
 
 def remarks(table: DataTable) -> list[str]:
-    """All that is to be said under a table."""
-    parts = (_numbers, _controls, _tried, _choice, _chance, _several, _best_baselines, _gaps, _variants)
+    """All that is to be said under a table; a command stands on a line of its own behind what it is for."""
+    parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
     return [*(sentence for part in parts for sentence in part(table)), *explain(table.published, table.departures)]
 
 
@@ -68,6 +68,17 @@ def _same_terms(ours: Configuration, theirs: Configuration) -> bool:
     """Whether the two are the same student on the same training data."""
     keys = [key for key in ours.settings if key.startswith("dataset")]
     return ours.model == theirs.model and all(ours.settings[key] == theirs.settings.get(key) for key in keys)
+
+
+def _winners(table: DataTable) -> Iterator[str]:
+    best = [row for row in table.rows if row.mark == BEST and row.difference]
+    too = f" ({BEST_OF_METHOD} too)" if any(row.mark == BEST_OF_METHOD for row in table.rows) else ""
+    for row in best:
+        name = BEST if len(best) == 1 else _name(row, table)
+        yield (
+            f"{name} was chosen from {row.chosen_among} configurations by the same networks, so its difference is probably too "
+            f"high{too}. For an unbiased one, train it with new seeds:\n  {row.fresh_command}"
+        )
 
 
 def _chance(table: DataTable) -> Iterator[str]:
