@@ -14,7 +14,7 @@ from kdexp.sweep.remarks import remarks
 from kdexp.sweep.sources import Sources
 from kdexp.sweep.table import text
 
-HEAD = "was chosen from {} configurations by the same networks, so its difference is probably too high"
+HEAD = "was chosen from {} configurations with these same networks, so its difference is probably too high"
 
 
 def swept(tmp_path, temperatures=(1, 2, 8), seeds=(0, 1, 2), words=(), **changes):

@@ -21,7 +21,8 @@ IN_WORDS = 6
 def remarks(table: DataTable) -> list[str]:
     """All that is to be said under a table; a command stands on a line of its own behind what it is for."""
     parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
-    return [*(sentence for part in parts for sentence in part(table)), *explain(table.published, table.departures)]
+    said = [sentence for part in parts for sentence in part(table)]
+    return [*said, *explain(table.published, table.departures), *table.unsourced]
 
 
 def _numbers(table: DataTable) -> Iterator[str]:
@@ -76,8 +77,8 @@ def _winners(table: DataTable) -> Iterator[str]:
     for row in best:
         name = BEST if len(best) == 1 else _name(row, table)
         yield (
-            f"{name} was chosen from {row.chosen_among} configurations by the same networks, so its difference is probably too "
-            f"high{too}. For an unbiased one, train it with new seeds:\n  {row.fresh_command}"
+            f"{name} was chosen from {row.chosen_among} configurations with these same networks, so its difference is probably "
+            f"too high{too}. For an unbiased one, train it with new seeds:\n  {row.fresh_command}"
         )
 
 
