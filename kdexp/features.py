@@ -42,6 +42,14 @@ class Roles:
         return self.stages[1] if len(self.stages) > 1 else ""
 
     @property
+    def last_stage(self) -> str:
+        """The module that ends the last stage; the last map where there are no stages.
+
+        The two differ where the last map is activated behind the stages, as in wide residual nets.
+        """
+        return self.stages[-1] if self.stages else self.last_map
+
+    @property
     def pooled(self) -> str:
         """The layer that gives the pooled vector [N, D] (maps where the classifier is a convolution)."""
         return self.classifier + INPUT

@@ -56,13 +56,17 @@ class Adam(OptimizerRecipe):
     """Adam (Kingma and Ba 2015, arXiv 1412.6980); its weight decay is an L2 term of the gradient."""
 
     betas: list[Annotated[float, Range(at_least=0, below=1)]]
+    eps: Positive
 
     def __post_init__(self):
         if len(self.betas) != 2:
             raise InvalidArguments([Problem("betas", f"={self.betas!r}: must be two numbers")])
 
+    def _knobs(self) -> dict[str, Any]:
+        return {"lr": self.lr, "betas": tuple(self.betas), "eps": self.eps, "weight_decay": self.weight_decay}
+
     def torch_optimizer(self, groups, *, fused):
-        return torch.optim.Adam(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused)
+        return torch.optim.Adam(groups, **self._knobs(), fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     def torch_optimizer(self, groups, *, fused):
-        return torch.optim.AdamW(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused)
+        return torch.optim.AdamW(groups, **self._knobs(), fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)

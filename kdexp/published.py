@@ -7,7 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from kdexp.arguments import Checked, Count, InvalidArguments, NonNegative, Problem, Range, problems, refusals
+from kdexp.arguments import (
+    Checked,
+    Count,
+    InvalidArguments,
+    NonNegative,
+    Problem,
+    Range,
+    listed,
+    misfit,
+    parameters,
+    problems,
+    refusals,
+)
 
 CHOSEN = ("experiment", "protocol", "sweep", "distillation", "controls", "published")
 WHERE = ("dataset.root", "dataset.download", "teacher.checkpoint", "store", "output_dir")
@@ -54,16 +66,32 @@ class Reference:
 
 
 class Published(Checked):
-    """What one source published of a table's rows: for every role, or method of a distilled student, a number or several."""
+    """What one source published of a table's rows: for every role, or method of a distilled student, a number or several.
 
-    def __init__(self, *, source: str, metric: str, teacher: Any = None, baseline: Any = None, distilled: Any = None):
+    `unsourced` are settings of methods that no source gives for these networks, under the names of the methods.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        metric: str,
+        teacher: Any = None,
+        baseline: Any = None,
+        distilled: Any = None,
+        unsourced: dict[str, list[str]] | None = None,
+    ):
         if not isinstance(distilled, Mapping | None):
             raise InvalidArguments([Problem("distilled", f"={distilled!r}: must be numbers under the names of methods")])
         given = {"teacher": teacher, "baseline": baseline}
         given |= {f"distilled.{method}": numbers for method, numbers in (distilled or {}).items()}
-        if found := [problem.under(row) for row, numbers in given.items() for problem in _problems(numbers)]:
+        found = [problem.under(row) for row, numbers in given.items() for problem in _problems(numbers)]
+        for method, names in (unsourced or {}).items():
+            if complaint := misfit(names, list[str]):
+                found.append(Problem(f"unsourced.{method}", f"={names!r}: {complaint}"))
+        if found:
             raise InvalidArguments(found)
-        self.source, self.metric = source, metric
+        self.source, self.metric, self.unsourced = source, metric, unsourced or {}
         self.numbers = {row: [Number(**one) for one in _listed(numbers)] for row, numbers in given.items()}
 
     def reference(self, row: str, settings: Mapping[str, Any], set_by_hand: Iterable[str] = ()) -> Reference | None:
@@ -92,7 +120,7 @@ def complaints(given: Any) -> list[Problem]:
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        return [Problem("published", f"={given!r}: must be null or have the keys source, metric, teacher, baseline, distilled")]
+        return [Problem("published", f"={given!r}: must be null or have the keys {listed(parameters(Published))}")]
     try:
         Published(**given)
     except InvalidArguments as error:
@@ -112,8 +140,26 @@ def reference(config: Mapping[str, Any], role: str, overrides: Sequence[str]) ->
     published = Published(**config["published"])
     if role != "distilled":
         return published.reference(role, {})
-    by_hand = [key.partition(".")[2] for key, _ in _set(overrides)]
-    return published.reference(f"distilled.{config['choices']['distillation']}", config["distillation"], by_hand)
+    method = config["choices"]["distillation"]
+    return published.reference(f"distilled.{method}", config["distillation"], _by_hand(overrides))
+
+
+def unsourced(config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """A sentence for every setting of a job's method that is its default because no source gives one for the experiment."""
+    if not config.get("published") or departures(overrides):
+        return []
+    method, node = config["choices"]["distillation"], config["distillation"]
+    names = Published(**config["published"]).unsourced.get(method, [])
+    return [
+        f"distillation.{name}={node[name]} is the default of {method}: no source gives a value for this experiment."
+        for name in names
+        if name in node and name not in _by_hand(overrides)
+    ]
+
+
+def _by_hand(overrides: Iterable[str]) -> list[str]:
+    """The settings of the method that a command sets."""
+    return [key.removeprefix("distillation.") for key, _ in _set(overrides) if key.startswith("distillation.")]
 
 
 def _set(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:

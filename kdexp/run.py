@@ -23,7 +23,7 @@ from kdexp.journal import Journal
 from kdexp.parts import EXPLAINED
 from kdexp.plan import Entry
 from kdexp.provenance import provenance
-from kdexp.published import departures, explain
+from kdexp.published import departures, explain, unsourced
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
@@ -72,6 +72,8 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
     write_state(folder, "running")
     try:
         journal.say(f"run folder: {folder}")
+        for line in unsourced(experiment.config, _command(folder)):
+            journal.say(line)
         entries = experiment.run()
         outcome = report(folder, entries, experiment, journal, brief=brief)
         write_state(folder, "failed" if outcome.reason else "finished", outcome.reason)
@@ -136,11 +138,16 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     return Outcome(rows, "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure))
 
 
+def _command(folder: Path) -> list[str]:
+    """The words that a run was asked for with."""
+    return shlex.split((folder / "command.txt").read_text())[1:]
+
+
 def _beside_published(folder: Path, rows: list[Row], experiment: Experiment) -> Iterator[str]:
     """Fills published numbers into the rows; yields what is to be known of them."""
     if not experiment.config.get("published"):
         return
-    asked = shlex.split((folder / "command.txt").read_text())[1:]
+    asked = _command(folder)
     numbers = add_published(rows, experiment, asked)
     yield from explain([(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)], departures(asked))
 

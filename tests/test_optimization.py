@@ -17,7 +17,7 @@ from kdexp.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, Op
 
 CPU = torch.device("cpu")
 SHARED = {"lr": 0.1, "weight_decay": 0.0, "decay_biases_and_norms": True, "clip_norm": None}
-ADAM = SHARED | {"betas": [0.9, 0.999]}
+ADAM = SHARED | {"betas": [0.9, 0.999], "eps": 1e-8}
 SGD_KNOBS = SHARED | {"momentum": 0.0, "nesterov": False}
 
 few = settings(max_examples=25, deadline=None)
@@ -67,6 +67,14 @@ def after_a_step_without_gradient(recipe, value=2.0):
         (
             Adam(**ADAM | {"betas": [0.8, 0.95], "weight_decay": 0.05}),
             lambda parameters: torch.optim.Adam(parameters, lr=0.1, betas=(0.8, 0.95), weight_decay=0.05),
+        ),
+        (
+            Adam(**ADAM | {"eps": 0.1}),
+            lambda parameters: torch.optim.Adam(parameters, lr=0.1, eps=0.1),
+        ),
+        (
+            AdamW(**ADAM | {"eps": 0.1}),
+            lambda parameters: torch.optim.AdamW(parameters, lr=0.1, eps=0.1, weight_decay=0.0),
         ),
         (
             AdamW(**ADAM | {"betas": [0.8, 0.95], "weight_decay": 0.05}),
@@ -187,6 +195,7 @@ def test_betas_are_two_numbers(family, betas):
         (SGD, SGD_KNOBS | {"lr": 0.0}, "lr=0.0: must be above 0"),
         (SGD, SGD_KNOBS | {"momentum": 1.0}, "momentum=1.0: must be at least 0 and below 1"),
         (Adam, ADAM | {"betas": [0.9, 1.0]}, "betas=[0.9, 1.0]: each entry must be at least 0 and below 1"),
+        (Adam, ADAM | {"eps": 0.0}, "eps=0.0: must be above 0"),
         (AdamW, ADAM | {"weight_decay": -0.1}, "weight_decay=-0.1: must be at least 0"),
         (AdamW, ADAM | {"clip_norm": 0}, "clip_norm=0: must be above 0 (or null)"),
         (MultiStep, {"milestones": [2, 0], "gamma": 0.1}, "milestones=[2, 0]: each entry must be above 0"),

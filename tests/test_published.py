@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
-from kdexp.published import Published, Reference, departures, explain, reference
+from kdexp.published import Published, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width
 from kdexp.sweep import fold, read
@@ -90,6 +90,11 @@ def test_what_makes_a_command_another_experiment():
         ({**SOURCE, "teacher": True}, ["published.teacher.mean=True: must be a finite number"]),
         ({**SOURCE, "baseline": {"std": 1.0}}, ["published.baseline.mean: missing"]),
         ({**SOURCE, "baseline": {"mean": 5, "n": 0}}, ["published.baseline.n=0: must be at least 1"]),
+        (
+            {**SOURCE, "unsourced": {"dkd": "weight", "kd": ["alpha"]}},
+            ["published.unsourced.dkd='weight': must be a list, written [a,b]"],
+        ),
+        ({**SOURCE, "unsourced": ["dkd"]}, ["published.unsourced=['dkd']: must be a node with keys of its own"]),
         ({**SOURCE, "distilled": 74.0}, ["published.distilled=74.0: must be numbers under the names of methods"]),
         (
             {**SOURCE, "teacher": "high", "distilled": {"kd": [{"mean": 5, "sdt": 1}], "at": {"mean": 5, "where": 3}}},
@@ -183,6 +188,45 @@ def test_another_experiment_has_no_published_numbers(tmp_path):
     assert all(row.published is None for row in table.rows)
     assert "No published numbers beside what was run with epochs=3" in text(comparison)
     assert "| published |" not in text(comparison)
+
+
+DEFAULT = "distillation.{} is the default of {}: no source gives a value for this experiment."
+UNSOURCED = {**NUMBERS, "unsourced": {"kd": ["temperature"], "hint": ["weight"], "gone": ["weight"]}}
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "said"),
+    [
+        ("kd", [], ["temperature=4.0"]),
+        ("kd", ["seed=3", "distillation=kd", "distillation.alpha=0.5"], ["temperature=4.0"]),
+        ("kd", ["distillation.temperature=4"], []),
+        ("kd", ["epochs=3"], []),
+        ("hint", [], []),
+        ("mse_logits", [], []),
+    ],
+)
+def test_a_setting_that_no_source_gives_is_said_to_be_the_default(method, words, said):
+    config = {"published": UNSOURCED, "choices": {"distillation": method}, "distillation": {"temperature": 4.0, "alpha": 0.1}}
+    assert unsourced(config, words) == [DEFAULT.format(setting, method) for setting in said]
+    assert unsourced({**config, "published": None}, words) == unsourced({**config, "published": NUMBERS}, words) == []
+
+
+def test_it_is_said_under_a_sweeps_table_once(tmp_path):
+    sweep = CraftedSweep(tmp_path)
+    for seed in range(2):
+        sweep.job(f"seed={seed}", seed=seed, published=UNSOURCED)
+    assert text(fold(read([sweep.close()]))).count(DEFAULT.format("temperature=4.0", "kd")) == 1
+
+
+def test_it_is_said_before_a_run_begins(own, here, tmp_path):
+    (tmp_path / "own" / "experiment" / "other.yaml").write_text(
+        "# @package _global_\ndefaults: [pair]\npublished: {unsourced: {kd: [temperature]}}\n"
+    )
+    words = [word.replace("pair", "other") for word in own]
+    code, shown = here(*words, columns=120)
+    sentence = DEFAULT.format("temperature=4.0", "kd")
+    assert code == 0 and 0 < shown.out.index(sentence) < shown.out.index("training teacher")
+    assert sentence not in here(*words, "distillation.temperature=4", columns=120)[1].out
 
 
 def test_without_published_numbers_nothing_is_said_of_them(tmp_path):

@@ -16,7 +16,7 @@ from kdexp.sweep import NothingToReport, fold, read
 from kdexp.sweep.difference import Pairs
 from kdexp.sweep.observations import Observation
 from kdexp.sweep.reading import Job, Result
-from kdexp.sweep.remarks import lacking, remarks
+from kdexp.sweep.remarks import _pairing, lacking, remarks
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_seeds_are_folded_and_differences_are_paired(sweep):
     found = row.difference
     assert found.points == pytest.approx([2, 3, 4]) and (found.mean, found.std) == (pytest.approx(3), pytest.approx(1))
     assert (found.over_seeds.low, found.over_seeds.high) == pytest.approx((3 - 4.3027 / 3**0.5, 3 + 4.3027 / 3**0.5), abs=1e-4)
-    # Accuracies of 82, 84, 86 and 80, 81, 82: on a line, and unpaired their spread is √(2² + 1²).
-    assert (found.correlation, found.unpaired) == (pytest.approx(1), pytest.approx(5**0.5))
+    # Accuracies of 82, 84, 86 and 80, 81, 82: on a line, and unpaired their spread is √(2² + 1²) with 4 degrees of freedom.
+    assert (found.correlation, found.unpaired) == (pytest.approx(1), pytest.approx(5**0.5 * 2.7764 / 4.3027, rel=1e-4))
     assert found.over_seeds.sufficient_n == 3 and found.test_images == 100
 
 
@@ -79,6 +79,31 @@ def observed(seed, ours, theirs):
         return Result(f"{seed}", Path("nowhere"), "small", "CE", "digits", {"seed": seed}, 1, points / 100, None)
 
     return Observation("distilled", result(ours), result(theirs), 0, Job(Path("job"), (), "finished", ""))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sentence"),
+    [
+        ([82, 84, 86], [80, 81, 82], "helped (r = +1.00): without it the interval over seeds would be 1.4 times as wide."),
+        (
+            [70, 71, 70.2],
+            [69.9, 70.1, 69.8],
+            "did not help here (r = +0.87): without it the interval over seeds would be 0.88 ",
+        ),
+        (
+            [70, 70, 72, 72],
+            [70, 71, 70, 71],
+            "did not help here (r = +0.00): without it the interval over seeds would be 0.77 ",
+        ),
+        ([70, 71, 72], [72, 71, 70], "did not help here (r = −1.00): without it the interval over seeds would be 0.46 times"),
+        ([70, 72, 71], [70, 70.66, 70.43], "made no difference (r = +0.99): without it the interval over seeds would be as"),
+    ],
+)
+def test_what_pairing_is_worth_is_said(ours, theirs, sentence):
+    pairs = Pairs.of([observed(seed, *both) for seed, both in enumerate(zip(ours, theirs, strict=True))])
+    difference = pairs.difference()
+    pairs.add_intervals(difference, 0.95, images=False)
+    assert _pairing(difference).startswith(f" Pairing by seed {sentence}")
 
 
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=8), st.integers(0, 20))

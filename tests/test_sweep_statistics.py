@@ -1,7 +1,7 @@
 """Intervals and what they rest on, against numbers from tables and by hand."""
 
 import math
-from statistics import stdev
+from statistics import fmean, stdev, variance
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from kdexp.sweep.statistics import (
     MANY_SEEDS,
-    bootstrap_variance,
     correlation,
     image_variance,
     normal,
@@ -18,6 +17,7 @@ from kdexp.sweep.statistics import (
     std_of,
     student_t,
     sufficient_n,
+    unpaired_width,
 )
 
 # Two-sided, from printed tables of Student's distribution.
@@ -50,6 +50,33 @@ def test_the_margin_by_hand():
     assert std_of(differences) == 1 and std_of([2.0]) is None
     assert seed_margin(1.0, 3, 0.95) == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
     assert seed_margin(1.0, 3, 0.95, image_variance=1 / 3) == pytest.approx(4.3027 * math.sqrt(2 / 3), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "width"),
+    [
+        # Differences 0.1, 0.9, 0.4 (standard deviation 0.4041); variances 0.28 and 0.02333; t 2.776 with 4, 4.303 with 2.
+        ([70, 71, 70.2], [69.9, 70.1, 69.8], 2.7764 / 4.3027 * math.sqrt(0.28 + 0.023333) / 0.404145),
+        ([1, 2], [0, 4], 4.3027 / 12.7062 * math.sqrt(0.5 + 8) / math.sqrt(4.5)),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 6], 2.3060 / 2.7764 * math.sqrt(2.5 + 3.7) / math.sqrt(0.2)),
+    ],
+)
+def test_what_pairing_is_worth_by_hand(ours, theirs, width):
+    assert unpaired_width(ours, theirs, 0.95) == pytest.approx(width, rel=1e-4)
+    assert unpaired_width(theirs, ours, 0.95) == pytest.approx(width, rel=1e-4)
+
+
+def test_pairing_is_worth_nothing_where_all_differences_are_equal():
+    assert unpaired_width([57.0, 58.1], [56.0, 57.1], 0.95) is None, "equal but for rounding"
+    assert unpaired_width([1.0], [2.0], 0.95) is None
+
+
+@given(st.integers(2, 12), st.floats(0.5, 0.999))
+def test_pairing_costs_degrees_of_freedom_where_it_is_of_no_use(n, level):
+    # The two sides are uncorrelated: a column up and down, and one of pairs of equal values.
+    ours, theirs = [0.0, 1.0, 0.0, 1.0] * n, [0.0, 0.0, 1.0, 1.0] * n
+    width = unpaired_width(ours, theirs, level)
+    assert width == pytest.approx(student_t(level, 8 * n - 2) / student_t(level, 4 * n - 1)) and width < 1
 
 
 def test_the_sufficient_n_by_hand():
@@ -89,54 +116,76 @@ def test_the_correlation_by_hand():
     assert correlation([1, 2, 3], [5, 5, 5]) is None
 
 
-def test_the_bootstrap_of_one_seed_is_the_binomial_variance():
-    differences = np.repeat([[1, 0, -1]], 400, axis=0).reshape(1, -1)
-    assert bootstrap_variance(differences) == pytest.approx(differences.var() / differences.size, rel=0.1)
-    assert image_variance(differences) == bootstrap_variance(differences)
+def test_images_under_one_seed_have_the_variance_of_their_mean():
+    row = [1, 0, 0, -1, 1, 0]
+    assert image_variance(np.array([row])) == pytest.approx(variance(row) / 6)
 
 
-def test_seeds_that_shift_all_images_alike_have_the_variance_of_their_mean():
-    shifts = np.array([1, 0, 1, -1, 0])
-    differences = np.repeat(shifts[:, None], 300, axis=1)
-    assert bootstrap_variance(differences) == pytest.approx(stdev(shifts.tolist()) ** 2 / 5, rel=0.1)
-    assert image_variance(differences) == pytest.approx(0, abs=0.02)
+def test_the_image_variance_by_hand():
+    # Images right under both seeds, wrong under both, and of either kind that is right under one of them.
+    pairs = [(1, 1)] * 400 + [(-1, -1)] * 400 + [(1, -1)] * 100 + [(-1, 1)] * 100
+    # Image means: 800 of ±1 and 200 of 0, variance 800/999. Luck: 200 images with ±1 under each seed, 400/999.
+    assert image_variance(np.array(pairs).T) == pytest.approx((800 / 999 - 400 / 999 / 2) / 1000)
+
+
+def test_luck_and_images_can_be_of_any_size_by_hand():
+    # Of 3 seeds and 2 images: image means 2 and 0, variance 2; luck is +1, −1, 0 on the first, the opposite on the second,
+    # 4 in all on 2·1 degrees of freedom.
+    differences = np.array([[3, -1], [1, 1], [2, 0]])
+    assert image_variance(differences) == pytest.approx((2 - 2 / 3) / 2)
+
+
+def test_seeds_that_shift_all_images_alike_say_nothing_of_images():
+    differences = np.repeat(np.array([1, 0, 1, -1, 0])[:, None], 300, axis=1)
+    assert image_variance(differences) == pytest.approx(0, abs=1e-15)
 
 
 def test_images_alike_under_all_seeds_count_once():
     row = np.random.default_rng(0).integers(-1, 2, 1000)
-    differences = np.tile(row, (10, 1))
-    assert bootstrap_variance(differences) == pytest.approx(row.var() / 1000, rel=0.1)
-    assert image_variance(differences) == pytest.approx(row.var() / 1000, rel=0.1)
+    assert image_variance(np.tile(row, (10, 1))) == pytest.approx(row.var(ddof=1) / 1000)
 
 
-def test_luck_of_single_images_under_single_seeds_is_no_matter_of_the_test_set():
-    differences = np.random.default_rng(0).integers(-1, 2, (10, 1000))
-    alone = differences.var() / differences.size
-    assert bootstrap_variance(differences) == pytest.approx(3 * alone, rel=0.25), "resampling both counts it three times"
-    assert image_variance(differences) < alone
+def test_luck_alone_is_no_matter_of_the_test_set():
+    found = [image_variance(np.random.default_rng(seed).integers(-1, 2, (10, 1000))) for seed in range(20)]
+    assert min(found) == 0 and max(found) < 0.1 * (2 / 3) / 1000
 
 
-def test_the_bootstrap_is_the_same_every_time_and_quick():
-    differences = np.random.default_rng(1).choice([-1, 0, 1], p=[0.04, 0.92, 0.04], size=(10, 10_000))
-    assert image_variance(differences) == image_variance(differences)
-    assert image_variance(-differences) == pytest.approx(image_variance(differences), rel=0.2)
+def by_mean_squares(rows):
+    """The same from the mean squares of images and of luck, sum by sum."""
+    seeds, images = len(rows), len(rows[0])
+    of_seed = [fmean(row) for row in rows]
+    of_image = [fmean(column) for column in zip(*rows, strict=True)]
+    grand = fmean(of_seed)
+    between = seeds * sum((mean - grand) ** 2 for mean in of_image) / (images - 1)
+    luck = sum((rows[s][i] - of_seed[s] - of_image[i] + grand) ** 2 for s in range(seeds) for i in range(images))
+    return max(0.0, between - luck / (seeds - 1) / (images - 1)) / seeds / images
 
 
-def image_variance_by_analysis(sample):
-    """The same from a two-way analysis of variance, without resampling."""
-    seeds, images = sample.shape
-    luck = sample - sample.mean(1, keepdims=True) - sample.mean(0) + sample.mean()
-    return max(0.0, sample.mean(0).var(ddof=1) / images - np.square(luck).sum() / (seeds - 1) / (images - 1) / seeds / images)
+@given(st.integers(2, 5).flatmap(lambda s: st.lists(st.lists(st.integers(-1, 1), min_size=s, max_size=s), min_size=2)))
+def test_the_image_variance_is_that_of_an_analysis_of_variance(columns):
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    assert image_variance(np.array(rows)) == pytest.approx(by_mean_squares(rows), abs=1e-12)
+    assert image_variance(-np.array(rows, dtype=np.int8)) == pytest.approx(by_mean_squares(rows), abs=1e-12)
 
 
-def sampled(draws):
-    """Differences under 4 seeds on 250 images, the truth being 0."""
-    return draws.normal(0, 0.01, (4, 1)) + draws.normal(0, 0.3, 250) + draws.normal(0, 0.2, (4, 250))
+def sampled(draws, seeds=4):
+    """Differences on 250 images, the truth being 0."""
+    return draws.normal(0, 0.01, (seeds, 1)) + draws.normal(0, 0.3, 250) + draws.normal(0, 0.2, (seeds, 250))
 
 
-def test_the_bootstrap_finds_what_an_analysis_of_variance_finds():
-    sample = sampled(np.random.default_rng(2))
-    assert image_variance(sample) == pytest.approx(image_variance_by_analysis(sample), rel=0.15)
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_the_image_variance_is_right_on_average(seeds):
+    draws = np.random.default_rng(seeds)
+    found = np.array([image_variance(sampled(draws, seeds)) for _ in range(200)])
+    assert abs(found.mean() - 0.3**2 / 250) < 3 * found.std() / math.sqrt(200)
+    assert found.std() / math.sqrt(200) < 0.01 * 0.3**2 / 250
+
+
+def test_both_parts_together_are_the_variance_of_the_mean():
+    draws = np.random.default_rng(10)
+    samples = [sampled(draws, 2) for _ in range(1500)]
+    expected = np.mean([sample.mean(1).var(ddof=1) / 2 + image_variance(sample) for sample in samples])
+    assert np.var([sample.mean() for sample in samples], ddof=1) == pytest.approx(expected, rel=0.11)  # 3·√(2/1500)
 
 
 def test_the_interval_over_seeds_and_images_holds_the_truth_about_as_often_as_it_says():
@@ -145,5 +194,5 @@ def test_the_interval_over_seeds_and_images_holds_the_truth_about_as_often_as_it
         sample = sampled(draws)
         of_seeds = stdev(sample.mean(1).tolist())
         held["seeds"] += abs(sample.mean()) < seed_margin(of_seeds, 4, 0.95)
-        held["both"] += abs(sample.mean()) < seed_margin(of_seeds, 4, 0.95, image_variance_by_analysis(sample))
+        held["both"] += abs(sample.mean()) < seed_margin(of_seeds, 4, 0.95, image_variance(sample))
     assert held["seeds"] < 0.85 * 300 and held["both"] > 0.93 * 300

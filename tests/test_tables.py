@@ -1,9 +1,11 @@
 """The published tables by name: their protocols, pairs, recipes and sweeps."""
 
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from test_configs import CONF, options
@@ -33,6 +35,7 @@ def jobs_of(*words: str) -> list[list[str]]:
     return expand([*_swept_in_files(node, words), *words])
 
 
+@cache
 def swept(row: str) -> list[str]:
     """The methods of a row."""
     return Composer().hydra([f"sweep={row}"]).sweeper.params.distillation.split(",")
@@ -108,10 +111,106 @@ def test_numbers_of_one_network_under_one_protocol_agree(composed):
     assert {key: numbers for key, numbers in found.items() if len(numbers) > 1} == {}
 
 
-def test_a_row_has_every_method_that_has_a_number(composed):
+def test_a_row_has_the_methods_that_have_a_number_and_no_others(composed):
     for name, config in composed.items():
-        methods = swept(f"{config.choices.protocol}_row")
-        assert set(config.published.distilled) <= set(methods), name
+        row = f"{config.choices.protocol}_row"
+        own = CONF / "recipe" / "row" / f"{row}_{name}.yaml"
+        methods = yaml.safe_load(own.read_text())["distillation"].split(",") if own.exists() else swept(row)
+        assert set(config.published.distilled) == set(methods), name
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "recipe" / "row").glob("*.yaml"))])
+def test_a_row_of_a_pairs_own_is_picked_up(name):
+    row, _, pair = name.partition("_row_")
+    methods = yaml.safe_load((CONF / "recipe" / "row" / f"{name}.yaml").read_text())["distillation"]
+    words = [f"experiment={pair}", f"sweep={row}_row"]
+    assert Composer().hydra(words).sweeper.params == {"distillation": methods, "seed": "0,1,2"}
+    assert len(jobs_of(*words)) == 3 * len(methods.split(","))
+
+
+OF_THE_PAIR = {"dkd": "nontarget_weight", "reviewkd": "weight"}
+"""Settings that the authors of a method chose for each pair."""
+CHOSEN = {
+    # The files in configs/cifar100/dkd of the code of Zhao et al. 2022; 8 where they leave the code's own value.
+    "dkd": {
+        "resnet56_resnet20": 2,
+        "resnet110_resnet32": 2,
+        "resnet32x4_resnet8x4": 8,
+        "wrn_40_2_wrn_16_2": 6,
+        "wrn_40_2_wrn_40_1": 6,
+        "vgg13_vgg8": 6,
+        "resnet32x4_shufflenetv1": 8,
+        "resnet32x4_shufflenetv2": 8,
+        "wrn_40_2_shufflenetv1": 8,
+        "vgg13_mobilenetv2_half": 6,
+        "resnet50_cifar_mobilenetv2_half": 8,
+    },
+    # The script of the code of Chen et al. 2021.
+    "reviewkd": {
+        "resnet56_resnet20": 0.6,
+        "resnet110_resnet32": 1,
+        "resnet32x4_resnet8x4": 5,
+        "wrn_40_2_wrn_16_2": 5,
+        "wrn_40_2_wrn_40_1": 5,
+        "resnet32x4_shufflenetv1": 5,
+        "resnet32x4_shufflenetv2": 8,
+        "wrn_40_2_shufflenetv1": 5,
+    },
+}
+
+
+@pytest.mark.parametrize("method", OF_THE_PAIR)
+def test_what_authors_chose_for_each_pair_is_so_here_and_what_nobody_chose_is_said_to_be_a_default(method, composed):
+    setting, default = OF_THE_PAIR[method], yaml.safe_load((CONF / "distillation" / f"{method}.yaml").read_text())
+    for name, config in composed.items():
+        if config.choices.protocol == "crd":
+            recipe = CONF / "recipe" / f"{name}_{method}.yaml"
+            given = yaml.safe_load(recipe.read_text())["distillation"] if recipe.exists() else {}
+            sourced = CHOSEN[method].get(name.removeprefix("crd_"))
+            told = (config.published.get("unsourced") or {}).get(method)
+            assert (default | given)[setting] == (sourced or default[setting]), name
+            assert told == (None if sourced else [setting]), name
+            assert sourced or not recipe.exists(), name
+
+
+def test_teachers_of_the_best_test_epoch_are_said_to_be_so(composed):
+    for name, config in composed.items():
+        if config.choices.protocol == "simkd":
+            assert "students and teachers are those of the best test epoch, here of the last" in config.published.metric, name
+
+
+SLOW = ("mobilenetv2", "mobilenetv2_half", "shufflenetv1", "shufflenetv2", "shufflenetv2_1_5")
+
+
+@pytest.mark.parametrize("student", [*SLOW, "resnet8x4", "torchvision"])
+def test_students_begin_at_the_rate_of_the_source_and_teachers_at_its_own(student):
+    rate = 0.01 if student in SLOW else 0.05
+    for protocol in ("crd", "simkd"):
+        composed = compose_command([f"protocol={protocol}", f"student={student}", f"teacher={student}"])
+        assert (composed.optimizer.lr, composed.teacher_optimizer.lr) == (rate, 0.05)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("student", options("student"))
+def test_every_student_begins_at_the_rate_of_the_source(student):
+    assert compose_command(["protocol=crd", f"student={student}"]).optimizer.lr == (0.01 if student in SLOW else 0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        (["protocol=crd", "student=shufflenetv1", "optimizer.lr=0.3"], 0.3),
+        (["protocol=crd", "student=shufflenetv1", "optimizer=adam"], 0.001),
+        (["protocol=crd", "student=shufflenetv1", "schedule=cosine"], 0.01),
+        (["protocol=kim2021", "student=shufflenetv1"], 0.1),
+        (["optimizer=sgd", "student=shufflenetv1"], 0.05),
+        (["experiment=simkd_resnet32x4_shufflenetv2", "student=vgg8"], 0.05),
+        (["experiment=crd_vgg13_vgg8", "student=mobilenetv2"], 0.01),
+        (["experiment=crd_vgg13_mobilenetv2_half", "optimizer.lr=0.02"], 0.02),
+    ],
+)
+def test_a_rate_that_is_set_wins_and_the_sources_goes_with_its_students_and_optimizer_alone(words, rate):
+    assert compose_command(words).optimizer.lr == Composer().compose(words)["optimizer"]["lr"] == rate
 
 
 @pytest.mark.parametrize(
@@ -163,12 +262,16 @@ def own(tmp_path):
         "experiment/pair": "defaults:\n  - override /protocol: paper\nbatch_size: 8",
         "recipe/paper_kd": "distillation: {temperature: 2.0, alpha: 0.5}",
         "recipe/pair_kd": "distillation: {temperature: 3.0}",
+        "recipe/learning_rate/paper_adam_mlp_small": "lr: 0.007",
+        "recipe/row/row_other": "distillation: kd",
+        "experiment/other": "defaults:\n  - pair\noptimizer: {lr: 0.008}",
         "sweep/row": "hydra: {mode: MULTIRUN, sweeper: {params: {distillation: 'kd,hint', seed: '0,1'}}}",
     }
     for name, text in files.items():
         path = folder / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# @package _global_\n{text}\n")
+        package = "" if name.startswith(("recipe/learning_rate", "recipe/row")) else "# @package _global_\n"
+        path.write_text(f"{package}{text}\n")
     return folder
 
 
@@ -180,6 +283,8 @@ def test_a_pair_beats_its_protocol_and_a_recipe_beats_both(own):
     assert (pair.epochs, pair.batch_size) == (3, 8)
     assert (pair.distillation.temperature, pair.distillation.alpha) == (3.0, 0.5)
     assert compose("protocol=paper").distillation.temperature == 2.0
+    assert (pair.optimizer.lr, pair.teacher_optimizer.lr) == (0.007, 0.001)
+    assert compose("experiment=other").optimizer.lr == 0.008
     assert compose("experiment=pair", "distillation=hint").distillation.temperature == 9.0
     assert compose("experiment=pair", "distillation.temperature=7").distillation.temperature == 7
     for words in (["experiment=pair"], ["experiment=pair", "sweep=row", "distillation=hint", "epochs=4"]):
@@ -192,6 +297,7 @@ def test_a_sweep_file_of_ones_own_makes_a_multirun(own, here):
     assert code == 0, shown.err
     assert "4 jobs, 7 distinct learners" in shown.out
     assert "2 jobs, 4 distinct learners" in here(*words, "seed=3", columns=120)[1].out
+    assert "2 jobs, 5 distinct learners" in here(*words, "experiment=other", columns=120)[1].out
 
 
 def test_an_unknown_row_is_refused(refused):

@@ -174,7 +174,7 @@ def is_static(method: Distiller) -> bool:
     return "static" in vars(type(method)) and method.static
 
 
-Role = Literal["last_map", "stages", "second_stage", "preactivations", "pooled"]
+Role = Literal["last_map", "last_stage", "stages", "second_stage", "preactivations", "pooled"]
 
 
 class FeatureDistiller(Distiller):

@@ -17,7 +17,10 @@ def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Ten
 
 
 class StridedNet(nn.Module, Checked):
-    """Two 3×3 convolutions of stride 2, LeakyReLU and max-pooling between them; `image` [N, C, H, W] to logits [N, K]."""
+    """Two 3×3 convolutions of stride 2, LeakyReLU and max-pooling between them; `image` [N, C, H, W] to logits [N, K].
+
+    Initial weights are Keras's: uniform ones of Glorot and Bengio 2010, biases 0.
+    """
 
     roles = Roles(classifier="classifier", last_map="conv2")
 
@@ -29,6 +32,11 @@ class StridedNet(nn.Module, Checked):
         self.conv1 = nn.Conv2d(in_channels, first, 3, stride=2)
         self.conv2 = nn.Conv2d(first, second, 3, stride=2)
         self.classifier = nn.Linear(second * (-(-image_size // 4)) ** 2, num_classes)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter)
 
     def forward(self, image: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.conv1(pad_same(image, 3, 2)), 0.2)

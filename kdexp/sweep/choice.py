@@ -61,10 +61,11 @@ def _decide(contest: list[Group]) -> list[Group]:
         methods[group.row.option].append(group)
     winners = [best(method) for method in methods.values()]
     for winner in winners:
-        if len(methods[winner.row.option]) > 1:
-            winner.row.mark = BEST_OF_METHOD
+        if len(rivals := methods[winner.row.option]) > 1:
+            winner.row.mark, winner.row.chosen_among = BEST_OF_METHOD, len(rivals)
     if len(contest) > 1 and contest[0].row.role == "distilled":
-        max(winners, key=validation).row.mark = BEST
+        winner = max(winners, key=validation)
+        winner.row.mark, winner.row.chosen_among = BEST, len(contest)
     return winners
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdexp.parts import PARTS, option
-from kdexp.published import Reference, departures
+from kdexp.published import Reference, departures, unsourced
 from kdexp.sweep.choice import Group, choose
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.reading import FINISHED, Job, Sweep
 from kdexp.sweep.settings import settings_of, varied
+from kdexp.sweep.sources import fresh_command, used_seeds
 
 MANY_INTERVALS = 20
 """For more intervals that hold together the stored logits are not read for them."""
@@ -37,6 +38,8 @@ class DataTable:
 
     departures: list[str] = field(default_factory=list)
     """What jobs set that makes them another experiment than the published one."""
+    unsourced: list[str] = field(default_factory=list)
+    """A sentence for every setting of a method that is its default because no source gives one for the experiment."""
 
     @property
     def published(self) -> list[tuple[str, Reference | None, int]]:
@@ -111,15 +114,23 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
             if group.row.difference:
                 level = 1 - 0.05 / len(family)
                 group.pairs.add_intervals(group.row.difference, level, images=len(family) <= MANY_INTERVALS)
+    used = used_seeds(sweep.jobs)
+    for group in groups:
+        if group.row.mark:
+            group.row.fresh_command = fresh_command([one.job for one in group.observations], used)
     dataset = observed[0][0].result.dataset
     tried = _tried(sweep, dataset, fingerprint)
-    return DataTable(dataset, fingerprint, columns, rows, tried, variants, _departures(groups))
+    jobs = list({str(one.job.folder): one.job for group in groups for one in group.observations}.values())
+    return DataTable(dataset, fingerprint, columns, rows, tried, variants, _departures(jobs), _unsourced(jobs))
 
 
-def _departures(groups: list[Group]) -> list[str]:
-    jobs = {str(one.job.folder): one.job for group in groups for one in group.observations}
-    words = [word for job in jobs.values() if job.config.get("published") for word in departures(job.overrides)]
+def _departures(jobs: list[Job]) -> list[str]:
+    words = [word for job in jobs if job.config.get("published") for word in departures(job.overrides)]
     return list(dict.fromkeys(words))
+
+
+def _unsourced(jobs: list[Job]) -> list[str]:
+    return list(dict.fromkeys(sentence for job in jobs for sentence in unsourced(job.config, job.overrides)))
 
 
 def _name_methods(groups: list[Group]) -> None:

@@ -40,6 +40,10 @@ class Configuration:
     """None unless every seed has one."""
     mark: str = ""
     """★ the best of its student's configurations on validation data, ☆ the best of its method; else empty."""
+    chosen_among: int = 1
+    """Of how many configurations the mark says that it is the best."""
+    fresh_command: str = ""
+    """What trains a marked configuration with seeds that no job had."""
     difference: Difference | None = None
     published: Reference | None = None
     standard_errors: float | None = None

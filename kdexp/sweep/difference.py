@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
 from kdexp.sweep.images import right_answers
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.statistics import correlation, image_variance, normal, seed_margin, std_of, sufficient_n
+from kdexp.sweep.statistics import (
+    correlation,
+    image_variance,
+    normal,
+    seed_margin,
+    std_of,
+    sufficient_n,
+    unpaired_width,
+)
 
 
 @dataclass
@@ -40,8 +48,6 @@ class Difference:
     std: float | None
     correlation: float | None
     """Of the two accuracies over seeds; None for fewer than three."""
-    unpaired: float | None
-    """How many times as wide the interval over seeds would be without pairing."""
     level: float | None = None
     """Of each interval; above 0.95 where several hold together with 95 %. None if this row was given no interval."""
     over_seeds: Interval | None = None
@@ -49,6 +55,8 @@ class Difference:
     over_seeds_and_images: Interval | None = None
     """The test images being a sample too; for one seed of the images alone. None without intact logits."""
     test_images: int | None = None
+    unpaired: float | None = None
+    """How many times as wide the interval over seeds would be without pairing; None without such an interval."""
 
     @property
     def intervals(self) -> list[Interval]:
@@ -76,24 +84,24 @@ class Pairs:
         """Without intervals; None if nothing can be compared."""
         if not self.ours:
             return None
-        baselines = [one.baseline for one in self.ours if one.baseline]
-        ours = [100 * one.result.test for one in self.ours]
-        theirs = [100 * baseline.test for baseline in baselines]
+        ours, theirs = self.accuracies()
         points = [a - b for a, b in zip(ours, theirs, strict=True)]
-        std = std_of(points)
-        together = math.hypot(stdev(ours), stdev(theirs)) if std else None
-        ratio = together / std if std and together else None
-        keys = [baseline.key for baseline in baselines]
-        return Difference(
-            [one.result.seed for one in self.ours], keys, points, fmean(points), std, correlation(ours, theirs), ratio
-        )
+        keys = [one.baseline.key for one in self.ours if one.baseline]
+        seeds = [one.result.seed for one in self.ours]
+        return Difference(seeds, keys, points, fmean(points), std_of(points), correlation(ours, theirs))
+
+    def accuracies(self) -> tuple[list[float], list[float]]:
+        """Its own and the baselines', by seed, in percent."""
+        baselines = [one.baseline for one in self.ours if one.baseline]
+        return [100 * one.result.test for one in self.ours], [100 * baseline.test for baseline in baselines]
 
     def add_intervals(self, difference: Difference, level: float, *, images: bool) -> None:
         """Fills in both intervals at that level, the second only if `images`, since it reads the stored logits."""
         difference.level = level
         difference.over_seeds = _interval(difference, level, 0.0) if difference.std is not None else None
+        difference.unpaired = unpaired_width(*self.accuracies(), level)
         answers = self.answers() if images else None
-        if answers is not None:
+        if answers is not None and answers.shape[1] > 1:
             difference.test_images = answers.shape[1]
             difference.over_seeds_and_images = _interval(difference, level, 100**2 * image_variance(answers))
 

@@ -13,7 +13,7 @@ from kdexp.files import write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
-from kdexp.sweep.details import Details
+from kdexp.sweep.details import Details, command_line
 from kdexp.sweep.pictures import available
 from kdexp.sweep.pictures.slices import slices
 from kdexp.sweep.reading import Sweep
@@ -66,7 +66,7 @@ def page(comparison: Comparison, sources: Sources, pictures: Sequence[Sequence[P
 def _section(table: DataTable, pictures: Sequence[Picture], prefix: str, details: Details) -> Iterator[str]:
     yield f"<h2>{escape(title(table))}</h2>"
     yield from _table(table, prefix)
-    yield "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in remarks(table)) + "</ul>"
+    yield "<ul>" + "".join(map(_remark, remarks(table))) + "</ul>"
     if pictures:
         yield '<h3>Pictures</h3><div class="pictures">'
         yield from map(_figure, pictures)
@@ -75,6 +75,11 @@ def _section(table: DataTable, pictures: Sequence[Picture], prefix: str, details
     yield "<h3>Every row: its command, its configuration, where it comes from</h3>"
     for number, row in enumerate(table.rows, 1):
         yield from details.of_row(row, table, f"{prefix}{number}", number)
+
+
+def _remark(remark: str) -> str:
+    sentence, _, command = remark.partition("\n")
+    return f"<li>{escape(sentence)}{command_line(command.strip()) if command else ''}</li>"
 
 
 def _table(table: DataTable, prefix: str) -> Iterator[str]:

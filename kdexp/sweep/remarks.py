@@ -19,9 +19,10 @@ IN_WORDS = 6
 
 
 def remarks(table: DataTable) -> list[str]:
-    """All that is to be said under a table."""
-    parts = (_numbers, _controls, _tried, _choice, _chance, _several, _best_baselines, _gaps, _variants)
-    return [*(sentence for part in parts for sentence in part(table)), *explain(table.published, table.departures)]
+    """All that is to be said under a table; a command stands on a line of its own behind what it is for."""
+    parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
+    said = [sentence for part in parts for sentence in part(table)]
+    return [*said, *explain(table.published, table.departures), *table.unsourced]
 
 
 def _numbers(table: DataTable) -> Iterator[str]:
@@ -68,6 +69,17 @@ def _same_terms(ours: Configuration, theirs: Configuration) -> bool:
     """Whether the two are the same student on the same training data."""
     keys = [key for key in ours.settings if key.startswith("dataset")]
     return ours.model == theirs.model and all(ours.settings[key] == theirs.settings.get(key) for key in keys)
+
+
+def _winners(table: DataTable) -> Iterator[str]:
+    best = [row for row in table.rows if row.mark == BEST and row.difference]
+    too = f" ({BEST_OF_METHOD} too)" if any(row.mark == BEST_OF_METHOD for row in table.rows) else ""
+    for row in best:
+        name = BEST if len(best) == 1 else _name(row, table)
+        yield (
+            f"{name} was chosen from {row.chosen_among} configurations with these same networks, so its difference is probably "
+            f"too high{too}. For an unbiased one, train it with new seeds:\n  {row.fresh_command}"
+        )
 
 
 def _chance(table: DataTable) -> Iterator[str]:
@@ -117,9 +129,11 @@ def _pairing(difference: Difference) -> str:
     r, ratio = difference.correlation, difference.unpaired
     if r is None or ratio is None:
         return ""
-    if ratio <= 1:
-        return f" Pairing by seed did not help (r = {signed(r)} over seeds)."
-    return f" Pairing by seed helped (r = {signed(r)}): without it the interval over seeds would be {ratio:.1f} times as wide."
+    times = f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}"
+    if float(times) == 1:
+        return f" Pairing by seed made no difference (r = {signed(r)}): without it the interval over seeds would be as wide."
+    helped = "helped" if ratio > 1 else "did not help here"
+    return f" Pairing by seed {helped} (r = {signed(r)}): without it the interval over seeds would be {times} times as wide."
 
 
 def _level(difference: Difference) -> str:

@@ -6,17 +6,23 @@ import argparse
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdexp.stored import RESULT
-from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.reading import JOBS, Job, Sweep, read_json
 
+if TYPE_CHECKING:
+    from kdexp.sweep.comparison import DataTable
+    from kdexp.sweep.configuration import Configuration
+
 SEED = "seed="
+FRESH_SEEDS = 3
+"""Fewer say little, so that a command with fresh seeds has at least so many."""
 
 
 class Sources:
@@ -62,6 +68,20 @@ def commands(jobs: Sequence[Job]) -> list[str]:
         together = SEED + ",".join(seed for (seed,) in seeds)
         return [shlex.join(["kdexp", *_options(jobs[0].folder.parent), "-m", *rests[0], together])]
     return [shlex.join(["kdexp", *_options(job.folder.parent), *job.overrides]) for job in jobs]
+
+
+def used_seeds(jobs: Sequence[Job]) -> set[int]:
+    """The students' seeds of all these jobs, also of those that never started."""
+    given = {text.removeprefix(SEED) for job in jobs for text in job.overrides if text.startswith(SEED)}
+    return {int(seed) for seed in given if seed.isdecimal()} | {int(job.config["seed"]) for job in jobs if job.config}
+
+
+def fresh_command(jobs: Sequence[Job], used: Collection[int]) -> str:
+    """What trains the configuration of these jobs, which differ in their seed, with as many seeds outside of `used`."""
+    rest = [text for text in jobs[0].overrides if not text.startswith(SEED)]
+    seeds = islice((seed for seed in count() if seed not in used), max(FRESH_SEEDS, len(jobs)))
+    (command,) = commands([replace(jobs[0], overrides=(*rest, f"{SEED}{seed}")) for seed in seeds])
+    return command
 
 
 @cache

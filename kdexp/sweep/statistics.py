@@ -9,9 +9,10 @@ from statistics import NormalDist, stdev
 
 import numpy as np
 
-RESAMPLES = 2000
 MANY_SEEDS = 10_000
 """Beyond so many seeds none are counted: nobody trains them."""
+ROUNDING = 1e-9
+"""Accuracies in percent that differ by less are equal but for rounding."""
 _EXACT = 40
 
 
@@ -67,6 +68,18 @@ def correlation(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
     return float(np.corrcoef(ours, theirs)[0, 1])
 
 
+def unpaired_width(ours: Sequence[float], theirs: Sequence[float], level: float) -> float | None:
+    """How many times as wide Student's interval around the mean difference would be if the n pairs were two groups of n.
+
+    Two groups have the variances of both sides, but 2n−2 degrees of freedom in place of n−1. None where all differences are
+    equal, and for fewer than two.
+    """
+    n, std = len(ours), std_of([a - b for a, b in zip(ours, theirs, strict=True)])
+    if std is None or std < ROUNDING:
+        return None
+    return student_t(level, 2 * n - 2) / student_t(level, n - 1) * math.hypot(stdev(ours), stdev(theirs)) / std
+
+
 def seed_margin(std: float, n: int, level: float, image_variance: float = 0.0) -> float:
     """Half the width of the interval around a mean over n seeds, n > 1.
 
@@ -94,32 +107,18 @@ def _smallest(enough: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 def image_variance(differences: np.ndarray) -> float:
-    """What the choice of test images adds to the variance of the mean of per-image differences [seeds, images].
+    """What the choice of test images adds to the variance of the mean of per-image differences [seeds, images]; at least 0.
 
-    Resampling both counts an image's luck under a single seed three times (Owen 2007); two of them are taken off again, and
-    what the seeds alone account for. Of one seed it is the whole variance.
+    A difference is taken as the truth + effect of the seed + effect of the image + luck of that image under that seed, all
+    random: a two-way analysis of variance with one value per cell. Means over S seeds then vary between images by
+    var(image) + var(luck)/S, so the effects of I images add (the variance of these means − var(luck)/S) / I to the variance of
+    the grand mean. What luck adds to it, var(luck)/(S·I), is already part of the spread over seeds that `seed_margin` takes.
+    A single seed can't tell luck from the effects of images: of one it is the whole variance. Needs two images.
     """
     seeds, images = differences.shape
-    both = bootstrap_variance(differences)
+    of_image = differences.mean(0)
     if seeds == 1:
-        return both
-    of_seed, of_image = differences.mean(1, keepdims=True), differences.mean(0, keepdims=True)
-    luck = np.square(differences - of_seed - of_image + of_seed.mean()).sum() / ((seeds - 1) * (images - 1))
-    excess = luck * (1 / seeds + 1 / (seeds - 1)) / images
-    return max(0.0, both - float(of_seed.var(ddof=1)) / seeds - float(excess))
-
-
-def bootstrap_variance(differences: np.ndarray, resamples: int = RESAMPLES) -> float:
-    """The variance of the mean of per-image differences [seeds, images] when seeds and images are resampled at once.
-
-    Images that fared alike under every seed are drawn together, which is the same and quick. Of S seeds S−1 are drawn, which
-    makes the variance over seeds unbiased (Rao, Wu 1988).
-    """
-    draws = np.random.default_rng(0)
-    seeds, images = differences.shape
-    alike, counts = np.unique(differences.T, axis=0, return_counts=True)
-    image_draws = draws.multinomial(images, counts / images, size=resamples)
-    drawn = max(1, seeds - 1)
-    seed_draws = draws.multinomial(drawn, np.full(seeds, 1 / seeds), size=resamples)
-    means = ((image_draws @ alike) * seed_draws).sum(1) / (images * drawn)
-    return float(means.var(ddof=1))
+        return float(of_image.var(ddof=1)) / images
+    luck = differences - differences.mean(1, keepdims=True) - of_image + of_image.mean()
+    luck_variance = float(np.square(luck).sum()) / ((seeds - 1) * (images - 1))
+    return max(0.0, float(of_image.var(ddof=1)) - luck_variance / seeds) / images

@@ -24,8 +24,10 @@ def show(comparison: Comparison, console: Console) -> None:
         if number:
             console.print()
         console.print(draw(table, console.width))
-        for sentence in remarks(table):
+        for sentence, _, command in (remark.partition("\n") for remark in remarks(table)):
             console.print(sentence, markup=False, highlight=False)
+            if command:
+                console.print(command, markup=False, highlight=False, soft_wrap=True)  # whole, so that it can be copied
     lines = lacking(comparison)
     for line in lines[:LISTED]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
