@@ -98,11 +98,14 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters(), torch.empty(0)).device
 
 
-def start(network: nn.Module, checkpoint: str | Path | None) -> None:
-    """Gives a fresh network the weights that its training starts from: a checkpoint's, or the published ones it asks for."""
+def start(network: nn.Module, checkpoint: str | Path | None, role: str = "") -> None:
+    """Gives a fresh network the weights that its training starts from: a checkpoint's, or the published ones it asks for.
+
+    `role` decides where the checkpoint has both a teacher and a student that fit.
+    """
     published: Published | None = getattr(network, "published", None)
     if checkpoint:
-        load_checkpoint(network, checkpoint)
+        load_checkpoint(network, checkpoint, role=role)
     elif published:
         published.load(network)
 

@@ -54,7 +54,7 @@ def _no_start(role: str, node: Mapping[str, Any], network: nn.Module, shape: Sha
         yield Problem(f"{role}.checkpoint", f"={checkpoint!r}: {role}.weights is another start; set one of them to null")
     elif checkpoint:
         try:
-            load_checkpoint(build_network(node, shape), checkpoint)
+            load_checkpoint(build_network(node, shape), checkpoint, role=role)
         except BadCheckpoint as error:
             yield Problem(f"{role}.checkpoint", str(error))
 

@@ -118,7 +118,7 @@ class _Draft:
         self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
-            start(network, entry.checkpoint)
+            start(network, entry.checkpoint, entry.role)
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
         self.distiller: Distiller = build(entry.spec.method)

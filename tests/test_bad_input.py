@@ -156,8 +156,8 @@ CHECKPOINTS = [
     checkpoint("half.safetensors", "can't be read as weights: it is no safetensors file, or a damaged one"),
     checkpoint("evil.pt", "is refused: loading it would run code (posix.system)"),
     checkpoint("bare_evil.pt", "is refused: loading it would run code (posix.system)"),
-    checkpoint("module.pt", "is refused: loading it would run code (kdexp.models.mlp.MLP"),
-    checkpoint("nested.pt", "holds no state dict (a mapping of names to tensors): 'epoch' is a int"),
+    checkpoint("nan.pt", "can't be used: classifier.bias holds NaN (10 of 10 values)"),
+    checkpoint("two.pt", "holds several state dicts that fit: 'first', 'second'; write the one you mean into a file"),
     checkpoint("other.pt", "does not fit MLP: 7 tensors differ, first features.1.weight (model 64×64, file none)"),
     checkpoint("wide.pt", "does not fit MLP: 3 tensors differ, first features.1.weight (model 64×64, file 96×64)"),
     checkpoint("hundred.pt", "does not fit MLP: 2 tensors differ, first classifier.weight (model 10×64, file 100×64)"),
@@ -253,8 +253,8 @@ def write_checkpoints(wrong):
     (wrong / "text.pt").write_text("hello world")
     torch.save({"weight": Mischief()}, wrong / "evil.pt")
     (wrong / "bare_evil.pt").write_bytes(pickle.dumps(Mischief()))
-    torch.save(mlp(), wrong / "module.pt")
-    torch.save({"epoch": 3, "net": mlp().state_dict()}, wrong / "nested.pt")
+    torch.save(mlp().state_dict() | {"classifier.bias": torch.full((10,), torch.nan)}, wrong / "nan.pt")
+    torch.save({"first": mlp().state_dict(), "second": mlp().state_dict()}, wrong / "two.pt")
     torch.save({"weight": torch.zeros(3)}, wrong / "other.pt")
     torch.save(mlp(hidden=(96, 64)).state_dict(), wrong / "wide.pt")
     torch.save(mlp(num_classes=100).state_dict(), wrong / "hundred.pt")

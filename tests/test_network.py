@@ -48,6 +48,8 @@ class Mischief:
         lambda found: {"model": found, "epoch": 3},
         lambda found: {"state_dict": found, "optimizer": {"lr": 0.1}},
         lambda found: {"model": {"state_dict": found}},
+        lambda found: {"run": {"net": found}, "epoch": 3},
+        lambda found: {"epoch": 3, **found},
         lambda found: {f"module.{name}": value for name, value in found.items()},
         lambda found: {"state_dict": {f"module.{name}": value for name, value in found.items()}},
     ],
@@ -107,9 +109,8 @@ def test_a_bare_pickle_that_would_execute_code_is_refused_and_does_not(tmp_path,
     assert not mark.exists()
 
 
-def test_a_whole_pickled_net_is_refused_by_its_class(tmp_path):
-    with pytest.raises(BadCheckpoint, match=r"would run code \(torch\.nn\.modules\.container\.Sequential, "):
-        read_checkpoint(saved(tmp_path, net()))
+def test_a_whole_pickled_net_is_read_as_data(tmp_path):
+    assert same(read_checkpoint(saved(tmp_path, net(1))).tensors, weights())
 
 
 def test_the_mischief_of_these_tests_is_real(tmp_path):
@@ -122,17 +123,16 @@ def test_the_mischief_of_these_tests_is_real(tmp_path):
     [
         (torch.ones(3), "it is a Tensor"),
         ([torch.ones(3)], "it is a list"),
-        ({"weight": 1.0, "bias": torch.ones(3)}, "'weight' is a float"),
+        ({"weight": 1.0, "bias": [3]}, "'weight' is a float; 'bias' is a list"),
         ({"model": {"weight": "text"}}, "'weight' is a str"),
-        ({"run": {"net": {"weight": torch.ones(3)}}, "epoch": 3}, "'run' is a dict; 'epoch' is a int"),
+        ({"run": {"net": {"weight": 3.0}}, "epoch": 3}, "'run' is a dict; 'epoch' is a int"),
     ],
 )
 def test_a_file_without_a_state_dict_is_refused_and_says_what_is_there(tmp_path, content, stray):
     path = saved(tmp_path, content)
     with pytest.raises(BadCheckpoint) as refusal:
         read_checkpoint(path)
-    assert f"weights.pt holds no state dict (a mapping of names to tensors): {stray}" in str(refusal.value)
-    assert ("looked for at the top and under model, state_dict" in str(refusal.value)) == isinstance(content, dict)
+    assert str(refusal.value).endswith(f"weights.pt holds no state dict (a mapping of names to tensors): {stray}")
 
 
 def test_another_width_is_refused_with_the_first_tensors_and_their_shapes(tmp_path):
@@ -152,8 +152,7 @@ def test_missing_and_surplus_tensors_are_named_before_misshapen_ones(tmp_path):
     with pytest.raises(BadCheckpoint) as refusal:
         load_checkpoint(net(), path)
     assert str(refusal.value) == (
-        f"{path} does not fit Sequential: 3 tensors differ, first 1.num_batches_tracked (model scalar, file none); "
-        "head.bias (model none, file 2×3); 2.bias (model 2, file 9)"
+        f"{path} does not fit Sequential: 2 tensors differ, first head.bias (model none, file 2×3); 2.bias (model 2, file 9)"
     )
 
 

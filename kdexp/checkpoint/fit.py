@@ -7,13 +7,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from kdexp.arguments import a_few
 from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
 from kdexp.features import Roles
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> tuple[str, ...]:
-    """Loads a file of weights and returns the sentences that a user should read about it; raises `BadCheckpoint`."""
-    checkpoint = read_checkpoint(path)
+def load_checkpoint(model: nn.Module, path: str | Path, *, role: str = "") -> tuple[str, ...]:
+    """Loads a file of weights and returns the sentences that a user should read about it; raises `BadCheckpoint`.
+
+    Where a teacher and a student in the file both fit, `role` decides: teacher, or any other for the student.
+    """
+    checkpoint = read_checkpoint(path, model, role=role)
     fit(model, checkpoint.tensors, path)
     return checkpoint.notes
 
@@ -28,6 +32,7 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> 
             f"{source} does not fit {type(model).__name__}: {len(differing)} tensors differ, first "
             + "; ".join(f"{name} (model {_shape(own, name)}, file {_shape(weights, name)})" for name in differing[:3])
             + _other_classes(model, weights)
+            + _other_names(differing, own, weights)
         )
     model.load_state_dict(weights)
 
@@ -39,6 +44,12 @@ def _other_classes(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
     if bias not in own or bias not in weights or len(own[bias]) == len(weights[bias]):
         return ""
     return f"; the file tells {len(weights[bias])} classes apart, the data have {len(own[bias])}"
+
+
+def _other_names(differing: list[str], own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """What the file's names look like, where the names that were just listed are all the model's."""
+    unknown = [name for name in weights if name not in own]
+    return f"; names in the file: {a_few(unknown, 3)}" if unknown and not set(differing[:3]) & set(unknown) else ""
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> str:

@@ -1,0 +1,58 @@
+"""Which functions and classes a pickle may call without running code."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+HARMLESS = re.compile(
+    r"builtins\.(set|frozenset|list|tuple|dict|bytes|bytearray|int|float|bool|str|complex|range|slice|object|getattr|[A-Z]\w*)"
+    r"|collections\.(OrderedDict|defaultdict|Counter|deque|ChainMap|UserDict|UserList)"
+    r"|copyreg\.(__newobj__|__newobj_ex__)|_codecs\.encode|re\._compile|logging\.getLogger|random\.Random"
+    r"|array\.(array|_array_reconstructor)|types\.(SimpleNamespace|MappingProxyType)|argparse\.Namespace"
+    r"|functools\.partial|operator\.(itemgetter|attrgetter|methodcaller)|time\.struct_time"
+    r"|datetime\.\w+|decimal\.Decimal|fractions\.Fraction|uuid\.(UUID|SafeUUID)|ipaddress\.\w+|zoneinfo\.ZoneInfo\._unpickle"
+    r"|pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path"
+    r"|torch\.(Size|device|Generator|finfo|iinfo)|torch\.serialization\._get_layout"
+    r"|torch\.jit\._pickle\.\w+|numpy\.dtype|numpy\.(core|_core)\.multiarray\.(scalar|_reconstruct)"
+)
+"""Functions and classes whose call, with values from a pickle, makes an object and does nothing else."""
+
+MAKES = re.compile(
+    r"([A-Z]\w*\.)*([A-Z]\w*|_*(rebuild|reconstruct|unpickle|frombuffer|new)_?\w*|__pyx_unpickle_\w+|__\w+_ctor)"
+)
+"""Outside of the standard library: classes, and helpers by which libraries make the objects that they pickled."""
+
+
+PLAIN = frozenset({"object", "dict", "list", "tuple", "set", "frozenset", "int", "float", "str", "bytes"})
+WITH_ITERATORS = frozenset({"builtins", "itertools", "functools"})
+
+
+@dataclass(frozen=True)
+class Global:
+    """A function or class that a pickle names."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return ascii(f"{self.module}.{self.name}")[1:-1]
+
+
+def only_makes(function: Global) -> bool:
+    """Whether a call makes an object and does nothing else, as far as names tell outside of the standard library."""
+    if function.module.partition(".")[0] in sys.stdlib_module_names or HARMLESS.fullmatch(str(function)):
+        return bool(HARMLESS.fullmatch(str(function)))
+    return bool(MAKES.fullmatch(function.name))
+
+
+def is_plain(kind: Any) -> bool:
+    """Whether it is a built-in class of values."""
+    return isinstance(kind, Global) and kind.module == "builtins" and kind.name in PLAIN
+
+
+def may_iterate(kind: Global) -> bool:
+    """Whether its instances may be iterators that call functions, as those of map are."""
+    return kind.module in WITH_ITERATORS and not only_makes(kind)
