@@ -15,6 +15,7 @@ from kdexp.arguments import first_line
 from kdexp.data.class_folders import ClassFolders
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
 from kdexp.data.decoding import decode
+from kdexp.data.layout import holds_images, not_a_folder
 from kdexp.files import file_digest
 
 
@@ -52,12 +53,25 @@ class TorchvisionDataset(ImageDataset):
         return self.digests or dict([*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])])
 
     def missing(self) -> str:
+        if problem := self._other_root():
+            return f"dataset.root={str(self.root)!r} {problem}"
         if self.download or (self.root / self.folder).is_dir():
             return ""
         return (
             f"no {self.torchvision_name} in dataset.root={str(self.root)!r} (looked for {self.folder}/); "
             "add dataset.download=true, or dataset.root=FOLDER that holds it"
         )
+
+    def _other_root(self) -> str:
+        """Why the root can't be where torchvision puts its files; empty if it can."""
+        if self.root.exists() and (problem := not_a_folder(self.root)):
+            return problem
+        if not (self.root / self.folder).is_dir() and holds_images(self.root):
+            return (
+                f"holds folders of images, not {self.torchvision_name} as torchvision keeps it ({self.folder}/); "
+                "dataset=image_folder reads them"
+            )
+        return ""
 
     def present(self) -> bool:
         return all((self.root / self.folder / name).is_file() for name in self.files())
@@ -156,7 +170,7 @@ class CIFAR100(TorchvisionDataset):
                 raise DataUnavailable(
                     f"{each.folder} must hold {self.num_classes} class folders, but holds {len(each.classes)}"
                 )
-            if complaints := list(each.complaints()):
-                raise DataUnavailable(f"{self._folders}: {'; '.join(complaints)}")
+            if problems := list(each.problems()):
+                raise DataUnavailable(f"{self._folders}: {'; '.join(problems)}")
         train, test = decode(*(each.files(self.in_channels, self.image_size) for each in folders))
         return train, test
