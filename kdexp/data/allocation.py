@@ -35,16 +35,16 @@ def allocate(root: Path, layout: Layout, *, draws_test: bool, validates: bool) -
     assert train is not None
     notes = list(_unused(root, layout))
     has_val, has_test = val is not None and val.labelled, test is not None and test.labelled
-    why = test.unlabelled() if test is not None else "no test/ found"
+    why = test.without_classes() if test is not None else "no test/ found"
     if val is not None and has_val and not has_test and not draws_test:
         drawn = f"; validation images are drawn from {train.name}" if validates else ""
         return Allocation(train.folder, test=val.folder, notes=(*notes, f"{why}: {val.name} is used for testing{drawn}"))
     if test is not None and not has_test:
         if not draws_test:
             return Allocation(train.folder, problem=f"{why}; dataset.test_fraction=0.2 draws test images from {train.name}")
-        notes.append(f"{test.name} is not used: {why}")
+        notes.append(f"{why}, and is not used")
     if val is not None and has_val:
-        use = "used for validation; dataset.val_fraction is not" if validates else "not used: dataset.val_fraction=0"
+        use = "used for validation (dataset.val_fraction is ignored)" if validates else "not used (dataset.val_fraction=0)"
         notes.append(f"{val.name} is {use}")
     validation = val.folder if val is not None and has_val and validates else None
     return Allocation(train.folder, validation, test.folder if test is not None and has_test else None, notes=tuple(notes))
@@ -56,6 +56,6 @@ def _unused(root: Path, layout: Layout) -> Iterator[str]:
         yield f"not used: {a_few([f'{shown(name)}/' for name in layout.unused], 3)}"
     for name, part in layout.parts.items():
         if part.labelled and part.folder.parent != root:
-            yield f"reading {shown(part.folder.relative_to(root))}/"
+            yield f"reading {part.name}"
         elif name == "val" and not part.labelled:
-            yield f"{part.name} is not used: {part.unlabelled()}"
+            yield f"{part.without_classes()}, and is not used"

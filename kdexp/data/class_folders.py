@@ -12,7 +12,17 @@ import torch
 
 from kdexp.arguments import a_few
 from kdexp.data.decoding import ImageFiles
-from kdexp.data.listing import EXTENSIONS, Listing, bears_images, list_images, straight_images, subfolders
+from kdexp.data.listing import (
+    EXTENSIONS,
+    Listing,
+    bears_images,
+    entries,
+    is_folder,
+    is_leftover,
+    list_images,
+    straight_images,
+    subfolders,
+)
 from kdexp.files import reason, shown
 
 ABOUT_IMAGES = {"annotation", "annotations", "label", "labels", "csv", "json", "xml", "txt", "doc", "docs", "meta", "metadata"}
@@ -40,21 +50,21 @@ class ClassFolders:
     def __init__(self, folder: Path):
         self.folder = folder
         self.unreadable = ""
-        self.without_images: list[str] = []
+        self._without_images: list[str] = []
         self._folders: dict[str, list[str]] = {}
         try:
             names = subfolders(folder)
-            self.without_images = [n for n in names if n.casefold() in ABOUT_IMAGES and not bears_images(folder / n)]
+            self._without_images = [n for n in names if n.casefold() in ABOUT_IMAGES and not bears_images(folder / n)]
         except OSError as error:
             names, self.unreadable = [], f"{shown(error.filename)} can't be read ({reason(error)})"
-        for name in (name for name in names if name not in self.without_images):
+        for name in (name for name in names if name not in self._without_images):
             self._folders.setdefault(class_name(name), []).append(name)
         self.classes = in_order(list(self._folders))
 
     @property
     def name(self) -> str:
         """The folder as sentences name it."""
-        return f"{shown(self.folder.name)}/"
+        return f"{shown(self.folder.name or self.folder.resolve().name)}/"
 
     @cached_property
     def listings(self) -> dict[str, Listing]:
@@ -74,6 +84,18 @@ class ClassFolders:
     def found(self, kind: str) -> list[str]:
         """The paths of that kind in all classes, the field of a `Listing`."""
         return [path for listing in self.listings.values() for path in getattr(listing, kind)]
+
+    @cached_property
+    def _images_here(self) -> list[str]:
+        return straight_images(self.folder)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Files that are no images, folders without images, and what systems left there."""
+        others = [entry for entry in entries(self.folder) if is_leftover(entry.name) or not is_folder(entry)]
+        here = [entry.path for entry in others if entry.name not in self._images_here]
+        without = [f"{self.folder / name}/" for name in self._without_images]
+        return without + here + self.found("ignored") + self.found("leftovers")
 
     def problems(self) -> Iterator[str]:
         """What must be mended before the images can be used, as far as names show it."""
@@ -103,7 +125,7 @@ class ClassFolders:
         if nested := self.found("nested"):
             there = a_few([shown(Path(path).relative_to(self.folder)) for path in nested], 3)
             yield f"in {self.name}, images in subfolders count to the class above them: {there}"
-        if straight := straight_images(self.folder):
+        if straight := self._images_here:
             count, are = ("1 image", "is") if len(straight) == 1 else (f"{len(straight):,} images", "are")
             there = a_few([*map(shown, straight)], 3)
             yield f"{count} straight in {self.name} {are} in no class folder and not used: {there}"
@@ -112,15 +134,3 @@ class ClassFolders:
         """All images, to be squares of that size, labelled by the number of the class."""
         labels = torch.tensor([label for label, paths in enumerate(self.paths.values()) for _ in paths], dtype=torch.long)
         return ImageFiles([path for paths in self.paths.values() for path in paths], labels, channels, size)
-
-
-def ignored_files(*parts: ClassFolders) -> str:
-    """How many files and folders without images are ignored, and a few of them; empty if there are none."""
-    others = [f"{part.folder / name}/" for part in parts for name in part.without_images]
-    others += [path for part in parts for path in part.found("ignored")]
-    leftovers = [path for part in parts for path in part.found("leftovers")]
-    count = len(others) + len(leftovers)
-    if not count:
-        return ""
-    what = "1 file or folder that is no image is" if count == 1 else f"{count:,} files and folders that are no images are"
-    return f"{what} ignored: {a_few([*map(shown, others + leftovers)], 3)}"

@@ -100,7 +100,7 @@ def _standard_error_into(found: list[Finding]) -> Iterator[None]:
             os.close(real)
             file.seek(0)
             lines = file.read().decode(errors="replace").splitlines()
-            found += [Finding("", shown(line.strip())) for line in lines if line.strip()]
+            found += [Finding("", shown(line.strip().rstrip("."))) for line in lines if line.strip()]
 
 
 def _flush() -> None:

@@ -29,19 +29,16 @@ class Part:
     """The folder of training, validation or test images."""
 
     folder: Path
-    """Where its class folders are: the part itself, or a folder between."""
+    """Where its class folders are: the part itself, or a folder in it."""
+    name: str
+    """That folder under the root, as sentences name it."""
     labelled: bool
     """Whether there are class folders."""
 
-    @property
-    def name(self) -> str:
-        """The folder as sentences name it."""
-        return f"{shown(self.folder.name)}/"
-
-    def unlabelled(self) -> str:
-        """Why its images can't be used, where there are no class folders."""
+    def without_classes(self) -> str:
+        """What it holds, where there are no class folders, as a sentence about it."""
         there = a_few([*map(shown, straight_images(self.folder))], 2)
-        return f"{self.name} holds images ({there}) but no class folders" if there else f"no class folders in {self.name}"
+        return f"{self.name} holds images ({there}) but no class folders" if there else f"{self.name} holds no class folders"
 
 
 @dataclass(frozen=True)
@@ -126,11 +123,11 @@ def _parted(root: Path) -> Layout | None:
     if twice := [names for names in named.values() if len(names) > 1]:
         both = "; ".join(" and ".join(f"{name}/" for name in names) for names in twice)
         return Layout(problem=f"has {both}, which mean the same; remove or rename all but one")
-    parts = {part: _part(root / names[0]) for part, names in named.items()}
+    parts = {part: _part(root, names[0]) for part, names in named.items()}
     if "train" not in parts:
         return Layout(problem=f"has {' and '.join(part.name for part in parts.values())} but no train/; {LOOKED_FOR}")
     if not parts["train"].labelled:
-        return Layout(problem=f"{parts['train'].unlabelled()}; {LOOKED_FOR}, tables of labels are not read")
+        return Layout(problem=f"{parts['train'].without_classes()}; {LOOKED_FOR}, tables of labels are not read")
     others = [name for name in subfolders(root) if _part_name(name) is None]
     return Layout(parts, unused=tuple(name for name in others[:MOST] if bears_images(root / name)))
 
@@ -151,15 +148,16 @@ def _is_parted(root: Path) -> bool:
     return layout is not None and not layout.problem
 
 
-def _part(folder: Path) -> Part:
+def _part(root: Path, name: str) -> Part:
     """The part in a folder; single folders between it and its classes are passed."""
+    folder = root / name
     for _ in range(DEPTH):
         below = subfolders(folder)
         between = len(below) == 1 and (below[0].casefold() in BETWEEN or _part_name(below[0]) is not None)
         if not between or straight_images(folder, 1):
             break
         folder = folder / below[0]
-    return Part(folder, bool(subfolders(folder)))
+    return Part(folder, f"{shown(folder.relative_to(root))}/", bool(subfolders(folder)))
 
 
 def _class_count(root: Path) -> int:

@@ -126,15 +126,15 @@ def _kind(mode: int) -> str:
 def list_images(folder: Path) -> Listing:
     """Everything in a folder: images in the order of their names, those in subfolders after those straight in it."""
     found = Listing()
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(folder), frozenset())]
+    outside = frozenset(_identity(above) for above in folder.resolve().parents)
+    waiting = [(str(folder), outside)]
     while waiting:
         here, above = waiting.pop()
         try:
-            state, there = Path(here).stat(), entries(here)
+            identity, there = _identity(Path(here)), entries(here)
         except OSError as error:
             found.broken.append(f"{shown(here)} ({reason(error)})")
             continue
-        identity = (state.st_dev, state.st_ino)
         if identity in above:
             found.broken.append(f"{shown(here)} (a link to a folder above it)")
             continue
@@ -144,6 +144,11 @@ def list_images(folder: Path) -> Listing:
             found.nested.append(here)
         waiting += [(path, above | {identity}) for path in reversed(below)]
     return found
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 def _sort_in(entry: os.DirEntry[str], found: Listing) -> bool:

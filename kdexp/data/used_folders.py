@@ -7,8 +7,10 @@ from pathlib import Path
 
 from kdexp.arguments import a_few
 from kdexp.data.allocation import allocate
-from kdexp.data.class_folders import ClassFolders, ignored_files, in_order
+from kdexp.data.class_folders import ClassFolders, in_order
 from kdexp.data.layout import LOOKED_FOR, better_above, find_layout, override
+from kdexp.data.listing import entries, is_leftover
+from kdexp.files import shown
 
 
 class UsedFolders:
@@ -74,7 +76,14 @@ class UsedFolders:
             yield "classes are numbered as numbers (2 before 10), not as text as in torchvision's ImageFolder"
         for part in self:
             yield from part.notes()
-        yield from filter(None, [ignored_files(*self)])
+        ignored = [path for part in self for path in part.ignored] + self._left_in_root()
+        if ignored := sorted(ignored, key=lambda path: is_leftover(Path(path).name)):
+            what = "1 other file or folder is" if len(ignored) == 1 else f"{len(ignored):,} other files and folders are"
+            yield f"{what} ignored: {a_few([*map(shown, ignored)], 3)}"
+
+    def _left_in_root(self) -> list[str]:
+        """What systems left next to the parts, such as `__MACOSX`."""
+        return [entry.path for entry in entries(self.root) if is_leftover(entry.name)] if self.layout.parts else []
 
 
 def _letters(name: str) -> str:
