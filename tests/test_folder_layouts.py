@@ -119,7 +119,7 @@ LAYOUTS = {
         [6, 3, 3],
         ["in own/, images in subfolders count to the class above them: cat/a/deep, cat/b"],
     ),
-    "a class named train": (["bus/*", "car/*", "train/*"], QUARTER, [6, 3, 3], []),
+    "a class named train": (["bus/*", "car/*", "train/*"], QUARTER, [6, 3, 3], ["train/ is read as a class like the others"]),
     "leftovers": (
         [*BOTH, "__MACOSX/train/._1.png", "train/cat/1.xml", "train/cat/Thumbs.db", "train/labels/1.txt", "test/@eaDir/1.png"],
         {},

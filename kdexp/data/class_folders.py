@@ -92,8 +92,9 @@ class ClassFolders:
     @property
     def ignored(self) -> list[str]:
         """Files that are no images, folders without images, and what systems left there."""
+        images = set(self._images_here)
         others = [entry for entry in entries(self.folder) if is_leftover(entry.name) or not is_folder(entry)]
-        here = [entry.path for entry in others if entry.name not in self._images_here]
+        here = [entry.path for entry in others if entry.name not in images]
         without = [f"{self.folder / name}/" for name in self._without_images]
         return without + here + self.found("ignored") + self.found("leftovers")
 
@@ -104,7 +105,7 @@ class ClassFolders:
         for name, folders in self._folders.items():
             if len(folders) > 1:
                 yield f"{shown(self.folder)} has {len(folders)} folders named {name}, encoded differently; merge or rename them"
-        if empty := [self._empty(name) for name, paths in self.paths.items() if not paths]:
+        if empty := [self._empty(name) for name, found in self.listings.items() if not found.images + found.unsupported]:
             yield f"no images in {a_few(empty)}; images end in {', '.join(sorted(EXTENSIONS))}"
         if unsupported := self.found("unsupported"):
             kinds = ", ".join(sorted({Path(path).suffix.lower() for path in unsupported}))
@@ -134,3 +135,11 @@ class ClassFolders:
         """All images, to be squares of that size, labelled by the number of the class."""
         labels = torch.tensor([label for label, paths in enumerate(self.paths.values()) for _ in paths], dtype=torch.long)
         return ImageFiles([path for paths in self.paths.values() for path in paths], labels, channels, size)
+
+
+def note_ignored(paths: list[str]) -> Iterator[str]:
+    """A sentence on the files and folders that are ignored, if there are any; what systems left is named last."""
+    if paths:
+        what = "1 other file or folder is" if len(paths) == 1 else f"{len(paths):,} other files and folders are"
+        in_turn = sorted(paths, key=lambda path: is_leftover(Path(path).name))
+        yield f"{what} ignored: {a_few([*map(shown, in_turn)], 3)}"

@@ -62,11 +62,11 @@ def decode(*groups: ImageFiles) -> list[RawImages]:
 
     Raises `DataUnavailable`, which counts and names the files that can't be read.
     """
-    return decode_and_tell(*groups)[0]
+    return decode_with_findings(*groups)[0]
 
 
-def decode_and_tell(*groups: ImageFiles) -> tuple[list[RawImages], list[Finding]]:
-    """What `decode` returns, and what is to be known of images that were read."""
+def decode_with_findings(*groups: ImageFiles) -> tuple[list[RawImages], list[Finding]]:
+    """What `decode` returns, and the findings about images that were read although they are damaged."""
     images = [torch.empty(files.shape, dtype=torch.uint8) for files in groups]
     chunks = [
         (place[first : first + CHUNK], files.paths[first : first + CHUNK])
@@ -86,7 +86,7 @@ def bar(steps: Iterable[T], words: str, total: int) -> Iterable[T]:
 
 
 def fill(place: Tensor, paths: Sequence[str]) -> list[Finding]:
-    """Decodes the files into their place [n, C, H, W]; returns what is to be known of those that can't be, or are damaged."""
+    """Decodes the files into their place [n, C, H, W]; returns findings about those that can't be, or are damaged."""
     pixels, found = place.permute(0, 2, 3, 1).numpy(), []
     for row, path in enumerate(paths):
         with warnings_of(path) as warned:

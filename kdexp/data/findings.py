@@ -1,4 +1,4 @@
-"""What turns up while images are decoded: files that can't be read, and what libraries say of damaged ones."""
+"""Findings while images are decoded: files that can't be read, and what libraries print about damaged ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from kdexp.arguments import a_few
 from kdexp.data.dataset import DataUnavailable
@@ -87,10 +87,14 @@ def heard_from_libraries() -> Iterator[list[Finding]]:
 
 @contextmanager
 def _standard_error_into(found: list[Finding]) -> Iterator[None]:
-    """Catches what C code (libtiff) writes to file descriptor 2."""
-    with tempfile.TemporaryFile() as file:
-        _flush()
+    """Catches what C code, such as libtiff, writes to file descriptor 2."""
+    try:
         real = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with _scratch() as file:
+        _flush()
         os.dup2(file.fileno(), 2)
         try:
             yield
@@ -101,6 +105,14 @@ def _standard_error_into(found: list[Finding]) -> Iterator[None]:
             file.seek(0)
             lines = file.read().decode(errors="replace").splitlines()
             found += [Finding("", shown(line.strip().rstrip("."))) for line in lines if line.strip()]
+
+
+def _scratch() -> IO[bytes]:
+    """A file for what is written meanwhile; on a full disk one that forgets it."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "r+b")
 
 
 def _flush() -> None:

@@ -78,8 +78,8 @@ class ImageFolder(ImageDataset):
         try:
             found = list(self._problems())
         except OSError as error:
-            found = [f"{shown(error.filename)} can't be read ({reason(error)})"]
-        return f"dataset.root={shown(self.root)!r}: {'; '.join(found)}" if found else ""
+            found = [f"{shown(error.filename or self.root)} can't be read ({reason(error)})"]
+        return f"dataset.root='{shown(self.root)}': {'; '.join(found)}" if found else ""
 
     def _problems(self) -> Iterator[str]:
         yield from self.folders.problems()

@@ -59,7 +59,7 @@ def find_layout(root: Path) -> Layout:
             return Layout(problem=problem)
         return _parted(root) or Layout(problem=_instead_of_classes(root))
     except OSError as error:
-        return Layout(problem=f"{shown(error.filename)} can't be read ({reason(error)})")
+        return Layout(problem=f"{shown(error.filename or root)} can't be read ({reason(error)})")
 
 
 def not_a_folder(root: Path) -> str:
@@ -93,14 +93,14 @@ def better_above(root: Path) -> Path | None:
     resolved, folder = root.resolve(), root
     for child in (resolved, resolved.parent):
         folder = folder / ".." if folder.name in ("", "..") else folder.parent
-        if _part_name(child.name) and _is_parted(folder):
+        if part_name(child.name) and _is_parted(folder):
             return folder
-        if child == resolved and not _part_name(resolved.parent.name) and _class_count(folder) > 1:
+        if child == resolved and not part_name(resolved.parent.name) and _class_count(folder) > 1:
             return folder
     return None
 
 
-def _part_name(name: str) -> str | None:
+def part_name(name: str) -> str | None:
     """Whether a folder's name means `train`, `val` or `test`."""
     match = PART.fullmatch(re.sub(r"[\W_]+", "", name.casefold()))
     return match.lastgroup if match else None
@@ -110,7 +110,7 @@ def _named_parts(root: Path) -> dict[str, list[str]]:
     """The names of the subfolders that are named like parts, by the part."""
     found: dict[str, list[str]] = {}
     for name in subfolders(root):
-        if part := _part_name(name):
+        if part := part_name(name):
             found.setdefault(part, []).append(name)
     return found
 
@@ -121,14 +121,14 @@ def _parted(root: Path) -> Layout | None:
     if not named or not _are_parts(root, named):
         return None
     if twice := [names for names in named.values() if len(names) > 1]:
-        both = "; ".join(" and ".join(f"{name}/" for name in names) for names in twice)
+        both = "; ".join(" and ".join(f"{shown(name)}/" for name in names) for names in twice)
         return Layout(problem=f"has {both}, which mean the same; remove or rename all but one")
     parts = {part: _part(root, names[0]) for part, names in named.items()}
     if "train" not in parts:
         return Layout(problem=f"has {' and '.join(part.name for part in parts.values())} but no train/; {LOOKED_FOR}")
     if not parts["train"].labelled:
         return Layout(problem=f"{parts['train'].without_classes()}; {LOOKED_FOR}, tables of labels are not read")
-    others = [name for name in subfolders(root) if _part_name(name) is None]
+    others = [name for name in subfolders(root) if part_name(name) is None]
     return Layout(parts, unused=tuple(name for name in others[:MOST] if bears_images(root / name)))
 
 
@@ -153,7 +153,7 @@ def _part(root: Path, name: str) -> Part:
     folder = root / name
     for _ in range(DEPTH):
         below = subfolders(folder)
-        between = len(below) == 1 and (below[0].casefold() in BETWEEN or _part_name(below[0]) is not None)
+        between = len(below) == 1 and (below[0].casefold() in BETWEEN or part_name(below[0]) is not None)
         if not between or straight_images(folder, 1):
             break
         folder = folder / below[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from kdexp.data.dataset import ImageDataset, RawImages
-from kdexp.data.decoding import ImageFiles, decode_and_tell
+from kdexp.data.decoding import ImageFiles, decode_with_findings
 from kdexp.data.findings import Finding
 from kdexp.data.keeping import Keeping, place
 from kdexp.data.workers import Workers
@@ -31,7 +31,7 @@ class Source:
     files: tuple[ImageFiles, ImageFiles] | None = None
     """What training and test images were, or are, decoded from."""
     found: Sequence[Finding] = ()
-    """What turned up when they were."""
+    """What was found when they were decoded into memory."""
 
 
 def find(dataset: ImageDataset, device: torch.device, keeping: Keeping) -> Source:
@@ -49,7 +49,7 @@ def find(dataset: ImageDataset, device: torch.device, keeping: Keeping) -> Sourc
         return Source(*both, False, f"{count} streamed from disk by {by}{why}", workers, files)
     found: list[Finding] = []
     if files:
-        (train, test), found = decode_and_tell(*files)
+        (train, test), found = decode_with_findings(*files)
         both = train, test
     told = why and f"{count} kept in RAM and copied in blocks{why}"
     return Source(*both, memory == "device", told, files=files, found=found)

@@ -58,7 +58,7 @@ def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | Non
 
 
 def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequence[Finding]) -> list[str]:
-    """What is to be known of images that were read from files; the validation images are those that are not measured."""
+    """Sentences about damaged and equal files; the validation images are those that are not measured."""
     if source.files is None:
         return []
     train, test = source.files
@@ -96,7 +96,8 @@ def _listing(*said: ImageFiles | Tensor) -> str:
 def _look_through(source: Source, measured: Tensor) -> Summary:
     assert source.files is not None and source.workers is not None
     (train, test), workers = source.files, source.workers
-    levels, digests, found = Levels(train.channels), Digests(), list[Finding]()
+    levels, digests = Levels(train.channels), Digests()
+    found: list[Finding] = []
 
     def pieces(files: ImageFiles) -> Iterator[Tensor]:
         size, rows = piece_size(files), torch.arange(len(files.paths))

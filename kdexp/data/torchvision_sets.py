@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from kdexp.arguments import first_line
-from kdexp.data.class_folders import ClassFolders
+from kdexp.data.class_folders import ClassFolders, note_ignored
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
 from kdexp.data.decoding import decode
 from kdexp.data.layout import holds_images, not_a_folder
@@ -155,6 +156,13 @@ class CIFAR100(TorchvisionDataset):
     def _folders(self) -> Path:
         return self.root / "cifar100"
 
+    @cached_property
+    def _parts(self) -> list[ClassFolders]:
+        return [ClassFolders(self._folders / part) for part in ("train", "test")]
+
+    def notes(self) -> list[str]:
+        return [*note_ignored([path for part in self._parts for path in part.ignored])] if self._folders.is_dir() else []
+
     def missing(self) -> str:
         return "" if self._folders.is_dir() else super().missing()
 
@@ -164,13 +172,12 @@ class CIFAR100(TorchvisionDataset):
     def read(self) -> tuple[RawImages, RawImages]:
         if not self._folders.is_dir():
             return super().read()
-        folders = [ClassFolders(self._folders / part) for part in ("train", "test")]
-        for each in folders:
+        for each in self._parts:
             if len(each.classes) != self.num_classes:
                 raise DataUnavailable(
                     f"{each.folder} must hold {self.num_classes} class folders, but holds {len(each.classes)}"
                 )
             if problems := list(each.problems()):
                 raise DataUnavailable(f"{self._folders}: {'; '.join(problems)}")
-        train, test = decode(*(each.files(self.in_channels, self.image_size) for each in folders))
+        train, test = decode(*(each.files(self.in_channels, self.image_size) for each in self._parts))
         return train, test

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from kdexp.arguments import a_few
 from kdexp.data.allocation import allocate
-from kdexp.data.class_folders import ClassFolders, in_order
-from kdexp.data.layout import LOOKED_FOR, better_above, find_layout, override
+from kdexp.data.class_folders import ClassFolders, in_order, note_ignored
+from kdexp.data.layout import LOOKED_FOR, better_above, find_layout, override, part_name
 from kdexp.data.listing import entries, is_leftover
-from kdexp.files import shown
 
 
 class UsedFolders:
@@ -65,21 +64,21 @@ class UsedFolders:
             for here, names in ((self.train, ours), (part, theirs))
             if names
         ]:
-            alike = [(one, other) for one in sorted(ours) for other in sorted(theirs) if _letters(one) == _letters(other)]
+            by_letters = {_letters(name): name for name in theirs}
+            alike = [(name, by_letters[_letters(name)]) for name in in_order(list(ours)) if _letters(name) in by_letters]
             hint = "".join(f"; write {one!r} and {other!r} alike" for one, other in alike[:3])
             yield f"{self.train.name} and {part.name} have different classes ({', '.join(differing)}){hint}"
 
     def notes(self) -> Iterator[str]:
         """What a user may not expect of how the folders are read."""
         yield from self.allocation.notes
+        if not self.layout.parts and (named := [f"{name}/" for name in self.classes if part_name(name)]):
+            yield f"{a_few(named)} is read as a class like the others"
         if self.classes != sorted(self.classes):
             yield "classes are numbered as numbers (2 before 10), not as text as in torchvision's ImageFolder"
         for part in self:
             yield from part.notes()
-        ignored = [path for part in self for path in part.ignored] + self._left_in_root()
-        if ignored := sorted(ignored, key=lambda path: is_leftover(Path(path).name)):
-            what = "1 other file or folder is" if len(ignored) == 1 else f"{len(ignored):,} other files and folders are"
-            yield f"{what} ignored: {a_few([*map(shown, ignored)], 3)}"
+        yield from note_ignored([path for part in self for path in part.ignored] + self._left_in_root())
 
     def _left_in_root(self) -> list[str]:
         """What systems left next to the parts, such as `__MACOSX`."""

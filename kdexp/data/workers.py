@@ -32,7 +32,7 @@ START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() 
 """Workers never come from this process, whose threads may hold locks that nobody would release in a copy of it."""
 
 Piece = tuple[Tensor, list[Finding]]
-"""Images uint8 [n, C, H, W], and what is to be known of those that can't be read or are damaged."""
+"""Images uint8 [n, C, H, W], and findings about those that can't be read or are damaged."""
 
 
 class Workers:
