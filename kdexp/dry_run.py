@@ -50,11 +50,12 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
 def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
     """Prints the jobs of a multirun, which of their learners the store holds, and how long the others may take."""
     journal, kept = Journal(console), Kept()
+    quiet = Journal(journal.console, quiet=True)
     common = set.intersection(*(set(job.overrides) for job in jobs))
     table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
     wanted: dict[str, tuple[Experiment, Entry]] = {}
     for job in jobs:
-        experiment = Experiment(job.config, Journal(journal.console, quiet=True), kept)
+        experiment = Experiment(job.config, quiet, kept)
         if unreadable := _unreadable(experiment):
             journal.say(f"what the store holds is unknown: {unreadable}")
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -58,3 +59,9 @@ def _read_digest(path: Path, algorithm: str) -> str:
 def reason(error: OSError) -> str:
     """An operating system's complaint in its own few words, such as `No space left on device`."""
     return error.strerror or str(error)
+
+
+def shown(path: str | Path) -> str:
+    """A file's name as text that can be printed: what is no UTF-8, or no visible character, is escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -29,7 +29,7 @@ class Journal:
         self.quiet = quiet
         self.console = console or Console(highlight=False)
         self._log: Console | None = None
-        self._warned: set[str] = set()
+        self._remarks: set[str] = set()
 
     def open_log(self, path: Path) -> None:
         """Also writes into this file from now on."""
@@ -55,17 +55,21 @@ class Journal:
     def _print(self, words: Any) -> None:
         self.console.print(words, markup=False, soft_wrap=isinstance(words, str))
 
+    def remark(self, sentence: str) -> None:
+        """Prints a sentence even where the journal is quiet, whose console prints the same one once."""
+        if self.quiet and sentence in self._remarks:
+            self._write(sentence)
+        else:
+            self._remarks.add(sentence)
+            self.headline(sentence)
+
     def warn(self, sentence: str) -> None:
         """Prints a sentence that a user should not overlook; a quiet journal's console prints the same one once."""
-        if self.quiet and sentence in self._warned:
-            self._write(f"warning: {sentence}")
-        else:
-            self._warned.add(sentence)
-            self.headline(f"warning: {sentence}")
+        self.remark(f"warning: {sentence}")
 
     def warn_once(self, sentence: str) -> None:
         """Warns unless it has said the very same before."""
-        if sentence not in self._warned:
+        if f"warning: {sentence}" not in self._remarks:
             self.warn(sentence)
 
     def note(self, words: str) -> None:

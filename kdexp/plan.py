@@ -82,6 +82,10 @@ class Plan:
         keeping = Keeping(settings.memory, settings.workers, summaries)
         where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, keeping)
         data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping))
+        for note in data.notes:
+            self.journal.remark(note)
+        for sentence in data.warnings:
+            self.journal.warn(sentence)
         if data.told:
             self.journal.say(data.told)
         if self.dataset.mean is None or self.dataset.std is None:

@@ -114,12 +114,11 @@ DATA = [
     (GREY, "dataset.root: must be given, there is no default"),
     (own("nowhere"), "no such folder"),
     (own("god"), "no such folder; did you mean good?"),
-    (own("nothing"), "holds neither train/ and test/ nor class folders"),
+    (own("nothing"), "holds no images; looked for train/CLASS/ and test/CLASS/, or CLASS/ with images"),
     (own("differing"), "train/ and test/ have different classes (only in train/: dog, only in test/: dgo)"),
     (own("empty_class"), "no images in {wrong}/empty_class/train/dog"),
-    (own("stray_file"), "{wrong}/stray_file/train/cat/notes.txt must be moved elsewhere, images end in .bmp"),
     (own("one_class"), "only one class (cat), there must be at least two"),
-    (own("good/train"), "but no train/ and test/, dataset.test_fraction=0.2 draws test images from them"),
+    (own("good/train"), "no train/ and test/ found, only classes (cat, dog); add dataset.test_fraction=0.2 to hold"),
     (own("good", "dataset.test_fraction=0.2"), "has its own test/, which dataset.test_fraction=0.2 would leave unused"),
     (own("one_each", "dataset.val_fraction=0.5"), "dataset.val_fraction=0.5 of at most 1 training images per class is none"),
     (own("one_each", "dataset.val_fraction=0.6"), "dataset.val_fraction=0.6 leaves no training image of cat, dog"),
@@ -208,7 +207,7 @@ def classes(folder, names=("cat", "dog"), images=2):
 
 
 def write_data(wrong):
-    for name in ("good", "differing", "empty_class", "stray_file", "one_class", "zero_bytes", "no_image", "truncated", "deep"):
+    for name in ("good", "differing", "empty_class", "one_class", "zero_bytes", "no_image", "truncated", "deep"):
         for part in ("train", "test"):
             classes(wrong / name / part, ("cat",) if name == "one_class" else ("cat", "dog"))
     classes(wrong / "one_each" / "train", images=1), classes(wrong / "one_each" / "test", images=1)
@@ -216,7 +215,6 @@ def write_data(wrong):
     (wrong / "differing" / "test" / "dog").rename(wrong / "differing" / "test" / "dgo")
     for path in (wrong / "empty_class" / "train" / "dog").iterdir():
         path.unlink()
-    (wrong / "stray_file" / "train" / "cat" / "notes.txt").write_text("mine")
     (wrong / "zero_bytes" / "train" / "cat" / "00.png").write_bytes(b"")
     (wrong / "no_image" / "train" / "cat" / "00.png").write_bytes(b"hello")
     big = picture(

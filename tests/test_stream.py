@@ -424,7 +424,7 @@ def test_two_blocks_at_most_are_on_the_device(root, kept, monkeypatch):
 
 @pytest.mark.parametrize(("size", "expected"), [(8, 3), (1024, 2), (5000, 1)])
 def test_pieces_have_a_limit(root, size, expected):
-    assert workers.piece_size(folder(root, image_size=size).train.files(3, size)) == expected
+    assert workers.piece_size(folder(root, image_size=size).folders.train.files(3, size)) == expected
 
 
 GROWTH = """

@@ -94,6 +94,14 @@ class ImageDataset(Checked):
         """What `read` would decode, as files that may be decoded again and again; None where it is read whole."""
         return None
 
+    def notes(self) -> list[str]:
+        """What a user should know of how the images are found, a sentence each."""
+        return []
+
+    def held_out(self, labels: Tensor) -> Tensor:
+        """A mask [N] that marks the validation images among those that `read` returns as training images."""
+        return stratified_draw(labels, self.val_fraction, self.split_seed)
+
     def augmentation(self) -> Augmentation:
         """How training images are varied."""
         return NumberedViews(self.image_size, self.crop_padding, self.flip)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,8 +16,12 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from kdexp.arguments import a_few, first_line
-from kdexp.data.dataset import DataUnavailable, RawImages
+from kdexp.arguments import first_line
+from kdexp.data.content import content_kind
+from kdexp.data.dataset import RawImages
+from kdexp.data.findings import Finding, heard_from_libraries, refuse, warnings_of
+from kdexp.data.listing import irregular
+from kdexp.files import reason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CHUNK = 32
 """Images that a thread decodes before the progress bar moves."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What Pillow may take a file for, whatever its suffix; for others it starts programs, such as Ghostscript for EPS."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class ImageFiles:
         numbers = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
         return replace(self, paths=[self.paths[row] for row in numbers.tolist()], labels=self.labels[rows])
 
+    def __add__(self, other: ImageFiles) -> ImageFiles:
+        """These files, then the others."""
+        return replace(self, paths=self.paths + other.paths, labels=torch.cat([self.labels, other.labels]))
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the tensor that all images would be."""
@@ -50,16 +62,22 @@ def decode(*groups: ImageFiles) -> list[RawImages]:
 
     Raises `DataUnavailable`, which counts and names the files that can't be read.
     """
+    return decode_with_findings(*groups)[0]
+
+
+def decode_with_findings(*groups: ImageFiles) -> tuple[list[RawImages], list[Finding]]:
+    """What `decode` returns, and the findings about images that were read although they are damaged."""
     images = [torch.empty(files.shape, dtype=torch.uint8) for files in groups]
     chunks = [
         (place[first : first + CHUNK], files.paths[first : first + CHUNK])
         for place, files in zip(images, groups, strict=True)
         for first in range(0, len(files.paths), CHUNK)
     ]
-    with ThreadPoolExecutor() as threads:
+    with heard_from_libraries() as unplaced, ThreadPoolExecutor() as threads:
         done = bar(threads.map(lambda chunk: fill(*chunk), chunks), "reading images", len(chunks))
-        refuse([complaint for complaints in done for complaint in complaints])
-    return [RawImages(place, files.labels) for place, files in zip(images, groups, strict=True)]
+        found = [finding for findings in done for finding in findings]
+    refuse(found)
+    return [RawImages(place, files.labels) for place, files in zip(images, groups, strict=True)], found + unplaced
 
 
 def bar(steps: Iterable[T], words: str, total: int) -> Iterable[T]:
@@ -67,45 +85,56 @@ def bar(steps: Iterable[T], words: str, total: int) -> Iterable[T]:
     return track(steps, words, total, transient=True, disable=not get_console().is_terminal)
 
 
-def refuse(unreadable: list[str]) -> None:
-    """Raises `DataUnavailable` for the complaints about files, if there are any."""
-    if unreadable:
-        count, them = ("1 image", "it") if len(unreadable) == 1 else (f"{len(unreadable)} images", "them")
-        raise DataUnavailable(f"{count} can't be read: {a_few(unreadable)}, repair or remove {them}")
-
-
-def fill(place: Tensor, paths: Sequence[str]) -> list[str]:
-    """Decodes the files into their place [n, C, H, W]; returns a complaint for each that can't be."""
-    pixels, complaints = place.permute(0, 2, 3, 1).numpy(), []
+def fill(place: Tensor, paths: Sequence[str]) -> list[Finding]:
+    """Decodes the files into their place [n, C, H, W]; returns findings about those that can't be, or are damaged."""
+    pixels, found = place.permute(0, 2, 3, 1).numpy(), []
     for row, path in enumerate(paths):
-        try:
-            pixels[row] = read_square(path, channels=place.shape[1], size=place.shape[2])
-        except Exception as error:  # Pillow raises anything on a damaged file
-            complaints.append(f"{path} ({_reason(Path(path), error)})")
-    return complaints
+        with warnings_of(path) as warned:
+            try:
+                pixels[row] = read_square(path, channels=place.shape[1], size=place.shape[2])
+            except Exception as error:  # Pillow raises anything on a damaged file
+                found.append(Finding(path, _reason(Path(path), error), lost=True))
+        found += warned
+    return found
 
 
 def _reason(path: Path, error: Exception) -> str:
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
-    if path.is_file() and not path.stat().st_size:
-        return "the file is empty"
-    return "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
+    if isinstance(error, UnidentifiedImageError):
+        return content_kind(path) or "no image that Pillow knows"
+    if isinstance(error, Image.DecompressionBombError) and len(numbers := re.findall(r"\d+", str(error))) == 2:
+        return "{:,} pixels, more than {:,}; make it smaller".format(*map(int, numbers))
+    return reason(error) if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 def read_square(path: str | Path, channels: int, size: int) -> np.ndarray:
     """One image, uint8 [size, size, channels]: turned as its Exif data say, its shorter side resized to `size` (bilinear,
     smoothed), its middle cut out; of several frames the first. Pillow's and torchvision's `Resize` and `CenterCrop` give
-    the same pixels. Raises whatever Pillow does.
+    the same pixels. Raises whatever Pillow does, and `ValueError` for what is no regular file, which is not opened.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    with Image.open(path) as opened:
-        image = eight_bits(ImageOps.exif_transpose(opened), opened.format)
+    if why := irregular(Path(path)):
+        raise ValueError(why)
+    with Image.open(path, formats=FORMATS) as opened:
+        image = eight_bits(_upright(opened), opened.format)
     image = image.convert("L" if channels == 1 else "RGB")
     (left, width), (top, height) = (_middle(side, min(image.size), size) for side in image.size)
     square = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
     return np.asarray(square).reshape(size, size, channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its Exif data say; where these are damaged, as it is, with a warning."""
+    from PIL import ImageOps
+
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow raises anything on damaged data
+        warnings.warn(f"damaged Exif data ({first_line(error)})", stacklevel=1)
+        return image
 
 
 def _middle(side: int, shorter: int, size: int) -> tuple[float, float]:

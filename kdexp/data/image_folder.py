@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from kdexp.arguments import Count, Fraction, InvalidArguments, Problem, Range, a_few, did_you_mean
+import torch
+from torch import Tensor
+
+from kdexp.arguments import Count, Fraction, InvalidArguments, Problem, Range, a_few
 from kdexp.data.augmentation import Augmentation, ResizedCrops
-from kdexp.data.class_folders import ClassFolders, subfolders
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
 from kdexp.data.decoding import CHUNK, ImageFiles, decode
+from kdexp.data.used_folders import UsedFolders
+from kdexp.files import reason, shown
 from kdexp.memory import available_memory
 
 MARGIN = 256 / 224
@@ -20,8 +24,9 @@ MARGIN = 256 / 224
 class ImageFolder(ImageDataset):
     """`root/train/CLASS/` and `root/test/CLASS/`, or `root/CLASS/` (or `root/train/CLASS/` alone) and a `test_fraction`.
 
-    Images of any format and size become squares of bytes (`decoding.py` says how). `resized_crop` is the smallest and largest
-    share of that square in a random crop; evaluation then takes the middle.
+    `root/val/CLASS/` is used for validation, or for testing if nothing else is. Images of any format and size become squares of
+    bytes (`decoding.py` says how). `resized_crop` is the smallest and largest share of that square in a random crop; evaluation
+    then takes the middle.
     """
 
     classes: list[str]
@@ -44,12 +49,16 @@ class ImageFolder(ImageDataset):
         self.root = Path(root).expanduser()
         self.test_fraction = test_fraction
         self.resized_crop = resized_crop
-        train, test = self.root / "train", self.root / "test"
-        self.parted = bool(subfolders(train) or subfolders(test) or (train.is_dir() and test.is_dir()))
-        self.train = ClassFolders(train if self.parted else self.root)
-        self.test = ClassFolders(test) if self.parted and test.is_dir() else None
-        self.classes = self.train.classes
+        self.folders = UsedFolders(self.root, test_fraction, self.val_fraction)
+        if self.folders.validation is not None:  # nothing is drawn then, and the folder decides which epoch is the best
+            self.val_fraction, self.decisive = 0.0, (*self.decisive, "validation_images")
+        self.classes = self.folders.classes
         self.num_classes = len(self.classes)
+
+    @property
+    def validation_images(self) -> int:
+        """Images in the folder used for validation, which are the last of the training images that are read."""
+        return 0 if self.folders.validation is None else self.folders.validation.count
 
     def _check_crop(self, area: list[float]) -> None:
         if len(area) != 2 or not 0 < area[0] <= area[1]:
@@ -67,48 +76,23 @@ class ImageFolder(ImageDataset):
 
     def missing(self) -> str:
         try:
-            found = list(self._complaints())
+            found = list(self._problems())
         except OSError as error:
-            found = [f"{error.filename} can't be read ({error.strerror})"]
-        return f"dataset.root={str(self.root)!r}: {'; '.join(found)}" if found else ""
+            found = [f"{shown(error.filename or self.root)} can't be read ({reason(error)})"]
+        return f"dataset.root='{shown(self.root)}': {'; '.join(found)}" if found else ""
 
-    def _complaints(self) -> Iterator[str]:
-        if not self.root.is_dir():
-            there = subfolders(self.root.parent)
-            yield f"no such folder;{did_you_mean(self.root.name, there)}".removesuffix(";")
-        elif not self.classes:
-            yield "no class folders in train/" if self.parted else "holds neither train/ and test/ nor class folders"
-        else:
-            yield from self.train.complaints()
-            yield from self._test_complaints()
-            if self.num_classes == 1:
-                yield f"only one class ({self.classes[0]}), there must be at least two"
-            yield from self._count_complaints([len(paths) for paths in self.train.paths.values()])
-            yield from self._memory_complaints()
+    def _problems(self) -> Iterator[str]:
+        yield from self.folders.problems()
+        if self.classes:
+            yield from self._count_problems([len(paths) for paths in self.folders.train.paths.values()])
+            yield from self._memory_problems()
 
-    def _test_complaints(self) -> Iterator[str]:
-        if self.test is None:
-            if self.test_fraction is None:
-                what = (
-                    "train/ but no test/" if self.parted else f"class folders ({a_few(self.classes)}) but no train/ and test/"
-                )
-                yield f"holds {what}, dataset.test_fraction=0.2 draws test images from them"
-            return
-        if self.test_fraction is not None:
-            yield f"has its own test/, which dataset.test_fraction={self.test_fraction:g} would leave unused, set it to null"
-        if differing := [
-            f"only in {here.folder.name}/: {a_few(sorted(own))}"
-            for here, there in ((self.train, self.test), (self.test, self.train))
-            if (own := set(here.classes) - set(there.classes))
-        ]:
-            yield f"train/ and test/ have different classes ({', '.join(differing)})"
-        yield from self.test.complaints()
-
-    def _count_complaints(self, counts: list[int]) -> Iterator[str]:
+    def _count_problems(self, counts: list[int]) -> Iterator[str]:
         """What the fractions can't draw from classes of so many images, unless a class has none anyway."""
         if not all(counts):
             return
-        if self.test is None and self.test_fraction is not None:
+        if self._draws_test:
+            assert self.test_fraction is not None
             drawn = [round(self.test_fraction * count) for count in counts]
             counts = [count - taken for count, taken in zip(counts, drawn, strict=True)]
             if lacking := [name for name, *n in zip(self.classes, drawn, counts, strict=True) if not all(n)]:
@@ -117,9 +101,13 @@ class ImageFolder(ImageDataset):
         if complaint := self.split_complaint(counts):
             yield complaint
 
-    def _memory_complaints(self) -> Iterator[str]:
+    @property
+    def _draws_test(self) -> bool:
+        return self.folders.test is None and self.test_fraction is not None
+
+    def _memory_problems(self) -> Iterator[str]:
         # Whatever the memory, a few are in it at a time.
-        images = min(CHUNK, sum(len(paths) for folders in self._folders for paths in folders.paths.values()))
+        images = min(CHUNK, sum(part.count for part in self.folders))
         needed, free = images * self.in_channels * self.kept_size**2, available_memory()
         if needed > free:
             shape = f"{self.in_channels}×{self.kept_size}×{self.kept_size}"
@@ -128,21 +116,36 @@ class ImageFolder(ImageDataset):
                 f"choose a smaller dataset.image_size than {self.image_size}"
             )
 
-    @property
-    def _folders(self) -> list[ClassFolders]:
-        return [self.train] if self.test is None else [self.train, self.test]
+    def notes(self) -> list[str]:
+        return [self._counts(), *self.folders.notes()]
+
+    def _counts(self) -> str:
+        train, test = self.image_files()
+        held_out = int(self.held_out(train.labels).sum())
+        used = {"training": len(train.paths) - held_out, "validation": held_out, "test": len(test.paths)}
+        *some, last = (f"{count:,} {name}" for name, count in used.items() if count)
+        return (
+            f"{shown(self.root)}: {', '.join(some)} and {last} images in {self.num_classes} classes ({a_few(self.classes, 3)})"
+        )
 
     def read(self) -> tuple[RawImages, RawImages]:
         train, test = decode(*self.image_files())
         return train, test
 
     def image_files(self) -> tuple[ImageFiles, ImageFiles]:
-        first, *rest = (folders.files(self.in_channels, self.kept_size) for folders in self._folders)
-        if rest:
-            return first, rest[0]
-        assert self.test_fraction is not None
-        drawn = stratified_draw(first.labels, self.test_fraction, self.split_seed + 2)
-        return first[~drawn], first[drawn]
+        train, *others = (part.files(self.in_channels, self.kept_size) for part in self.folders)
+        if self._draws_test:
+            assert self.test_fraction is not None
+            drawn = stratified_draw(train.labels, self.test_fraction, self.split_seed + 2)
+            others.append(train[drawn])
+            train = train[~drawn]
+        *validation, test = others
+        return (train + validation[0] if validation else train), test
+
+    def held_out(self, labels: Tensor) -> Tensor:
+        if self.folders.validation is None:
+            return super().held_out(labels)
+        return torch.arange(len(labels)) >= len(labels) - self.validation_images
 
     def augmentation(self) -> Augmentation:
         if self.resized_crop is None:

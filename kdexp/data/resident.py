@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -176,6 +176,10 @@ class Data:
     std: list[float]
     told: str = ""
     """Where the images are and why, if not on the device."""
+    notes: Sequence[str] = ()
+    """How the images were found, a sentence each."""
+    warnings: Sequence[str] = ()
+    """What is wrong with some of them."""
     workers: Workers | None = None
 
     def close(self) -> None:
@@ -190,12 +194,12 @@ def load(
     memory_format: torch.memory_format = torch.contiguous_format,
     keeping: Keeping = AS_IT_FITS,
 ) -> Data:
-    """Reads, splits and normalises; the split depends on `split_seed` alone. Raises `DataUnavailable`."""
+    """Reads, splits and normalises; draws depend on `split_seed` alone. Raises `DataUnavailable`."""
     source = find(dataset, device, keeping)
     train = source.train
     if complaint := dataset.split_complaint(train.labels.bincount(minlength=dataset.num_classes).tolist()):
         raise DataUnavailable(complaint)
-    held_out = stratified_draw(train.labels, dataset.val_fraction, dataset.split_seed)
+    held_out = dataset.held_out(train.labels)
     rows, validation = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
     seen = stratified_draw(train.labels[rows], dataset.student_fraction, dataset.split_seed + 1)
     given = dataset.mean is not None and dataset.std is not None
@@ -220,5 +224,7 @@ def load(
         mean=dataset.mean,
         std=dataset.std,
         told=source.told,
+        notes=dataset.notes(),
+        warnings=summary.warnings,
         workers=source.workers,
     )

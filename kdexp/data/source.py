@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from kdexp.data.dataset import ImageDataset, RawImages
-from kdexp.data.decoding import ImageFiles
+from kdexp.data.decoding import ImageFiles, decode_with_findings
+from kdexp.data.findings import Finding
 from kdexp.data.keeping import Keeping, place
 from kdexp.data.workers import Workers
 
@@ -26,6 +28,10 @@ class Source:
     """Where they are and why, if not on the device."""
     workers: Workers | None = None
     """Who decodes what stays on disk."""
+    files: tuple[ImageFiles, ImageFiles] | None = None
+    """What training and test images were, or are, decoded from."""
+    found: Sequence[Finding] = ()
+    """What was found when they were decoded into memory."""
 
 
 def find(dataset: ImageDataset, device: torch.device, keeping: Keeping) -> Source:
@@ -40,6 +46,10 @@ def find(dataset: ImageDataset, device: torch.device, keeping: Keeping) -> Sourc
     if memory == "disk":
         workers = Workers(keeping.processes, pinned=device.type == "cuda")
         by = "1 worker process" if workers.count == 1 else f"{workers.count} worker processes"
-        return Source(*both, False, f"{count} streamed from disk by {by}{why}", workers)
-    train, test = dataset.read() if files else both
-    return Source(train, test, memory == "device", why and f"{count} kept in RAM and copied in blocks{why}")
+        return Source(*both, False, f"{count} streamed from disk by {by}{why}", workers, files)
+    found: list[Finding] = []
+    if files:
+        (train, test), found = decode_with_findings(*files)
+        both = train, test
+    told = why and f"{count} kept in RAM and copied in blocks{why}"
+    return Source(*both, memory == "device", told, files=files, found=found)

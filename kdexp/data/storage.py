@@ -143,9 +143,9 @@ class OnDisk:
             done = 0
             while done < len(part):
                 if not len(left):
-                    left, complaints = next(pieces)
-                    if complaints:
-                        raise ImageLost(f"{complaints[0]} can't be read any more")
+                    left, found = next(pieces)
+                    if lost := [finding for finding in found if finding.lost]:
+                        raise ImageLost(f"{lost[0]} can't be read any more")
                 taken, left = left[: len(part) - done], left[len(part) - done :]
                 batch[done : done + len(taken)].copy_(taken, non_blocking=True)
                 done += len(taken)

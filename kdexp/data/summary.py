@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from kdexp.data import decoding
 from kdexp.data.dataset import RawImages
-from kdexp.data.decoding import ImageFiles, bar, refuse
+from kdexp.data.decoding import ImageFiles, bar
+from kdexp.data.duplicates import Digests, duplicates
+from kdexp.data.findings import Finding, damaged, refuse
 from kdexp.data.source import Images, Source
-from kdexp.data.workers import Workers, piece_size
+from kdexp.data.workers import piece_size
 from kdexp.files import file_digest, write_whole
 
 CHUNK = 1024
@@ -25,11 +27,15 @@ CHUNK = 1024
 
 
 class Summary(NamedTuple):
-    """`fingerprint` is a hash of every pixel and label, in order; `mean` and `std` are per channel, or None."""
+    """`fingerprint` is a hash of every pixel and label, in order; `mean` and `std` are per channel, or None.
+
+    `warnings` are sentences about images that are damaged, or occur twice.
+    """
 
     fingerprint: str
     mean: list[float] | None
     std: list[float] | None
+    warnings: list[str]
 
 
 def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | None) -> Summary:
@@ -41,20 +47,32 @@ def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | Non
     """
     train, test = source.train, source.test
     if isinstance(train, ImageFiles) and isinstance(test, ImageFiles):
-        assert source.workers is not None
-        return _known(train, test, measured, source.workers, kept)
+        return _known(source, measured, kept)
     assert isinstance(train, RawImages) and isinstance(test, RawImages)
-    numbers = (None, None) if given else normalisation(train.images, measured.nonzero().flatten())
-    return Summary(fingerprint(train, test), *numbers)
+    mean, std = (None, None) if given else normalisation(train.images, measured.nonzero().flatten())
+    digests = Digests()
+    if source.files:
+        for images in (*train.images.split(CHUNK), *test.images.split(CHUNK)):
+            digests.add(images)
+    return Summary(fingerprint(train, test), mean, std, _warnings(source, measured, digests, source.found))
 
 
-def _known(train: ImageFiles, test: ImageFiles, measured: Tensor, workers: Workers, kept: Path | None) -> Summary:
-    if kept is None:
-        return _look_through(train, test, measured, workers)
-    path = kept / f"{_listing(train, test, measured)}.json"
+def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequence[Finding]) -> list[str]:
+    """Sentences about damaged and equal files; the validation images are those that are not measured."""
+    if source.files is None:
+        return []
+    train, test = source.files
+    parts = torch.cat([(~measured).long(), torch.full_like(test.labels, 2)])
+    return [*damaged(found), *duplicates(train + test, digests.array(), parts.numpy())]
+
+
+def _known(source: Source, measured: Tensor, kept: Path | None) -> Summary:
+    if kept is None or source.files is None:
+        return _look_through(source, measured)
+    path = kept / f"{_listing(*source.files, measured)}.json"
     with suppress(OSError, ValueError, TypeError):
         return Summary(**json.loads(path.read_text()))
-    summary = _look_through(train, test, measured, workers)
+    summary = _look_through(source, measured)
     with suppress(OSError):  # then it costs the next run another look
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(summary._asdict()))
@@ -75,23 +93,27 @@ def _listing(*said: ImageFiles | Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _look_through(train: ImageFiles, test: ImageFiles, measured: Tensor, workers: Workers) -> Summary:
-    levels, unreadable = Levels(train.channels), []
+def _look_through(source: Source, measured: Tensor) -> Summary:
+    assert source.files is not None and source.workers is not None
+    (train, test), workers = source.files, source.workers
+    levels, digests = Levels(train.channels), Digests()
+    found: list[Finding] = []
 
     def pieces(files: ImageFiles) -> Iterator[Tensor]:
         size, rows = piece_size(files), torch.arange(len(files.paths))
         marks = measured if files is train else torch.zeros(len(rows), dtype=torch.bool)
         both = zip(workers.read(files, rows), marks.split(size), strict=True)
-        for (images, complaints), marked in bar(both, "looking at images", -(-len(rows) // size)):
-            unreadable.extend(complaints)
+        for (images, of_piece), marked in bar(both, "looking at images", -(-len(rows) // size)):
+            found.extend(of_piece)
             levels.count(images[marked])
+            digests.add(images)
             yield images
 
     mark = fingerprint(train, test, pieces=pieces)
-    if unreadable:
+    if any(finding.lost for finding in found):
         workers.close()
-    refuse(unreadable)
-    return Summary(mark, *levels.normalisation())
+    refuse(found)
+    return Summary(mark, *levels.normalisation(), _warnings(source, measured, digests, found))
 
 
 def fingerprint(*splits: Images, pieces: Callable[[ImageFiles], Iterable[Tensor]] | None = None) -> str:

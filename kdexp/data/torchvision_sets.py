@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 
 from kdexp.arguments import first_line
-from kdexp.data.class_folders import ClassFolders
+from kdexp.data.class_folders import ClassFolders, note_ignored
 from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
 from kdexp.data.decoding import decode
+from kdexp.data.layout import holds_images, not_a_folder
 from kdexp.files import file_digest
 
 
@@ -52,12 +54,25 @@ class TorchvisionDataset(ImageDataset):
         return self.digests or dict([*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])])
 
     def missing(self) -> str:
+        if problem := self._other_root():
+            return f"dataset.root={str(self.root)!r} {problem}"
         if self.download or (self.root / self.folder).is_dir():
             return ""
         return (
             f"no {self.torchvision_name} in dataset.root={str(self.root)!r} (looked for {self.folder}/); "
             "add dataset.download=true, or dataset.root=FOLDER that holds it"
         )
+
+    def _other_root(self) -> str:
+        """Why the root can't be where torchvision puts its files; empty if it can."""
+        if self.root.exists() and (problem := not_a_folder(self.root)):
+            return problem
+        if not (self.root / self.folder).is_dir() and holds_images(self.root):
+            return (
+                f"holds folders of images, not {self.torchvision_name} as torchvision keeps it ({self.folder}/); "
+                "dataset=image_folder reads them"
+            )
+        return ""
 
     def present(self) -> bool:
         return all((self.root / self.folder / name).is_file() for name in self.files())
@@ -141,6 +156,13 @@ class CIFAR100(TorchvisionDataset):
     def _folders(self) -> Path:
         return self.root / "cifar100"
 
+    @cached_property
+    def _parts(self) -> list[ClassFolders]:
+        return [ClassFolders(self._folders / part) for part in ("train", "test")]
+
+    def notes(self) -> list[str]:
+        return [*note_ignored([path for part in self._parts for path in part.ignored])] if self._folders.is_dir() else []
+
     def missing(self) -> str:
         return "" if self._folders.is_dir() else super().missing()
 
@@ -150,13 +172,12 @@ class CIFAR100(TorchvisionDataset):
     def read(self) -> tuple[RawImages, RawImages]:
         if not self._folders.is_dir():
             return super().read()
-        folders = [ClassFolders(self._folders / part) for part in ("train", "test")]
-        for each in folders:
+        for each in self._parts:
             if len(each.classes) != self.num_classes:
                 raise DataUnavailable(
                     f"{each.folder} must hold {self.num_classes} class folders, but holds {len(each.classes)}"
                 )
-            if complaints := list(each.complaints()):
-                raise DataUnavailable(f"{self._folders}: {'; '.join(complaints)}")
-        train, test = decode(*(each.files(self.in_channels, self.image_size) for each in folders))
+            if problems := list(each.problems()):
+                raise DataUnavailable(f"{self._folders}: {'; '.join(problems)}")
+        train, test = decode(*(each.files(self.in_channels, self.image_size) for each in self._parts))
         return train, test

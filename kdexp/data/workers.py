@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdexp.arguments import first_line
 from kdexp.data.dataset import ImageLost
 from kdexp.data.decoding import CHUNK, ImageFiles, fill
+from kdexp.data.findings import Finding, heard_from_libraries
 from kdexp.heap import give_back
 
 AHEAD = 4
@@ -30,8 +31,8 @@ FLOW_BYTES = 2**25
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 """Workers never come from this process, whose threads may hold locks that nobody would release in a copy of it."""
 
-Piece = tuple[Tensor, list[str]]
-"""Images uint8 [n, C, H, W], and a complaint for each that can't be read."""
+Piece = tuple[Tensor, list[Finding]]
+"""Images uint8 [n, C, H, W], and findings about those that can't be read or are damaged."""
 
 
 class Workers:
@@ -121,7 +122,9 @@ class _Decoder(Dataset):
         paths, channels, size = asked
         give_back()
         images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
-        return images, fill(images, paths)
+        with heard_from_libraries() as unplaced:
+            found = fill(images, paths)
+        return images, found + unplaced
 
 
 def _start_server() -> None:

@@ -1,0 +1,120 @@
+"""Findings while images are decoded: files that can't be read, and what libraries print about damaged ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, NamedTuple
+
+from kdexp.arguments import a_few
+from kdexp.data.dataset import DataUnavailable
+from kdexp.files import shown
+
+
+class Finding(NamedTuple):
+    """One file (empty if it is not known which), what is wrong with it, and whether it could not be read."""
+
+    path: str
+    what: str
+    lost: bool = False
+
+    def __str__(self) -> str:
+        return f"{shown(self.path)} ({self.what})" if self.path else self.what
+
+
+def refuse(found: Sequence[Finding]) -> None:
+    """Raises `DataUnavailable` for the files that can't be read, if there are any."""
+    if lost := [str(finding) for finding in found if finding.lost]:
+        count, them = ("1 image", "it") if len(lost) == 1 else (f"{len(lost)} images", "them")
+        raise DataUnavailable(f"{count} can't be read: {a_few(lost)}, repair or remove {them}")
+
+
+def damaged(found: Sequence[Finding]) -> list[str]:
+    """Sentences about images that were read although libraries warned of them."""
+    by_path = {finding.path: str(finding) for finding in found if finding.path and not finding.lost}
+    unplaced = Counter(finding.what for finding in found if not finding.path)
+    sentences = []
+    if by_path:
+        count = "1 image was" if len(by_path) == 1 else f"{len(by_path):,} images were"
+        sentences.append(f"{count} read, but may be damaged: {a_few(list(by_path.values()), 3)}")
+    if unplaced:
+        lines = a_few([*unplaced], 2)
+        sentences.append(f"some images may be damaged, the image library printed {unplaced.total():,} lines: {lines}")
+    return sentences
+
+
+_heard = threading.local()
+"""`findings`: those of the file that this thread reads; `path`: that file."""
+
+
+@contextmanager
+def warnings_of(path: str) -> Iterator[list[Finding]]:
+    """Collects what Python code warns of in this thread, inside `heard_from_libraries`, as findings about that file."""
+    _heard.path, _heard.findings = path, []
+    try:
+        yield _heard.findings
+    finally:
+        _heard.findings = None
+
+
+def _hear(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    findings = getattr(_heard, "findings", None)
+    if findings is not None and category is UserWarning and "Transparency expressed in bytes" not in str(message):
+        what = shown(" ".join(str(message).split()))
+        if all(finding.what != what for finding in findings):
+            findings.append(Finding(_heard.path, what))
+
+
+@contextmanager
+def heard_from_libraries() -> Iterator[list[Finding]]:
+    """Inside, in all threads, image libraries print nothing; what they wrote to standard error is in the list afterwards.
+
+    Python warnings go to `warnings_of`. Only those that concern the content of an image count: Pillow's own limit on pixels
+    refuses what is too large, and transparency is laid on white.
+    """
+    found: list[Finding] = []
+    with warnings.catch_warnings(), _standard_error_into(found):
+        warnings.simplefilter("always")
+        warnings.showwarning = _hear
+        yield found
+
+
+@contextmanager
+def _standard_error_into(found: list[Finding]) -> Iterator[None]:
+    """Catches what C code, such as libtiff, writes to file descriptor 2."""
+    try:
+        real = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with _scratch() as file:
+        _flush()
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            _flush()
+            os.dup2(real, 2)
+            os.close(real)
+            file.seek(0)
+            lines = file.read().decode(errors="replace").splitlines()
+            found += [Finding("", shown(line.strip().rstrip("."))) for line in lines if line.strip()]
+
+
+def _scratch() -> IO[bytes]:
+    """A file for what is written meanwhile; on a full disk one that forgets it."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "r+b")
+
+
+def _flush() -> None:
+    with suppress(OSError, ValueError, AttributeError):  # standard error may be closed
+        sys.stderr.flush()

@@ -1,0 +1,205 @@
+"""Which folders under a root hold training, validation and test images, as people name and nest them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdexp.arguments import a_few, did_you_mean
+from kdexp.data.listing import bears_images, entries, is_leftover, straight_images, subfolders, suffix
+from kdexp.files import reason, shown
+
+PART = re.compile(
+    r"(?:seg)?(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?))(?:set|data|images|imgs)?"
+)
+"""A folder's name in small letters, without what is neither letter nor digit."""
+BETWEEN = {"images", "image", "imgs", "img", "data", "dataset", "classes"}
+"""Folders that may lie between a part and its classes."""
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+LOOKED_FOR = "looked for train/CLASS/ and test/CLASS/, or CLASS/ with images"
+DEPTH = 3
+MOST = 50
+"""Folders side by side that are looked into for a better root."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The folder of training, validation or test images."""
+
+    folder: Path
+    """Where its class folders are: the part itself, or a folder in it."""
+    name: str
+    """That folder under the root, as sentences name it."""
+    labelled: bool
+    """Whether there are class folders."""
+
+    def without_classes(self) -> str:
+        """What it holds, where there are no class folders, as a sentence about it."""
+        there = a_few([*map(shown, straight_images(self.folder))], 2)
+        return f"{self.name} holds images ({there}) but no class folders" if there else f"{self.name} holds no class folders"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was found under a root: its parts by `train`, `val` and `test`; none if the class folders are in the root itself."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    problem: str = ""
+    """Why nothing can be read."""
+    unused: tuple[str, ...] = ()
+    """Other folders with images next to the parts."""
+
+
+def find_layout(root: Path) -> Layout:
+    """Looks for the parts; never raises."""
+    try:
+        if problem := not_a_folder(root):
+            return Layout(problem=problem)
+        return _parted(root) or Layout(problem=_instead_of_classes(root))
+    except OSError as error:
+        return Layout(problem=f"{shown(error.filename or root)} can't be read ({reason(error)})")
+
+
+def not_a_folder(root: Path) -> str:
+    """Why a root is no folder, with the likely one; empty if it is one."""
+    if root.is_dir():
+        return ""
+    if root.exists():
+        packed = suffix(root.name) in ARCHIVES
+        return f"is {'an archive: unpack it' if packed else 'not a folder'}; give a folder, dataset.root=FOLDER ({LOOKED_FOR})"
+    return f"no such folder;{did_you_mean(root.name, subfolders(root.parent))}".removesuffix(";")
+
+
+def holds_images(root: Path) -> bool:
+    """Whether a folder is one that `find_layout` finds images in."""
+    try:
+        return root.is_dir() and (_is_parted(root) or _class_count(root) > 1)
+    except OSError:
+        return False
+
+
+def override(root: Path) -> str:
+    """`dataset.root=` with that folder, as it can be typed in a shell."""
+    text = shown(root)
+    plain = re.fullmatch(r"[\w./~+@% -]+", text)
+    escaped = text.replace('"', '\\"')
+    return shlex.quote(f"dataset.root={text}" if plain else f'dataset.root="{escaped}"')
+
+
+def better_above(root: Path) -> Path | None:
+    """The folder above that holds the part in which this folder is, or else the one whose class it may be, if there is one."""
+    resolved, folder = root.resolve(), root
+    for child in (resolved, resolved.parent):
+        folder = folder / ".." if folder.name in ("", "..") else folder.parent
+        if part_name(child.name) and _is_parted(folder):
+            return folder
+        if child == resolved and not part_name(resolved.parent.name) and _class_count(folder) > 1:
+            return folder
+    return None
+
+
+def part_name(name: str) -> str | None:
+    """Whether a folder's name means `train`, `val` or `test`."""
+    match = PART.fullmatch(re.sub(r"[\W_]+", "", name.casefold()))
+    return match.lastgroup if match else None
+
+
+def _named_parts(root: Path) -> dict[str, list[str]]:
+    """The names of the subfolders that are named like parts, by the part."""
+    found: dict[str, list[str]] = {}
+    for name in subfolders(root):
+        if part := part_name(name):
+            found.setdefault(part, []).append(name)
+    return found
+
+
+def _parted(root: Path) -> Layout | None:
+    """The layout of a root with folders named like parts, unless these are classes."""
+    named = _named_parts(root)
+    if not named or not _are_parts(root, named):
+        return None
+    if twice := [names for names in named.values() if len(names) > 1]:
+        both = "; ".join(" and ".join(f"{shown(name)}/" for name in names) for names in twice)
+        return Layout(problem=f"has {both}, which mean the same; remove or rename all but one")
+    parts = {part: _part(root, names[0]) for part, names in named.items()}
+    if "train" not in parts:
+        return Layout(problem=f"has {' and '.join(part.name for part in parts.values())} but no train/; {LOOKED_FOR}")
+    if not parts["train"].labelled:
+        return Layout(problem=f"{parts['train'].without_classes()}; {LOOKED_FOR}, tables of labels are not read")
+    others = [name for name in subfolders(root) if part_name(name) is None]
+    return Layout(parts, unused=tuple(name for name in others[:MOST] if bears_images(root / name)))
+
+
+def _are_parts(root: Path, named: dict[str, list[str]]) -> bool:
+    """Whether folders named like parts are such, and no classes.
+
+    They are if there are two of them or nothing else, or if one holds folders and no images.
+    """
+    folders = [root / name for names in named.values() for name in names]
+    if len(named) > 1 or len(folders) == len(subfolders(root)):
+        return True
+    return any(subfolders(folder) and not straight_images(folder, 1) for folder in folders)
+
+
+def _is_parted(root: Path) -> bool:
+    layout = _parted(root)
+    return layout is not None and not layout.problem
+
+
+def _part(root: Path, name: str) -> Part:
+    """The part in a folder; single folders between it and its classes are passed."""
+    folder = root / name
+    for _ in range(DEPTH):
+        below = subfolders(folder)
+        between = len(below) == 1 and (below[0].casefold() in BETWEEN or part_name(below[0]) is not None)
+        if not between or straight_images(folder, 1):
+            break
+        folder = folder / below[0]
+    return Part(folder, f"{shown(folder.relative_to(root))}/", bool(subfolders(folder)))
+
+
+def _class_count(root: Path) -> int:
+    """How many subfolders hold images directly, as far as `MOST`."""
+    return sum(bool(straight_images(root / name, 1)) for name in subfolders(root)[:MOST])
+
+
+def _instead_of_classes(root: Path) -> str:
+    """What a root without parts is instead of a folder of classes, and which folder would do; empty if it is one."""
+    below = [root / name for name in subfolders(root)]
+    if parted := [folder for folder in below[:MOST] if _is_parted(folder)]:
+        return _deeper(parted)
+    if any(straight_images(folder, 1) for folder in below):
+        return ""
+    if split := [shown(folder.name) for folder in below[:MOST] if len(_named_parts(folder)) > 1]:
+        return f"{a_few(split, 3)}: train/ and test/ are inside the classes; move the images to train/CLASS/ and test/CLASS/"
+    bearing = [folder for folder in below[:MOST] if bears_images(folder)]
+    if len(bearing) == 1:
+        usable = _usable(bearing)
+        return _deeper(usable) if usable else ""
+    return "" if bearing else _nothing(root)
+
+
+def _usable(folders: list[Path]) -> list[Path]:
+    """Those of the folders that would do as a root, or else the nearest below them."""
+    for _ in range(DEPTH):
+        if found := [folder for folder in folders if holds_images(folder)]:
+            return found
+        folders = [folder / name for folder in folders for name in subfolders(folder)][:MOST]
+    return []
+
+
+def _deeper(roots: list[Path]) -> str:
+    return f"the images are in a folder below; use {a_few([override(root) for root in roots], 3)} ({LOOKED_FOR})"
+
+
+def _nothing(root: Path) -> str:
+    """What to do with a root that holds no class folders."""
+    if straight := straight_images(root):
+        better = better_above(root)
+        use = f"; use {override(better)}" if better else ""
+        return f"holds images ({a_few([*map(shown, straight)], 2)}) but no class folders{use} ({LOOKED_FOR})"
+    archives = [shown(entry.name) for entry in entries(root) if suffix(entry.name) in ARCHIVES and not is_leftover(entry.name)]
+    unpack = f"; unpack {a_few(archives, 3)} first" if archives else ""
+    return f"holds no images; {LOOKED_FOR}{unpack}"
