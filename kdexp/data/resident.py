@@ -175,7 +175,7 @@ class Data:
     mean: list[float]
     std: list[float]
     told: str = ""
-    """Where the images are and why, if not on the device."""
+    """Where the images are and why, if not on the device, and what is to be known of how they were summarised."""
     workers: Workers | None = None
 
     def close(self) -> None:
@@ -219,6 +219,6 @@ def load(
         fingerprint=summary.fingerprint,
         mean=dataset.mean,
         std=dataset.std,
-        told=source.told,
+        told="; ".join(filter(None, (source.told, summary.remark))),
         workers=source.workers,
     )

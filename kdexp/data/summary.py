@@ -13,23 +13,29 @@ import PIL
 import torch
 from torch import Tensor
 
+from kdexp import descriptions
 from kdexp.data import decoding
 from kdexp.data.dataset import RawImages
 from kdexp.data.decoding import ImageFiles, bar, refuse
 from kdexp.data.source import Images, Source
 from kdexp.data.workers import Workers, piece_size
 from kdexp.files import file_digest, write_whole
+from kdexp.schema import BadFile, read_json, self_digest
 
 CHUNK = 1024
 """Images that are counted at a time."""
 
 
 class Summary(NamedTuple):
-    """`fingerprint` is a hash of every pixel and label, in order; `mean` and `std` are per channel, or None."""
+    """`fingerprint` is a hash of every pixel and label, in order; `mean` and `std` are per channel, or None.
+
+    `remark` is what a user should know of how they were found, if anything.
+    """
 
     fingerprint: str
     mean: list[float] | None
     std: list[float] | None
+    remark: str = ""
 
 
 def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | None) -> Summary:
@@ -51,14 +57,19 @@ def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | Non
 def _known(train: ImageFiles, test: ImageFiles, measured: Tensor, workers: Workers, kept: Path | None) -> Summary:
     if kept is None:
         return _look_through(train, test, measured, workers)
-    path = kept / f"{_listing(train, test, measured)}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return Summary(**json.loads(path.read_text()))
+    path, remark = kept / f"{_listing(train, test, measured)}.json", ""
+    if path.exists():
+        try:
+            found = read_json(path, descriptions.Summary)
+            return Summary(found["fingerprint"], found["mean"], found["std"])
+        except BadFile as error:
+            remark = f"{error}; all images were read again"
     summary = _look_through(train, test, measured, workers)
+    plain = {name: value for name, value in summary._asdict().items() if name != "remark"}
     with suppress(OSError):  # then it costs the next run another look
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(summary._asdict()))
-    return summary
+        write_whole(path, json.dumps({**plain, "digest": self_digest(plain)}))
+    return summary._replace(remark=remark)
 
 
 def _listing(*said: ImageFiles | Tensor) -> str:
