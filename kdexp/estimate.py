@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from kdexp.stored import RESULT
+from kdexp.stored import RESULT, CorruptEntry, read_result
 
 
 class Pace:
@@ -18,11 +18,11 @@ class Pace:
         seen = defaultdict(list)
         for path in root.glob(f"*/{RESULT}"):
             try:
-                told = json.loads(path.read_text())
-                spec, looks = told["spec"], told["train_images"] * len(told["history"])
-                seen[_kind(spec)].append(told["train_seconds"] / looks)
-            except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-                continue  # what can't be read, or was not trained, tells nothing
+                told = read_result(path.parent).result
+            except CorruptEntry:
+                continue  # it tells nothing, and is named where it is needed
+            if looks := told["train_images"] * len(told["history"]):
+                seen[_kind(told["spec"])].append(told["train_seconds"] / looks)
         self._known = {kind: statistics.median(paces) for kind, paces in seen.items()}
 
     def seconds(self, spec: dict[str, Any], images: int) -> float | None:

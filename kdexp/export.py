@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
     made.add_argument("--role", default="distilled", help="distilled (default), baseline or teacher")
     made.add_argument("--epoch", default="last", choices=("last", "best"), help="best is what validation data chose")
+    made.add_argument("--module", metavar="NAME", action="append", default=[], help="a module of yours that its network is in")
     made.add_argument("--output", metavar="FILE", type=Path, help="instead of RUN/student.SUFFIX")
     made.add_argument("--force", action="store_true", help="replace the file if it is there")
     return made
@@ -53,14 +54,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
     try:
         stored = find(asked)
-        lines = export(describe(stored, asked.epoch), FORMATS[asked.format], output)
+        lines = export(describe(stored, asked.epoch, asked.module), FORMATS[asked.format], output)
         print("\n".join([heading(output, stored, asked.epoch), *lines]))
     except ExportFailed as error:
         _refuse([str(error)], FAILED)
     except (OSError, ValueError) as error:
         _refuse([first_line(error)])
-    except KeyError as error:
-        _refuse([f"the result of {asked.run} lacks {error}"])
     except KeyboardInterrupt:
         _refuse(["interrupted; nothing was written"], INTERRUPTED)
 

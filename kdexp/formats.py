@@ -6,9 +6,10 @@ Torch is imported when a format is used, so that a command can be checked withou
 from __future__ import annotations
 
 import io
+import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,6 +34,8 @@ class Student:
     predictor: Predictor
     shape: Shape
     about: dict[str, str]
+    modules: tuple[str, ...] = ()
+    """Of a user's own, that the network is in."""
 
 
 class Format:
@@ -52,11 +55,13 @@ class Format:
         """Writes the student; raises whatever the format's own writer does."""
         raise NotImplementedError
 
-    def open(self, path: Path) -> Answers:
-        """What the file computes, on the CPU, with as many threads as torch has, and nothing but the file to go by."""
+    def open(self, path: Path, modules: Sequence[str] = ()) -> Answers:
+        """What the file computes, on the CPU, with as many threads as torch has, and nothing but the file to go by, and for
+        networks that are no graphs, the user's own modules that they may be in.
+        """
         raise NotImplementedError
 
-    def usage(self, path: Path) -> str:
+    def usage(self, path: Path, modules: Sequence[str] = ()) -> str:
         """How to use the file, on one line."""
         raise NotImplementedError
 
@@ -75,13 +80,14 @@ class Safetensors(Format):
         weights = {name: value.contiguous().clone() for name, value in student.predictor.network.state_dict().items()}
         path.write_bytes(save(weights, student.about))
 
-    def open(self, path):
+    def open(self, path, modules=()):
         from kdexp.loading import load
 
-        return load(path)
+        return load(path, modules=modules)
 
-    def usage(self, path):
-        return f'kdexp.load("{path}")(images); the file is also a student.checkpoint or teacher.checkpoint'
+    def usage(self, path, modules=()):
+        own = f", modules={json.dumps(modules)}" if modules else ""
+        return f'kdexp.load("{path}"{own})(images); the file is also a student.checkpoint or teacher.checkpoint'
 
 
 class TorchExport(Format):
@@ -95,12 +101,12 @@ class TorchExport(Format):
 
         torch.export.save(traced(student), path, extra_files=student.about)
 
-    def open(self, path):
+    def open(self, path, modules=()):
         import torch
 
         return torch.export.load(path).module()
 
-    def usage(self, path):
+    def usage(self, path, modules=()):
         return f'torch.export.load("{path}").module()(images)'
 
 
@@ -127,7 +133,7 @@ class Onnx(Format):
         program.model.metadata_props.update(student.about)
         program.save(path, external_data=False)
 
-    def open(self, path):
+    def open(self, path, modules=()):
         import onnxruntime
         import torch
 
@@ -136,7 +142,7 @@ class Onnx(Format):
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
-    def usage(self, path):
+    def usage(self, path, modules=()):
         return f'onnxruntime.InferenceSession("{path}").run(None, {{"image": images}})'
 
 

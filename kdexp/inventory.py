@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -13,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from kdexp.arguments import did_you_mean, listed
+from kdexp.descriptions import Learner, Outputs
 from kdexp.files import DRAFT, reason
 from kdexp.locks import held_elsewhere
 from kdexp.report.table import HEAD_RULE
-from kdexp.stored import LEARNERS, OUTPUTS, RESULT, CorruptEntry, read_entry
+from kdexp.stored import LEARNERS, OUTPUTS, RESULT, CorruptEntry, read_entry, read_result, under_its_key
 
 BAD_REQUEST, DAMAGE = 2, 1
 HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teaches", "MB", "age")
@@ -76,13 +76,12 @@ def items(root: Path, *, verified: bool = False) -> list[Item]:
 
 
 def _whole(path: Path, verified: bool) -> Item:
+    kind, declared = ("outputs", Outputs) if path.parent.name == OUTPUTS else ("finished", Learner)
     try:
-        result = read_entry(path).result if verified else json.loads((path / RESULT).read_text())
-        kind = "outputs" if path.parent.name == OUTPUTS else "finished"
-        return Item(path, kind, {**result, "spec": dict(result["spec"])})
-    except (CorruptEntry, OSError, ValueError, KeyError, TypeError) as error:
-        complaint = str(error) if isinstance(error, CorruptEntry) else f"{path / RESULT} can't be read"
-        return Item(path, "damaged", {}, complaint)
+        found = read_entry(path, declared) if verified else read_result(path, declared)
+        return Item(path, kind, under_its_key(found).result)
+    except CorruptEntry as error:
+        return Item(path, "damaged", {}, str(error))
 
 
 def main() -> None:
@@ -135,9 +134,9 @@ def _present(root: Path, *, verified: bool = False) -> list[Item]:
 
 
 def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
-    """Prints a line per item."""
+    """Prints a line per item; returns 1 if the result of any is damaged, and says what is the matter with it."""
     found = _present(root)
-    students = Counter(item.result["spec"].get("teacher") for item in found if item.kind == "finished")
+    students = Counter(item.result["spec"]["teacher"] for item in found if item.kind == "finished")
     table = Table(box=HEAD_RULE, pad_edge=False, padding=0)
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if number < 4 else "right", no_wrap=heading != "method")
@@ -145,7 +144,15 @@ def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
         table.add_row(item.key, *_line(item, students[item.key]))
     console.print(table)
     console.print(f"{len(found)} in {root}, {sum(item.size for item in found) / 1e6:.1f} MB")
-    return 0
+    return _name_damaged(found, console)
+
+
+def _name_damaged(found: Sequence[Item], console: Console) -> int:
+    """Prints what is the matter with each damaged item; returns 1 if there are any."""
+    damaged = [item for item in found if item.kind == "damaged"]
+    for item in damaged:
+        console.print(item.complaint, markup=False, soft_wrap=True)
+    return DAMAGE if damaged else 0
 
 
 def _line(item: Item, students: int) -> list[str]:
@@ -182,7 +189,9 @@ def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
         raise Refused(f"{item.path.name} is {item.kind}: {item.complaint or 'nothing is known of it but its key'}")
     told = {name: value for name, value in item.result.items() if name not in ("history", "digest", "files")}
     console.print(
-        OmegaConf.to_yaml(OmegaConf.create({"folder": str(item.path), **told})).rstrip(), markup=False, soft_wrap=True
+        yaml.safe_dump({"folder": str(item.path), **told}, sort_keys=False, allow_unicode=True).rstrip(),
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 
@@ -190,14 +199,12 @@ def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
 def verify(root: Path, _asked: argparse.Namespace, console: Console) -> int:
     """Reads every file; returns 1 if any is damaged."""
     found = _present(root, verified=True)
-    damaged = [item for item in found if item.kind == "damaged"]
-    for item in damaged:
-        console.print(item.complaint, markup=False, soft_wrap=True)
+    code = _name_damaged(found, console)
     counts = Counter(item.kind for item in found)
     console.print(listed(f"{count} {kind}" for kind, count in sorted(counts.items())))
-    if damaged:
+    if code:
         console.print("kdexp makes again what is damaged when it needs it; kdexp-store prune --damaged removes them")
-    return DAMAGE if damaged else 0
+    return code
 
 
 def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file as tensors_of
 from torch import Tensor, nn
 
-from kdexp.arguments import InvalidArguments, first_line, listed
-from kdexp.checkpoint.fit import fit, load_checkpoint
+from kdexp.arguments import first_cause, first_line, listed
+from kdexp.bounded import as_small_as
+from kdexp.checkpoint.fit import fit
 from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import build
+from kdexp.descriptions import Exported, Table
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Probe
 from kdexp.features import Capture
-from kdexp.foreign import BadResult, check_method, check_model, is_key
+from kdexp.foreign import BadResult, check_method, check_model
 from kdexp.network import Shape, build_network
 from kdexp.preparation import probe_of
-from kdexp.stored import RESULT, Stored, read_entry
+from kdexp.schema import BadFile, parse_json, read_json, require
+from kdexp.stored import RESULT, Stored, read_entry, under_its_key
 
 EPOCHS = ("last", "best")
+LARGEST_PROBE = 2**24
+"""Values of one image: more are not believed of a stranger's network, which is tried on two."""
 
 
 class UnknownRole(KeyError):
@@ -62,7 +66,7 @@ class Predictor(nn.Module):
         return self.network((scaled - self.mean) / self.std)
 
 
-def load(path: str | Path, role: str = "distilled", epoch: str = "last") -> Predictor:
+def load(path: str | Path, role: str = "distilled", epoch: str = "last", *, modules: Sequence[str] = ()) -> Predictor:
     """The deployed network of a run folder (of the learner in `role`), of a learner's folder in the store, or of a
     safetensors file that `kdexp-export` wrote.
 
@@ -70,17 +74,18 @@ def load(path: str | Path, role: str = "distilled", epoch: str = "last") -> Pred
     `UnknownRole` for a role that the run does not have, `CorruptEntry` for damaged files, `BadResult` for a description of
     anything but a network and a method, `BadCheckpoint` for weights that do not fit them.
 
-    A stranger's files are read as plain values and tensors. They name a network's class by its import path, though, and
-    importing it runs its module: one that Python finds, so do not work inside a stranger's folder or add it to `sys.path`.
+    A stranger's files are read as plain values and tensors, and name a network's class by its import path. No module is
+    imported for it but those of networks and methods that are part of kdexp, and the `modules` (or packages, with all in
+    them) that you vouch for: `modules=["parts"]` for a network of your own, `parts.Tiny`, whose folder is on `sys.path`.
     """
-    path = Path(path).expanduser()
-    return load_file(path) if path.is_file() else load_stored(find_stored(path, role), epoch)
+    path, modules = Path(path).expanduser(), [modules] if isinstance(modules, str) else list(modules)
+    return load_file(path, modules) if path.is_file() else load_stored(find_stored(path, role), epoch, modules)
 
 
 def find_stored(folder: Path, role: str) -> Stored:
     """The learner that a run folder has in `role`, or that a folder of the store holds; raises what `load` does."""
     if (folder / "table.json").is_file():
-        folder = _of_run(folder, role)
+        return under_its_key(read_entry(_of_run(folder, role)))
     if not (folder / RESULT).is_file():
         unfinished = (folder / "command.txt").is_file()
         raise FileNotFoundError(
@@ -93,14 +98,13 @@ def find_stored(folder: Path, role: str) -> Stored:
 
 def _of_run(folder: Path, role: str) -> Path:
     try:
-        table = json.loads((folder / "table.json").read_text())
-        store = folder / table["store"]
-        keys = {str(row["role"]): row["key"] for row in table["rows"] if row["status"] == "finished"}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadResult(f"{folder / 'table.json'} is not the table of a run") from error
+        table = read_json(folder / "table.json", Table)
+    except BadFile as error:
+        raise BadResult(str(error)) from error
+    keys = {row["role"]: row["key"] for row in table["rows"] if row["status"] == "finished"}
     if role not in keys:
         raise UnknownRole(folder, role, list(keys))
-    learner = store / _key(keys[role], folder / "table.json")
+    learner = folder / table["store"] / keys[role]
     if not (learner / RESULT).is_file():
         raise FileNotFoundError(
             f"the {role} learner of {folder} is not in its store ({learner}); the command in its command.txt trains it again"
@@ -108,91 +112,145 @@ def _of_run(folder: Path, role: str) -> Path:
     return learner
 
 
-def _key(value: Any, source: Path) -> str:
-    if not is_key(value):
-        raise BadResult(f"{source} names a learner {value!r}, but keys are 16 hexadecimal digits")
-    return value
-
-
-def load_stored(stored: Stored, epoch: str = "last") -> Predictor:
+def load_stored(stored: Stored, epoch: str = "last", modules: Sequence[str] = ()) -> Predictor:
     """The deployed network of a stored learner whose description may be a stranger's; raises what `load` does."""
-    source = stored.path / RESULT
-    try:
-        spec = stored.result["spec"]
-        mean, std = spec["data"]["mean"], spec["data"]["std"]
-        shape_of(stored)
-        check_model(spec["model"], source)
-        check_method(spec["method"], source)
-        if spec["teacher"] is not None:
-            teacher = read_entry(stored.path.parent / _key(spec["teacher"], source))
-            check_model(teacher.result["spec"]["model"], teacher.path / RESULT)
-    except (KeyError, TypeError) as error:
-        raise BadResult(f"{source} does not describe a learner") from error
-    if f"{epoch}.safetensors" not in stored.result["files"]:
-        there = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"]]
+    source, data = stored.path / RESULT, stored.result["spec"]["data"]
+    there = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
+    if epoch not in there:
         raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(there)}")
+    _check_data(data, source)
+    _check_names(stored, modules)
     with _today(source):
-        return Predictor(deployed_network(stored, epoch), mean, std, spec["data"].get("classes"))
+        with _seen_to_fit():
+            deployed_network(stored, epoch, "meta")
+        return Predictor(deployed_network(stored, epoch), data["mean"], data["std"], data.get("classes"))
+
+
+def _check_data(data: Mapping[str, Any], source: Path) -> None:
+    """Raises `BadResult` for numbers of channels, classes and pixels that are not those of any images."""
+    channels, classes = data["in_channels"], data.get("classes")
+    if len(data["mean"]) != channels or len(data["std"]) != channels:
+        raise BadResult(f"{source} is damaged: mean and std must have one number for each of {channels} channels")
+    if classes is not None and len(classes) != data["num_classes"]:
+        raise BadResult(f"{source} is damaged: it names {len(classes)} classes of {data['num_classes']}")
+    if channels * data["image_size"] ** 2 > LARGEST_PROBE:
+        raise BadResult(f"{source} is refused: its images have more than {LARGEST_PROBE:,} values each")
+
+
+def _check_names(stored: Stored, modules: Sequence[str], taught: Sequence[Path] = ()) -> None:
+    """Raises `BadResult` unless a learner, and each teacher that is deployed with it, is made of networks and methods."""
+    spec, source = stored.result["spec"], stored.path / RESULT
+    check_model(spec["model"], source, modules)
+    check_method(spec["method"], source, modules)
+    with _today(source):
+        if not build(spec["method"]).deploys_more:
+            return
+    teacher = _teacher_of(stored)
+    if stored.path in taught:
+        raise BadResult(f"{source} is damaged: it is its own teacher")
+    _check_data(teacher.result["spec"]["data"], teacher.path / RESULT)
+    _check_names(teacher, modules, [*taught, stored.path])
+
+
+def _teacher_of(stored: Stored) -> Stored:
+    """The stored learner that taught this one; raises `BadResult` where there is none, `CorruptEntry` for a damaged one."""
+    key = stored.result["spec"]["teacher"]
+    if key is None:
+        raise BadResult(f"{stored.path / RESULT} is damaged: its method deploys its teacher too, and it names none")
+    return under_its_key(read_entry(stored.path.parent / key))
 
 
 @contextmanager
 def _today(source: Path) -> Iterator[None]:
     try:
         yield
-    except (InstantiationException, InvalidArguments, TypeError, AttributeError) as error:
-        cause = error.__cause__ or error
-        raise BadResult(f"{source} describes what today's code does not build: {first_line(cause)}") from error
+    except (BadFile, BadCheckpoint):
+        raise
+    except Exception as error:  # constructors raise anything when they are given a stranger's arguments
+        cause = first_line(first_cause(error))
+        raise BadResult(f"{source} describes what today's code does not build: {cause}") from error
 
 
-def load_file(path: Path) -> Predictor:
+@contextmanager
+def _seen_to_fit() -> Iterator[None]:
+    """Inside, networks are built without values, only to see whether they fit; what can't be built so is left to be built."""
+    try:
+        yield
+    except (BadFile, BadCheckpoint):
+        raise
+    except Exception:  # whatever it is: a network may need values, and what is wrong in earnest fails again
+        return
+
+
+def load_file(path: Path, modules: Sequence[str] = ()) -> Predictor:
     """The network of a safetensors file that says how to build it; raises what `load` does."""
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+            written = file.metadata() or {}
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is not a safetensors file, or a damaged one") from error
+    if "model" not in written:
+        raise BadResult(f"{path} does not say whose weights it holds, as files of kdexp-export do")
     try:
-        told = {name: json.loads(about[name]) for name in ("model", "mean", "std", *Shape.__annotations__)}
-    except (KeyError, ValueError) as error:
-        raise BadResult(f"{path} does not say whose weights it holds, as files of kdexp-export do") from error
-    check_model(told["model"], path)
+        about = {name: parse_json(written[name], path) for name in Exported.__annotations__ if name in written}
+        require(about, Exported, path)
+    except BadFile as error:
+        raise BadResult(str(error)) from error
+    _check_data(about, path)
+    check_model(about["model"], path, modules)
+    shape, shapes = Shape(*(about[name] for name in Shape.__annotations__)), shapes_in(path)
     with _today(path):
-        model = _built(told["model"], Shape(*(told[name] for name in Shape.__annotations__)))
-    load_checkpoint(model, path)
-    return Predictor(model, told["mean"], told["std"], told.get("classes"))
+        with _seen_to_fit():
+            fit(_built(about["model"], shape, shapes, "meta"), shapes, path)
+        model = _built(about["model"], shape, shapes)
+        fit(model, tensors_of(path), path)
+    return Predictor(model, about["mean"], about["std"], about.get("classes"))
 
 
-def stored_network(stored: Stored, epoch: str = "last") -> nn.Module:
-    """The network that was trained, on the CPU, with its stored weights."""
-    model = _built(stored.result["spec"]["model"], shape_of(stored))
-    fit(model, _part(stored, epoch, "model"), stored.path)
+def shapes_in(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values; raises `BadCheckpoint`."""
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise BadCheckpoint(f"{path} is not a safetensors file, or a damaged one") from error
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def stored_network(stored: Stored, epoch: str = "last", device: str = "cpu") -> nn.Module:
+    """The network that was trained, with its stored weights; on `meta` without values."""
+    weights = _part(stored, epoch, "model", device)
+    model = _built(stored.result["spec"]["model"], shape_of(stored), weights, device)
+    fit(model, weights, stored.path)
     return model
 
 
-def _built(node: Mapping[str, Any], shape: Shape) -> nn.Module:
-    with RandomStream(0, torch.device("cpu")):
+def _built(node: Mapping[str, Any], shape: Shape, weights: Mapping[str, Tensor], device: str = "cpu") -> nn.Module:
+    """A node's network without its weights, which say how large it may be."""
+    with torch.device(device), RandomStream(0, torch.device("cpu")), as_small_as(weights):
         return build_network(node, shape)
 
 
-def deployed_network(stored: Stored, epoch: str = "last") -> nn.Module:
-    """What is deployed of a stored learner, on the CPU: the trained network, or what its method makes of it."""
-    spec, model = stored.result["spec"], stored_network(stored, epoch)
+def deployed_network(stored: Stored, epoch: str = "last", device: str = "cpu") -> nn.Module:
+    """What is deployed of a stored learner: the trained network, or what its method makes of it; on `meta` without values."""
+    spec, model = stored.result["spec"], stored_network(stored, epoch, device)
     distiller: Distiller = build(spec["method"])
     if not distiller.deploys_more:
         return model  # whatever the method trained beside it
-    teacher = deployed_network(read_entry(stored.path.parent / spec["teacher"]))
-    with RandomStream(0, torch.device("cpu")):
-        distiller.setup(_probe(stored, distiller, model, teacher))
-    fit(distiller, _part(stored, epoch, "method"), stored.path)
+    teacher = deployed_network(_teacher_of(stored), device=device)
+    weights = _part(stored, epoch, "method", device)
+    with torch.device(device), RandomStream(0, torch.device("cpu")), as_small_as(weights):
+        distiller.setup(_probe(stored, distiller, model, teacher, device))
+    fit(distiller, weights, stored.path)
     return distiller.deployed(model, teacher)
 
 
-def _probe(stored: Stored, distiller: Distiller, model: nn.Module, teacher: nn.Module) -> Probe:
+def _probe(stored: Stored, distiller: Distiller, model: nn.Module, teacher: nn.Module, device: str) -> Probe:
     """What the method saw when it made its modules, but for the labels' values."""
     shape = shape_of(stored)
     layers = distiller.layers(model, teacher)
-    ours, theirs = (Capture(net, names, shape.probe("cpu")) for net, names in zip((model, teacher), layers, strict=True))
-    labels = torch.zeros(stored.result["train_images"], dtype=torch.long)
+    ours, theirs = (Capture(net, names, shape.probe(device)) for net, names in zip((model, teacher), layers, strict=True))
+    labels = torch.zeros((), dtype=torch.long, device="cpu").expand(stored.result["train_images"])  # takes no memory
     return probe_of(ours, theirs, labels, stored.result["spec"]["batch_size"], shape)
 
 
@@ -202,6 +260,7 @@ def shape_of(stored: Stored) -> Shape:
     return Shape(data["num_classes"], data["in_channels"], data["image_size"])
 
 
-def _part(stored: Stored, epoch: str, part: str) -> dict[str, Tensor]:
-    tensors = stored.tensors(epoch).items()
-    return {name.removeprefix(f"{part}."): value for name, value in tensors if name.startswith(f"{part}.")}
+def _part(stored: Stored, epoch: str, part: str, device: str) -> dict[str, Tensor]:
+    """The tensors of the `model` or the `method`, by the names that they have there; on `meta` without values."""
+    tensors = shapes_in(stored.path / f"{epoch}.safetensors") if device == "meta" else stored.tensors(epoch)
+    return {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}

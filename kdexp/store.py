@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, reason, write_whole
 from kdexp.locks import acquire
-from kdexp.spec import key_of
-from kdexp.stored import LEARNERS, RESULT, CorruptEntry, Stored, read_entry, self_digest
+from kdexp.schema import self_digest
+from kdexp.stored import LEARNERS, RESULT, CorruptEntry, Stored, read_entry, under_its_key
 
 Say = Callable[[str], None]
 DIGEST = 32
@@ -41,7 +42,7 @@ class Store:
         if not self.has(key):
             return None
         try:
-            found = find_entry(self.root / key)
+            found = under_its_key(read_entry(self.root / key))
             self.forget_progress(key)  # that of a process killed between its last two changes
             return found
         except CorruptEntry as error:
@@ -117,14 +118,6 @@ class Store:
             (self.root / f"{key}.progress").unlink()
 
 
-def find_entry(path: Path) -> Stored:
-    """What is stored under a key, verified file by file; raises `CorruptEntry`."""
-    found = read_entry(path)
-    if key_of(found.result.get("spec", {})) != path.name:  # a stranger's, whose description names other code
-        raise CorruptEntry(f"{path} holds something else than its name says")
-    return found
-
-
 def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> Stored:
     """Has a folder written beside its place, adds the result that vouches for its files, and moves it there in one step.
 
@@ -134,9 +127,9 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
     try:
         draft.mkdir(parents=True)
         write(draft)
-        complete = {**result, "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
+        complete = {**_finite(result), "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
         complete["digest"] = self_digest(complete)
-        (draft / RESULT).write_text(json.dumps(complete, indent=1))
+        (draft / RESULT).write_text(json.dumps(complete, indent=1, allow_nan=False))
         if place.exists():
             place.rename(outdated)
         draft.rename(place)
@@ -147,6 +140,15 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
         raise
     shutil.rmtree(outdated, ignore_errors=True)
     return Stored(place, complete)
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for every number that is not finite, such as the likelihood of answers that overflowed."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_tensors(folder: Path, name: str, group: Mapping[str, Tensor]) -> None:

@@ -1,15 +1,16 @@
-"""One finished learner as it lies in the store, verified before it is believed. Reading about it needs no torch."""
+"""One finished learner, or a teacher's outputs, as they lie in the store, verified before they are used. Needs no torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexp.arguments import first_line
+from kdexp.descriptions import Learner
 from kdexp.files import file_digest
+from kdexp.schema import BadFile, parse_json, problems_of, read_text, require
+from kdexp.spec import FORMAT, key_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ LEARNERS, OUTPUTS = "learner", "outputs"
 """The folders of a store."""
 
 
-class CorruptEntry(ValueError):
+class CorruptEntry(BadFile):
     """A stored learner whose files are not what its result says they are."""
 
 
@@ -37,36 +38,61 @@ class Stored:
         return self.path.name
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its files: `last`, `best` (if there was validation data) or `logits`."""
+        """The tensors of one of its files: `last`, `best` (if there was validation data) or `logits`; raises `CorruptEntry`."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.path / f"{name}.safetensors")
+        path = self.path / f"{name}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CorruptEntry(f"{path} can't be read: {first_line(error)}") from error
 
 
-def read_entry(path: Path) -> Stored:
-    """The learner in a folder of the store; raises `CorruptEntry` if any file is damaged or missing."""
+def read_result(path: Path, kind: Any = Learner) -> Stored:
+    """What the result in a stored folder says, which is undamaged and of that kind; the other files are not read.
+
+    Raises `CorruptEntry`.
+    """
+    source = path / RESULT
     try:
-        result = json.loads((path / RESULT).read_text())
-        whole = result["digest"] == self_digest(result)
-        digests = result["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptEntry(f"{path / RESULT} can't be read ({error})") from error
-    if not whole:
-        raise CorruptEntry(f"{path / RESULT} was changed after it was written")
-    for name, digest in digests:
-        if not is_plain_name(name):
-            raise CorruptEntry(f"{path / RESULT} is refused: it names {name!r}, which is no file beside it")
-        if not (path / name).is_file() or file_digest(path / name) != digest:
-            raise CorruptEntry(f"{path / name} is missing or damaged")
+        result = parse_json(read_text(source), source)
+        if kind is Learner and (other := other_format(result)) and problems_of(result, kind):
+            raise CorruptEntry(f"{source} {other}")
+        require(result, kind, source)
+    except CorruptEntry:
+        raise
+    except BadFile as error:
+        raise CorruptEntry(str(error)) from error
     return Stored(path, result)
 
 
-def is_plain_name(name: str) -> bool:
-    """Whether it names a file in a folder, and no path that leads out of it, on any system."""
-    return name not in ("", ".", "..") and PureWindowsPath(name).name == name
+def other_format(result: Any) -> str:
+    """That a learner's result is of another version's format, in words; empty if it is of today's, or says nothing of it."""
+    spec = result.get("spec") if isinstance(result, dict) else None
+    found = spec.get("format") if isinstance(spec, dict) else None
+    return f"is of format {found}, not {FORMAT}" if isinstance(found, int) and found != FORMAT else ""
 
 
-def self_digest(result: Mapping[str, Any]) -> str:
-    """The SHA-256 of a result but for the entry that holds it."""
-    told = {name: value for name, value in result.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def read_entry(path: Path, kind: Any = Learner) -> Stored:
+    """What is stored in a folder; raises `CorruptEntry` if any of its files is damaged or missing."""
+    found = read_result(path, kind)
+    for name, digest in found.result["files"].items():
+        if not is_file_of(path / name, digest):
+            raise CorruptEntry(f"{path / name} is missing or damaged")
+    return found
+
+
+def is_file_of(path: Path, digest: str) -> bool:
+    """Whether the file is there and of that digest."""
+    try:
+        return path.is_file() and file_digest(path) == digest
+    except OSError:
+        return False
+
+
+def under_its_key(found: Stored) -> Stored:
+    """The same, if the key that its folder is named by is its own; raises `CorruptEntry`."""
+    if key_of(found.result["spec"]) != found.path.name:
+        raise CorruptEntry(f"{found.path} holds something else than its name says")
+    return found

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from kdexp.descriptions import Outputs
 from kdexp.files import reason
 from kdexp.spec import LearnerSpec, key_of
-from kdexp.store import find_entry, write_entry, write_tensors
-from kdexp.stored import OUTPUTS, RESULT, CorruptEntry, Stored
+from kdexp.store import write_entry, write_tensors
+from kdexp.stored import OUTPUTS, RESULT, CorruptEntry, Stored, read_entry, under_its_key
 
 FORMAT = 1
 """Raised when images are cut or normalised in another way, so that older outputs are not taken for today's."""
@@ -76,11 +78,11 @@ class StoredOutputs:
         if not place.is_dir():
             return None
         try:
-            values = find_entry(place).tensors("outputs")["outputs"]
+            values = under_its_key(read_entry(place, Outputs)).tensors("outputs")["outputs"]
             if values.shape != shape or values.dtype != torch.float32:
                 raise CorruptEntry(f"{place} holds {values.dtype} {list(values.shape)}, not float32 {list(shape)}")
             return values
-        except (CorruptEntry, KeyError, OSError) as error:
+        except (CorruptEntry, KeyError, OSError, SafetensorError) as error:
             self.say(f"store: {error}; these outputs of the teacher are computed again")
             shutil.rmtree(place, ignore_errors=True)
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,9 +27,9 @@ class ExportFailed(RuntimeError):
     """A network that a format can't hold, or a file that does not answer as the network does."""
 
 
-def describe(stored: Stored, epoch: str) -> Student:
+def describe(stored: Stored, epoch: str, modules: Sequence[str] = ()) -> Student:
     """A stored network and what a file should say of it; raises what `kdexp.load` does."""
-    predictor, shape, spec = load_stored(stored, epoch), shape_of(stored), stored.result["spec"]
+    predictor, shape, spec = load_stored(stored, epoch, modules), shape_of(stored), stored.result["spec"]
     network = {name: value for name, value in spec["model"].items() if name not in STARTING}
     told = {
         **({} if build(spec["method"]).deploys_more else {"model": network}),
@@ -42,7 +42,8 @@ def describe(stored: Stored, epoch: str) -> Student:
         "test_top1": stored.result["test"][epoch]["top1"],
         "kdexp": __version__,
     }
-    return Student(predictor, shape, {name: v if isinstance(v, str) else json.dumps(v) for name, v in told.items()})
+    about = {name: v if isinstance(v, str) else json.dumps(v) for name, v in told.items()}
+    return Student(predictor, shape, about, tuple(modules))
 
 
 def export(student: Student, chosen: Format, output: Path) -> list[str]:
@@ -53,7 +54,7 @@ def export(student: Student, chosen: Format, output: Path) -> list[str]:
     with draft(output) as path:
         try:
             chosen.write(student, path)
-            answers = chosen.open(path)
+            answers = chosen.open(path, student.modules)
             difference = largest_difference(student, answers)
         except Exception as error:  # exporters raise anything
             name = type(student.predictor.network).__name__
@@ -71,7 +72,7 @@ def export(student: Student, chosen: Format, output: Path) -> list[str]:
         f"  size     {output.stat().st_size / 1e6:.3f} MB, {parameter_count(student.predictor):,} parameters",
         f"  checked  logits before and after: {apart}, on random images in batches of {BATCHES[0]} and {BATCHES[1]}",
         f"  latency  {1e3 * theirs:.3f} ms for one image, {1e3 * ours:.3f} ms before (CPU, threads: {torch.get_num_threads()})",
-        f"  use      {chosen.usage(output)}",
+        f"  use      {chosen.usage(output, student.modules)}",
     ]
 
 

@@ -4,9 +4,9 @@ import hashlib
 import json
 
 from kdexp.network import Shape, build_network
+from kdexp.spec import FORMAT, key_of
 from kdexp.store import Store
 
-KEY = "0123456789abcdef"
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
 MLP = {"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}
 NONE = {
@@ -16,27 +16,84 @@ NONE = {
     "ce_weight": None,
     "kd_weight": None,
 }
+ADAM = {"_target_": "kdexp.optimization.Adam", "lr": 0.001}
+CONSTANT = {"_target_": "kdexp.optimization.Constant"}
+PROVENANCE = {"python": "3.11", "versions": {"kdexp": "0.1.0", "torch": "2.10"}, "device": "cpu", "threads": 1, "git": None}
+METRICS = {"top1": 0.5, "nll": 1.0, "ece": 0.1}
 
 
-def craft(folder, *, model=MLP, method=NONE, shape=SHAPE, teacher=None, key=KEY, network=None, **spec):
-    """A stored learner with an untrained network (of `network`, if the described one must not be built)."""
-    weights = build_network(network or model, shape).state_dict()
-    data = {**vars(shape), "mean": [0.5] * shape.in_channels, "std": [0.25] * shape.in_channels}
-    result = {
+def spec_of(*, model=MLP, method=NONE, shape=SHAPE, teacher=None, **more):
+    """What the store would hash of a learner."""
+    data = {**vars(shape), "mean": [0.5] * shape.in_channels, "std": [0.25] * shape.in_channels, "fingerprint": "f" * 64}
+    return {
+        "format": FORMAT,
+        "data": data,
+        "model": model,
+        "method": method,
+        "optimizer": ADAM,
+        "schedule": CONSTANT,
+        "epochs": 1,
+        "batch_size": 32,
+        "seed": 0,
+        "precision": "fp32",
+        "limit_batches": None,
+        "teacher": teacher,
+        "members": [],
+        "sources": {},
+        **more,
+    }
+
+
+KEY = key_of(spec_of())
+
+
+def result_of(spec, **more):
+    """The whole result of a learner, but for what the store adds."""
+    return {
         "model": "net",
         "method": "CE",
-        "spec": {"data": data, "model": model, "method": method, "teacher": teacher, **spec},
-        "test": {"last": {"top1": 0.5}},
+        "dataset": "digits",
+        "spec": spec,
+        "parameters": 1000,
+        "training_only_parameters": 0,
+        "macs": 1000,
+        "size_mb": 0.004,
+        "train_images": 90,
+        "test": {"last": METRICS},
+        "best_epoch": None,
+        "history": [{"epoch": 1, "loss": 1.0, "train_accuracy": 0.5}],
+        "train_seconds": 1.0,
+        "trained_at": "2026-01-31 12:00",
+        "provenance": PROVENANCE,
+        **more,
     }
-    return Store(folder).save(key, result, {"last": {f"model.{name}": value for name, value in weights.items()}}, {}).path
+
+
+def craft(folder, *, key=None, network=None, shape=SHAPE, **spec):
+    """A stored learner with an untrained network (of `network`, if the described one must not be built)."""
+    described = spec_of(shape=shape, **spec)
+    weights = build_network(network or described["model"], shape).state_dict()
+    named = {"last": {f"model.{name}": value for name, value in weights.items()}}
+    return Store(folder).save(key or key_of(described), result_of(described), named, {}).path
 
 
 def rewrite(learner, **changes):
     """Changes a stored result and makes it look untouched."""
     result = json.loads((learner / "result.json").read_text()) | changes
-    result.pop("digest", None)
-    result["digest"] = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
-    (learner / "result.json").write_text(json.dumps(result))
+    (learner / "result.json").write_text(json.dumps(signed(result)))
+
+
+def alter(path, old, new):
+    """Edits a file as a hand or a bad disk would."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def signed(value):
+    """The value with its own digest."""
+    rest = {name: inner for name, inner in value.items() if name != "digest"}
+    return {**rest, "digest": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def as_run(folder, *rows, store="store/learner"):

@@ -1,22 +1,22 @@
 """Sweeps as they would lie on disk, their learners never trained: what each answered rightly is given."""
 
-import hashlib
 import json
 
 import numpy as np
 import yaml
+from crafted import METRICS, result_of, signed, spec_of
 from safetensors.numpy import save_file
 
-from kdexp.spec import FORMAT
+from kdexp.files import file_digest
+from kdexp.spec import key_of
 
 CLASSES = 10
-DATA = {"fingerprint": "f" * 64, "num_classes": CLASSES, "in_channels": 1, "image_size": 8, "val_fraction": 0.1}
+DATA = {**spec_of()["data"], "val_fraction": 0.1}
 ADAM = {"_target_": "kdexp.optimization.Adam", "lr": 0.001}
 CONSTANT = {"_target_": "kdexp.optimization.Constant"}
 NONE = {"_target_": "kdexp.distillation.none.NoDistillation"}
 CHOICES = {"dataset": "digits", "teacher": "big", "student": "small", "distillation": "kd", "baseline": "none"}
 CHOICES |= {"optimizer": "adam", "schedule": "constant", "teacher_optimizer": "adam", "teacher_schedule": "constant"}
-PROVENANCE = {"python": "3.11", "versions": {"kdexp": "0.1.0", "torch": "2.10"}, "device": "cpu", "threads": 1, "git": None}
 
 
 def right_first(count, images=100):
@@ -33,7 +33,8 @@ class CraftedSweep:
     def config(self, **changes):
         """The resolved configuration of a job; keys are dotted paths with `__` for the dot."""
         config = {"seed": 0, "teacher_seed": 0, "epochs": 2, "teacher_epochs": 2, "batch_size": 32, "limit_batches": None}
-        config |= {"dataset": {"val_fraction": 0.1, "student_fraction": 1.0}, "choices": dict(CHOICES)}
+        data = {"_target_": "Data", "val_fraction": 0.1, "student_fraction": 1.0}
+        config |= {"dataset": data, "choices": dict(CHOICES)}
         config |= {"teacher": {"_target_": "Big"}, "student": {"_target_": "Small"}, "baseline": dict(NONE)}
         config |= {"distillation": {"_target_": "KD", "temperature": 4.0, "alpha": 0.1}}
         config |= {name: dict(ADAM) for name in ("optimizer", "teacher_optimizer")}
@@ -49,33 +50,31 @@ class CraftedSweep:
     def spec(self, config, role, teacher, **data):
         """What the store would hash of the learner in this role."""
         is_teacher = role == "teacher"
-        return {
-            "format": FORMAT,
-            "data": {**DATA, "student_fraction": 1.0 if is_teacher else config["dataset"]["student_fraction"], **data},
-            "model": config["teacher" if is_teacher else "student"],
-            "method": config["distillation" if role == "distilled" else "baseline"],
-            "optimizer": config["teacher_optimizer" if is_teacher else "optimizer"],
-            "schedule": config["schedule"],
-            "epochs": config["teacher_epochs" if is_teacher else "epochs"],
-            "seed": config["teacher_seed" if is_teacher else "seed"],
-            "precision": "fp32",
-            "teacher": teacher if role == "distilled" else None,
-            "sources": {"kdexp.distillation.kd": config.get("source", "a")},
-        }
+        return spec_of(
+            model=config["teacher" if is_teacher else "student"],
+            method=config["distillation" if role == "distilled" else "baseline"],
+            teacher=teacher if role == "distilled" else None,
+            data={**DATA, "student_fraction": 1.0 if is_teacher else config["dataset"]["student_fraction"], **data},
+            optimizer=config["teacher_optimizer" if is_teacher else "optimizer"],
+            schedule=config["schedule"],
+            epochs=config["teacher_epochs" if is_teacher else "epochs"],
+            seed=config["teacher_seed" if is_teacher else "seed"],
+            sources={"kdexp.distillation.kd": config.get("source", "a") * 64},
+        )
 
     def learner(self, spec, right, *, model, method, validation):
         """Stores a result and logits that are right where `right` [images] is 1; returns the key."""
-        key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
-        folder = self.store / key
+        folder = self.store / (key := key_of(spec))
         folder.mkdir(parents=True, exist_ok=True)
         labels = np.arange(len(right)) % CLASSES
         logits = np.eye(CLASSES, dtype=np.float32)[(labels + 1 - right) % CLASSES]
         save_file({"last": logits, "labels": labels}, folder / "logits.safetensors")
         validated = {} if validation is None else {"validation_accuracy": validation}
         history = [{"epoch": 1, "loss": 1.0, "train_accuracy": 0.5} | validated]
-        result = {"model": model, "method": method, "dataset": "digits", "spec": spec, "history": history, "parameters": 1000}
-        result |= {"trained_at": "2026-01-31 12:00", "provenance": PROVENANCE}
-        (folder / "result.json").write_text(json.dumps({**result, "test": {"last": {"top1": float(right.mean())}}}))
+        test = {"last": {**METRICS, "top1": float(right.mean())}}
+        files = {"logits.safetensors": file_digest(folder / "logits.safetensors")}
+        result = result_of(spec, model=model, method=method, history=history, test=test, files=files)
+        (folder / "result.json").write_text(json.dumps(signed(result)))
         return key
 
     def job(

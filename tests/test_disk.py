@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SHORT
+from crafted import result_of, spec_of
 from processes import screens, start
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from kdexp.run import run
 from kdexp.spec import key_of
 from kdexp.store import Store
 
-KEY = key_of({})
+KEY = key_of(spec_of())
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch
 def test_a_learner_that_can_not_be_replaced_is_kept(tmp_path, monkeypatch):
     store = Store(tmp_path, say=print)
     weights = {"last": {}}
-    store.save(KEY, {"trained_at": "first", "spec": {}}, weights, {})
+    store.save(KEY, result_of(spec_of(), trained_at="first"), weights, {})
     real = Path.rename
 
     def refuses(self, target):
@@ -152,7 +153,7 @@ def test_a_learner_that_can_not_be_replaced_is_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", refuses)
     with pytest.raises(OSError, match="Input/output"):
-        store.save(KEY, {"trained_at": "second", "spec": {}}, weights, {})
+        store.save(KEY, result_of(spec_of(), trained_at="second"), weights, {})
     assert store.find(KEY).result["trained_at"] == "first"
     assert len(list(store.root.iterdir())) == 1
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from crafted import spec_of
 
 from kdexp import inventory
 from kdexp.store import Store
@@ -102,7 +103,7 @@ def test_what_is_being_trained_is_not_removed(store, kdexp_store):
 
 
 def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tmp_path):
-    identity = {"teacher": store[1]["teacher"]}
+    identity = {"format": 1, "teacher": store[1]["teacher"], "weights": "0" * 64, "data": spec_of()["data"]}
     outputs = StoredOutputs(tmp_path / "store", identity, {"model": "mlp_wide", "dataset": "digits"}, print)
     for layer in ("", "body.2"):
         assert outputs.write(layer, torch.zeros(4, 3))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import said
+from crafted import result_of, spec_of
 from processes import command
 
 from kdexp.distillation.vid import VariationalInformation
@@ -22,13 +23,13 @@ def store(tmp_path):
     return made
 
 
-SPEC = {"seed": 0}
+SPEC = spec_of()
 KEY = key_of(SPEC)
 
 
 def save(store, key=KEY, value=1.0):
     weights = {"model.weight": torch.full((2, 2), value)}
-    return store.save(key, {"trained_at": "now", "spec": SPEC}, {"last": weights}, {"optimizer": {}})
+    return store.save(key, result_of(SPEC, trained_at="now"), {"last": weights}, {"optimizer": {}})
 
 
 def test_what_is_saved_is_found(store):
@@ -67,7 +68,7 @@ def test_a_damaged_file_is_named_and_the_learner_counts_as_absent(store, damage)
 def test_an_unreadable_result_is_corrupt(store):
     saved = save(store)
     (saved.path / "result.json").write_text("{")
-    with pytest.raises(CorruptEntry, match="result.json can't be read"):
+    with pytest.raises(CorruptEntry, match="result.json is damaged: Expecting property name"):
         read_entry(saved.path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crafted import alter, signed
 from crafted_sweeps import CraftedSweep, right_first
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,7 +199,7 @@ def test_a_tuned_baseline_is_named_where_it_is_not_that_of_the_winner(sweep):
     key = sweep.keys["baseline"]
     result = json.loads((sweep.store / key / "result.json").read_text())
     result["history"][-1]["validation_accuracy"] = 0.99
-    (sweep.store / key / "result.json").write_text(json.dumps(result))
+    (sweep.store / key / "result.json").write_text(json.dumps(signed(result)))
     assert "the baseline that validation data choose, ☆ baseline CE lr=0.01, ★ is +5.00 points" in said(
         folded(sweep.close())[0]
     )
@@ -323,6 +324,8 @@ def test_one_student_with_two_baselines_is_compared_with_each(sweep):
         (lambda folder: (folder / "result.json").write_text('{"spec"'), "is damaged"),
         (lambda folder: (folder / "result.json").write_bytes(b"\xff\xfe"), "is damaged"),
         (lambda folder: (folder / "result.json").write_text("[]"), "is damaged"),
+        (lambda folder: alter(folder / "result.json", '"top1": ', '"top1": 0'), "is damaged"),
+        (lambda folder: alter(folder / "result.json", '"small"', '"tiny"'), "was changed after it was written"),
         (shutil.rmtree, "No such file or directory"),
         (
             lambda folder: (folder / "result.json").write_text('{"spec": {"format": 1}}'),

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 from conftest import SHORT
+from crafted import signed
 from crafted_sweeps import CraftedSweep
 from rich.console import Console
 
@@ -154,7 +156,7 @@ def test_names_can_not_break_out(tmp_path, bare):
     sweep = CraftedSweep(tmp_path)
     sweep.job(f"student.name={bad}", choices={**sweep.config()["choices"], "student": bad}, distillation__note=bad)
     for path in sweep.store.glob("*/result.json"):
-        path.write_text(path.read_text().replace('"small"', '"<script>x</script>"'))
+        path.write_text(json.dumps(signed(json.loads(path.read_text().replace('"small"', '"<script>x</script>"')))))
     _, html, _ = report(sweep.close())
     assert "<script" not in html and "&lt;script&gt;x" in html
     assert bad in unescape(html)

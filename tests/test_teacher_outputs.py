@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from conftest import SHORT, said
+from crafted import spec_of
 from rich.console import Console
 from test_training import prepared
 
@@ -376,7 +377,9 @@ def test_the_store_is_not_littered_with_what_is_quickly_computed(make_experiment
 
 def test_two_processes_may_store_the_same(make_experiment, tmp_path):
     told = []
-    ours, theirs = (StoredOutputs(tmp_path, {"teacher": "t"}, {}, told.append) for _ in range(2))
+    identity = {"format": 1, "teacher": "0" * 16, "weights": "0" * 64, "data": spec_of()["data"]}
+    about = {"model": "net", "dataset": "digits"}
+    ours, theirs = (StoredOutputs(tmp_path, identity, about, told.append) for _ in range(2))
     values = torch.rand(3, 2)
     assert ours.write("", values) and theirs.write("", values) and not told
     assert torch.equal(theirs.read("", (3, 2)), values)

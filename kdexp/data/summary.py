@@ -13,6 +13,7 @@ import PIL
 import torch
 from torch import Tensor
 
+from kdexp import descriptions
 from kdexp.data import decoding
 from kdexp.data.dataset import RawImages
 from kdexp.data.decoding import ImageFiles, bar
@@ -21,6 +22,7 @@ from kdexp.data.findings import Finding, damaged, refuse
 from kdexp.data.source import Images, Source
 from kdexp.data.workers import piece_size
 from kdexp.files import file_digest, write_whole
+from kdexp.schema import BadFile, read_json, self_digest
 
 CHUNK = 1024
 """Images that are counted at a time."""
@@ -69,14 +71,19 @@ def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequenc
 def _known(source: Source, measured: Tensor, kept: Path | None) -> Summary:
     if kept is None or source.files is None:
         return _look_through(source, measured)
-    path = kept / f"{_listing(*source.files, measured)}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return Summary(**json.loads(path.read_text()))
+    path, damage = kept / f"{_listing(*source.files, measured)}.json", []
+    if path.exists():
+        try:
+            found = read_json(path, descriptions.Summary)
+            return Summary(*(found[name] for name in Summary._fields))
+        except BadFile as error:
+            damage.append(f"{error}; all images were read again")
     summary = _look_through(source, measured)
+    plain = summary._asdict()
     with suppress(OSError):  # then it costs the next run another look
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(summary._asdict()))
-    return summary
+        write_whole(path, json.dumps({**plain, "digest": self_digest(plain)}))
+    return summary._replace(warnings=[*damage, *summary.warnings])
 
 
 def _listing(*said: ImageFiles | Tensor) -> str:

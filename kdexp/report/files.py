@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.files import write_whole
 from kdexp.report.table import COLUMNS, markdown
+from kdexp.schema import self_digest
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 
 def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
-    """Writes `table.csv`, `table.md` and `table.json`; the last also says where the store lies, seen from the folder."""
+    """Writes `table.csv`, `table.md` and `table.json`; the last also says where the store lies, seen from the folder, and holds
+    its own digest.
+    """
     plain = [row.plain() for row in rows]
     write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
     write_whole(folder / "table.md", markdown(rows, COLUMNS))
-    store = os.path.relpath(experiment.store.root, folder)
-    write_whole(folder / "table.json", json.dumps({"store": store, "rows": plain}, indent=1))
+    table = {"store": Path(os.path.relpath(experiment.store.root, folder)).as_posix(), "rows": plain}
+    write_whole(folder / "table.json", json.dumps({**table, "digest": self_digest(table)}, indent=1))
 
 
 def write_history(folder: Path, entries: list[Entry]) -> None:

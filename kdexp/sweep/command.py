@@ -20,7 +20,10 @@ BAD_REQUEST, INCOMPLETE = 2, 3
 
 
 def main() -> None:
-    """The `kdexp-report` command. Exit codes: 2 a request that can't be met, 3 jobs or results are missing from the table."""
+    """The `kdexp-report` command.
+
+    Exit codes: 2 a request that can't be met, 3 jobs or results are missing from the table, or files are damaged.
+    """
     asked = _parser().parse_args()
     alone = asked.folders[0] if len(asked.folders) == 1 else None
     try:
@@ -41,7 +44,7 @@ def tell(folders: Sequence[str | Path], output: str | Path | None, console: Cons
 
 
 def exit_code(comparison: Comparison) -> int:
-    """3 unless every job is in the table."""
+    """3 unless every job is in the table and no file is damaged."""
     return 0 if comparison.complete else INCOMPLETE
 
 

@@ -74,11 +74,13 @@ class Comparison:
     unfinished: list[Unfinished]
     unusable: list[str]
     """A sentence per stored result that could not be counted."""
+    damaged: list[str] = field(default_factory=list)
+    """A sentence per file of a sweep or a run that is not what it should be."""
 
     @property
     def complete(self) -> bool:
-        """Whether every job is in the tables with all its learners."""
-        return not self.unfinished and not self.unusable
+        """Whether every job is in the tables with all its learners, as far as is known."""
+        return not (self.unfinished or self.unusable or self.damaged)
 
 
 def fold(sweep: Sweep) -> Comparison:
@@ -94,7 +96,9 @@ def fold(sweep: Sweep) -> Comparison:
     common = set.intersection(*(set(job.overrides) for job in sweep.jobs)) if len(sweep.jobs) > 1 else set()
     unfinished = [_unfinished(job, common) for job in sweep.jobs if job.state != FINISHED]
     folders = [str(folder) for folder in sweep.folders]
-    return Comparison(folders, len(sweep.jobs), tables, unfinished, list(sweep.unusable.values()))
+    return Comparison(
+        folders, len(sweep.jobs), tables, unfinished, list(sweep.unusable.values()), list(dict.fromkeys(sweep.damaged))
+    )
 
 
 def _unfinished(job: Job, common: set[str]) -> Unfinished:

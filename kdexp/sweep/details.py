@@ -35,8 +35,8 @@ class Details:
         rows = [row for table in comparison.tables for row in table.rows]
         times, told = set(), dict[str, None]()
         for result in map(self.sources.result, (key for row in rows for key in row.keys)):
-            times.add(result["trained_at"])
-            told[versions(result["provenance"])] = None
+            times.add(result.trained_at)
+            told[versions(result.provenance)] = None
         if rows:
             when = " to ".join(dict.fromkeys((min(times), max(times))))
             yield f'<p class="soft">Trained {escape(when)}. {escape("; ".join(told))}.</p>'
@@ -52,7 +52,7 @@ class Details:
         jobs = self.sources.jobs(row)
         yield from map(command_line, commands(jobs))
         yield from _seeds(row)
-        provenance = self.sources.result(row.keys[0])["provenance"]
+        provenance = self.sources.result(row.keys[0]).provenance
         yield f"<p>Provenance{_of_seed(row)}:</p><pre>{escape(_yaml(provenance))}</pre>"
         yield f"<p>Configuration{_of_seed(row)}:</p><pre>{escape(_yaml(jobs[0].config))}</pre></details>"
 

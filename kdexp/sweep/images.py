@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from kdexp.stored import is_file_of
 from kdexp.sweep.reading import Result
 
 TOLERANCE = 1e-6
@@ -15,10 +16,15 @@ def right_answers(result: Result) -> np.ndarray | None:
 
     None if the logits are missing, damaged, or not those of the result's accuracy.
     """
+    path = result.folder / "logits.safetensors"
+    if not is_file_of(path, result.logits):
+        return None
     try:
-        with safe_open(result.folder / "logits.safetensors", framework="numpy") as file:
+        with safe_open(path, framework="numpy") as file:
             logits, labels = file.get_tensor("last"), file.get_tensor("labels")
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, TypeError):  # of a kind that numpy does not have
+        return None
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:
         return None
     right = (logits.argmax(1) == labels).astype(np.int8)
     return right if abs(right.mean() - result.test) < TOLERANCE else None

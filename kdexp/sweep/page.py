@@ -118,5 +118,5 @@ def _unfinished(comparison: Comparison, details: Details) -> Iterator[str]:
             why = f'<td class="why">{escape(job.reason)}{command}</td>'
             yield f"<tr><td>{escape(Path(job.folder).name)}</td><td>{escape(job.state)}</td>{why}</tr>"
         yield "</tbody></table></div></details>"
-    if comparison.unusable:
-        yield "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in comparison.unusable) + "</ul>"
+    if unread := [*comparison.unusable, *comparison.damaged]:
+        yield "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in unread) + "</ul>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,15 +10,15 @@ from typing import Any
 
 import yaml
 
-from kdexp.files import reason
-from kdexp.spec import FORMAT, alike
-from kdexp.stored import RESULT
+from kdexp.descriptions import Configuration, Jobs, Status, Table
+from kdexp.parts import node_at, part_of
+from kdexp.published import complaints
+from kdexp.schema import BadFile, is_small, read_json, read_text, require
+from kdexp.spec import alike
+from kdexp.stored import RESULT, Stored, other_format, read_result, under_its_key
 
 JOBS = "jobs.json"
-FINISHED, NEVER_STARTED, CUT_OFF = "finished", "never started", "killed or still running"
-
-NEEDED = {"choices", "dataset", "student", "distillation", "baseline", "optimizer", "schedule"}
-"""What every configuration has."""
+FINISHED, NEVER_STARTED, CUT_OFF, DAMAGED = "finished", "never started", "killed or still running", "damaged"
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -41,6 +40,10 @@ class Result:
     parameters: int
     test: float
     validation: float | None
+    logits: str = ""
+    """The digest of the file of its test answers."""
+    trained_at: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -55,42 +58,48 @@ class Job:
     folder: Path
     overrides: tuple[str, ...]
     state: str
-    """`finished`, `failed`, `interrupted`, `killed or still running` or `never started`."""
+    """`finished`, `failed`, `interrupted`, `killed or still running`, `never started` or `damaged`."""
     reason: str
     config: dict[str, Any] = field(default_factory=dict)
     learners: dict[str, str] = field(default_factory=dict)
     """Role to key; all of them are in `Sweep.results`."""
+    latencies: dict[str, float] = field(default_factory=dict)
+    """Role to milliseconds for one image, where they were measured."""
 
 
 @dataclass
 class Sweep:
-    """Everything that was read: the jobs in order, the results by key, and a sentence for each that can't be used."""
+    """Everything that was read: the jobs in order, the results by key, and a sentence for each that can't be used.
+
+    `damaged` has a sentence for each other file that is not what it should be.
+    """
 
     folders: list[Path]
     jobs: list[Job] = field(default_factory=list)
     results: dict[str, Result] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
     def take(self, path: Path) -> bool:
         """Whether the learner in that folder of a store can be used, be it thanks to its copy in another store."""
         if path.name not in self.results:
             try:
-                self.results[path.name] = read_result(path)
+                self.results[path.name] = result_in(path)
                 self.unusable.pop(path.name, None)
-            except ValueError as error:
-                self.unusable[path.name] = str(error)
+            except BadFile as error:
+                self.unusable[path.name] = f"{error}; the same command trains it again"
         return path.name in self.results
 
 
 def read(folders: Iterable[str | Path]) -> Sweep:
     """Reads sweeps, runs, and folders of either; raises `NothingToReport` naming every folder that holds none.
 
-    Files are believed unless they can't be parsed: `kdexp-store verify` reads every byte.
+    What a file says is believed if it agrees with its digest; `kdexp-store verify` also reads the weights.
     """
     sweep = Sweep([Path(folder) for folder in folders])
-    places = {folder: list(_places(folder)) for folder in sweep.folders}
+    places = {folder: list(_places(folder, sweep)) for folder in sweep.folders}
     if empty := [folder for folder, found in places.items() if not found]:
-        raise NothingToReport("\n".join(_refusal(folder) for folder in empty))
+        raise NothingToReport("\n".join([*sweep.damaged, *map(_refusal, empty)]))
     met = {folder.resolve(): (folder, overrides) for found in places.values() for folder, overrides in found}
     jobs = [_read_job(folder, overrides, sweep) for folder, overrides in met.values()]
     done = {job.overrides for job in jobs if job.state == FINISHED}
@@ -104,32 +113,48 @@ def _refusal(folder: Path) -> str:
     return f"{str(folder)!r}: holds neither a sweep nor runs; give an output_dir or any folder in its runs/ and sweeps/"
 
 
-def _places(folder: Path, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
-    """Run folders, even those that are not there yet, with their overrides where a sweep tells them."""
-    told = read_json(folder / JOBS)
-    if told:
-        yield from ((folder / job["folder"], tuple(job["overrides"])) for job in told["jobs"])
-    elif (folder / "config.yaml").is_file():
+def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
+    """Run folders, even those that are not there yet, with their overrides where a sweep tells them.
+
+    Of a sweep whose list of jobs is damaged those that are there.
+    """
+    if listed := _told(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
+        yield from ((folder / job["folder"], tuple(job["overrides"])) for job in listed["jobs"])
+    elif (folder / "config.yaml").exists():
         yield folder, None
     elif depth and folder.is_dir():
         for child in sorted(folder.iterdir()):
-            yield from _places(child, depth - 1)
+            yield from _places(child, sweep, depth - 1)
+
+
+def _told(path: Path, kind: Any, sweep: Sweep, consequence: str) -> dict[str, Any]:
+    """What a file says, or nothing if it is not there; of a damaged one the sweep gets a sentence."""
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path, kind)
+    except BadFile as error:
+        sweep.damaged.append(f"{error}{consequence}")
+        return {}
 
 
 def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> Job:
-    if overrides is None:
-        command = folder / "command.txt"
-        overrides = tuple(shlex.split(command.read_text())[1:]) if command.is_file() else ()
+    before = len(sweep.damaged)
     if not folder.is_dir():
-        return Job(folder, overrides, NEVER_STARTED, "the sweep ended before its turn")
-    table = read_json(folder / "table.json")
+        return Job(folder, overrides or (), NEVER_STARTED, "the sweep ended before its turn")
+    if overrides is None:
+        overrides = _command(folder / "command.txt", sweep)
+    table = _told(folder / "table.json", Table, sweep, "; the same command writes it again")
+    status = _told(folder / "status.json", Status, sweep, "; how the job ended is not known")
     rows = {row["role"]: row for row in table.get("rows", [])}
-    state, why = _state(folder, rows)
+    config = _config(folder / "config.yaml", rows, sweep)
     finished = {role: row["key"] for role, row in rows.items() if row["status"] == "finished"}
     kept = {role: key for role, key in finished.items() if sweep.take(folder / table["store"] / key)}
     for key in kept.values():
         _take_teachers(folder / table["store"], key, sweep)
-    return Job(folder, overrides, state, why, _config(folder / "config.yaml"), kept)
+    state, why = (DAMAGED, "") if len(sweep.damaged) > before else _state(status, rows)
+    latencies = {role: row["latency_ms"] for role, row in rows.items() if row.get("latency_ms") is not None}
+    return Job(folder, overrides, state, why, config, kept, latencies)
 
 
 def _take_teachers(store: Path, key: str, sweep: Sweep) -> None:
@@ -139,50 +164,72 @@ def _take_teachers(store: Path, key: str, sweep: Sweep) -> None:
         _take_teachers(store, teacher, sweep)
 
 
-def _state(folder: Path, rows: dict[str, Any]) -> tuple[str, str]:
+def _state(status: dict[str, Any], rows: dict[str, Any]) -> tuple[str, str]:
     """How a job ended, and why it did not end well: as it says itself, else as its table shows."""
-    told = read_json(folder / "status.json")
     failed = [f"{role} {row['status']}" for role, row in rows.items() if row["status"] != "finished"]
-    state = told.get("state", FINISHED if rows else "running")
+    state = status.get("state", FINISHED if rows else "running")
     if state == "running":
         return CUT_OFF, "it never said that it ended; the same command goes on from there"
     if state == FINISHED and not rows:
-        return "failed", "its table.json is missing or can't be read"
+        return "failed", "its table.json is missing"
     if state == FINISHED and failed:
         return "failed", "; ".join(failed)
-    return state, told.get("reason", "")
+    return state, status.get("reason", "")
 
 
-def read_result(path: Path) -> Result:
-    """The learner in a folder of the store, its files unverified; raises `ValueError` with a sentence if it can't be used."""
+def result_in(path: Path) -> Result:
+    """The learner in a folder of the store, its other files unread; raises `BadFile` with a sentence if it can't be used."""
+    stored = under_its_key(read_result(path))
+    if other := other_format(stored.result):
+        raise BadFile(f"{path / RESULT} {other}")
+    return _result(stored)
+
+
+def _result(stored: Stored) -> Result:
+    told = stored.result
+    named = (told["model"], told["method"], told["dataset"], alike(told["spec"]), told["parameters"])
+    validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
+    rest = (told["files"].get("logits.safetensors", ""), told["trained_at"], told["provenance"])
+    return Result(stored.key, stored.path, *named, told["test"]["last"]["top1"], validation, *rest)
+
+
+def _command(path: Path, sweep: Sweep) -> tuple[str, ...]:
+    """The words of a run's command behind its name; none if the file is not there."""
+    if not path.exists():
+        return ()
     try:
-        told = json.loads((path / RESULT).read_text())
-        found = told["spec"]["format"]
-        if found == FORMAT:
-            named = (told["model"], told["method"], told["dataset"], alike(told["spec"]), told["parameters"])
-            validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
-            return Result(path.name, path, *named, told["test"]["last"]["top1"], validation)
-        what = f" is of format {found}, not {FORMAT}"
-    except OSError as error:
-        what = f": {reason(error)}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        what = " is damaged"
-    raise ValueError(f"{path / RESULT}{what}; the same command trains it again")
+        return tuple(shlex.split(read_text(path))[1:])
+    except ValueError as error:
+        sweep.damaged.append(str(error) if isinstance(error, BadFile) else f"{path} is damaged: {error}")
+        return ()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What a file of a run says, or nothing if it is not there or can't be read."""
-    try:
-        told = json.loads(path.read_text())
-    except (OSError, ValueError):
+def _config(path: Path, roles: Iterable[str], sweep: Sweep) -> dict[str, Any]:
+    """A resolved configuration that has the nodes of these roles, or nothing if it can't be used."""
+    if not path.exists():
         return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """A resolved configuration, or nothing if it can't be read or is not of this version."""
     try:
-        told = yaml.load(path.read_text(), Loader=_Loader)
-    except (OSError, ValueError, yaml.YAMLError):
+        config = parse_config(path)
+        for role in roles:
+            part = part_of(role, config)
+            for node in (part.model, part.method, part.optimizer, part.schedule):
+                if not isinstance(node_at(config, node), dict):
+                    raise BadFile(f"{path} is damaged: {node}: missing, for the run has a {role}")
+        return config
+    except BadFile as error:
+        sweep.damaged.append(f"{error}; the settings of this job are not known")
         return {}
-    return told if isinstance(told, dict) and told.keys() >= NEEDED else {}
+
+
+def parse_config(path: Path) -> dict[str, Any]:
+    """The resolved configuration of a run; raises `BadFile`."""
+    try:
+        config = yaml.load(read_text(path), Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise error if isinstance(error, BadFile) else BadFile(f"{path} is damaged: it is no YAML") from error
+    if not is_small(config):
+        raise BadFile(f"{path} is damaged: it holds too many values, or itself")
+    require(config, Configuration, path)
+    if found := complaints(config.get("published")):
+        raise BadFile(f"{path} is damaged: {found[0]}")
+    return config

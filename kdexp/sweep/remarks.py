@@ -177,7 +177,10 @@ def _variants(table: DataTable) -> Iterator[str]:
 
 
 def lacking(comparison: Comparison) -> list[str]:
-    """A sentence for every job and every stored result that the tables lack; jobs that never started share one."""
+    """A sentence for every job and every stored result that the tables lack, and for every damaged file.
+
+    Jobs that never started share one.
+    """
     jobs = comparison.unfinished
     done = comparison.jobs - len(jobs)
     lines = [f"{done} of {comparison.jobs} jobs are finished; marks and intervals are those of what there is."] if jobs else []
@@ -189,7 +192,10 @@ def lacking(comparison: Comparison) -> list[str]:
         lines.append(f"  never started: {', '.join(waiting)}")
     if comparison.unusable:
         lines.append(f"Stored results that can't be counted: {len(comparison.unusable)}.")
-    return lines + [f"  {sentence}" for sentence in comparison.unusable]
+    lines += [f"  {sentence}" for sentence in comparison.unusable]
+    if comparison.damaged:
+        lines.append(f"Damaged files: {len(comparison.damaged)}.")
+    return lines + [f"  {sentence}" for sentence in comparison.damaged]
 
 
 def _name(row: Configuration, table: DataTable) -> str:

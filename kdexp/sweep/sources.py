@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -11,10 +10,12 @@ from dataclasses import replace
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdexp.stored import RESULT
-from kdexp.sweep.reading import JOBS, Job, Sweep, read_json
+from kdexp.descriptions import Jobs
+from kdexp.schema import BadFile, read_json
+from kdexp.stored import read_result
+from kdexp.sweep.reading import JOBS, Job, Result, Sweep
 
 if TYPE_CHECKING:
     from kdexp.sweep.comparison import DataTable
@@ -40,24 +41,22 @@ class Sources:
         """The job in this folder."""
         return self._jobs[folder]
 
-    def result(self, key: str) -> dict[str, Any]:
-        """Everything that the store tells of a learner."""
-        told: dict[str, Any] = json.loads((self.sweep.results[key].folder / RESULT).read_text())
-        return told
+    def result(self, key: str) -> Result:
+        """What was read of a learner."""
+        return self.sweep.results[key]
+
+    def history(self, key: str) -> list[dict[str, float]]:
+        """A learner's epochs, read again from the store."""
+        return list(read_result(self.sweep.results[key].folder).result["history"])
 
     def latencies(self, table: DataTable) -> dict[tuple[str, int], list[float]]:
         """Milliseconds for one image, each time it was measured (`latency=true`), by network: model and parameters."""
         found = defaultdict[tuple[str, int], list[float]](list)
         for row in table.rows:
             for job in self.jobs(row):
-                if job.config.get("latency"):
-                    found[row.model, row.parameters].append(_latency(job.folder / "table.json", row.role))
+                if job.config.get("latency") and row.role in job.latencies:
+                    found[row.model, row.parameters].append(job.latencies[row.role])
         return found
-
-
-def _latency(path: Path, role: str) -> float:
-    (value,) = [float(row["latency_ms"]) for row in json.loads(path.read_text())["rows"] if row["role"] == role]
-    return value
 
 
 def commands(jobs: Sequence[Job]) -> list[str]:
@@ -96,4 +95,7 @@ def _options(folder: Path) -> list[str]:
 
 def asked_for(folder: Path) -> list[str]:
     """The words of the command that a sweep in this folder was begun with; none if it holds no sweep."""
-    return list(read_json(folder / JOBS).get("command", []))
+    try:
+        return list(read_json(folder / JOBS, Jobs).get("command", []))
+    except BadFile:  # reading the sweep said so
+        return []

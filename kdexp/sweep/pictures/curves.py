@@ -32,8 +32,8 @@ def shown(table: DataTable) -> list[Configuration]:
 
 def draw_curves(table: DataTable, sources: Sources) -> Figure | None:
     """Objective and validation accuracy; training accuracy where there are no validation data; None if nothing was trained."""
-    histories = [(row, [sources.result(key)["history"] for key in row.keys]) for row in shown(table)]
-    trained = [(row, seeds) for row, seeds in histories if all(seeds)]
+    histories = [(row, [sources.history(key) for key in row.keys]) for row in shown(table)]
+    trained = [(row, seeds) for row, seeds in histories if seeds[0] and len({len(history) for history in seeds}) == 1]
     if not trained:
         return None
     validated = all("validation_accuracy" in epoch for _, seeds in trained for history in seeds for epoch in history)
