@@ -25,6 +25,14 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f"{path.name}{DRAFT}{uuid4().hex[:8]}")
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; none has a name that is too long, or that no file can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     """Writes the file beside its place and moves it there in one step; raises `OSError` and then leaves nothing."""
     draft = draft_of(path)

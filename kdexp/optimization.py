@@ -125,7 +125,7 @@ class MultiStep(Checked):
     """The learning rate times `gamma` after each of the `milestones` (whole epochs done)."""
 
     milestones: list[Positive]
-    gamma: Positive
+    gamma: Annotated[float, Range(above=0, within=(1e-6, 1e3))]
 
     def factor(self, epoch: float, epochs: int) -> float:
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

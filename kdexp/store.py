@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, reason, write_whole
+from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, is_file, reason, write_whole
 from kdexp.locks import acquire
 from kdexp.spec import key_of
 from kdexp.stored import LEARNERS, RESULT, CorruptEntry, Stored, read_entry, self_digest
@@ -50,7 +50,7 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether a learner is there, its files unread."""
-        return (self.root / key / RESULT).is_file()
+        return is_file(self.root / key / RESULT)
 
     def require_writable(self) -> None:
         """Raises `Unwritable` if nothing can be stored."""
