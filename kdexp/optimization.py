@@ -22,6 +22,11 @@ class OptimizerRecipe(Checked):
     decay_biases_and_norms: bool
     clip_norm: Positive | None
 
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps of each parameter."""
+        return 0
+
     def build(self, modules: Iterable[nn.Module], *, fused: bool = False) -> torch.optim.Optimizer:
         """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay.
 
@@ -61,6 +66,10 @@ class Adam(OptimizerRecipe):
         if len(self.betas) != 2:
             raise InvalidArguments([Problem("betas", f"={self.betas!r}: must be two numbers")])
 
+    @property
+    def moments(self) -> int:
+        return 2
+
     def torch_optimizer(self, groups, *, fused):
         return torch.optim.Adam(groups, self.lr, (self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=fused)
 
@@ -83,6 +92,10 @@ class SGD(OptimizerRecipe):
     def __post_init__(self):
         if self.nesterov and not self.momentum:
             raise InvalidArguments([Problem("nesterov", "=True: needs a momentum above 0")])
+
+    @property
+    def moments(self) -> int:
+        return int(self.momentum > 0)
 
     def torch_optimizer(self, groups, *, fused):
         return torch.optim.SGD(
