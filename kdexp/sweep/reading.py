@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from kdexp.files import reason
+from kdexp.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.spec import FORMAT, alike
 from kdexp.stored import RESULT
 
 JOBS = "jobs.json"
-FINISHED, NEVER_STARTED, CUT_OFF = "finished", "never started", "killed or still running"
+NEVER_STARTED, STILL_RUNNING = "never started", "still running"
 
 NEEDED = {"choices", "dataset", "student", "distillation", "baseline", "optimizer", "schedule"}
 """What every configuration has."""
@@ -55,7 +56,7 @@ class Job:
     folder: Path
     overrides: tuple[str, ...]
     state: str
-    """`finished`, `failed`, `interrupted`, `killed or still running` or `never started`."""
+    """`finished`, `failed`, `interrupted`, `killed`, `still running` or `never started`."""
     reason: str
     config: dict[str, Any] = field(default_factory=dict)
     learners: dict[str, str] = field(default_factory=dict)
@@ -121,7 +122,9 @@ def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> 
         command = folder / "command.txt"
         overrides = tuple(shlex.split(command.read_text())[1:]) if command.is_file() else ()
     if not folder.is_dir():
-        return Job(folder, overrides, NEVER_STARTED, "the sweep ended before its turn")
+        process = runner(folder.parent)
+        why = f"{process} has not come to it yet" if process else "the sweep ended before its turn"
+        return Job(folder, overrides, NEVER_STARTED, why)
     table = read_json(folder / "table.json")
     rows = {row["role"]: row for row in table.get("rows", [])}
     state, why = _state(folder, rows)
@@ -143,9 +146,11 @@ def _state(folder: Path, rows: dict[str, Any]) -> tuple[str, str]:
     """How a job ended, and why it did not end well: as it says itself, else as its table shows."""
     told = read_json(folder / "status.json")
     failed = [f"{role} {row['status']}" for role, row in rows.items() if row["status"] != "finished"]
-    state = told.get("state", FINISHED if rows else "running")
-    if state == "running":
-        return CUT_OFF, "it never said that it ended; the same command goes on from there"
+    state = told.get("state", FINISHED if rows else RUNNING)
+    if state == RUNNING and (process := runner(folder) or (runner(folder.parent) if not told else "")):
+        return STILL_RUNNING, f"by {process}"
+    if state in (RUNNING, KILLED):
+        return KILLED, "the same command resumes it"
     if state == FINISHED and not rows:
         return "failed", "its table.json is missing or can't be read"
     if state == FINISHED and failed:
