@@ -15,29 +15,63 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from omegaconf import MISSING
 
+SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
+"""Of the numbers above 0 that float32, in which networks compute, has at full precision."""
+
+MOST = 2**31 - 1
+"""The largest count: the product of two of them is still an index of PyTorch."""
+
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers an argument accepts, as a note inside `Annotated[float, Range(above=0)]`."""
+    """The numbers an argument accepts, as a note inside `Annotated[float, Range(above=0)]`.
+
+    `within` are the numbers that can be computed with, mentioned only where a value lies outside of them.
+    """
 
     at_least: float = -math.inf
     at_most: float = math.inf
     above: float = -math.inf
     below: float = math.inf
+    within: tuple[float, float] = (-math.inf, math.inf)
 
     def __contains__(self, value: float) -> bool:
-        return self.at_least <= value <= self.at_most and self.above < value < self.below
+        return not self.refusal(value)
+
+    def refusal(self, value: float) -> str:
+        """Why the value is not accepted, or an empty string."""
+        if not (self.at_least <= value <= self.at_most and self.above < value < self.below):
+            return f"must be {self}"
+        least, most = self.within
+        return "" if least <= value <= most else f"must be between {_written(least)} and {_written(most)}"
 
     def __str__(self) -> str:
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
-        return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+        return " and ".join(f"{word} {_written(bound)}" for word, bound in bounds.items() if math.isfinite(bound))
+
+
+def _written(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(at_least=0)]
 Fraction = Annotated[float, Range(at_least=0, at_most=1)]
-Count = Annotated[int, Range(at_least=1)]
-NonNegativeInt = Annotated[int, Range(at_least=0)]
+Count = Annotated[int, Range(at_least=1, within=(1, MOST))]
+NonNegativeInt = Annotated[int, Range(at_least=0, within=(0, MOST))]
+
+Weight = Annotated[float, Range(at_least=0, within=(0, 1e9))]
+"""Of a loss: up to there the square of its gradient, which optimizers keep, is finite."""
+Temperature = Annotated[float, Range(above=0, within=(1e-6, 1e6))]
+"""What logits are divided by: beyond, float32 tells no probabilities apart, or T² overflows."""
+Seed = Annotated[int, Range(at_least=0, within=(0, 2**32 - 1))]
+"""Of a random stream: below 2⁵³, above which keys of the store can't tell whole numbers apart, and NumPy's largest."""
+Width = Annotated[int, Range(at_least=1, within=(1, 2**20))]
+"""Of a layer: up to there the size of a layer's weights is a number that PyTorch has."""
+Depth = Annotated[int, Range(at_least=1, within=(1, 1300))]
+"""Layers of a network: up to there it is built in seconds."""
+Blocks = Annotated[int, Range(at_least=1, within=(1, 200))]
+"""Blocks or layers of one of a network's stages, likewise."""
 
 
 class Problem(NamedTuple):
@@ -84,6 +118,12 @@ def refusals(error: BaseException) -> list[Problem]:
     """The problems that an error stands for: those of the `InvalidArguments` behind it, else its own words."""
     cause = first_cause(error)
     return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
+
+
+def shown(value: Any, most: int = 200) -> str:
+    """The value as one would write it in Python; of a long one the beginning."""
+    written = repr(value)
+    return written if len(written) <= most else f"{written[:most]}…"
 
 
 def listed(words: Iterable[str]) -> str:
@@ -134,7 +174,7 @@ def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Ite
         elif value == MISSING:
             found.append(Problem(name, "must be given, there is no default"))
         elif complaint := misfit(value, known[name][0]):
-            found.append(Problem(name, f"={value!r}: {complaint}"))
+            found.append(Problem(name, f"={shown(value)}: {complaint}"))
     for name, (_, default) in known.items():
         if name not in arguments and default is inspect.Parameter.empty:
             found.append(Problem(name, "missing"))
@@ -146,7 +186,7 @@ def misfit(value: Any, annotation: Any) -> str:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         allowed = next((note for note in inner[1:] if isinstance(note, Range)), Range())
-        return misfit(value, inner[0]) or ("" if value in allowed else f"must be {allowed}")
+        return misfit(value, inner[0]) or allowed.refusal(value)
     if origin in (typing.Union, types.UnionType):
         complaints = [misfit(value, option) for option in inner if option is not type(None)]
         if (value is None and type(None) in inner) or "" in complaints:
@@ -166,7 +206,10 @@ def misfit(value: Any, annotation: Any) -> str:
 def _scalar_misfit(value: Any, annotation: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is float:
-        return "" if number and abs(value) <= sys.float_info.max else "must be a finite number"
+        if not number or not abs(value) <= sys.float_info.max:
+            return "must be a finite number"
+        fits = value == 0 or SMALLEST <= abs(value) <= LARGEST
+        return "" if fits else f"is outside of float32, {SMALLEST:.2g} to {LARGEST:.2g}"
     if annotation is int:
         return "" if number and isinstance(value, int) else "must be a whole number"
     if annotation is bool:

@@ -45,6 +45,7 @@ def main() -> None:
     """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted, 143 terminated."""
     sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, _terminate)
+    sys.set_int_max_str_digits(0)  # so that numbers of any length are read, and refused by their names
     try:
         asked = get_args_parser().parse_intermixed_args()
         if asked.config_dir:  # a user's own modules lie beside the folder of their YAML files

@@ -20,8 +20,12 @@ def parameter_count(module: nn.Module) -> int:
 
 def size_mb(module: nn.Module) -> float:
     """Parameters and buffers in MB (10⁶ bytes), at the width they are held in."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+    return size_bytes(module) / 1e6
+
+
+def size_bytes(module: nn.Module) -> int:
+    """Parameters and buffers in bytes, at the width they are held in."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
 
 
 def multiply_adds(module: nn.Module, image: Tensor) -> int:

@@ -178,7 +178,7 @@ class Table(TypedDict):
 class Status(TypedDict):
     """`status.json` of a run: how far it is, and why it did not end well."""
 
-    state: Literal["running", "finished", "failed", "interrupted"]
+    state: Literal["running", "finished", "failed", "interrupted", "killed"]
     reason: NotRequired[str]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 
 import torch
 
@@ -29,6 +31,10 @@ from kdexp.training import train
 from kdexp.wanted import network_name
 
 
+class LearnerLost(OSError):
+    """A learner that somebody took out of the store while a run needed it; the same command trains it again."""
+
+
 class Experiment(Plan):
     """A plan with a store: obtains its learners, from the store or by training them."""
 
@@ -46,12 +52,23 @@ class Experiment(Plan):
 
         Raises `DataUnavailable`, and `Unwritable` if it could not be stored.
         """
-        lacking = self.lacking()
-        if lacking:
+        if self.lacking():
             self.store.require_writable()
-        for entry in lacking:
+        self.claim(self.spec(role).key for role in self.needed)
+        for entry in self.lacking():  # again, for what was removed before it was claimed
             if start := self._start(entry):
                 self.journal.say(f"{entry.role}: starts from {start}")
+
+    def claim(self, keys: Iterable[str], run: Path | None = None) -> None:
+        """Keeps `kdexp-store prune` from these keys, till the process or its last job ends; `run` is the folder of this job."""
+        try:
+            self.kept.claim(self.store.root.parent).add(keys, run)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):  # where nothing is removed either
+                self.journal.warn_once(
+                    f"{self.store.root.parent} takes no note of what this run needs ({reason(error)}): "
+                    "kdexp-store prune might remove it meanwhile"
+                )
 
     def _start(self, entry: Entry) -> str:
         """Which published weights the training starts from, if any; looked at once for jobs that agree in what decides it."""
@@ -197,15 +214,16 @@ class Experiment(Plan):
         assert taught_by is not None
         identity = identity_of(taught_by, teacher.model, spec, self.device)
         about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
-        stored = None if self.settings.force else StoredOutputs(self.settings.store, identity, about, self.journal.say)
+        stored = (
+            None if self.settings.force else StoredOutputs(self.settings.store, identity, about, self.journal.say, self.claim)
+        )
         later = self.kept.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
         return Source(key_of(identity), self.kept.outputs, stored, later)
 
     def _assemble(self, learner: Learner, entry: Entry) -> None:
         """Gives an ensemble the weights of its members."""
-        stored = [self.store.find(key) for key in entry.spec.members]
-        networks = [deployed_network(member).state_dict() for member in stored if member]
-        for member, weights in zip(learner.model.members if stored else (), networks, strict=True):  # type: ignore[arg-type]
+        networks = [deployed_network(self._needed(key)).state_dict() for key in entry.spec.members]
+        for member, weights in zip(learner.model.members if networks else (), networks, strict=True):  # type: ignore[arg-type]
             member.load_state_dict(weights)
 
     def _resume(self, learner: Learner, key: str) -> None:
@@ -246,6 +264,12 @@ class Experiment(Plan):
         return deployed_network(stored) if stored else None
 
     def _teacher_of(self, entries: list[Entry]) -> Stored | None:
-        keys = {entry.spec.teacher for entry in entries} - {None}
-        found = [self.store.find(key) for key in keys if key is not None]
-        return found[0] if found else None
+        key = next((entry.spec.teacher for entry in entries if entry.spec.teacher), None)
+        return self._needed(key) if key else None
+
+    def _needed(self, key: str) -> Stored:
+        """A learner that the store had; raises `LearnerLost`."""
+        found = self.store.find(key)
+        if found is None:
+            raise LearnerLost(f"{self.store.root / key} was removed or damaged while this run needed it")
+        return found

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+import shutil
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
+
+from kdexp.processes import Process
 
 DRAFT = ".draft-"
 """In the names of files and folders that nobody may read yet; what a killed process left of them is never taken for whole."""
@@ -17,24 +23,93 @@ SETTLED = 2 * 10**9
 """Nanoseconds after which any two changes of a file differ in their times, on every usual file system."""
 
 
+MARK = re.compile(re.escape(DRAFT) + r"[0-9a-f]{8}-(\d+)-([^.]+)")
+DAY = 86_400
+
+CANT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""Of file systems on which there is nothing to wait for."""
+
+
 class Unwritable(RuntimeError):
     """A place that can't be written; the message names it, the reason, and another way."""
 
 
 def draft_of(path: Path) -> Path:
-    """A name beside `path` that no other process uses."""
-    return path.with_name(f"{path.name}{DRAFT}{uuid4().hex[:8]}")
+    """A name next to `path` that no other process uses."""
+    return path.with_name(path.name + draft_mark())
 
 
-def write_whole(path: Path, content: bytes | memoryview | str) -> None:
-    """Writes the file beside its place and moves it there in one step; raises `OSError` and then leaves nothing."""
+def draft_mark() -> str:
+    """What makes a name that of a draft, and of this process alone."""
+    process = Process.this()
+    return f"{DRAFT}{uuid4().hex[:8]}-{process.number}-{process.host}"
+
+
+def writer_of(draft: Path) -> Process | None:
+    """The process that its name says is writing a draft."""
+    found = MARK.search(draft.name)
+    return Process(int(found[1]), found[2]) if found else None
+
+
+def abandoned(draft: Path) -> bool:
+    """Whether who was writing a draft has ended, or is on another machine and has not touched it for a day."""
+    writer = writer_of(draft)
+    if writer is None or writer.is_here:
+        return writer is not None and not writer.may_run()
+    try:
+        return time.time() - draft.stat().st_mtime > DAY
+    except OSError:
+        return False
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes what killed processes were writing in a folder, as far as that is allowed."""
+    for draft in filter(abandoned, folder.glob(f"*{DRAFT}*")):
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                draft.unlink()
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; none has a name that is too long, or that no file can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = True) -> None:
+    """Writes the file next to its place and moves it there in one step; raises `OSError` and then leaves nothing.
+
+    A `lasting` one is there, whole, even if the power fails afterwards.
+    """
     draft = draft_of(path)
     try:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        if lasting:
+            sync(draft)
         draft.replace(path)
+        if lasting:
+            sync(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Waits until what was written to a file, or the names in a folder, are on the disk itself; raises `OSError`."""
+    if os.name != "posix":  # where folders can't be opened
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in CANT_SYNC:
+            raise
+    finally:
+        os.close(number)
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import yaml
@@ -19,9 +21,10 @@ from rich.table import Table
 from kdexp.arguments import did_you_mean, listed
 from kdexp.descriptions import Learner, Outputs
 from kdexp.files import DRAFT, reason
-from kdexp.locks import held_elsewhere
+from kdexp.in_use import registering, settle_killed
+from kdexp.pruning import number_of_days, reason_to_keep, remove
 from kdexp.report.table import HEAD_RULE
-from kdexp.stored import LEARNERS, OUTPUTS, RESULT, CorruptEntry, read_entry, read_result, under_its_key
+from kdexp.stored import LEARNERS, OUTPUTS, SUMMARIES, CorruptEntry, read_entry, read_result, under_its_key
 
 BAD_REQUEST, DAMAGE = 2, 1
 HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teaches", "MB", "age")
@@ -46,33 +49,41 @@ class Item:
         """The hash under which it is stored."""
         return self.path.name.partition(".")[0]
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Bytes on disk."""
-        if self.path.is_file():
-            return self.path.stat().st_size
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        """Bytes on disk; what is removed meanwhile has none."""
+        files = [self.path, *self.path.rglob("*")] if self.path.is_dir() else [self.path]
+        return sum(state.st_size for state in map(_state, files) if state and S_ISREG(state.st_mode))
 
-    @property
+    @cached_property
     def days(self) -> float:
-        """Days since it was last written."""
-        return (time.time() - self.path.stat().st_mtime) / 86_400
+        """Days since it was last written; 0 for what is removed meanwhile."""
+        state = _state(self.path)
+        return (time.time() - state.st_mtime) / 86_400 if state else 0.0
+
+
+def _state(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def items(root: Path, *, verified: bool = False) -> list[Item]:
-    """Everything in a store, newest first; only `verified` reads every file."""
-    found = []
-    there = [path for folder in (LEARNERS, OUTPUTS) if (root / folder).is_dir() for path in (root / folder).iterdir()]
-    for path in sorted(there, key=lambda path: -path.stat().st_mtime):
-        if path.suffix == ".lock":
-            continue
-        if DRAFT in path.name:
-            found.append(Item(path, "leftover", {}))
-        elif path.suffix == ".progress":
-            found.append(Item(path, "unfinished", {}))
-        elif path.is_dir():
-            found.append(_whole(path, verified))
-    return found
+    """Everything in a store, newest first; only `verified` reads every file. What is removed meanwhile is left out."""
+    found = [item for item in _items(root, verified) if _state(item.path)]
+    return sorted(found, key=lambda item: item.days)
+
+
+def _items(root: Path, verified: bool) -> Iterator[Item]:
+    for folder in (LEARNERS, OUTPUTS, SUMMARIES):
+        for path in (root / folder).iterdir() if (root / folder).is_dir() else ():
+            if DRAFT in path.name:
+                yield Item(path, "leftover", {})
+            elif path.suffix == ".progress":
+                yield Item(path, "unfinished", {})
+            elif path.is_dir():
+                yield _whole(path, verified)
 
 
 def _whole(path: Path, verified: bool) -> Item:
@@ -121,13 +132,15 @@ def _prune_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("keys", nargs="*", help="keys or their beginnings")
     command.add_argument("--unfinished", action="store_true", help="also the progress of unfinished learners")
     command.add_argument("--damaged", action="store_true", help="also what is damaged or left over")
-    command.add_argument("--older-than", type=float, metavar="DAYS", help="also what is finished and so old")
+    command.add_argument("--older-than", type=number_of_days, metavar="DAYS", help="also what is finished and so old")
     command.add_argument("--outputs", action="store_true", help="also teachers' outputs")
     command.add_argument("--all", action="store_true", help="everything")
     command.add_argument("--yes", action="store_true", help="really remove it")
 
 
 def _present(root: Path, *, verified: bool = False) -> list[Item]:
+    if root.is_file():
+        raise Refused(f"{str(root)!r} is a file, not the folder of a store; --store FOLDER names another")
     if not (root / LEARNERS).is_dir():
         raise Refused(f"no store in {str(root)!r}; --store FOLDER names another")
     return items(root, verified=verified)
@@ -214,12 +227,18 @@ def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:
         raise Refused("say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all")
     chosen = _chosen(found, asked.keys) + [item for item in found if _matches(item, asked)]
     chosen = list({item.path: item for item in chosen}.values())
+    free = []
     for item in chosen:
         line = f"{item.path.name}  {item.kind}  {item.size / 1e6:.2f} MB"
-        console.print(line if not asked.yes or _remove(item) else f"{line}  kept: it is being trained", soft_wrap=True)
-    size = sum(item.size for item in chosen if item.path.exists()) / 1e6
-    if not asked.yes:
-        console.print(f"nothing was removed; --yes removes these {len(chosen)}, {size:.1f} MB")
+        kept = remove(root, item.path) if asked.yes else reason_to_keep(root, item.path)
+        free += [] if kept else [item.size]
+        console.print(f"{line}  kept: {kept}" if kept else line, soft_wrap=True)
+    if asked.yes:
+        with registering(root):
+            settle_killed(root)
+    which = f"these {len(free)}" if len(free) == len(chosen) else f"{len(free)} of these {len(chosen)}"
+    what = "removed" if asked.yes else "nothing was removed; --yes removes"
+    console.print(f"{what} {which}, {sum(free) / 1e6:.1f} MB")
     return 0
 
 
@@ -240,19 +259,6 @@ def _chosen(found: list[Item], keys: Sequence[str]) -> list[Item]:
             raise Refused(f"{key!r}: {what} of that key;{did_you_mean(key, known)} kdexp-store list shows them")
         chosen += fitting
     return chosen
-
-
-def _remove(item: Item) -> bool:
-    """Whether it was free to be removed."""
-    lock = item.path.with_name(f"{item.key}.lock")
-    if lock.exists() and held_elsewhere(lock):
-        return False
-    if item.path.is_dir():
-        (item.path / RESULT).unlink(missing_ok=True)  # first, so that nobody takes the rest for a learner
-        shutil.rmtree(item.path)
-    else:
-        item.path.unlink()
-    return True
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexp.in_use import Claim
 from kdexp.memory import free_memory
 
 if TYPE_CHECKING:
@@ -83,8 +85,17 @@ class Kept:
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why the others failed that it tried to train, by key: the same would happen again."""
+    claims: dict[Path, Claim] = field(default_factory=dict)
+    """What the jobs of this process need of stores, by the store's folder."""
+
+    def claim(self, store: Path) -> Claim:
+        """What is needed of the store in that folder."""
+        return self.claims.setdefault(store, Claim(store))
 
     def close(self) -> None:
-        """Ends the processes that serve the data set, if there are any."""
+        """Ends the processes that serve the data set, if there are any, and needs nothing of stores any more."""
         if self.data.value is not None:
             self.data.value.close()
+        for claim in self.claims.values():
+            claim.release()
+        self.claims.clear()

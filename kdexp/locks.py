@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
-import os
-import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kdexp.processes import Process
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None]) -> bool:
@@ -24,7 +30,7 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            say(f"waiting for {_holder(path)}, which trains {work}")
+            say(f"waiting for {holder(path) or 'another process'}, which trains {work}")
             lock.acquire()
             say(f"no longer waiting: {work} is free")
     except OSError as error:
@@ -34,23 +40,74 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
         return False
     until.callback(lock.release)
     with suppress(OSError):  # a full disk can hold a lock, but not say whose
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        path.write_text(str(Process.this()))
     return True
 
 
-def held_elsewhere(path: Path) -> bool:
-    """Whether another process has that lock now."""
+def hold(path: Path, until: ExitStack) -> None:
+    """Locks a file that no other process locks until the stack unwinds, and then removes it.
+
+    It names this process, which has to do where the file system has no locks.
+    """
     lock = FileLock(path, fallback_to_soft=False)
-    try:
+    with _where_there_are_locks():
         lock.acquire(blocking=False)
-        lock.release()
-    except Timeout:
-        return True
+        until.callback(lock.release)
+    until.callback(_remove, path)
+    with suppress(OSError):  # as above
+        path.write_text(str(Process.this()))
+
+
+def take_turns(path: Path, until: ExitStack) -> None:
+    """Locks a file for a moment, waiting for whoever has it; does without where the file system has no locks."""
+    lock = FileLock(path, fallback_to_soft=False)
+    with _where_there_are_locks():
+        lock.acquire()
+        until.callback(lock.release)
+
+
+def holder(path: Path) -> str:
+    """Who has locked a file, such as `process 7 on laptop`; empty if nobody has."""
+    try:
+        with path.open("rb") as file:
+            if fcntl is None:
+                return _named_in(path)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return _named_in(path)
+        if error.errno in TAKEN:
+            return _text(path) or "another process"
+        raise
+    return ""
+
+
+@contextmanager
+def _where_there_are_locks() -> Iterator[None]:
+    """Inside, it is no error that a file system has no locks."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-    return False
 
 
-def _holder(path: Path) -> str:
-    return path.read_text() or "another process"
+def _named_in(path: Path) -> str:
+    """The process that a file names, if it may still run."""
+    text = _text(path)
+    process = Process.read(text)
+    return text if process and process.may_run() else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

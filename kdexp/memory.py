@@ -38,5 +38,7 @@ def _left_by_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
 
 def size_text(size: int) -> str:
     """Bytes to three digits, such as `369 MB`; MB = 10⁶ bytes."""
-    scale, unit = next((pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= pair[0]), (1, "bytes"))
+    scale, unit = next(
+        (pair for pair in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= pair[0]), (1, "bytes")
+    )
     return f"{size / scale:.3g} {unit}"

@@ -15,6 +15,7 @@ from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.evaluation import same_answers
 from kdexp.features import Capture
+from kdexp.footprint import Room
 from kdexp.network import Shape, device_of, with_values
 from kdexp.parts import Part
 from kdexp.preparation import probe_of
@@ -26,9 +27,12 @@ LIKELY_BATCH = 64
 
 
 def check_method(
-    part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any, ask: Ask
+    part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any, ask: Ask, room: Room
 ) -> Iterator[Problem]:
-    """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare."""
+    """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare.
+
+    And whether the student and the method's own modules fit into the `room`.
+    """
     distiller: Distiller = build(node)
     if not distiller.describe():
         yield Problem(part.method, "every weight is 0, so there is nothing to learn from")
@@ -39,7 +43,9 @@ def check_method(
     try:
         size = batch_size if isinstance(batch_size, int) else LIKELY_BATCH
         sketch_method(distiller, student, teacher, torch.arange(shape.num_classes), size, shape, ask)
-        if distiller.deploys_more and teacher:
+        if shortage := room.shortage(student, distiller):
+            yield Problem(part.method, shortage)
+        elif distiller.deploys_more and teacher:
             complaints = _deployed(build(node), with_values(student), with_values(teacher), shape)
             yield from (Problem(part.method, f"what it deploys {complaint}") for complaint in complaints)
     except ValueError as error:

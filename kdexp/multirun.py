@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from kdexp.experiment import Experiment
 from kdexp.files import Unwritable, write_whole
 from kdexp.journal import Journal
 from kdexp.kept import Kept
+from kdexp.locks import hold
 from kdexp.lockstep import train_together
 from kdexp.report.rows import Row
 from kdexp.report.table import percent
-from kdexp.run import carry_out, claim_folder, describe_run, write_state, writing_to
+from kdexp.run import carry_out, claim_folder, describe_run, writing_to
+from kdexp.run_state import ALIVE, FAILED, write_state
 from kdexp.wanted import layers_read
 
 
@@ -52,18 +55,32 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
     common = set.intersection(*(set(job.overrides) for job in jobs))
     kept.layers = layers_read(job.config for job in jobs)
+    alive = ExitStack()
+    alive.callback(kept.close)
     try:
+        with suppress(OSError):
+            hold(folder / ALIVE, alive)
         if lockstep is not None:
             _side_by_side(jobs, folder, journal, kept, lockstep.most)
+        of_data = {same[0].number: same for same in _by_data(jobs)}
         for job in jobs:
+            _claim(of_data.get(job.number, ()), folder, journal, kept)
             words = " ".join(text for text in job.overrides if text not in common)
             journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, kept)}")
     except KeyboardInterrupt:
         journal.headline(f"kdexp-report {folder} tells what there is of this sweep")
         raise
     finally:
-        kept.close()
+        alive.close()
     return folder
+
+
+def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept) -> None:
+    """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
+    for job in jobs:
+        with suppress(Exception):
+            experiment = Experiment(job.config, journal, kept)
+            experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
 
 
 def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept, most: int | None) -> None:
@@ -117,12 +134,12 @@ def run_job(job: Job, folder: Path, journal: Journal, kept: Kept) -> str:
         experiment.make_ready()
         outcome = carry_out(experiment, folder, brief=True)
     except (DataUnavailable, Unwritable, OSError) as error:
-        write_state(folder, "failed", str(error))
+        write_state(folder, FAILED, str(error))
         return f"failed: {error}"
     except Exception as error:  # whatever it is, the other jobs go on
         why = f"{type(error).__name__}: {first_line(error)}; {folder}/traceback.txt has more"
         write_whole(folder / "traceback.txt", traceback.format_exc())
-        write_state(folder, "failed", why)
+        write_state(folder, FAILED, why)
         return f"failed: {why}"
     return f"failed: {outcome.reason}" if outcome.reason else ", ".join(map(_result, outcome.rows))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from kdexp.arguments import InvalidArguments, Problem
 from kdexp.checkpoint.fit import load_checkpoint
 from kdexp.config import build
 from kdexp.device import RandomStream
@@ -69,13 +71,25 @@ def on_meta(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     return network
 
 
-def sketch_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """The network on the meta device, or on the CPU if its code looks at values; in evaluation mode."""
+def sketch_network(node: Mapping[str, Any], shape: Shape, shortage: Callable[[nn.Module], str] | None = None) -> nn.Module:
+    """The network on the meta device, or on the CPU if its code looks at values; in evaluation mode.
+
+    Before it is built on the CPU, `shortage` says why it would not fit there: raises `InvalidArguments`.
+    """
     try:
         return on_meta(node, shape)
     except Exception:  # whatever it is: what a network can't do at all fails again here, in words that a user has seen
+        if shortage and (why := _before_it_runs(node, shape, shortage)):
+            raise InvalidArguments([Problem("", why)]) from None
         with torch.device("cpu"), RandomStream(0, torch.device("cpu")):
             return build_network(node, shape).eval()
+
+
+def _before_it_runs(node: Mapping[str, Any], shape: Shape, shortage: Callable[[nn.Module], str]) -> str:
+    """What `shortage` says of a network that can't run without values, where it can at least be built without."""
+    with suppress(Exception), torch.device("meta"):
+        return shortage(build(without_start(node), **asdict(shape)))
+    return ""
 
 
 def with_values(network: nn.Module) -> nn.Module:

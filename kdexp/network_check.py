@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdexp.arguments import InvalidArguments, Problem, first_line, refusals
 from kdexp.checkpoint.fit import load_checkpoint
 from kdexp.checkpoint.read import BadCheckpoint
+from kdexp.footprint import ROOMY, Room
 from kdexp.network import Shape, build_network, device_of, on_meta, sketch_network
 
 LARGEST = 256
@@ -19,14 +20,17 @@ LARGEST = 256
 
 
 def check_network(
-    role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any]
+    role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any], room: Room = ROOMY
 ) -> tuple[nn.Module | None, list[Problem]]:
     """The network in evaluation mode, without values where it can do without, or None; and its problems.
 
-    `node` and `dataset` are nodes of the configuration whose arguments are right one by one.
+    `node` and `dataset` are nodes of the configuration whose arguments are right one by one. What does not fit into the
+    `room` is not given values, nor asked anything.
     """
     try:
-        network = sketch_network(node, shape)
+        network = sketch_network(node, shape, room.shortage)
+        if shortage := room.shortage(network):
+            return None, [Problem(role, shortage)]
         with torch.no_grad():
             logits = network(shape.probe(device_of(network)))
     except Exception as error:  # a user's network may raise anything

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, problems, refusals
+from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, problems, refusals, shown
 from kdexp.config import arguments, build, conf_dir, target
 from kdexp.distillation.base import Distiller
+from kdexp.files import is_file
 from kdexp.network import Shape, starts_trained
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
@@ -75,8 +76,8 @@ def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
-    if not isinstance(path, str) or not Path(path).is_file():
-        yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
+    if not isinstance(path, str) or not is_file(path):
+        yield Problem(f"{name}.checkpoint", f"={shown(path)}: no such file")
 
 
 def _half_taught(name: str, teacher: Any, distillation: Any) -> Iterator[Problem]:

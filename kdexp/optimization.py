@@ -22,6 +22,11 @@ class OptimizerRecipe(Checked):
     decay_biases_and_norms: bool
     clip_norm: Positive | None
 
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps of each parameter."""
+        return 0
+
     def build(self, modules: Iterable[nn.Module], *, fused: bool = False) -> torch.optim.Optimizer:
         """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay.
 
@@ -65,6 +70,10 @@ class Adam(OptimizerRecipe):
     def _knobs(self) -> dict[str, Any]:
         return {"lr": self.lr, "betas": tuple(self.betas), "eps": self.eps, "weight_decay": self.weight_decay}
 
+    @property
+    def moments(self) -> int:
+        return 2
+
     def torch_optimizer(self, groups, *, fused):
         return torch.optim.Adam(groups, **self._knobs(), fused=fused)
 
@@ -87,6 +96,10 @@ class SGD(OptimizerRecipe):
     def __post_init__(self):
         if self.nesterov and not self.momentum:
             raise InvalidArguments([Problem("nesterov", "=True: needs a momentum above 0")])
+
+    @property
+    def moments(self) -> int:
+        return int(self.momentum > 0)
 
     def torch_optimizer(self, groups, *, fused):
         return torch.optim.SGD(
@@ -129,7 +142,7 @@ class MultiStep(Checked):
     """The learning rate times `gamma` after each of the `milestones` (whole epochs done)."""
 
     milestones: list[Positive]
-    gamma: Positive
+    gamma: Annotated[float, Range(above=0, within=(1e-6, 1e3))]
 
     def factor(self, epoch: float, epochs: int) -> float:
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

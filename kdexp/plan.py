@@ -24,7 +24,7 @@ from kdexp.network import Shape, without_start
 from kdexp.parts import Part, node_at, option, part_of, seed_offset, sources_of
 from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
-from kdexp.stored import Stored
+from kdexp.stored import SUMMARIES, Stored
 
 
 def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Plan:
     def data(self) -> Data:
         """The data set on the device; raises `DataUnavailable`."""
         settings = self.settings
-        summaries = None if settings.dry_run else Path(settings.store).expanduser() / "summaries"
+        summaries = None if settings.dry_run else Path(settings.store).expanduser() / SUMMARIES
         keeping = Keeping(settings.memory, settings.workers, summaries)
         where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, keeping)
         data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping))

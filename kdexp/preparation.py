@@ -17,7 +17,9 @@ from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Probe, Progress
 from kdexp.features import Capture, classifier_of, has_roles
+from kdexp.footprint import batch_shortage
 from kdexp.learner import Learner
+from kdexp.memory import free_memory
 from kdexp.network import Published, Shape, build_network, sketch_network, start
 from kdexp.teacher import Teacher
 
@@ -31,8 +33,8 @@ AUXILIARY_SEED = 2**31
 def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, Any] | None) -> Published | None:
     """The published weights that an entry's training starts from, now on this disk; raises `DataUnavailable`.
 
-    Also where an epoch's last batch is a single image that the network or the method can't be trained on, as batch norm can't
-    normalise one vector. `teacher` is the node of the network that teaches it.
+    Also where a batch does not fit into memory, and where the last batch is a single image that the network or the method
+    can't be trained on, as batch norm can't normalise one vector. `teacher` is the node of the network that teaches it.
     """
     spec = entry.spec
     alone = spec.epochs and split.leaves_one(spec.batch_size, spec.limit_batches)
@@ -42,10 +44,26 @@ def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, 
         raise DataUnavailable(
             f"{entry.role}: the last batch of {len(split)} images is a single one, on which {complaint}; {way_out}"
         )
-    published: Published | None = getattr(sketch_network(spec.model, shape), "published", None)
+    network = sketch_network(spec.model, shape)
+    if spec.epochs and (shortage := _batch_shortage(entry, network, split, shape)):
+        raise DataUnavailable(f"{entry.role}: {shortage}")
+    published: Published | None = getattr(network, "published", None)
     if published:
         published.fetch()
     return published
+
+
+def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape) -> str:
+    """Why the largest batch of an entry's training does not fit into the free memory, or an empty string.
+
+    Counted where it is known what a forward pass keeps: not of a compiled network, nor of one that is frozen in part.
+    """
+    spec, free = entry.spec, free_memory(split.labels.device)
+    if "compiled" in spec.precision or spec.model.get("frozen_backbone"):
+        return ""
+    copies = 2 + getattr(build(spec.optimizer), "moments", 0)
+    width = 2 if spec.precision.startswith("bf16") else 4
+    return batch_shortage(network, shape, min(spec.batch_size, len(split)), copies, free, width)
 
 
 def _on_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, Any] | None) -> str:

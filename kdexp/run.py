@@ -7,7 +7,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from rich.console import Console
 
 from kdexp.arguments import first_line
 from kdexp.config import as_yaml
-from kdexp.data.dataset import ImageLost
 from kdexp.experiment import Experiment
 from kdexp.files import Unwritable, reason, write_whole
 from kdexp.journal import Journal
+from kdexp.locks import hold
 from kdexp.parts import EXPLAINED
 from kdexp.plan import Entry
 from kdexp.provenance import provenance
@@ -29,6 +29,7 @@ from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
 from kdexp.report.rows import Row, add_published, make_rows
 from kdexp.report.table import draw_table
+from kdexp.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
@@ -68,30 +69,27 @@ class Outcome:
 def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> Outcome:
     """Obtains the learners and reports them in the folder, which says at any time how far the job is."""
     journal = experiment.journal
-    journal.open_log(folder / "log.txt")
-    write_state(folder, "running")
-    try:
-        journal.say(f"run folder: {folder}")
-        for line in unsourced(experiment.config, _command(folder)):
-            journal.say(line)
-        entries = experiment.run()
-        outcome = report(folder, entries, experiment, journal, brief=brief)
-        write_state(folder, "failed" if outcome.reason else "finished", outcome.reason)
-        return outcome
-    except KeyboardInterrupt:
-        write_state(folder, "interrupted")
-        raise
-    except ImageLost as error:
-        write_state(folder, "failed", str(error))
-        raise
-    finally:
-        journal.close_log()
-
-
-def write_state(folder: Path, state: str, why: str = "") -> None:
-    """Writes `status.json`, if the disk takes it: a job whose state stays `running` was killed."""
-    with suppress(OSError):
-        write_whole(folder / "status.json", json.dumps({"state": state, "reason": why}))
+    with ExitStack() as alive:
+        journal.open_log(folder / "log.txt")
+        alive.callback(journal.close_log)
+        with suppress(OSError):
+            hold(folder / ALIVE, alive)
+        experiment.claim([], folder)
+        write_state(folder, RUNNING)
+        try:
+            journal.say(f"run folder: {folder}")
+            for line in unsourced(experiment.config, _command(folder)):
+                journal.say(line)
+            entries = experiment.run()
+            outcome = report(folder, entries, experiment, journal, brief=brief)
+            write_state(folder, FAILED if outcome.reason else FINISHED, outcome.reason)
+            return outcome
+        except KeyboardInterrupt:
+            write_state(folder, INTERRUPTED)
+            raise
+        except Exception as error:
+            write_state(folder, FAILED, first_line(error))
+            raise
 
 
 def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
-from kdexp.arguments import Checked, Count, NonNegativeInt
+from kdexp.arguments import Checked, Count, Range, Seed
 from kdexp.data.keeping import Memory
 from kdexp.parts import Control
+
+Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
+"""Threads or processes of a run: with thousands of them, systems end the process that starts them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
     """What a run is told besides its parts; `conf/config.yaml` says what each key means."""
 
-    seed: NonNegativeInt
-    teacher_seed: NonNegativeInt
+    seed: Seed
+    teacher_seed: Seed
     epochs: Count
     teacher_epochs: Count
     batch_size: Count
@@ -25,9 +29,9 @@ class Settings(Checked):
     fast: bool
     compile: bool
     graph: bool
-    num_threads: Count | None
+    num_threads: Threads | None
     memory: Memory
-    workers: Count | None
+    workers: Threads | None
     latency: bool
     diagnosis: Literal["auto", "always", "never"]
     dry_run: bool

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, reason, write_whole
+from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, is_file, reason, sync, write_whole
 from kdexp.locks import acquire
 from kdexp.schema import self_digest
 from kdexp.stored import LEARNERS, RESULT, CorruptEntry, Stored, read_entry, under_its_key
@@ -29,6 +30,9 @@ Say = Callable[[str], None]
 DIGEST = 32
 """Bytes of the SHA-256 at the end of a file of progress."""
 
+SLOW = 0.5
+"""Seconds from one epoch to the next from which progress also outlasts a power failure, for which a disk takes milliseconds."""
+
 
 class Store:
     """Finished and unfinished learners under `root/learner/`; `say` is told what a user should know."""
@@ -36,6 +40,7 @@ class Store:
     def __init__(self, root: str | Path, say: Say = print):
         self.root = Path(root).expanduser() / LEARNERS
         self.say = say
+        self._kept_at = time.monotonic()
 
     def find(self, key: str) -> Stored | None:
         """The stored learner, verified file by file, or None; a damaged one is named and counts as absent."""
@@ -51,7 +56,7 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether a learner is there, its files unread."""
-        return (self.root / key / RESULT).is_file()
+        return is_file(self.root / key / RESULT)
 
     def require_writable(self) -> None:
         """Raises `Unwritable` if nothing can be stored."""
@@ -98,14 +103,20 @@ class Store:
         """Keeps the state of a learner after a whole epoch, in place of the one before; raises `OSError`."""
         packed = _packed(state)
         packed.write(hashlib.sha256(packed.getbuffer()).digest())
-        write_whole(self.root / f"{key}.progress", packed.getbuffer())
+        slow = time.monotonic() - self._kept_at > SLOW
+        write_whole(self.root / f"{key}.progress", packed.getbuffer(), lasting=slow)
+        self._kept_at = time.monotonic()
 
     def progress(self, key: str) -> dict[str, Any] | None:
         """The state that `keep_progress` kept last, or None; a damaged one is named and counts as absent."""
         path = self.root / f"{key}.progress"
         if not path.is_file():
             return None
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self.say(f"store: {path} can't be read ({reason(error)}); what it kept is trained again")
+            return None
         packed, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
         if hashlib.sha256(packed).digest() != digest:
             self.say(f"store: {path} is damaged; what it kept is trained again")
@@ -121,7 +132,8 @@ class Store:
 def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> Stored:
     """Has a folder written beside its place, adds the result that vouches for its files, and moves it there in one step.
 
-    Raises `OSError` and then leaves what was there.
+    Raises `OSError` and then leaves what was there. What is written is on the disk before it moves, and the move before this
+    returns: if the power fails, the place holds the old or the new, whole.
     """
     draft, outdated = draft_of(place), draft_of(place)
     try:
@@ -130,6 +142,8 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
         complete = {**_finite(result), "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
         complete["digest"] = self_digest(complete)
         (draft / RESULT).write_text(json.dumps(complete, indent=1, allow_nan=False))
+        for path in (*draft.iterdir(), draft):
+            sync(path)
         if place.exists():
             place.rename(outdated)
         draft.rename(place)
@@ -138,6 +152,7 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
         if outdated.exists():
             outdated.rename(place)
         raise
+    sync(place.parent)
     shutil.rmtree(outdated, ignore_errors=True)
     return Stored(place, complete)
 

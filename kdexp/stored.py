@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 
-LEARNERS, OUTPUTS = "learner", "outputs"
+LEARNERS, OUTPUTS, SUMMARIES = "learner", "outputs", "summaries"
 """The folders of a store."""
 
 

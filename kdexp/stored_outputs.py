@@ -61,20 +61,38 @@ def identity_of(taught_by: Stored, network: nn.Module, spec: LearnerSpec, device
 
 
 class StoredOutputs:
-    """The outputs of one teacher for one split under `root/outputs/`, by what `identity_of` tells and by layer."""
+    """The outputs of one teacher for one split under `root/outputs/`, by what `identity_of` tells and by layer.
 
-    def __init__(self, root: str | Path, identity: dict[str, Any], about: dict[str, Any], say: Callable[[str], None]):
+    `claim` is given the keys of what is read or written, before that.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        identity: dict[str, Any],
+        about: dict[str, Any],
+        say: Callable[[str], None],
+        claim: Callable[[list[str]], None] | None = None,
+    ):
         self.root = Path(root).expanduser() / OUTPUTS
         self.identity = identity
         self.about = about
         self.say = say
+        self.claim = claim
 
     def _spec(self, layer: str) -> dict[str, Any]:
         return {**self.identity, "layer": layer}
 
+    def _place(self, layer: str) -> Path:
+        """The folder of the layer's outputs, which nobody prunes from now on."""
+        place = self.root / key_of(self._spec(layer))
+        if self.claim is not None:
+            self.claim([place.name])
+        return place
+
     def read(self, layer: str, shape: tuple[int, ...]) -> Tensor | None:
         """The layer's outputs, verified, or None; what is damaged is named, removed, and counts as absent."""
-        place = self.root / key_of(self._spec(layer))
+        place = self._place(layer)
         if not place.is_dir():
             return None
         try:
@@ -89,8 +107,7 @@ class StoredOutputs:
 
     def write(self, layer: str, values: Tensor) -> bool:
         """Whether it is stored now, by this process or another; if not, it says why."""
-        spec = self._spec(layer)
-        place = self.root / key_of(spec)
+        spec, place = self._spec(layer), self._place(layer)
         if (place / RESULT).is_file():  # another process was quicker
             return True
         told = {**self.about, "spec": spec, "computed_at": time.strftime("%Y-%m-%d %H:%M")}

@@ -14,6 +14,8 @@ from kdexp.arguments import Problem, problems
 from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import compiler_complaint, device_complaint, pick_device
+from kdexp.footprint import Room
+from kdexp.memory import free_memory
 from kdexp.method_check import Ask, capture_sketch, check_method
 from kdexp.network import Shape, starts_trained, without_start
 from kdexp.network_check import check_network
@@ -79,16 +81,35 @@ class Validator:
         if not shape.num_classes:  # then nothing is known that a network could be built for
             return found
         nets: dict[str, nn.Module | None] = {}
+        rooms = {path: self._room(path, plain, found) for path in networks}
         for path in (path for path in networks if not any(f"{name}.".startswith(f"{path}.") for name in broken)):
-            network = (path, node_at(plain, path), shape, plain["dataset"])
+            network = (path, node_at(plain, path), shape, plain["dataset"], rooms[path])
             nets[path], of_network = self._once(partial(check_network, *network), *network)
             found += of_network
         for path in (*taught, "student"):
-            found += self._of_method(path, plain, nets, shape, broken)
+            found += self._of_method(path, plain, nets, shape, broken, rooms[path])
         return found
 
+    def _room(self, path: str, plain: dict[str, Any], found: list[Problem]) -> Room:
+        """The memory for the network at `path`, as far as device and optimizer are without problems."""
+        named = {problem.name.partition(".")[0] for problem in found}
+        device = pick_device("cpu" if "device" in named else plain["device"])
+        free = self._once(partial(free_memory, device), "free memory", device.type)
+        node, part = node_at(plain, path), part_of("baseline" if path == "student" else path, plain)
+        if not isinstance(node, dict) or part.optimizer in named:
+            return Room(free)
+        if "members" in node or node.get("frozen_backbone") or (part.teaches and node.get("checkpoint")):
+            return Room(free)
+        return Room(free, 2 + getattr(build(plain[part.optimizer]), "moments", 0))
+
     def _of_method(
-        self, path: str, plain: dict[str, Any], nets: dict[str, nn.Module | None], shape: Shape, broken: set[str]
+        self,
+        path: str,
+        plain: dict[str, Any],
+        nets: dict[str, nn.Module | None],
+        shape: Shape,
+        broken: set[str],
+        room: Room,
     ) -> list[Problem]:
         """Problems of the method by which the network at `path` learns from its teacher, and of the control rows."""
         part = part_of("distilled" if path == "student" else path, plain)
@@ -97,22 +118,22 @@ class Validator:
         if part.method in broken or pair["student"] is None or (pair["teacher"] is None and not without):
             return []
         node, batch_size = node_at(plain, part.method), plain["batch_size"]
-        if of_peers := list(self._peers(part.method, node, plain, shape)):
+        if of_peers := list(self._peers(part.method, node, plain, shape, room)):
             return of_peers
-        of_method = check_method(part, node, pair, shape, batch_size, self._capture)
+        of_method = check_method(part, node, pair, shape, batch_size, self._capture, room)
         if path == "student":
-            of_method = chain(of_method, _controls(plain, pair, shape, self._capture))
+            of_method = chain(of_method, _controls(plain, pair, shape, self._capture, room))
         asked = [plain.get(name) for name in ("distillation", "teacher", "student", "controls", "batch_size")]
         return self._once(partial(list, of_method), path, *asked, shape)
 
-    def _peers(self, path: str, method: dict[str, Any], plain: dict[str, Any], shape: Shape) -> Iterator[Problem]:
+    def _peers(self, path: str, method: dict[str, Any], plain: dict[str, Any], shape: Shape, room: Room) -> Iterator[Problem]:
         """Problems of the networks that a method builds, but for those that are the student's or the teacher's anyway."""
         looked_at = [without_start(plain[role]) for role in NETWORKS if plain.get(role)]
         for name, node in nodes_within(method).items():
             peer, at = without_start(node), f"{path}.{name}"
             if peer not in looked_at and not is_method(peer):
                 of_node = self._once(partial(list, check_node(at, peer, True)), at, peer)
-                on_data = (at, peer, shape, plain["dataset"])
+                on_data = (at, peer, shape, plain["dataset"], room)
                 yield from of_node or self._once(partial(check_network, *on_data), *on_data)[1]
 
 
@@ -145,7 +166,7 @@ def _ways(given: dict[str, Any], device: str) -> Iterator[Problem]:
         yield Problem("compile", f"=True: {complaint}")
 
 
-def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: Ask) -> Iterator[Problem]:
+def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: Ask, room: Room) -> Iterator[Problem]:
     """Whether the control rows make sense with this student and this method."""
     asked, student = plain["controls"], plain["student"]
     if not isinstance(asked, list):
@@ -158,5 +179,5 @@ def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: As
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")
     elif "self_teacher" in taught and nets["teacher"] is not None:
         itself = {"student": nets["student"], "teacher": nets["student"]}
-        of_itself = check_method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"], ask)
+        of_itself = check_method(PARTS["distilled"], plain["distillation"], itself, shape, plain["batch_size"], ask, room)
         yield from (Problem("controls", f"=self_teacher: {problem.sentence}") for problem in of_itself)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from kdexp import __version__
 from kdexp.arguments import first_line
 from kdexp.config import build
 from kdexp.cost import median_seconds, parameter_count
+from kdexp.files import draft_mark, remove_drafts, sync
 from kdexp.formats import Answers, Format, Student
 from kdexp.loading import load_stored, shape_of
 from kdexp.network import STARTING
@@ -65,7 +65,9 @@ def export(student: Student, chosen: Format, output: Path) -> list[str]:
                 f"where rounding explains {chosen.tolerance:g}"
             )
         theirs, ours = latencies(student, answers)
+        sync(path)
         path.replace(output)
+        sync(output.parent)
     apart = f"at most {difference:.0e} of the largest logit apart" if difference else "equal"
     return [
         f"  holds    {chosen.contents.format(student.shape.in_channels, student.shape.image_size)}",
@@ -78,8 +80,9 @@ def export(student: Student, chosen: Format, output: Path) -> list[str]:
 
 @contextmanager
 def draft(output: Path) -> Iterator[Path]:
-    """A name beside the output, under which nothing is left."""
-    path = output.with_name(f".{output.stem}.draft-{os.getpid()}{output.suffix}")
+    """A name next to the output, under which nothing is left; what killed exports left in that folder is removed too."""
+    remove_drafts(output.parent)
+    path = output.with_name(f".{output.stem}{draft_mark()}{output.suffix}")
     try:
         yield path
     finally:

@@ -278,7 +278,7 @@ def test_jobs_that_did_not_finish_are_listed_with_their_reason(sweep):
     assert lacking(comparison) == [
         "1 of 6 jobs are finished; marks and intervals are those of what there is.",
         "  001 seed=1: failed: distilled: ce loss became nan in epoch 1",
-        "  002 seed=2: killed or still running: it never said that it ended; the same command goes on from there",
+        "  002 seed=2: killed: the same command resumes it",
         "  003 seed=3: interrupted: Ctrl-C",
         "  never started: 004, 005",
     ]
@@ -298,7 +298,7 @@ def test_runs_of_before_there_was_a_status_tell_by_their_table(sweep):
     assert (job.state, job.reason) == ("failed", "distilled failed: ce loss became nan")
     assert job.overrides == ("seed=0", "controls=[from_scratch]")
     (folder / "table.json").unlink()
-    assert read([folder]).jobs[0].state == "killed or still running"
+    assert read([folder]).jobs[0].state == "killed"
 
 
 def test_a_baseline_that_failed_under_one_seed_splits_nothing(sweep):

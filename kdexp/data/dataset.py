@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Positive, Problem, Range, a_few
+from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Problem, Range, Seed, a_few
 from kdexp.data.augmentation import Augmentation, NumberedViews
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class ImageDataset(Checked):
         self,
         *,
         val_fraction: Annotated[float, Range(at_least=0, below=1)],
-        split_seed: NonNegativeInt,
+        split_seed: Seed,
         student_fraction: Annotated[float, Range(above=0, at_most=1)],
-        mean: list[float] | None,
-        std: list[Positive] | None,
+        mean: list[Annotated[float, Range(within=(-1e6, 1e6))]] | None,
+        std: list[Annotated[float, Range(above=0, within=(1e-6, 1e6))]] | None,
         crop_padding: NonNegativeInt,
         flip: bool,
     ):
@@ -68,6 +68,9 @@ class ImageDataset(Checked):
             for name, values in (("mean", mean), ("std", std))
             if values is not None and len(values) != self.in_channels
         ]
+        if crop_padding >= self.image_size:
+            images = f"{self.image_size}×{self.image_size}"
+            found.append(Problem("crop_padding", f"={crop_padding}: must be smaller than the images, {images}"))
         if found:
             raise InvalidArguments(found)
         self.val_fraction = val_fraction

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Count, Fraction, InvalidArguments, Problem, Range, a_few
+from kdexp.arguments import Fraction, InvalidArguments, Problem, Range, a_few
 from kdexp.data.augmentation import Augmentation, ResizedCrops
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
 from kdexp.data.decoding import CHUNK, ImageFiles, decode
@@ -19,6 +19,9 @@ from kdexp.memory import available_memory
 
 MARGIN = 256 / 224
 """With random resized crops, how much larger than `image_size` images are kept."""
+
+LARGEST_SIZE = 2**14
+"""Pixels along a side up to which the size of a batch of images is a number that PyTorch has."""
 
 
 class ImageFolder(ImageDataset):
@@ -37,7 +40,7 @@ class ImageFolder(ImageDataset):
         *,
         root: str,
         test_fraction: Annotated[float, Range(above=0, below=1)] | None,
-        image_size: Count,
+        image_size: Annotated[int, Range(at_least=1, within=(1, LARGEST_SIZE))],
         in_channels: Literal[1, 3],
         resized_crop: list[Fraction] | None,
         **shared,

@@ -27,7 +27,7 @@ class AttentionTransfer(FeatureDistiller):
     static = True
     roles = ("stages",)
 
-    def __init__(self, *, mode: Literal["code", "paper"], power: Annotated[float, Range(at_least=1)], **shared):
+    def __init__(self, *, mode: Literal["code", "paper"], power: Annotated[float, Range(at_least=1, within=(1, 16))], **shared):
         super().__init__(**shared)
         self.mode = mode
         self.power = power

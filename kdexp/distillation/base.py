@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem
+from kdexp.arguments import Checked, Fraction, InvalidArguments, Problem, Temperature, Weight
 from kdexp.data.batch import Batch
 from kdexp.features import Outputs, UnknownLayer, roles_of
 
@@ -96,10 +96,10 @@ class Distiller(nn.Module, Checked):
     def __init__(
         self,
         *,
-        temperature: Positive,
+        temperature: Temperature,
         alpha: Fraction | None,
-        ce_weight: NonNegative | None,
-        kd_weight: NonNegative | None,
+        ce_weight: Weight | None,
+        kd_weight: Weight | None,
     ):
         super().__init__()
         if alpha is not None and (ce_weight is not None or kd_weight is not None):
@@ -190,7 +190,7 @@ class FeatureDistiller(Distiller):
     def __init__(
         self,
         *,
-        weight: NonNegative,
+        weight: Weight,
         student_layers: list[str] | None,
         teacher_layers: list[str] | None,
         **shared,

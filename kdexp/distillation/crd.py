@@ -1,13 +1,13 @@
 """CRD: contrastive representation distillation (Tian, Krishnan, Isola 2020, arXiv 1910.10699)."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Count, Fraction, Positive
+from kdexp.arguments import Fraction, Range, Temperature
 from kdexp.distillation.base import FeatureDistiller
 
 
@@ -110,10 +110,10 @@ class CRD(FeatureDistiller):
         self,
         *,
         mode: Literal["exact", "relaxed"],
-        nce_k: Count,
-        tau: Positive,
+        nce_k: Annotated[int, Range(at_least=1, within=(1, 2**20))],
+        tau: Temperature,
         momentum: Fraction,
-        embedding: Count,
+        embedding: Annotated[int, Range(at_least=1, within=(1, 2**14))],
         **shared,
     ):
         super().__init__(**shared)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import NonNegative, NonNegativeInt
+from kdexp.arguments import NonNegativeInt, Weight
 from kdexp.distillation.base import Distiller
 
 
@@ -48,9 +48,9 @@ class DKD(Distiller):
     def __init__(
         self,
         *,
-        weight: NonNegative,
-        target_weight: NonNegative,
-        nontarget_weight: NonNegative,
+        weight: Weight,
+        target_weight: Weight,
+        nontarget_weight: Weight,
         warmup_epochs: NonNegativeInt,
         **shared,
     ):

@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from kdexp.arguments import NonNegative
+from kdexp.arguments import Weight
 from kdexp.distillation.base import Distiller
 
 
@@ -13,7 +13,7 @@ class MSELogits(Distiller):
     label = "logit MSE"
     static = True
 
-    def __init__(self, *, weight: NonNegative, **shared):
+    def __init__(self, *, weight: Weight, **shared):
         super().__init__(**shared)
         self.weight = weight
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import InvalidArguments, NonNegative, Problem
+from kdexp.arguments import InvalidArguments, Problem, Weight
 from kdexp.distillation.base import FeatureDistiller
 
 NEAREST = 1e-6
@@ -41,7 +41,7 @@ class RKD(FeatureDistiller):
     static = True
     roles = ("pooled",)
 
-    def __init__(self, *, distance_weight: NonNegative, angle_weight: NonNegative, **shared):
+    def __init__(self, *, distance_weight: Weight, angle_weight: Weight, **shared):
         super().__init__(**shared)
         if not distance_weight and not angle_weight:
             raise InvalidArguments(

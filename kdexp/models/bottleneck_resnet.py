@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem
 from kdexp.features import Roles
 
 WIDTHS = (64, 128, 256, 512)
@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
 class BottleneckResNet(nn.Module, Checked):
     """Four stages of `blocks` at strides 1, 2, 2, 2; `image` [N, C, H, W] to logits [N, K]."""
 
-    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, blocks: list[Count]):
+    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, blocks: list[Blocks]):
         super().__init__()
         if len(blocks) != len(WIDTHS):
             raise InvalidArguments([Problem("blocks", f"={blocks}: must be four numbers, one per stage")])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Positive, Problem
+from kdexp.arguments import Checked, Count, InvalidArguments, Problem, Temperature
 from kdexp.network import Shape, build_network
 
 
@@ -31,7 +31,7 @@ class Ensemble(nn.Module, Checked):
         image_size: Count,
         members: list[Mapping[str, Any]],
         combine: Literal["logits", "probabilities"],
-        temperature: Positive,
+        temperature: Temperature,
     ):
         super().__init__()
         if not members:

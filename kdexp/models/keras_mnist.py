@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Checked, Count, InvalidArguments, Problem, Width
 from kdexp.features import Roles
 
 
@@ -24,7 +24,7 @@ class StridedNet(nn.Module, Checked):
 
     roles = Roles(classifier="classifier", last_map="conv2")
 
-    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, channels: list[Count]):
+    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, channels: list[Width]):
         super().__init__()
         if len(channels) != 2:
             raise InvalidArguments([Problem("channels", f"={channels!r}: must be two widths")])

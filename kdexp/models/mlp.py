@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count
+from kdexp.arguments import Checked, Count, Width
 from kdexp.features import Roles
 
 
@@ -13,7 +13,7 @@ class MLP(nn.Module, Checked):
 
     roles = Roles(classifier="classifier", last_map="features")
 
-    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, hidden: list[Count]):
+    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, hidden: list[Width]):
         super().__init__()
         widths = [in_channels * image_size**2, *hidden]
         layers = [module for ins, outs in pairwise(widths) for module in (nn.Linear(ins, outs), nn.ReLU())]

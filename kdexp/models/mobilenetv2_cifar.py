@@ -60,7 +60,12 @@ class MobileNetV2(nn.Module, Checked):
     roles = Roles(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES, head=("head",))
 
     def __init__(
-        self, *, num_classes: Count, in_channels: Count, image_size: Count, width: Annotated[float, Range(at_least=1 / 16)]
+        self,
+        *,
+        num_classes: Count,
+        in_channels: Count,
+        image_size: Count,
+        width: Annotated[float, Range(at_least=1 / 16, within=(1 / 16, 2**10))],
     ):
         super().__init__()
         outs = int(32 * width)

@@ -6,7 +6,7 @@ like; `wide_resnet` has the real ones.
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Checked, Count, Depth, InvalidArguments, Problem, Width
 from kdexp.features import Roles
 
 
@@ -37,7 +37,7 @@ class ResNet(nn.Module, Checked):
     `depth` is 6n + 2: two convolutions per block, the stem and the classifier. `widths` are the stem's and the stages'.
     """
 
-    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, depth: Count, widths: list[Count]):
+    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, depth: Depth, widths: list[Width]):
         super().__init__()
         blocks = _blocks(depth, widths)
         stem, *outs = widths

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem, Width
 from kdexp.features import Roles
 
 STEM = 24
@@ -52,8 +52,8 @@ class ShuffleNetV1(nn.Module, Checked):
         num_classes: Count,
         in_channels: Count,
         image_size: Count,
-        blocks: list[Count],
-        widths: list[Count],
+        blocks: list[Blocks],
+        widths: list[Width],
         groups: Literal[1, 2, 3],
     ):
         super().__init__()

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem, Width
 from kdexp.features import Roles
 
 STEM = 24
@@ -55,9 +55,9 @@ class ShuffleNetV2(nn.Module, Checked):
         num_classes: Count,
         in_channels: Count,
         image_size: Count,
-        blocks: list[Count],
-        widths: list[Count],
-        head: Count,
+        blocks: list[Blocks],
+        widths: list[Width],
+        head: Width,
     ):
         super().__init__()
         _check(blocks, widths)

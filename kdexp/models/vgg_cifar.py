@@ -5,7 +5,7 @@ Tian et al. 2020 (CRD, arXiv 1910.10699) made them so: no pooling before the las
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem, Width
 from kdexp.features import Roles
 from kdexp.models.pooling import MaxPool2x2
 
@@ -20,7 +20,7 @@ class VGG(nn.Module, Checked):
     """
 
     def __init__(
-        self, *, num_classes: Count, in_channels: Count, image_size: Count, convolutions: list[Count], widths: list[Count]
+        self, *, num_classes: Count, in_channels: Count, image_size: Count, convolutions: list[Blocks], widths: list[Width]
     ):
         super().__init__()
         given = {"convolutions": convolutions, "widths": widths}

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Checked, Count, Depth, InvalidArguments, Problem, Width
 from kdexp.features import Roles
 
 
@@ -43,7 +43,7 @@ class WideResNet(nn.Module, Checked):
         preactivations=("stages.1.0.norm1", "stages.2.0.norm1", "norm"),  # the next stage normalises a stage's sums
     )
 
-    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, depth: Count, widen: Count):
+    def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, depth: Depth, widen: Width):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             below = max(depth - (depth - 4) % 6, 10)

@@ -13,12 +13,13 @@ import yaml
 from kdexp.descriptions import Configuration, Jobs, Status, Table
 from kdexp.parts import node_at, part_of
 from kdexp.published import complaints
+from kdexp.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.schema import BadFile, is_small, read_json, read_text, require
 from kdexp.spec import alike
 from kdexp.stored import RESULT, Stored, other_format, read_result, under_its_key
 
 JOBS = "jobs.json"
-FINISHED, NEVER_STARTED, CUT_OFF, DAMAGED = "finished", "never started", "killed or still running", "damaged"
+NEVER_STARTED, STILL_RUNNING, DAMAGED = "never started", "still running", "damaged"
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -58,7 +59,7 @@ class Job:
     folder: Path
     overrides: tuple[str, ...]
     state: str
-    """`finished`, `failed`, `interrupted`, `killed or still running`, `never started` or `damaged`."""
+    """`finished`, `failed`, `interrupted`, `killed`, `still running`, `never started` or `damaged`."""
     reason: str
     config: dict[str, Any] = field(default_factory=dict)
     learners: dict[str, str] = field(default_factory=dict)
@@ -141,7 +142,9 @@ def _told(path: Path, kind: Any, sweep: Sweep, consequence: str) -> dict[str, An
 def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> Job:
     before = len(sweep.damaged)
     if not folder.is_dir():
-        return Job(folder, overrides or (), NEVER_STARTED, "the sweep ended before its turn")
+        process = runner(folder.parent)
+        why = f"{process} has not come to it yet" if process else "the sweep ended before its turn"
+        return Job(folder, overrides or (), NEVER_STARTED, why)
     if overrides is None:
         overrides = _command(folder / "command.txt", sweep)
     table = _told(folder / "table.json", Table, sweep, "; the same command writes it again")
@@ -152,7 +155,7 @@ def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> 
     kept = {role: key for role, key in finished.items() if sweep.take(folder / table["store"] / key)}
     for key in kept.values():
         _take_teachers(folder / table["store"], key, sweep)
-    state, why = (DAMAGED, "") if len(sweep.damaged) > before else _state(status, rows)
+    state, why = (DAMAGED, "") if len(sweep.damaged) > before else _state(folder, status, rows)
     latencies = {role: row["latency_ms"] for role, row in rows.items() if row.get("latency_ms") is not None}
     return Job(folder, overrides, state, why, config, kept, latencies)
 
@@ -164,12 +167,14 @@ def _take_teachers(store: Path, key: str, sweep: Sweep) -> None:
         _take_teachers(store, teacher, sweep)
 
 
-def _state(status: dict[str, Any], rows: dict[str, Any]) -> tuple[str, str]:
+def _state(folder: Path, status: dict[str, Any], rows: dict[str, Any]) -> tuple[str, str]:
     """How a job ended, and why it did not end well: as it says itself, else as its table shows."""
     failed = [f"{role} {row['status']}" for role, row in rows.items() if row["status"] != "finished"]
-    state = status.get("state", FINISHED if rows else "running")
-    if state == "running":
-        return CUT_OFF, "it never said that it ended; the same command goes on from there"
+    state = status.get("state", FINISHED if rows else RUNNING)
+    if state == RUNNING and (process := runner(folder) or (runner(folder.parent) if not status else "")):
+        return STILL_RUNNING, f"by {process}"
+    if state in (RUNNING, KILLED):
+        return KILLED, "the same command resumes it"
     if state == FINISHED and not rows:
         return "failed", "its table.json is missing"
     if state == FINISHED and failed:

@@ -1,0 +1,90 @@
+"""What running processes need of a store, so that `kdexp-store prune` leaves it alone.
+
+Each process has a file in the store's folder `in_use`, which lists keys, next to a lock that it holds while it lives. A run
+registers what it needs before it looks for it, and nothing is removed while somebody registers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from kdexp.files import remove_drafts, write_whole
+from kdexp.locks import hold, holder, take_turns
+from kdexp.run_state import settle
+
+IN_USE = "in_use"
+
+
+class Claim:
+    """What this process needs of the store at `root`, from `add` to `release`."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._path = root / IN_USE / f"{uuid4().hex}.json"
+        self._keys: set[str] = set()
+        self._runs: set[str] = set()
+        self._until = ExitStack()
+        self._held = False
+
+    def add(self, keys: Iterable[str], run: Path | None = None) -> None:
+        """Keeps these keys, and names the folder of a run, to be settled should this process be killed; raises `OSError`."""
+        keys, runs = self._keys.union(keys), self._runs | ({str(run.resolve())} if run else set())
+        if (keys, runs) == (self._keys, self._runs):
+            return
+        with registering(self.root):
+            if not self._held:
+                settle_killed(self.root)
+                hold(self._path.with_suffix(".lock"), self._until)
+                self._held = True
+            write_whole(self._path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}), lasting=False)
+        self._keys, self._runs = keys, runs
+
+    def release(self) -> None:
+        """Needs nothing of it any more."""
+        with suppress(OSError):
+            self._path.unlink()
+        self._until.close()
+
+
+@contextmanager
+def registering(root: Path) -> Iterator[None]:
+    """Inside, no other process registers or removes anything; raises `OSError`."""
+    with ExitStack() as until:
+        (root / IN_USE).mkdir(parents=True, exist_ok=True)
+        take_turns(root / IN_USE / "registry.lock", until)
+        yield
+
+
+def user_of(root: Path, key: str) -> str:
+    """A living process that needs the key, such as `process 7 on laptop`; empty if none does."""
+    return next((user for path, user in _claims(root) if user and key in _said(path).get("keys", ())), "")
+
+
+def settle_killed(root: Path) -> None:
+    """Removes what killed processes claimed, and has the folders of their runs say that they were killed."""
+    for path, user in _claims(root):
+        if not user:
+            for folder in _said(path).get("runs", ()):
+                settle(Path(folder))
+            for file in (path, path.with_suffix(".lock")):
+                with suppress(OSError):
+                    file.unlink()
+    remove_drafts(root / IN_USE)
+
+
+def _claims(root: Path) -> Iterator[tuple[Path, str]]:
+    """The file of every claim and who holds it; empty for a killed process."""
+    yield from ((path, holder(path.with_suffix(".lock"))) for path in sorted((root / IN_USE).glob("*.json")))
+
+
+def _said(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
