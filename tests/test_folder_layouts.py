@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from test_image_folder import CPU, SMALL, folder, picture
 
 from kdexp.data.keeping import Keeping
@@ -190,7 +190,7 @@ REFUSED = {
         f"is an archive: unpack it; give a folder, dataset.root=FOLDER ({LOOKED_FOR})",
     ),
     "a file": (["photos.txt"], "photos.txt", f"is not a folder; give a folder, dataset.root=FOLDER ({LOOKED_FOR})"),
-    "empty class": ([*BOTH, "train/ant/", "test/ant/*"], "", "no images in own/train/ant; images end in .bmp"),
+    "empty class": ([*BOTH, "train/ant/1.txt", "test/ant/*"], "", "no images in own/train/ant (only 1.txt); images end in .b"),
     "heic": (
         [*BOTH, "train/cat/a.heic", "test/dog/b.HEIC"],
         "",
@@ -359,6 +359,16 @@ def test_what_libraries_print_becomes_a_sentence(tmp_path, where, capfd):
     assert python.startswith("1 image was read, but may be damaged: ") and "short.jpg (Corrupt EXIF data. " in python
     assert native.startswith("some images may be damaged, the image library printed ") and "Fax4Decode: " in native
     assert capfd.readouterr().err == ""
+
+
+def test_exif_data_that_can_not_be_read_do_not_cost_the_image(tmp_path, monkeypatch):
+    root, upright = build(tmp_path / "own", *parted("train", "val")), ImageOps.exif_transpose
+    damaged = str(root / "train" / "cat" / "1.png")
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda image: 1 / (image.filename != damaged) and upright(image))
+    data = load(folder(root), CPU)
+    assert data.warnings == [f"1 image was read, but may be damaged: {damaged} (damaged Exif data (division by zero))"]
+    monkeypatch.undo()
+    assert load(folder(root), CPU).fingerprint == data.fingerprint
 
 
 def test_a_huge_image_and_a_transparent_palette_are_nothing_to_tell(tmp_path, monkeypatch):

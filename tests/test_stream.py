@@ -181,7 +181,8 @@ def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(ro
         assert code == 0, printed.err
         lines = printed.out[printed.out.index("run folder") :].splitlines()[1:]
         # Without the time, and without how the teacher's outputs are come by.
-        return [line.rsplit(" ", 1)[0] for line in lines if not line.startswith(("teacher: asked", "teacher's logits"))]
+        own_way = ("teacher: asked", "teacher's logits")
+        return [line.rstrip().rsplit(" ", 1)[0] for line in lines if not line.startswith(own_way)]
 
     assert shown("disk") == shown("device")
     assert not multiprocessing.active_children()

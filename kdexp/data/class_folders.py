@@ -105,8 +105,10 @@ class ClassFolders:
         for name, folders in self._folders.items():
             if len(folders) > 1:
                 yield f"{shown(self.folder)} has {len(folders)} folders named {name}, encoded differently; merge or rename them"
-        if empty := [self._empty(name) for name, found in self.listings.items() if not found.images + found.unsupported]:
-            yield f"no images in {a_few(empty)}; images end in {', '.join(sorted(EXTENSIONS))}"
+        if empty := [name for name, found in self.listings.items() if not found.images + found.unsupported]:
+            others = any(self.listings[name].ignored for name in empty)
+            known = f"; images end in {', '.join(sorted(EXTENSIONS))}" if others else ""
+            yield f"no images in {a_few([*map(self._empty, empty)])}{known}"
         if unsupported := self.found("unsupported"):
             kinds = ", ".join(sorted({Path(path).suffix.lower() for path in unsupported}))
             yield (
