@@ -20,7 +20,7 @@ from rich.table import Table
 from kdexp.arguments import did_you_mean, listed
 from kdexp.files import DRAFT, reason
 from kdexp.locks import held_elsewhere
-from kdexp.report.table import HEAD_RULE
+from kdexp.report.table import HEAD_RULE, percent
 from kdexp.stored import LEARNERS, OUTPUTS, RESULT, CorruptEntry, read_entry
 
 BAD_REQUEST, DAMAGE = 2, 1
@@ -165,7 +165,7 @@ def _line(item: Item, students: int) -> list[str]:
             size,
             _age(item.days),
         ]
-    accuracy = f"{100 * result['test']['last']['top1']:.2f}"
+    accuracy = percent(result["test"]["last"]["top1"])
     numbers = [str(spec["seed"]), str(spec["epochs"]), accuracy, str(students or ""), size, _age(item.days)]
     return [result["model"], result["method"], result["dataset"], *numbers]
 

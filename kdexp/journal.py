@@ -57,11 +57,15 @@ class Journal:
 
     def warn(self, sentence: str) -> None:
         """Prints a sentence that a user should not overlook; a quiet journal's console prints the same one once."""
+        self.remark(sentence, "warning: ")
+
+    def remark(self, sentence: str, prefix: str = "") -> None:
+        """Prints a sentence as `warn` does, without calling it a warning."""
         if self.quiet and sentence in self._warned:
-            self._write(f"warning: {sentence}")
+            self._write(prefix + sentence)
         else:
             self._warned.add(sentence)
-            self.headline(f"warning: {sentence}")
+            self.headline(prefix + sentence)
 
     def warn_once(self, sentence: str) -> None:
         """Warns unless it has said the very same before."""

@@ -128,6 +128,8 @@ def load_stored(stored: Stored, epoch: str = "last") -> Predictor:
             check_model(teacher.result["spec"]["model"], teacher.path / RESULT)
     except (KeyError, TypeError) as error:
         raise BadResult(f"{source} does not describe a learner") from error
+    if stored.result.get("test", {}).get(epoch, {"top1": 0.0})["top1"] is None:
+        raise BadResult(f"{stored.path} answers nothing: its classifier was not trained, as features alone were taken from it")
     if f"{epoch}.safetensors" not in stored.result["files"]:
         there = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"]]
         raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(there)}")

@@ -11,6 +11,7 @@ from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, list
 from kdexp.config import arguments, build, conf_dir, target
 from kdexp.distillation.base import Distiller
 from kdexp.network import Shape, starts_trained
+from kdexp.stored import RESULT
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
 
@@ -75,7 +76,11 @@ def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
-    if not isinstance(path, str) or not Path(path).is_file():
+    if isinstance(path, str) and Path(path).is_dir():
+        trained = any((Path(path) / file).is_file() for file in ("table.json", RESULT))
+        way_out = f"; kdexp-export {path} --format safetensors writes one" if trained else ""
+        yield Problem(f"{name}.checkpoint", f"={path!r}: is a folder, and a checkpoint is a file{way_out}")
+    elif not isinstance(path, str) or not Path(path).is_file():
         yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")
 
 

@@ -29,6 +29,7 @@ from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
 from kdexp.report.rows import Row, add_published, make_rows
 from kdexp.report.table import draw_table
+from kdexp.start_check import start_notes
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
@@ -72,6 +73,8 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
     write_state(folder, "running")
     try:
         journal.say(f"run folder: {folder}")
+        for note in start_notes(experiment):
+            journal.remark(note)
         entries = experiment.run()
         outcome = report(folder, entries, experiment, journal, brief=brief)
         write_state(folder, "failed" if outcome.reason else "finished", outcome.reason)

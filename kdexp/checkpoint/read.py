@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdexp.arguments import first_line, listed
+from kdexp.checkpoint.classes import classes_of
 from kdexp.checkpoint.pickles import would_import
 
 WRAPPERS = ("model", "state_dict")
@@ -55,7 +56,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if stray := _stray(found):
         raise BadCheckpoint(f"{path} holds no state dict (a mapping of names to tensors): {stray}")
     wrapped = all(name.startswith("module.") for name in found)
-    return Checkpoint(path, {name.removeprefix("module.") if wrapped else name: value for name, value in found.items()})
+    tensors = {name.removeprefix("module.") if wrapped else name: value for name, value in found.items()}
+    return Checkpoint(path, tensors, classes_of(path))
 
 
 def _why_unread(path: Path, error: Exception) -> str:

@@ -20,6 +20,7 @@ class SimilarityPreserving(FeatureDistiller):
 
     label = "SP"
     static = True
+    features_only = True
 
     def setup(self, probe):
         for ours, theirs in self.pairs(probe.student, probe.teacher):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Result:
     spec: dict[str, Any]
     parameters: int
     test: float
+    """nan for a teacher whose classifier is not used."""
     validation: float | None
 
     @property
@@ -161,7 +163,8 @@ def read_result(path: Path) -> Result:
         if found == FORMAT:
             named = (told["model"], told["method"], told["dataset"], alike(told["spec"]), told["parameters"])
             validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
-            return Result(path.name, path, *named, told["test"]["last"]["top1"], validation)
+            test = told["test"]["last"]["top1"]
+            return Result(path.name, path, *named, math.nan if test is None else test, validation)
         what = f" is of format {found}, not {FORMAT}"
     except OSError as error:
         what = f": {reason(error)}"
