@@ -78,7 +78,8 @@ def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
     if isinstance(path, str) and Path(path).is_dir():
         trained = any((Path(path) / file).is_file() for file in ("table.json", RESULT))
-        way_out = f"; kdexp-export {path} --format safetensors writes one" if trained else ""
+        role = " --role teacher" if name != "student" and (Path(path) / "table.json").is_file() else ""
+        way_out = f"; kdexp-export {path} --format safetensors{role} writes one" if trained else ""
         yield Problem(f"{name}.checkpoint", f"={path!r}: is a folder, and a checkpoint is a file{way_out}")
     elif not isinstance(path, str) or not Path(path).is_file():
         yield Problem(f"{name}.checkpoint", f"={path!r}: no such file")

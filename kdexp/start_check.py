@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdexp.arguments import Problem
+from kdexp.arguments import Problem, listed
 from kdexp.checkpoint.fit import Start, start_from
 from kdexp.checkpoint.heads import classifier_name
 from kdexp.checkpoint.read import BadCheckpoint
@@ -66,17 +66,14 @@ def _answers_alike(node: Node, shape: Shape, network: nn.Module, start: Start) -
 def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | None) -> Iterator[Problem]:
     """Whether a student whose classifier alone is trained would keep other modules that were never trained."""
     published = getattr(network, "published", None)
-    fresh = set(start.unfit_stem if start else getattr(published, "fresh", ())) - {classifier_name(network)}
-    asked = {
-        "student.frozen_backbone": node.get("frozen_backbone") is True,
-        "controls": isinstance(controls, list) and "frozen_backbone" in controls,
-    }
-    for name in (name for name, wanted in asked.items() if wanted and fresh):
-        value = "=True" if name != "controls" else "=frozen_backbone"
-        parts = ", ".join(sorted(fresh))
-        yield Problem(
-            name, f"{value}: {parts} does not fit the trained weights and would never be trained; train all of the student"
-        )
+    fresh = set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
+    if not fresh:
+        return
+    why = f"{listed(sorted(fresh))} does not fit the trained weights and would stay untrained"
+    if node.get("frozen_backbone") is True:
+        yield Problem("student.frozen_backbone", f"=True: {why}; student.frozen_backbone=false trains the whole student")
+    if isinstance(controls, list) and "frozen_backbone" in controls:
+        yield Problem("controls", f"=frozen_backbone: {why}; leave that control out")
 
 
 def check_reader(

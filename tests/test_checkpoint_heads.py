@@ -231,6 +231,15 @@ def test_metadata_of_another_kind_name_no_classes(tmp_path, stated):
     assert read_checkpoint(tmp_path / "other.safetensors").classes is None
 
 
+def test_an_order_is_refused_where_the_classifier_is_unknown(tmp_path):
+    file, model = NETS["linear"](3), NETS["linear"](3)
+    model.roles = None
+    path = saved(file, tmp_path / "named.safetensors", ANIMALS[::-1])
+    with pytest.raises(BadCheckpoint, match="in another order, and it is unknown which module gives the logits"):
+        load_checkpoint(model, path, classes=ANIMALS, partly=True)
+    assert load_checkpoint(model, path) == ()
+
+
 # Runs on images of three classes
 
 
@@ -353,7 +362,7 @@ def test_a_frozen_student_trains_its_new_classifier_and_nothing_else(make_experi
 @pytest.mark.parametrize("word", ["student.frozen_backbone=true", "controls=[frozen_backbone]"])
 def test_a_frozen_backbone_that_was_never_trained_is_refused(seven, word):
     (found,) = problems(*NORM, f"student.checkpoint={seven(4)}", "dataset._target_=own_data.Squares", *SQUARES, word)
-    assert "body.0 does not fit the trained weights and would never be trained" in found
+    assert "body.0 does not fit the trained weights and would stay untrained" in found
 
 
 SQUARES = ("+dataset.image_size=8", "+dataset.in_channels=3", "+dataset.images=40", "dataset.mean=null", "dataset.std=null")

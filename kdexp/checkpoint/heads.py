@@ -80,17 +80,22 @@ def classifier_name(model: nn.Module) -> str:
 def fit_head(model: nn.Module, weights: Weights, theirs: Sequence[str] | None, ours: Sequence[str] | None) -> Fitted:
     """Puts the classifier's rows in the order of our classes, where those of the file, `theirs`, have names and are all there.
 
-    Raises `ValueError` for a file that names more or fewer classes than its classifier has rows.
+    Raises `ValueError` for a file that names more or fewer classes than its classifier has rows, and for another order where it
+    is unknown which module is the classifier.
     """
     own, classifier, found = model.state_dict(), classifier_name(model), dict(weights)
     count = _classes(found, classifier)
     if theirs and count and len(set(theirs)) != count:
         raise ValueError(f"names {len(set(theirs))} classes, but its classifier has {count} rows")
-    modules, rows = _answering(own, found, classifier), rows_for(ours, theirs) if count else None
-    if rows == []:
-        return Fitted(found, unfit=dict.fromkeys(modules, differences(ours or [], theirs or [])), classes=count or 0)
+    modules, rows = _answering(own, found, classifier), rows_for(ours, theirs)
+    if rows is not None and not classifier:
+        raise ValueError(
+            "has other classes than the data, or in another order, and it is unknown which module gives the logits"
+        )
+    if rows == [] and count:
+        return Fitted(found, unfit=dict.fromkeys(modules, differences(ours or [], theirs or [])), classes=count)
     change = ""
-    if rows:
+    if rows and count:
         found |= {name: value[rows] for name, value in found.items() if within(name, modules) and value.shape[:1] == (count,)}
         change = f"classes put in the data's order{f', {len(rows)} of its {count}' if len(rows) != count else ''}"
     unfit = {module: _misfit(own, found, module) for module in modules if not _fits(own, found, module)}
