@@ -58,7 +58,7 @@ class Spec(TypedDict):
 class Metrics(TypedDict):
     """What test answers are worth; a likelihood that is no finite number is null."""
 
-    top1: Fraction
+    top1: Fraction | None
     top5: NotRequired[Fraction]
     nll: float | None
     ece: float | None

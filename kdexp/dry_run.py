@@ -23,6 +23,7 @@ from kdexp.network import device_of, sketch_network
 from kdexp.parts import node_at, option
 from kdexp.plan import Entry
 from kdexp.report.table import duration
+from kdexp.start_check import start_notes
 
 
 def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
@@ -30,6 +31,8 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
     journal = Journal(console)
     experiment = Experiment(config, journal)
     journal.say(OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in experiment.config.items() if k != "choices"})).rstrip())
+    for note in start_notes(experiment):
+        journal.say(note)
     unreadable = _unreadable(experiment)
     table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
     for role in experiment.needed:
@@ -54,8 +57,10 @@ def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
     common = set.intersection(*(set(job.overrides) for job in jobs))
     table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
     wanted: dict[str, tuple[Experiment, Entry]] = {}
+    notes: dict[str, None] = {}
     for job in jobs:
         experiment = Experiment(job.config, quiet, kept)
+        notes |= dict.fromkeys(start_notes(experiment))
         if unreadable := _unreadable(experiment):
             journal.say(f"what the store holds is unknown: {unreadable}")
             return
@@ -64,6 +69,8 @@ def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
         wanted |= {entry.spec.key: (experiment, entry) for entry in entries}
         own = " ".join(text for text in job.overrides if text not in common)
         table.add_row(str(job.number), own, ", ".join(lacking) or "nothing")
+    for note in notes:
+        journal.say(note)
     journal.say(table)
     missing = [(experiment, entry) for key, (experiment, entry) in wanted.items() if not experiment.has(key)]
     journal.say(f"{len(jobs)} jobs, {len(wanted)} distinct learners, {len(missing)} of them to be trained{_time(missing)}")

@@ -140,8 +140,8 @@ class Experiment(Plan):
             if source.stored is None:
                 self.kept.failures[entry.spec.key] = f"{role} failed: {source.failure}"
                 return
-            accuracy = source.stored.result["test"]["last"]["top1"]
-            self.journal.say(f"{role} {source.model}: {accuracy:.2%} of the test images right")
+            if (accuracy := source.stored.result["test"]["last"]["top1"]) is not None:
+                self.journal.say(f"{role} {source.model}: {accuracy:.2%} of the test images right")
 
     def obtain_entries(self, entries: list[Entry]) -> None:
         """Fills in what the store holds of compatible entries, and trains the others side by side."""
@@ -164,9 +164,11 @@ class Experiment(Plan):
     def _judge(self, teacher: Entry) -> None:
         assert teacher.stored is not None
         accuracy, chance = teacher.stored.result["test"]["last"]["top1"], 1 / self.shape.num_classes
-        self.journal.say(f"teacher {teacher.model}: {accuracy:.2%} of the test images right")
-        if accuracy < 1.5 * chance:
-            self.journal.warn(f"the teacher is near chance ({chance:.2%}): what it teaches is noise")
+        told = "only its features are used" if accuracy is None else f"{accuracy:.2%} of the test images right"
+        self.journal.say(f"teacher {teacher.model}: {told}")
+        if accuracy is not None and accuracy < 1.5 * chance:
+            other_order = ", or the classes of its checkpoint are in another order" if teacher.checkpoint else ""
+            self.journal.warn(f"the teacher is near chance ({chance:.2%}): what it teaches is noise{other_order}")
         if teacher.checkpoint:
             self.journal.warn("the teacher comes from a checkpoint: it may have been trained on this run's validation images")
 

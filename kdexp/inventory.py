@@ -23,7 +23,7 @@ from kdexp.descriptions import Learner, Outputs
 from kdexp.files import DRAFT, reason
 from kdexp.in_use import registering, settle_killed
 from kdexp.pruning import number_of_days, reason_to_keep, remove
-from kdexp.report.table import HEAD_RULE
+from kdexp.report.table import HEAD_RULE, percent
 from kdexp.stored import LEARNERS, OUTPUTS, SUMMARIES, CorruptEntry, read_entry, read_result, under_its_key
 
 BAD_REQUEST, DAMAGE = 2, 1
@@ -185,7 +185,7 @@ def _line(item: Item, students: int) -> list[str]:
             size,
             _age(item.days),
         ]
-    accuracy = f"{100 * result['test']['last']['top1']:.2f}"
+    accuracy = percent(result["test"]["last"]["top1"])
     numbers = [str(spec["seed"]), str(spec["epochs"]), accuracy, str(students or ""), size, _age(item.days)]
     return [result["model"], result["method"], result["dataset"], *numbers]
 

@@ -81,6 +81,8 @@ class Kept:
     """Which layers of a teacher the jobs of this process read, by its network (`kdexp.wanted`)."""
     starts: dict[str, str] = field(default_factory=dict)
     """From which published weights trainings start, by what decides that they can."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What a user should know of the checkpoints that were read, by what decides it."""
     trained: set[str] = field(default_factory=set)
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)

@@ -31,7 +31,8 @@ class Learner:
     `step` is the whole of a training step; `close_epoch` leaves what the epoch measured on the device, so that one transfer
     brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`, and so does an error in a
     step; `remark` is what is to be known of how its steps were taken. `trained` is the part of the model that is in training
-    mode during the training, if not all of it. `seconds` is the host's time in its own steps, without data, teacher and
+    mode during the training, if not all of it; `untrained` is a learner whose classifier is as it was initialised and stays so,
+    so that its answers mean nothing. `seconds` is the host's time in its own steps, without data, teacher and
     evaluation (of recorded steps its share of the device's time, all included); `continued_after` lists the epochs after which
     it was resumed.
     """
@@ -45,6 +46,7 @@ class Learner:
     stream: RandomStream
     precision: Precision
     deployed: nn.Module
+    untrained: bool = False
     trained: nn.Module | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     failure: str = ""

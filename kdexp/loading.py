@@ -116,6 +116,8 @@ def load_stored(stored: Stored, epoch: str = "last", modules: Sequence[str] = ()
     """The deployed network of a stored learner whose description may be a stranger's; raises what `load` does."""
     source, data = stored.path / RESULT, stored.result["spec"]["data"]
     there = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
+    if epoch in there and stored.result["test"][epoch]["top1"] is None:
+        raise BadResult(f"{stored.path} answers nothing: its classifier was not trained, as features alone were taken from it")
     if epoch not in there:
         raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(there)}")
     _check_data(data, source)

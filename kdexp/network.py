@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.arguments import InvalidArguments, Problem
-from kdexp.checkpoint.fit import load_checkpoint
+from kdexp.checkpoint.fit import start_from
 from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.features import Roles
 from kdexp.roles import find_roles
 
-STARTING = ("checkpoint", "frozen_backbone", "teacher", "distillation")
+STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that say how it is trained, and are no arguments of its constructor."""
 
 
@@ -112,16 +112,20 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters(), torch.empty(0)).device
 
 
-def start(network: nn.Module, checkpoint: str | Path | None, role: str = "") -> None:
+def start(
+    network: nn.Module, checkpoint: str | Path | None, classes: Sequence[str] | None = None, role: str = ""
+) -> tuple[str, ...]:
     """Gives a fresh network the weights that its training starts from: a checkpoint's, or the published ones it asks for.
 
-    `role` decides where the checkpoint has both a teacher and a student that fit.
+    `classes` are the names of the data's, where they have any; `role` decides where the checkpoint has both a teacher and a
+    student that fit. Returns the modules that keep their initial values, since the checkpoint's do not fit the data.
     """
     published: Published | None = getattr(network, "published", None)
     if checkpoint:
-        load_checkpoint(network, checkpoint, role=role)
-    elif published:
+        return start_from(network, checkpoint, role=role, classes=classes, partly=True).fresh
+    if published:
         published.load(network)
+    return ()
 
 
 def starts_trained(node: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What can be wrong with a network: it can't be built, does not run on the images, gives no logits, can't be started."""
+"""What can be wrong with a network: it can't be built, does not run on the images, gives no logits, has two starts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.arguments import InvalidArguments, Problem, first_line, refusals
-from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.footprint import ROOMY, Room
-from kdexp.network import Shape, build_network, device_of, on_meta, sketch_network
+from kdexp.network import Shape, device_of, on_meta, sketch_network
 
 LARGEST = 256
 """Pixels up to which a size is searched that a network accepts."""
@@ -39,7 +37,7 @@ def check_network(
         return None, [Problem(role, _does_not_run(role, node, shape, dataset, error))]
     if complaint := _no_logits(logits, shape.num_classes):
         return None, [Problem(role, complaint)]
-    return network, list(_no_start(role, node, network, shape))
+    return network, list(_two_starts(role, node, network))
 
 
 def _no_logits(said: object, num_classes: int) -> str:
@@ -52,15 +50,10 @@ def _no_logits(said: object, num_classes: int) -> str:
     return ""
 
 
-def _no_start(role: str, node: Mapping[str, Any], network: nn.Module, shape: Shape) -> Iterator[Problem]:
+def _two_starts(role: str, node: Mapping[str, Any], network: nn.Module) -> Iterator[Problem]:
     checkpoint = node.get("checkpoint")
     if checkpoint and hasattr(network, "published"):
         yield Problem(f"{role}.checkpoint", f"={checkpoint!r}: {role}.weights is another start; set one of them to null")
-    elif checkpoint:
-        try:
-            load_checkpoint(build_network(node, shape), checkpoint, role=role)
-        except BadCheckpoint as error:
-            yield Problem(f"{role}.checkpoint", str(error))
 
 
 def _does_not_run(role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any], error: Exception) -> str:

@@ -12,6 +12,7 @@ from kdexp.config import arguments, build, conf_dir, target
 from kdexp.distillation.base import Distiller
 from kdexp.files import is_file
 from kdexp.network import Shape, starts_trained
+from kdexp.stored import RESULT
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
 
@@ -76,7 +77,12 @@ def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
-    if not isinstance(path, str) or not is_file(path):
+    if isinstance(path, str) and Path(path).is_dir():
+        trained = any((Path(path) / file).is_file() for file in ("table.json", RESULT))
+        role = " --role teacher" if name != "student" and (Path(path) / "table.json").is_file() else ""
+        way_out = f"; kdexp-export {path} --format safetensors{role} writes one" if trained else ""
+        yield Problem(f"{name}.checkpoint", f"={path!r}: is a folder, and a checkpoint is a file{way_out}")
+    elif not isinstance(path, str) or not is_file(path):
         yield Problem(f"{name}.checkpoint", f"={shown(path)}: no such file")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from kdexp.checkpoint.classes import classes_of, rows_for
 from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.keeping import Keeping
@@ -43,6 +44,8 @@ class Entry:
     spec: LearnerSpec
     dataset: str = ""
     checkpoint: str | None = None
+    classes: list[str] | None = None
+    """The names of the data's classes, where they have any."""
     stored: Stored | None = None
     failure: str = ""
     reused: bool = False
@@ -132,9 +135,8 @@ class Plan:
         part = self.part(role)
         checkpoint = None if part.from_scratch else node_at(self.config, part.model).get("checkpoint")
         dataset = self.config["choices"]["dataset"]
-        return Entry(
-            role, option(self.config, part.model), self._method(role), self.spec(role), dataset, checkpoint, job=self.job
-        )
+        model, classes = option(self.config, part.model), self.dataset.classes
+        return Entry(role, model, self._method(role), self.spec(role), dataset, checkpoint, classes, job=self.job)
 
     def _method(self, role: str) -> str:
         """How the learner in this role is made, for the table."""
@@ -162,6 +164,8 @@ class Plan:
             model["weights"] = None
         if checkpoint:
             model["checkpoint"] = file_digest(Path(checkpoint))
+            if (rows := rows_for(self.dataset.classes, classes_of(Path(checkpoint)))) is not None:
+                model["checkpoint_rows"] = rows
         if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
         epochs = settings.teacher_epochs if part.teaches else settings.epochs

@@ -136,7 +136,8 @@ class _Draft:
         self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
-            start(network, entry.checkpoint, entry.role)
+            fresh = start(network, entry.checkpoint, entry.classes, entry.role)
+        self.untrained = bool(fresh) and not entry.spec.epochs
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
         self.distiller: Distiller = build(entry.spec.method)
@@ -173,4 +174,5 @@ class _Draft:
             stream=self.stream,
             precision=self.precision,
             deployed=deployed,
+            untrained=self.untrained,
         )

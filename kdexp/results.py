@@ -30,7 +30,7 @@ def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: i
         "spec": entry.spec.identity(),
         **costs(learner, test),
         "train_images": images,
-        "test": {epoch: metrics(values, labels) for epoch, values in logits.items()},
+        "test": {epoch: _judged(learner, metrics(values, labels)) for epoch, values in logits.items()},
         "best_epoch": learner.best_epoch,
         "history": learner.history,
         "train_seconds": learner.seconds,
@@ -39,6 +39,11 @@ def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: i
         "provenance": {**provenance(learner.precision.device), "trained_side_by_side": company},
     }
     return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())
+
+
+def _judged(learner: Learner, measured: dict[str, float]) -> dict[str, float | None]:
+    """What was measured on test images; None throughout where answers mean nothing."""
+    return {name: None if learner.untrained else value for name, value in measured.items()}
 
 
 def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:

@@ -30,6 +30,7 @@ from kdexp.report.files import write_history, write_table
 from kdexp.report.rows import Row, add_published, make_rows
 from kdexp.report.table import draw_table
 from kdexp.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
+from kdexp.start_check import start_notes
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
@@ -80,6 +81,8 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
             journal.say(f"run folder: {folder}")
             for line in unsourced(experiment.config, _command(folder)):
                 journal.say(line)
+            for note in start_notes(experiment):
+                journal.remark(note)
             entries = experiment.run()
             outcome = report(folder, entries, experiment, journal, brief=brief)
             write_state(folder, FAILED if outcome.reason else FINISHED, outcome.reason)

@@ -24,6 +24,7 @@ from kdexp.overrides import all_paths, unknown_key
 from kdexp.parts import PARTS, node_at, part_of, teacher_paths
 from kdexp.published import complaints
 from kdexp.settings import NAMES, Settings
+from kdexp.start_check import check_frozen, check_reader, check_start
 
 REQUIRED = (
     "dataset",
@@ -72,7 +73,7 @@ class Validator:
             found += of_node
         if "dataset" in broken:
             return found
-        shape, sentence = self._once(partial(_dataset, plain["dataset"]), "shape", plain["dataset"])
+        shape, classes, sentence = self._once(partial(_dataset, plain["dataset"]), "shape", plain["dataset"])
         found += [Problem("", sentence)] if sentence else []
         if plain.get("memory") == "disk" and target(plain["dataset"]).image_files is ImageDataset.image_files:
             found.append(
@@ -86,6 +87,7 @@ class Validator:
             network = (path, node_at(plain, path), shape, plain["dataset"], rooms[path])
             nets[path], of_network = self._once(partial(check_network, *network), *network)
             found += of_network
+        found += self._of_starts(plain, nets, shape, classes, broken)
         for path in (*taught, "student"):
             found += self._of_method(path, plain, nets, shape, broken, rooms[path])
         return found
@@ -101,6 +103,28 @@ class Validator:
         if "members" in node or node.get("frozen_backbone") or (part.teaches and node.get("checkpoint")):
             return Room(free)
         return Room(free, 2 + getattr(build(plain[part.optimizer]), "moments", 0))
+
+    def _of_starts(
+        self,
+        plain: dict[str, Any],
+        nets: dict[str, nn.Module | None],
+        shape: Shape,
+        classes: list[str] | None,
+        broken: set[str],
+    ) -> list[Problem]:
+        """Problems of networks with their checkpoints, and of methods that read what a checkpoint does not have."""
+        found: list[Problem] = []
+        for path, network in nets.items():
+            if network is None:
+                continue
+            at = (path, node_at(plain, path), shape, classes)
+            start, of_start = self._once(partial(check_start, *at), "start", *at)
+            found += of_start
+            if path == "student":
+                found += check_frozen(plain["student"], plain.get("controls"), network, start)
+            elif start is not None:
+                found += check_reader(path, start, plain, nets, broken)
+        return found
 
     def _of_method(
         self,
@@ -137,10 +161,10 @@ class Validator:
                 yield from of_node or self._once(partial(check_network, *on_data), *on_data)[1]
 
 
-def _dataset(node: dict[str, Any]) -> tuple[Shape, str]:
-    """What networks must know of a data set, and why it can't be read (empty if nothing is known against it)."""
+def _dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, str]:
+    """What networks must know of a data set, its classes' names, and why it can't be read (empty if nothing is known)."""
     dataset: ImageDataset = build(node)
-    return Shape(dataset.num_classes, dataset.in_channels, dataset.image_size), dataset.missing()
+    return Shape(dataset.num_classes, dataset.in_channels, dataset.image_size), dataset.classes, dataset.missing()
 
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:

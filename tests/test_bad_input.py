@@ -159,8 +159,7 @@ CHECKPOINTS = [
     checkpoint("two.pt", "holds several state dicts that fit: 'first', 'second'; write the one you mean into a file"),
     checkpoint("other.pt", "does not fit MLP: 7 tensors differ, first features.1.weight (model 64×64, file none)"),
     checkpoint("wide.pt", "does not fit MLP: 3 tensors differ, first features.1.weight (model 64×64, file 96×64)"),
-    checkpoint("hundred.pt", "does not fit MLP: 2 tensors differ, first classifier.weight (model 10×64, file 100×64)"),
-    (["teacher.checkpoint={wrong}/hundred.pt"], "the file tells 100 classes apart, the data have 10"),
+    (["teacher=mlp_small", "teacher.checkpoint={wrong}/hundred.pt"], "does not fit the data (file: 100 classes, data: 10)"),
 ]
 
 NETWORKS = [

@@ -76,6 +76,7 @@ def test_published_weights_are_loaded_and_the_classifier_follows_the_seed(tmp_pa
 
     monkeypatch.setattr(timm, "create_model", from_file)
     network = build_network(node("test_resnet", "DEFAULT"), SHAPE)
+    assert str(network.published).endswith(", fc freshly initialised")
     heads = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdexp.arguments import a_few, first_line, listed
 from kdexp.checkpoint.archive import Contents, opened
+from kdexp.checkpoint.classes import classes_of
 from kdexp.checkpoint.entries import Entry, entries
 from kdexp.checkpoint.notes import notes_on
 from kdexp.checkpoint.pickles import Inert, WouldRunCode
@@ -52,7 +53,9 @@ def read_checkpoint(path: str | Path, model: nn.Module | None = None, *, role: s
                 raise BadCheckpoint(f"{path} holds no state dict (a mapping of names to tensors): {_stray(contents.root)}")
             if model is not None:
                 return _for_model(path, contents, found, model, role)
-            return Checkpoint(path, {name: entry.tensor.read() for name, entry in only_state_dict(found).items()})
+            return Checkpoint(
+                path, {name: entry.tensor.read() for name, entry in only_state_dict(found).items()}, classes_of(path)
+            )
     except BadCheckpoint:
         raise
     except Ambiguous as error:
@@ -74,7 +77,7 @@ def _for_model(path: Path, contents: Contents, found: list[Entry], model: nn.Mod
     missing = {name: torch.zeros_like(value) for name, value in own.items() if is_count(name) and name not in part.found}
     notes = [*notes_on(part, found, contents), *converted.types]
     notes += [f"{COUNT} is missing in the file and starts at 0"] if missing else []
-    return Checkpoint(path, converted.tensors | missing, notes=tuple(f"{path}: {note}" for note in notes))
+    return Checkpoint(path, converted.tensors | missing, classes_of(path), tuple(f"{path}: {note}" for note in notes))
 
 
 def _why_unread(path: Path, error: Exception) -> str:

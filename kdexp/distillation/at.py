@@ -25,6 +25,7 @@ class AttentionTransfer(FeatureDistiller):
 
     label = "AT"
     static = True
+    features_only = True
     roles = ("stages",)
 
     def __init__(self, *, mode: Literal["code", "paper"], power: Annotated[float, Range(at_least=1, within=(1, 16))], **shared):

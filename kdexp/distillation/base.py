@@ -90,6 +90,10 @@ class Distiller(nn.Module, Checked):
     reaches Python, and what the method remembers are buffers. Such a step may be recorded and replayed (graph=true). Each class
     declares it for itself.
     """
+    features_only: bool = False
+    """Whether the method's own terms read nothing of the teacher but features: neither logits nor its classifier. Each class
+    declares it for itself.
+    """
     tempered: bool = False
     """Whether the method's own term is softened by `temperature`, too."""
 
@@ -158,6 +162,12 @@ class Distiller(nn.Module, Checked):
         """Whether what is deployed is not the student's network alone."""
         return type(self).deployed is not Distiller.deployed
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether what is trained or deployed depends on the teacher's logits or on its classifier."""
+        adds = any(getattr(type(self), way) is not getattr(Distiller, way) for way in ("transfer", *OWN_WAYS))
+        return self.uses_teacher and (self.kd_weight > 0 or (adds and not declares(self, "features_only")))
+
     def weighted(self) -> list[tuple[float, str]]:
         """The weight of each term that `describe` tells of, and what the table calls it."""
         return [(self.ce_weight, "CE"), (self.kd_weight, "KD"), (self.weight if self.label else 0.0, self.label)]
@@ -169,9 +179,18 @@ class Distiller(nn.Module, Checked):
         return f"{written}, T={self.temperature:g}" if tempered else written
 
 
+OWN_WAYS = ("update", "losses", "answer", "deployed")
+"""What a method overrides that is more than terms to be added."""
+
+
 def is_static(method: Distiller) -> bool:
-    """Whether the method's own class declares its steps static; one that only inherits the word may do anything."""
-    return "static" in vars(type(method)) and method.static
+    """Whether the method's own class declares its steps static."""
+    return declares(method, "static")
+
+
+def declares(method: Distiller, word: str) -> bool:
+    """Whether the method's own class says so of itself; one that only inherits the word may do anything."""
+    return word in vars(type(method)) and getattr(method, word)
 
 
 Role = Literal["last_map", "last_stage", "stages", "second_stage", "preactivations", "pooled"]

@@ -22,6 +22,7 @@ class Cosine(FeatureDistiller):
 
     label = "cosine"
     static = True
+    features_only = True
 
     def setup(self, probe):
         for ours, theirs in self.pairs(probe.student, probe.teacher):

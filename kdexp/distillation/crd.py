@@ -104,6 +104,7 @@ class CRD(FeatureDistiller):
 
     label = "CRD"
     static = True
+    features_only = True
     roles = ("pooled",)
 
     def __init__(

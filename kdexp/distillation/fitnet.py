@@ -46,6 +46,7 @@ class FitNet(Hint):
 
     label = "FitNet"
     static = True
+    features_only = True
     roles = ("second_stage",)
     regressor = staticmethod(regressor)
 

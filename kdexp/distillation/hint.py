@@ -28,6 +28,7 @@ class Hint(FeatureDistiller):
 
     label = "hint"
     static = True
+    features_only = True
     regressor = staticmethod(regressor)
 
     def setup(self, probe):

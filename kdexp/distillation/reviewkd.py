@@ -64,6 +64,7 @@ class ReviewKD(FeatureDistiller):
 
     label = "ReviewKD"
     static = True
+    features_only = True
     roles = ("stages", "pooled")
     teacher_roles = ("preactivations", "pooled")
 

@@ -39,6 +39,7 @@ class RKD(FeatureDistiller):
 
     label = "RKD"
     static = True
+    features_only = True
     roles = ("pooled",)
 
     def __init__(self, *, distance_weight: Weight, angle_weight: Weight, **shared):

@@ -48,6 +48,7 @@ class SemCKD(FeatureDistiller):
 
     label = "SemCKD"
     static = True
+    features_only = True
     roles = ("stages",)
 
     def layers(self, student, teacher):

@@ -21,6 +21,7 @@ class SimilarityPreserving(FeatureDistiller):
     label = "SP"
     static = True
     roles = ("last_stage",)
+    features_only = True
 
     def setup(self, probe):
         for ours, theirs in self.pairs(probe.student, probe.teacher):

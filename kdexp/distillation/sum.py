@@ -9,10 +9,8 @@ from torch import nn
 
 from kdexp.arguments import InvalidArguments, Problem, problems, refusals
 from kdexp.config import arguments, build, target
-from kdexp.distillation.base import Distiller, is_static
+from kdexp.distillation.base import OWN_WAYS, Distiller, declares, is_static
 
-OWN_WAYS = ("update", "losses", "answer", "deployed")
-"""What a method overrides that is more than terms to be added."""
 OF_THE_SUM = ("alpha", "ce_weight", "kd_weight")
 
 
@@ -44,6 +42,10 @@ class Sum(Distiller):
     def parts(self) -> dict[str, Distiller]:
         """The methods by their names."""
         return dict(self.methods.items())  # type: ignore[arg-type]
+
+    @property
+    def reads_logits(self):
+        return self.kd_weight > 0 or not all(declares(method, "features_only") for method in self.parts.values())
 
     def phase(self, progress):
         return [method.phase(progress) for method in self.parts.values()]

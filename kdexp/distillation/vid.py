@@ -45,6 +45,7 @@ class VariationalInformation(FeatureDistiller):
 
     label = "VID"
     static = True
+    features_only = True
     roles = ("stages",)
 
     def setup(self, probe):

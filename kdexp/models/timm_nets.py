@@ -27,7 +27,7 @@ def timm_net(*, num_classes: Count, in_channels: Count, image_size: Count, name:
         del options["img_size"]
         network = timm.create_model(tagged, **options)
     if weights is not None:
-        network.published = TimmWeights(tagged, options)
+        network.published = TimmWeights(tagged, options, _fresh(network.pretrained_cfg, num_classes))
     return network
 
 
@@ -46,22 +46,34 @@ def _choose(timm: Any, name: str, weights: str | None) -> str:
     return name if weights == "DEFAULT" else f"{name}.{weights}"
 
 
+def _fresh(published: dict[str, Any], num_classes: int) -> tuple[str, ...]:
+    """The classifiers, where the published ones tell other classes apart."""
+    names = published.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return names if published.get("num_classes") != num_classes else ()
+
+
 @dataclass(frozen=True)
 class TimmWeights:
-    """What a network can start from; timm itself fits it to other classes, channels and sizes."""
+    """What a network can start from; timm itself fits it to other classes, channels and sizes.
+
+    `fresh` names the modules that timm leaves as they were initialised.
+    """
 
     name: str
     options: dict[str, Any]
+    fresh: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"timm's published weights of {self.name}"
+        fresh = f", {listed(self.fresh)} freshly initialised" if self.fresh else ""
+        return f"timm's published weights of {self.name}{fresh}"
 
     def fetch(self) -> None:
         """Downloads and reads the weights; raises `DataUnavailable`."""
         self._read()
 
     def load(self, network: nn.Module) -> None:
-        """Gives the weights to the network; what they do not fit is drawn anew, from torch's default random stream."""
+        """Gives the weights to the network; what they do not fit is initialised from torch's default random stream."""
         network.load_state_dict(self._read().state_dict())
 
     def _read(self) -> nn.Module:

@@ -12,6 +12,8 @@ from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from kdexp.arguments import first_line, listed
+from kdexp.checkpoint.fit import fit
+from kdexp.checkpoint.heads import fit_stem
 from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
 from kdexp.data.dataset import DataUnavailable
 from kdexp.files import file_digest
@@ -26,7 +28,7 @@ class TorchvisionWeights:
     fresh: tuple[str, ...]
 
     def __str__(self) -> str:
-        drawn = f", {listed(self.fresh)} freshly drawn" if self.fresh else ""
+        drawn = f", {listed(self.fresh)} freshly initialised" if self.fresh else ""
         return f"torchvision's {self.name} {self.weights.name}{drawn}"
 
     @property
@@ -64,15 +66,9 @@ class TorchvisionWeights:
         found, own = _as_named_today(self._read()), network.state_dict()
         if self.name.startswith("vit"):
             found = interpolate_embeddings(network.image_size, network.patch_size, found)
-        for name, value in own.items():
-            if name in found and value.dim() == 4 and value.shape[1] == 1 and found[name].shape[1] == 3:
-                found[name] = found[name].sum(1, keepdim=True)
-        kept = {name: value for name, value in own.items() if name.rpartition(".")[0] in self.fresh}
         counts = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}  # not in old files
-        wanted = counts | {name: value for name, value in found.items() if name in own} | kept
-        if differing := [name for name in own if name not in wanted or wanted[name].shape != own[name].shape]:
-            raise BadCheckpoint(f"{self.path} does not fit {self.name}: {listed(differing[:3])}")
-        network.load_state_dict(wanted)
+        wanted = counts | {name: value for name, value in found.items() if name in own}
+        fit(network, fit_stem(network, wanted).weights, self.path, fresh=self.fresh)
 
 
 def _as_named_today(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kdexp.config import build
 from kdexp.files import write_whole
 from kdexp.report.facts import SOFT, Facts, measure
+from kdexp.report.table import written
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
@@ -69,12 +70,13 @@ def told(facts: Facts) -> list[str]:
     test = (facts.teacher_test, facts.baseline_test, facts.distilled_test)
     train = (facts.teacher_train, facts.baseline_train, facts.distilled_train)
     sentences = [
-        "Teacher, baseline and distilled student are right on {:.2%}, {:.2%}, {:.2%} of the test images".format(*test)
+        "Teacher, baseline and distilled student are right on {}, {}, {} of the test images".format(*map(_share, test))
         + f" and, of {facts.train_images} training images as students saw them,"
-        + " on {:.2%}, {:.2%}, {:.2%}.".format(*train),
+        + " on {}, {}, {}.".format(*map(_share, train)),
         f"Only the baseline is right on {facts.lost} test images, only the distilled student on {facts.gained} "
         f"(equal students part so unevenly {facts.chance:.0%} of the time).",
-        f"The teacher's mean confidence is {facts.confidence:.3f}, it has {facts.parameter_ratio:.1f} times the parameters.",
+        f"The teacher's mean confidence is {written(facts.confidence, '.3f')}, it has {facts.parameter_ratio:.1f} times the "
+        "parameters.",
     ]
     if facts.entropy is not None:
         sentences.append(
@@ -88,6 +90,10 @@ def told(facts: Facts) -> list[str]:
     if facts.late_progress is not None:
         sentences.append(f"The last tenth of the epochs brought {facts.late_progress:.1%} of the loss's fall.")
     return sentences
+
+
+def _share(value: float | None) -> str:
+    return written(value, ".2%")
 
 
 def findings(facts: Facts, experiment: Experiment) -> list[Finding]:
@@ -118,7 +124,7 @@ def mute(facts: Facts, experiment: Experiment) -> Finding | None:
 
 def weak_teacher(facts: Facts, experiment: Experiment) -> Finding | None:
     """The teacher makes almost as many mistakes as the baseline, or more."""
-    if 1 - facts.teacher_test < 0.9 * (1 - facts.baseline_test):
+    if facts.teacher_test is None or 1 - facts.teacher_test < 0.9 * (1 - facts.baseline_test):
         return None
     fact = f"The teacher is right on {facts.teacher_test:.2%} of the test images, the baseline on {facts.baseline_test:.2%}"
     if experiment.config["teacher"].get("checkpoint"):
@@ -128,9 +134,10 @@ def weak_teacher(facts: Facts, experiment: Experiment) -> Finding | None:
 
 def poor_fit(facts: Facts, experiment: Experiment) -> Finding | None:
     """The student fits its training images less well than its teacher, and than the baseline or 95 %."""
-    if facts.distilled_train >= min(facts.teacher_train, max(facts.baseline_train, 0.96)) - 0.01:
+    reached = max(facts.baseline_train, 0.96)
+    if facts.distilled_train >= min(reached if facts.teacher_train is None else facts.teacher_train, reached) - 0.01:
         return None
-    rest = f"(baseline {facts.baseline_train:.1%}, teacher {facts.teacher_train:.1%})"
+    rest = f"(baseline {facts.baseline_train:.1%}, teacher {written(facts.teacher_train, '.1%')})"
     fit = f"It is right on {facts.distilled_train:.1%} of its own training images {rest}"
     ratio, name = max(((ratio, name) for name, ratio in ratios(facts).items() if name != "kd"), default=(0.0, ""))
     if ratio > 50 and facts.distilled_train < facts.baseline_train - 0.05:
@@ -147,7 +154,7 @@ def poor_fit(facts: Facts, experiment: Experiment) -> Finding | None:
 def _longer(facts: Facts, experiment: Experiment) -> str:
     """More epochs for the students (Beyer et al. 2022, arXiv 2106.05237), not for a teacher that knows all its images."""
     settings = experiment.settings
-    follows = settings.teacher_epochs == settings.epochs and facts.teacher_train > 0.99
+    follows = settings.teacher_epochs == settings.epochs and (facts.teacher_train or 0.0) > 0.99
     same_teacher = f" teacher_epochs={settings.teacher_epochs}" if follows else ""
     return f"epochs={settings.epochs * (10 if facts.distilled_train < 0.9 else 4)}{same_teacher}"
 

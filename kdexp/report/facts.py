@@ -43,14 +43,15 @@ class Facts:
     """Test images that only the baseline has right."""
     chance: float
     """How often two equally good students would part so unevenly on the images that only one of them has right."""
-    teacher_test: float
+    teacher_test: float | None
+    """None, as `teacher_train` and `confidence`, where its classifier is not used."""
     baseline_test: float
     distilled_test: float
     train_images: int
-    teacher_train: float
+    teacher_train: float | None
     baseline_train: float
     distilled_train: float
-    confidence: float
+    confidence: float | None
     """The teacher's mean largest probability at temperature 1, on the training images."""
     temperature: float | None
     """Of the soft targets; None, as the next three, where the objective has none."""
@@ -88,12 +89,15 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
         distilled_test=distilled_test,
         late_progress=late_progress([row["loss"] for row in distilled.result["history"]]),
         parameter_ratio=teacher.result["parameters"] / distilled.result["parameters"],
-        **_on_training_images(entry, baseline, distilled, experiment),
+        **_on_training_images(entry, baseline, distilled, experiment, answering=teacher_test is not None),
     )
 
 
-def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, experiment: Experiment) -> dict:
-    """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched."""
+def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, experiment: Experiment, *, answering: bool) -> dict:
+    """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched.
+
+    `answering` is whether the teacher's classifier was trained.
+    """
     precision = replace(experiment.precision, compile=False, graph=False)  # too few batches for these to pay
     (learner,), teacher = prepare(
         [entry], experiment.teacher_network([entry]), experiment.shape, precision, experiment.split_of(entry).labels
@@ -116,10 +120,10 @@ def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, exper
     learner.load_state_dict(distilled.tensors("last"))
     return {
         "train_images": len(labels),
-        "teacher_train": float(correct(answers, labels)) / len(labels),
+        "teacher_train": float(correct(answers, labels)) / len(labels) if answering else None,
         "baseline_train": _accuracy(baseline, batches, experiment),
         "distilled_train": _accuracy(distilled, batches, experiment),
-        "confidence": float(answers.softmax(1).max(1).values.mean()),
+        "confidence": float(answers.softmax(1).max(1).values.mean()) if answering else None,
         **_softness(answers.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
         "gradients_before": before,
         "gradients_after": gradient_norms(learner, asked, halfway),

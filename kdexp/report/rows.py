@@ -108,11 +108,13 @@ def _fill(row: Row, stored: Stored) -> None:
 
 
 def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored | None) -> None:
-    assert row.test_top1 is not None and row.parameters is not None
+    assert row.parameters is not None
     if teacher is not None and row.role != "teacher":
         row.compression = teacher.result["parameters"] / row.parameters
+    if teacher is not None and row.role != "teacher" and teacher.result["test"]["last"]["top1"] is not None:
         row.agreement = agreement(stored.tensors("logits")["last"], teacher.tensors("logits")["last"])
     if baseline is not None and row.role not in ("teacher", "baseline"):
+        assert row.test_top1 is not None
         row.difference = 100 * (row.test_top1 - baseline.result["test"]["last"]["top1"])
 
 

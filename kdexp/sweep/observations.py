@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -92,10 +93,12 @@ def _by_teacher_seed(group: list[Observation]) -> list[list[Observation]]:
 
 
 def observations(sweep: Sweep) -> Iterator[Observation]:
-    """Every usable result of every job."""
+    """Every usable result of every job that has a test accuracy."""
     for job in sweep.jobs:
         results = {role: sweep.results[key] for role, key in job.learners.items()}
         for role, result in results.items():
+            if math.isnan(result.test):
+                continue
             baseline = None if role in ("teacher", "baseline") else results.get("baseline")
             teacher = sweep.results.get(result.spec["teacher"] or "")
             yield Observation(role, result, baseline, teacher.seed if teacher else None, job)

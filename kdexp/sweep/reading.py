@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Result:
     spec: dict[str, Any]
     parameters: int
     test: float
+    """nan for a teacher whose classifier is not used."""
     validation: float | None
     logits: str = ""
     """The digest of the file of its test answers."""
@@ -195,7 +197,8 @@ def _result(stored: Stored) -> Result:
     named = (told["model"], told["method"], told["dataset"], alike(told["spec"]), told["parameters"])
     validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
     rest = (told["files"].get("logits.safetensors", ""), told["trained_at"], told["provenance"])
-    return Result(stored.key, stored.path, *named, told["test"]["last"]["top1"], validation, *rest)
+    test = told["test"]["last"]["top1"]
+    return Result(stored.key, stored.path, *named, math.nan if test is None else test, validation, *rest)
 
 
 def _command(path: Path, sweep: Sweep) -> tuple[str, ...]:
