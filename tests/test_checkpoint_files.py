@@ -479,3 +479,11 @@ def test_a_changed_byte_is_refused_or_does_not_matter(tmp_path_factory, place, v
         load_checkpoint(net(), path)
     except BadCheckpoint as error:
         assert str(path) in str(error)
+
+
+def test_what_may_be_a_part_of_the_network_is_not_said_to_be_left_out(tmp_path):
+    content = {name: value for name, value in weights().items() if not name.startswith("head")}
+    torch.save(content | {"head.0.weight": torch.ones(2, 5), "loss.weight": torch.ones(2)}, tmp_path / "net.pt")
+    checkpoint = read_checkpoint(tmp_path / "net.pt", net())
+    assert checkpoint.notes == (f"{tmp_path / 'net.pt'}: {LEFT}loss",)
+    assert checkpoint.tensors.keys() == content.keys() | {"head.0.weight"}

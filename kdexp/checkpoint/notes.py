@@ -8,7 +8,7 @@ from itertools import takewhile
 from kdexp.arguments import a_few, listed
 from kdexp.checkpoint.archive import Contents
 from kdexp.checkpoint.entries import Entry
-from kdexp.checkpoint.weights import EMA, WRAPPERS, Part
+from kdexp.checkpoint.weights import EMA, WRAPPERS, Part, is_extra
 
 PLAIN = frozenset({"builtins", "collections", "copyreg", "torch", "numpy", "datetime", "pathlib", "functools", "operator"})
 """Modules of Python and of libraries whose objects are values; others are named where they were not read."""
@@ -60,7 +60,8 @@ def _translation(part: Part) -> str:
 def _left_out(part: Part, entries: Sequence[Entry]) -> Iterator[str]:
     """The tensors of the same mappings that were not taken: profilers' counts by their last names, others by their first."""
     mappings = {entry.around for entry in part.found.values()}
-    taken = {id(entry) for entry in part.found.values()}
+    foreign = [entry for entry in part.left(entries) if not is_extra(entry)]  # whether the network can do without is open
+    taken = {id(entry) for entry in (*part.found.values(), *foreign)}
     beside = [entry.name for entry in entries if entry.around in mappings and id(entry) not in taken]
     everything = [entry.name.split(".") for entry in entries if entry.around in mappings]
     depth = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*everything, strict=False)))
