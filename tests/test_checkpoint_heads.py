@@ -120,7 +120,7 @@ def test_what_else_can_be_in_place_of_a_classifier(tmp_path, head, why):
     rest = {name: value for name, value in NETS["linear"](3).state_dict().items() if not name.startswith("head.")}
     torch.save(rest | head, tmp_path / "backbone.pt")
     model = NETS["linear"](3)
-    (sentence,) = load_checkpoint(model, tmp_path / "backbone.pt", partly=True)
+    *_, sentence = load_checkpoint(model, tmp_path / "backbone.pt", partly=True)
     assert f"classifier head freshly initialised ({why}" in sentence
     assert torch.equal(model.body[0].weight, rest["body.0.weight"])
 
