@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -58,3 +59,27 @@ def _read_digest(path: Path, algorithm: str) -> str:
 def reason(error: OSError) -> str:
     """An operating system's complaint in its own few words, such as `No space left on device`."""
     return error.strerror or str(error)
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a regular file of that name, which may be longer than a file system takes."""
+    with suppress(OSError):
+        return Path(name).is_file()
+    return False
+
+
+def folder_problems(name: str) -> list[str]:
+    """Why files can't be kept in a folder of that name, as far as that can be known without writing; empty if they can."""
+    if not name.strip():
+        return ["must name a folder; this one is empty"]
+    if "\0" in name:
+        return ["must not contain a NUL character"]
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        return [f"there is no user {name.partition('/')[0][1:]!r} on this machine"]
+    try:
+        there = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    except OSError as error:  # a name too long, or a loop of links
+        return [f"can't be a folder: {reason(error)}"]
+    return [] if there.is_dir() else [f"{'' if there == path else f'{there} '}is a file; name a folder"]
