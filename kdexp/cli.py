@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from kdexp import __version__, config
-from kdexp.arguments import InvalidArguments, Problem, did_you_mean, first_cause, first_line, listed
+from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.axes import expand, key_of, repeated
 from kdexp.composer import Composer
 from kdexp.flags import Flags, read_flags
@@ -54,13 +54,13 @@ def main() -> None:
         elif "--help" in flags:
             print(help_text(flags.config_dir))
         elif "--hydra-help" in flags or "--shell-completion" in flags:
-            _leave_to_hydra(flags)
+            _leave_to_hydra(flags, flags.overrides)
         elif (code := _run(flags)) or not flags.only_shows:
             sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
-        print("interrupted; every whole epoch is kept: the same command goes on from there", file=sys.stderr)
+        print("interrupted; finished epochs are saved, run the same command to resume", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED)
 
 
@@ -91,7 +91,7 @@ def _run(flags: Flags) -> int:
         return _show(flags, overrides, composer)
     own = hydra_node.runtime.choices["hydra/launcher"] in OWN_LAUNCHERS
     if "--info" in flags or (multirun and not own):
-        _leave_to_hydra(flags)
+        _leave_to_hydra(flags, overrides)
         return max(_exit_codes, default=0)
     if any(config["dry_run"] for config in configs):
         return _preview(jobs, configs, multirun)
@@ -100,6 +100,8 @@ def _run(flags: Flags) -> int:
 
 def _start(composer: Composer, flags: Flags) -> Problem | None:
     """Why nothing can be composed, whatever the overrides."""
+    from kdexp.mistakes import cause_of
+
     known = composer.options("")
     if flags.config_name.removesuffix(".yaml") not in known:
         sentence = f"={flags.config_name!r}: no such file;{did_you_mean(flags.config_name, known)} known: {listed(known)}"
@@ -107,7 +109,7 @@ def _start(composer: Composer, flags: Flags) -> Problem | None:
     try:
         composer.compose([])
     except Exception as error:  # whatever Hydra makes of a user's own file
-        return Problem("--config-name", f"={flags.config_name!r}: {first_line(first_cause(error))}")
+        return Problem("--config-name", f"={flags.config_name!r}: {cause_of(error)}")
     return None
 
 
@@ -172,9 +174,9 @@ def hydra_main(cfg: DictConfig) -> None:
         _exit_codes.append(code)
 
 
-def _leave_to_hydra(flags: Flags) -> None:
+def _leave_to_hydra(flags: Flags, overrides: Sequence[str]) -> None:
     """Lets Hydra carry out a command that was checked; what completion can't make of a half-typed line stays unsaid."""
-    sys.argv[1:] = flags.words
+    sys.argv[1:] = [*flags.words, *overrides]
     if "--shell-completion" in flags and flags.overrides[0].startswith("query"):
         with redirect_stderr(io.StringIO()):
             hydra_main()

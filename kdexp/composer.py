@@ -13,11 +13,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import as_plain, compose_command, compose_whole, conf_dir, with_choices, without_hydra
+from kdexp.files import is_file
 from kdexp.quoting import LONGEST
 
 
 class Composer:
-    """Composes jobs as `compose_command` does, and raises what it raises, but quicker where only values differ."""
+    """Composes jobs as `compose_command` does, but quicker where only values differ."""
 
     def __init__(self, config_dir: str | None = None, config_name: str = "config"):
         self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
@@ -28,23 +29,21 @@ class Composer:
 
     def parse(self, text: str) -> Override:
         """One word of the command line; raises what Hydra's parser raises, and `ValueError` for words of extreme length."""
-        _measure(text)
+        if len(text) > LONGEST:
+            raise ValueError(f"has {len(text):,} characters; at most {LONGEST:,} are read")
         return self._parse(text)
 
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """One job's configuration."""
-        for text in overrides:
-            _measure(text)
-        with suppress(Exception):  # Hydra's own words are better
-            parsed = [self.parse(text) for text in overrides]
-            values = [override for override in parsed if self.sets_value(override)]
-            known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
-            if known is not None:
-                config = known[0].copy()
-                for override in values:
-                    OmegaConf.update(config, override.key_or_group, override.value())
-                return with_choices(config, known[1])
-        return as_plain(compose_command(overrides, **self.where))
+        """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `kdexp.mistakes` explains."""
+        parsed = [self.parse(text) for text in overrides]
+        values = [override for override in parsed if self.sets_value(override)]
+        known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
+        if known is None:
+            return as_plain(compose_command(overrides, **self.where))
+        config = known[0].copy()
+        for override in values:
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return with_choices(config, known[1])
 
     def hydra(self, overrides: Sequence[str]) -> DictConfig:
         """Hydra's own node, as far as overrides decide it that choose one option and are no mistakes."""
@@ -61,9 +60,10 @@ class Composer:
 
     def sets_value(self, override: Override) -> bool:
         """Whether it sets a key, and chooses, adds or removes nothing."""
-        plain = not (override.is_add() or override.is_delete() or override.package or override.is_sweep_override())
         key = override.key_or_group
-        return plain and not key.startswith("hydra") and not self.is_group(key)
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
+            return False
+        return not (override.is_sweep_override() or key.startswith("hydra") or self.is_group(key))
 
     def is_group(self, key: str) -> bool:
         """Whether a key chooses options, rather than setting a value."""
@@ -77,7 +77,11 @@ class Composer:
 
     def file_of(self, config: str) -> Path | None:
         """The YAML file of `GROUP/OPTION`, the first in Hydra's order; None if there is none."""
-        return next((file for folder in self.folders if (file := folder / f"{config}.yaml").is_file()), None)
+        return next((file for folder in self.folders if is_file(str(file := folder / f"{config}.yaml"))), None)
+
+    def own_file_of(self, config: str, suffix: str = ".yaml") -> Path | None:
+        """The file of `GROUP/OPTION` in the user's own folder; None if there is none."""
+        return next((file for folder in self.folders[1:] if is_file(str(file := folder / f"{config}{suffix}"))), None)
 
     def _whole(self, overrides: tuple[str, ...]) -> DictConfig:
         if overrides not in self._wholes:
@@ -92,8 +96,3 @@ class Composer:
             text = OmegaConf.to_yaml(config)
             self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime)
         return self._composed[overrides]
-
-
-def _measure(text: str) -> None:
-    if len(text) > LONGEST:
-        raise ValueError(f"has {len(text):,} characters; at most {LONGEST:,} are read")

@@ -91,9 +91,8 @@ class Flags:
 
     @property
     def words(self) -> list[str]:
-        """The same command line, flags first, as Hydra's own parser reads it."""
-        flags = [word for name, value in self.given.items() for word in ((name,) if name in _SWITCHES else (name, value))]
-        return [*flags, *self.overrides]
+        """The flags by their long names, as Hydra's own parser reads them."""
+        return [word for name, value in self.given.items() for word in ((name,) if name in _SWITCHES else (name, value))]
 
 
 def read_flags(words: Sequence[str]) -> Flags:

@@ -48,8 +48,6 @@ def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: 
     paths = all_paths(composed)
     if composer.is_group(override.key_or_group) and key not in composed["choices"] and (meant := same_key(key, paths)):
         return Problem(key, f"unknown key; did you mean {_setting(meant, value, composer)}? see kdexp --help")
-    if isinstance(error, BadOptionFile):
-        return Problem(key, f"={value!r}: {error}")
     if isinstance(error, MissingConfigException):
         return Problem(key, f"={value!r}: {_missing_option(override, error, composer)}")
     if key.startswith("hydra."):
@@ -60,9 +58,20 @@ def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: 
         return Problem(key, f"exists already; without + it is changed: {text.lstrip('+')}")
     if override.package is not None:
         return Problem(key, f"{override.key_or_group!r} is no group, and only groups take @; see kdexp --help")
+    if override.is_delete() and key in paths:
+        why = "its value is null" if _value_at(composed, key) is None else cause_of(error)
+        return Problem(key, f"can't be removed: {why}")
     if key not in paths:
         return Problem(key, _unknown(key, value, paths, composed, composer))
-    return Problem(key, f"={value!r}: {first_line(first_cause(error))}")
+    return Problem(key, f"={value!r}: {cause_of(error)}")
+
+
+def cause_of(error: BaseException) -> str:
+    """Why something can't be composed, in the words of the error that began it."""
+    if isinstance(error, BadOptionFile):
+        return str(error)
+    cause = first_cause(error)
+    return "refers to itself, or is nested too deeply" if isinstance(cause, RecursionError) else first_line(cause)
 
 
 def several_values(key: str, value: str, composed: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -129,10 +138,12 @@ def _group(override: Override, value: str, error: Exception, composer: Composer)
     """What is wrong with the choice of an option that is there, or with a choice of nothing."""
     options = composer.options(override.key_or_group)
     if options and value not in options and not override.is_delete():
-        return f"={value!r}: {_no_option(override, value, options)}"
+        return f"={value!r}: {_no_option(override, value, options, composer)}"
     if override.is_delete():
-        return "can't be removed, it is not part of this configuration"
-    return f"={value!r}: {first_line(first_cause(error))}"
+        return f"can't be removed: {cause_of(error)}"
+    file = composer.own_file_of(f"{override.key_or_group}/{value}")
+    where = f"{file}: " if file and not isinstance(error, BadOptionFile) else ""
+    return f"={value!r}: {where}{cause_of(error)}"
 
 
 def _missing_option(override: Override, error: MissingConfigException, composer: Composer) -> str:
@@ -140,7 +151,7 @@ def _missing_option(override: Override, error: MissingConfigException, composer:
     value = str(override.value())
     missing = str(error.missing_cfg_file)
     if missing == f"{override.key_or_group}/{value}":
-        return _no_option(override, value, error.options or composer.options(override.key_or_group))
+        return _no_option(override, value, error.options or composer.options(override.key_or_group), composer)
     parent = re.match(r"In '(.+?)': ", str(error))
     file = composer.file_of(parent[1]) if parent else None
     known = composer.options(missing.rpartition("/")[0])
@@ -149,8 +160,10 @@ def _missing_option(override: Override, error: MissingConfigException, composer:
     return f"{where}: its defaults name {missing!r}, which does not exist;{near} known: {listed(known)}"
 
 
-def _no_option(override: Override, value: str, options: Sequence[str]) -> str:
+def _no_option(override: Override, value: str, options: Sequence[str], composer: Composer) -> str:
     group, package = override.key_or_group, override.package
+    if file := composer.own_file_of(f"{group}/{value}", suffix=".yml"):
+        return f"{file} is not read; rename it to {file.stem}.yaml"
     alike = any(plain(option) == plain(value) for option in options)
     library, name = library_of(value) if group in NETWORKS and not alike else ("", "")
     if library:
@@ -169,7 +182,7 @@ def _line_of(word: str, file: Path) -> int:
 def _hydra(key: str, error: Exception) -> str:
     if key.startswith("hydra.launcher."):
         return "no such setting of this launcher; hydra/launcher=lockstep has max_learners"
-    return first_line(first_cause(error))
+    return cause_of(error)
 
 
 def _value_at(composed: Mapping[str, Any], key: str) -> Any:

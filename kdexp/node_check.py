@@ -53,6 +53,9 @@ def check_node(name: str, node: Any, is_network: bool) -> Iterator[Problem]:
         what = "missing" if node is None else f"={node!r}: is a group, chosen with {group}{name}=OPTION"
         yield Problem(name, what)
         return
+    if odd := [key for key in node if not isinstance(key, str)]:
+        yield Problem(name, f"has the key {odd[0]!r}, and keys must be texts")
+        return
     made, what = _target(name, node)
     if what:
         yield Problem(f"{name}._target_", what)

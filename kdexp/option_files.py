@@ -84,6 +84,7 @@ def _read(path: str) -> str:
 
 def _check(path: str, text: str) -> None:
     """Raises `BadOptionFile` for what is not a mapping of plain values of a reasonable size."""
+    _count_brackets(path, text)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -96,6 +97,16 @@ def _check(path: str, text: str) -> None:
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         raise BadOptionFile(path, f"holds {kind}, not KEY: VALUE lines", _line(root))
+    for key, _ in root.value:
+        if key.tag.rpartition(":")[2] not in ("str", "merge"):
+            raise BadOptionFile(path, "a key is not a text", _line(key))
+
+
+def _count_brackets(path: str, text: str) -> None:
+    """Refuses what the parser takes minutes for: far more open brackets than levels are allowed."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if sum(map(line.count, "[{")) - sum(map(line.count, "]}")) > 4 * DEEPEST or line.count("[" * DEEPEST):
+            raise BadOptionFile(path, f"is nested too deeply; at most {DEEPEST} levels", number)
 
 
 def _explained(path: str, error: yaml.YAMLError) -> BadOptionFile:

@@ -41,7 +41,7 @@ class Overrides:
         self.composer = composer
         self.words = words
         """All of the command, for commands that a sentence suggests."""
-        self._explained: dict[tuple[str, frozenset[str]], Problem] = {}
+        self._explained: dict[tuple[str, frozenset[str]], Problem | None] = {}
 
     def compose(self, overrides: Sequence[str]) -> Composition:
         """One job's composition; raises nothing, whatever the words, where no words at all can be composed."""
@@ -54,12 +54,15 @@ class Overrides:
             config, refused = self._one_by_one(rest)
             self._explained |= {(text, groups): problem for text, problem in refused.items()}
             known |= refused
-        known |= dict(self._without_target(config))
-        return Composition(config, list(known.values()), frozenset(map(key_of, known)))
+        known |= {name: problem for name, problem in self._of_files(config) if name not in set(map(key_of, known))}
+        return Composition(config, [problem for problem in known.values() if problem], frozenset(map(key_of, known)))
 
-    def _one_by_one(self, overrides: Sequence[str]) -> tuple[Mapping[str, Any], dict[str, Problem]]:
-        """What the good ones compose to, and the problems of the others; groups first, since they decide which keys exist."""
-        refused: dict[str, Problem] = {}
+    def _one_by_one(self, overrides: Sequence[str]) -> tuple[Mapping[str, Any], dict[str, Problem | None]]:
+        """What the good ones compose to, and the problems of the others; groups first, since they decide which keys exist.
+
+        Keys of an option that was refused have none: whether they are right is not known.
+        """
+        refused: dict[str, Problem | None] = {}
         good: list[str] = []
         composed = self.composer.compose([])
         for text in sorted(overrides, key=lambda text: not self._chooses(text)):
@@ -67,15 +70,19 @@ class Overrides:
                 composed = self.composer.compose([*good, text])
                 good.append(text)
             except Exception as error:  # as above
-                refused[text] = explain(text, error, composed, self.composer, self.words)
+                follows = any(key_of(text).startswith(f"{key_of(other)}.") for other in refused)
+                refused[text] = None if follows else explain(text, error, composed, self.composer, self.words)
         return composed, refused
 
-    def _without_target(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
-        """Problems of chosen options whose files name nothing that could be made, by the keys of their groups."""
+    def _of_files(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+        """Problems of chosen options whose files name nothing that could be made or are not read, by their groups."""
         for group, option in config.get("choices", {}).items():
             node, file = config.get(group), self.composer.file_of(f"{group}/{option}")
+            own = self.composer.own_file_of(f"{group}/{option}")
             if isinstance(node, dict) and "_target_" not in node and file is not None:
                 yield group, Problem(group, f"={option!r}: {file} names no class; it needs a line _target_: MODULE.CLASS")
+            elif own not in (None, file):
+                yield group, Problem(group, f"={option!r}: kdexp has an option of that name, {own} is not read; rename it")
 
     def _chooses(self, text: str) -> bool:
         """Whether a word may decide which keys there are."""

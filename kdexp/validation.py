@@ -55,7 +55,7 @@ class Validator:
 
     def _once(self, look: Callable[[], Any], *at: Any) -> Any:
         """What `look` returns; it is called unless something looked `at` the same before."""
-        key = json.dumps(at, sort_keys=True, default=vars)
+        key = json.dumps(at, default=vars)
         if key not in self._known:
             self._known[key] = look()
         return self._known[key]
@@ -74,7 +74,7 @@ class Validator:
             of_node = of_node or list(_without_teacher(path, node_at(plain, path)))
             broken |= {path} if of_node else set()
             found += of_node
-        if "dataset" in broken or not parts:
+        if "dataset" in broken or not parts or not plain.keys() >= set(NAMES):
             return found
         shape, sentence = self._once(partial(_dataset, plain["dataset"]), "shape", plain["dataset"])
         found += [Problem("", sentence)] if sentence else []
@@ -130,7 +130,7 @@ def _dataset(node: dict[str, Any]) -> tuple[Shape, str]:
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
     known = {name: node for name, node in plain.items() if name in (*NAMES, *REQUIRED, "teacher", "published", "choices")}
-    yield from (Problem(name, unknown_key(name, all_paths(known))) for name in plain if name not in known)
+    yield from (Problem(str(name), unknown_key(str(name), all_paths(known))) for name in plain if name not in known)
     given = {name: plain[name] for name in NAMES if name in plain}
     of_settings = problems(Settings, given)
     yield from of_settings
