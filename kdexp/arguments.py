@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from omegaconf import MISSING
 
+from kdexp.synonyms import same
+
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 """Of the numbers above 0 that float32, in which networks compute, has at full precision."""
 
@@ -97,9 +99,11 @@ class InvalidArguments(ValueError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' did you mean X?' for the closest of the known words, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" did you mean {close[0]}?" if close else ""
+    """' did you mean X?' for the known word that is a synonym or the closest, whatever their case; or nothing."""
+    lowered = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(word.lower(), list(lowered), n=1)
+    meant = same(word, lowered.values()) or (lowered[close[0]] if close else "")
+    return f" did you mean {meant}?" if meant else ""
 
 
 def first_line(error: BaseException) -> str:

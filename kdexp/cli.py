@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import product
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdexp import config
-from kdexp.arguments import Problem
+from kdexp import __version__, config
+from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
+from kdexp.axes import expand, key_of, repeated
 from kdexp.composer import Composer
+from kdexp.flags import Flags, read_flags
 from kdexp.help import help_text
+from kdexp.hydra_settings import OWN_LAUNCHERS, unused
+from kdexp.quoting import expand_home
 
-_WITHOUT = {"teacher=null": "~teacher"}
+_WITHOUT = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
 """What users write to do without a group, and what Hydra calls it."""
-
-OWN_LAUNCHERS = ("basic", "lockstep")
-"""Jobs of these run in this process; others, on other machines say, are left to Hydra."""
 
 BAD_CONFIG, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
@@ -43,23 +42,26 @@ if sys.version_info >= (3, 14):
 
 def main() -> None:
     """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted, 143 terminated."""
-    sys.argv[1:] = [_WITHOUT.get(word, word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, _terminate)
     sys.set_int_max_str_digits(0)  # so that numbers of any length are read, and refused by their names
+    flags = read_flags(sys.argv[1:])
     try:
-        asked = get_args_parser().parse_intermixed_args()
-        if asked.config_dir:  # a user's own modules lie beside the folder of their YAML files
-            sys.path.insert(0, str(Path(asked.config_dir).resolve().parent))
-        if asked.help:
-            print(help_text(asked.config_dir))
-        elif asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
-            hydra_main()
-        else:
-            sys.exit(_run(asked))
+        if flags.problems:
+            sys.exit(_refuse(flags.problems))
+        if flags.config_dir:  # a user's own modules lie beside the folder of their YAML files
+            sys.path.insert(0, str(Path(flags.config_dir).resolve().parent))
+        if "--version" in flags:
+            print(f"kdexp {__version__}")
+        elif "--help" in flags:
+            print(help_text(flags.config_dir))
+        elif "--hydra-help" in flags or "--shell-completion" in flags:
+            _leave_to_hydra(flags, flags.overrides)
+        elif (code := _run(flags)) or not flags.only_shows:
+            sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
-        print("interrupted; every whole epoch is kept: the same command goes on from there", file=sys.stderr)
+        print("interrupted; finished epochs are saved, run the same command to resume", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED)
 
 
@@ -71,25 +73,59 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _run(asked: argparse.Namespace) -> int:
-    composer = Composer(asked.config_dir, asked.config_name or "config")
-    hydra_node = composer.hydra(asked.overrides)
-    multirun = asked.multirun or hydra_node.mode == RunMode.MULTIRUN
-    jobs = expand([*_swept_in_files(hydra_node, asked.overrides), *asked.overrides]) if multirun else [asked.overrides]
-    configs, found = check(jobs, composer)
-    if multirun:
-        from kdexp.overrides import explain_partial
-
-        found = [explain_partial(problem, asked.overrides, composer) for problem in found]
-    if found:
-        print(refusal(found), file=sys.stderr)
-        return BAD_CONFIG
+def _run(flags: Flags) -> int:
+    """Composes and checks every job; then shows or runs them. Returns the exit code."""
+    composer = Composer(flags.config_dir, flags.config_name)
+    if problem := _start(composer, flags):
+        return _refuse([problem])
+    overrides, found = _at_home(flags.overrides)
+    hydra_node = composer.hydra(overrides)
+    multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
+    found += _strays(flags, composer)
+    found += unused(overrides, hydra_node, multirun)
+    jobs, of_axes = _jobs(overrides, composer, hydra_node) if multirun else ([overrides], list(repeated(overrides)))
+    configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
+    known = {problem.name for problem in (*found, *of_axes)}
+    if found := [*found, *of_axes, *(problem for problem in of_jobs if problem.name not in known or not problem.name)]:
+        return _refuse(found)
+    if "--cfg" in flags:
+        return _show(flags, overrides, composer)
+    own = hydra_node.runtime.choices["hydra/launcher"] in OWN_LAUNCHERS
+    if "--info" in flags or (multirun and not own):
+        _leave_to_hydra(flags, overrides)
+        return max(_exit_codes, default=0)
     if any(config["dry_run"] for config in configs):
         return _preview(jobs, configs, multirun)
-    if multirun and hydra_node.runtime.choices["hydra/launcher"] in OWN_LAUNCHERS:
-        return _multirun(jobs, configs, hydra_node)
-    hydra_main()
-    return max(_exit_codes, default=0)
+    return _multirun(jobs, configs, hydra_node) if multirun else _single(configs[0], sys.argv[1:])
+
+
+def _start(composer: Composer, flags: Flags) -> Problem | None:
+    """Why nothing can be composed, whatever the overrides."""
+    from kdexp.mistakes import cause_of
+
+    known = composer.options("")
+    if flags.config_name.removesuffix(".yaml") not in known:
+        sentence = f"={flags.config_name!r}: no such file;{did_you_mean(flags.config_name, known)} known: {listed(known)}"
+        return Problem("--config-name", sentence)
+    try:
+        composer.compose([])
+    except Exception as error:  # whatever Hydra makes of a user's own file
+        return Problem("--config-name", f"={flags.config_name!r}: {cause_of(error)}")
+    return None
+
+
+def _jobs(
+    overrides: Sequence[str], composer: Composer, hydra_node: DictConfig
+) -> tuple[Sequence[Sequence[str]], list[Problem]]:
+    """The jobs of a multirun, and what is wrong with its axes; then the jobs are those of the others, or none."""
+    words, found = [*_swept_in_files(hydra_node, overrides), *overrides], []
+    try:
+        jobs = expand(words, composer.options)
+    except InvalidArguments as error:
+        found = error.problems
+        faulty = {problem.name for problem in found}
+        jobs = [] if "" in faulty else expand([text for text in words if key_of(text) not in faulty], composer.options)
+    return [[_WITHOUT.get(word, word) for word in job] for job in jobs], found
 
 
 def _preview(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], multirun: bool) -> int:
@@ -121,8 +157,7 @@ def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]
     try:
         folder = run_jobs(numbered, sys.argv[1:], lockstep)
     except Unwritable as error:
-        print(refusal([Problem("", str(error))]), file=sys.stderr)
-        return BAD_CONFIG
+        return _refuse([Problem("", str(error))])
     from kdexp.sweep.command import tell
 
     return tell([folder], folder)
@@ -134,58 +169,115 @@ _exit_codes: list[int] = []
 
 @hydra.main(version_base="1.3", config_path=config.conf_dir(), config_name="config")
 def hydra_main(cfg: DictConfig) -> None:
-    """One job, as Hydra calls it."""
+    """One job of a launcher that is not ours, as Hydra calls it."""
+    hydra_config = HydraConfig.get()
+    if code := _single(config.with_choices(cfg, hydra_config.runtime), hydra_config.overrides.task):
+        _exit_codes.append(code)
+
+
+def _leave_to_hydra(flags: Flags, overrides: Sequence[str]) -> None:
+    """Lets Hydra carry out a command that was checked; what completion can't make of a half-typed line stays unsaid."""
+    sys.argv[1:] = [*flags.words, *overrides]
+    if "--shell-completion" in flags and flags.overrides[0].startswith("query"):
+        with redirect_stderr(io.StringIO()):
+            hydra_main()
+    else:
+        hydra_main()
+
+
+def _single(job: Mapping[str, Any], typed: Sequence[str]) -> int:
+    """Runs one job; returns its exit code."""
     from kdexp.data.dataset import DataUnavailable
     from kdexp.files import Unwritable
     from kdexp.run import run
 
-    hydra_config = HydraConfig.get()
-    typed = sys.argv[1:] if hydra_config.mode == RunMode.RUN else hydra_config.overrides.task
     try:
-        if not run(config.with_choices(cfg, hydra_config.runtime), typed):
-            _exit_codes.append(SOME_FAILED)
+        return 0 if run(job, typed) else SOME_FAILED
     except (DataUnavailable, Unwritable) as error:
-        print(refusal([Problem("", str(error))]), file=sys.stderr)
-        _exit_codes.append(BAD_CONFIG)
+        return _refuse([Problem("", str(error))])
     except OSError as error:
         print(f"kdexp: {error}; what was finished is kept, and the same command goes on from there", file=sys.stderr)
-        _exit_codes.append(SOME_FAILED)
+        return SOME_FAILED
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Every job of a multirun, as Hydra's basic sweeper makes them."""
-    axes, parser = [], OverridesParser.create()
-    for text in overrides:
+def _at_home(words: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    """The overrides with `~` written out and `teacher=null` as Hydra has it, and a problem for every unknown user."""
+    overrides, found = [], []
+    for word in words:
         try:
-            override = parser.parse_override(text)
-        except HydraException:  # composing a job explains it
-            axes.append([text])
-            continue
-        sweeps = override.is_sweep_override() and override.value_type is not None
-        key = override.get_key_element()
-        values = override.sweep_string_iterator() if sweeps else [override.get_value_element_as_str()]
-        axes.append([f"{key}={value}" for value in values] if not override.is_delete() else [override.input_line or ""])
-    return [list(job) for job in product(*axes)]
+            overrides.append(expand_home(_WITHOUT.get(word, word)))
+        except RuntimeError:
+            key, _, value = word.partition("=")
+            found.append(Problem(key, f"={value!r}: there is no user {value.partition('/')[0][1:]!r} on this machine"))
+    return overrides, found
 
 
-def check(jobs: Sequence[Sequence[str]], composer: Composer) -> tuple[list[Mapping[str, Any]], list[Problem]]:
-    """The composed configuration of every job, and everything that is wrong with any of them."""
-    from kdexp.overrides import compose_all
-    from kdexp.validation import Validator
+def _strays(flags: Flags, composer: Composer) -> list[Problem]:
+    """Settings that are written like flags, or with spaces."""
+    if not flags.strays:
+        return []
+    from kdexp.mistakes import stray
 
-    validator = Validator()
+    plain = composer.compose([])
+    return [stray(found, plain, composer) for found in flags.strays]
+
+
+def _show(flags: Flags, overrides: Sequence[str], composer: Composer) -> int:
+    """Prints the configuration, or one part of it."""
+    try:
+        whole = config.compose_whole(overrides, **composer.where)
+        print(config.shown(whole, flags.given["--cfg"], flags.given.get("--package"), resolve="--resolve" in flags), end="")
+    except InvalidArguments as error:
+        return _refuse(error.problems)
+    return 0
+
+
+def check(
+    jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
+) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+    """The composed configuration of every job, and everything that is wrong with any of them.
+
+    `words` are those of the command; unless `thoroughly`, jobs are composed, but their values are not looked at.
+    """
+    from kdexp.overrides import Overrides, explain_partial, of_jobs
+
+    validate = _validator() if thoroughly else None
+    made = Overrides(composer, words)
     configs: list[Mapping[str, Any]] = []
-    found: list[Problem] = []
-    for job in jobs:
-        composed, problems = compose_all(job, composer)
-        if composed is not None:
-            configs.append(composed)
-            problems = problems + validator.problems(composed)
-        found += [problem for problem in problems if problem not in found]
-    return configs, found
+    affected: dict[Problem, list[int]] = {}
+    for number, job in enumerate(jobs):
+        composed = made.compose(job)
+        found = list(composed.problems)
+        configs.append(composed.config)
+        if validate is not None:
+            of_values = validate(composed.config, parts=not composed.lacks_option(composer))
+            found += [made.advise(each, job, composed.config) for each in of_values if not composed.follows(each)]
+        for problem in dict.fromkeys(found):
+            affected.setdefault(problem, []).append(number)
+    explained = []
+    for problem, numbers in affected.items():
+        partial = explain_partial(problem, words, jobs, composer)
+        explained.append(of_jobs(problem, numbers, jobs) if partial == problem else partial)
+    return configs, list(dict.fromkeys(explained))
+
+
+def _validator() -> Any:
+    from kdexp.validation import Validator  # imports torch
+
+    return Validator().problems
+
+
+def _refuse(found: Sequence[Problem]) -> int:
+    print(refusal(found), file=sys.stderr)
+    return BAD_CONFIG
 
 
 def refusal(found: Sequence[Problem]) -> str:
     """What is printed for a configuration that can't run."""
     head = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-    return "\n".join([f"kdexp: {head} in this command, nothing was run", *(f"  {problem}" for problem in found)])
+    lines = (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in map(str, found))
+    return "\n".join([f"kdexp: {head} in this command, nothing was run", *(f"  {line}" for line in lines)])
+
+
+LONGEST_LINE = 2_000
+"""Characters of a problem: values may be long."""

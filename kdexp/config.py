@@ -7,12 +7,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import _locate
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import _locate, create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
+from kdexp.option_files import OptionFiles
 
 GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
 
@@ -33,11 +39,20 @@ def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, 
 
 
 def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
-    """What Hydra makes of one job's overrides, unresolved, with Hydra's own node."""
-    search_path = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
+    """What Hydra makes of one job's overrides, unresolved, with Hydra's own node; `config_dir` may have any name."""
+    version.setbase("1.3")
+    search_path = create_config_search_path(conf_dir())
+    if config_dir:  # as Hydra's --config-dir adds it
+        own = f"file://{Path(config_dir).absolute()}"
+        search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
+    OptionFiles.trusted = conf_dir()
+    SourcesRegistry.instance().types["file"] = OptionFiles
     GlobalHydra.instance().clear()
-    with initialize_config_dir(conf_dir(), version_base="1.3", job_name="kdexp"):
-        composed = compose(config_name, [*search_path, *overrides], return_hydra_config=True)
+    try:
+        Hydra.create_main_hydra2("kdexp", search_path)
+        composed = compose(config_name, list(overrides), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().clear()
     HydraConfig.instance().set_config(composed)
     return composed
 
@@ -48,6 +63,30 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     with open_dict(config):
         del config["hydra"]
     return config
+
+
+def shown(composed: DictConfig, which: str, package: str | None, *, resolve: bool) -> str:
+    """YAML of the whole configuration, of Hydra's own node (`which="hydra"`) or of the rest (`job`), or of one node of it.
+
+    Raises `InvalidArguments` for a node that is not there.
+    """
+    config = (
+        composed
+        if which == "all"
+        else OmegaConf.masked_copy(composed, "hydra")
+        if which == "hydra"
+        else without_hydra(composed)
+    )
+    part = config if package in (None, "_global_") else OmegaConf.select(config, str(package))
+    if part is None:
+        known = [str(name) for name in config]
+        sentence = f"={package!r}: no such part;{did_you_mean(str(package), known)} known: {listed(known)}"
+        raise InvalidArguments([Problem("--package", sentence)])
+    if not OmegaConf.is_config(part):
+        return f"{part}\n"
+    if resolve:
+        OmegaConf.resolve(part)
+    return (f"# @package {package}\n" if package else "") + OmegaConf.to_yaml(part)
 
 
 def with_choices(config: DictConfig, runtime: Any) -> dict[str, Any]:

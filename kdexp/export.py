@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from kdexp import __version__
 from kdexp.arguments import first_line, listed
 from kdexp.formats import FORMATS
 
@@ -33,6 +34,7 @@ def _refuse(sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = _Parser("kdexp-export", description="Writes a trained network into one file, and checks that file.")
+    made.add_argument("--version", action="version", version=f"kdexp {__version__}")
     made.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a learner's folder in the store")
     made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
     made.add_argument("--role", default="distilled", help="distilled (default), baseline or teacher")

@@ -140,3 +140,27 @@ def shown(path: str | Path) -> str:
     """A file's name as text that can be printed: what is no UTF-8, or no visible character, is escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of that name, which may be longer than a file system takes."""
+    with suppress(OSError, ValueError):
+        return Path(name).is_dir()
+    return False
+
+
+def folder_problems(name: str) -> list[str]:
+    """Why files can't be kept in a folder of that name, as far as that can be known without writing; empty if they can."""
+    if not name.strip():
+        return ["must name a folder; this one is empty"]
+    if "\0" in name:
+        return ["must not contain a NUL character"]
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        return [f"there is no user {name.partition('/')[0][1:]!r} on this machine"]
+    try:
+        there = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    except OSError as error:  # a name too long, or a loop of links
+        return [f"can't be a folder: {reason(error)}"]
+    return [] if there.is_dir() else [f"{'' if there == path else f'{there} '}is a file; name a folder"]

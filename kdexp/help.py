@@ -32,8 +32,13 @@ Often changed (KEY=VALUE)
   rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
---cfg job shows every key; --config-dir FOLDER adds your own options; -m runs combinations, with hydra/launcher=lockstep
-compatible ones side by side. kdexp-report, kdexp-store and kdexp-export look after what is left (--help).
+Flags
+  -m           run every combination; with hydra/launcher=lockstep compatible ones train side by side
+  --cfg job    show every key and its value (-p NODE for one node, --resolve to fill in references)
+  --config-dir FOLDER, --config-name NAME    add your own options; start from a file of your own
+  --version
+
+See also kdexp-report (tables), kdexp-store (models), kdexp-export (ONNX and other files).
 eval "$(kdexp -sc install=bash)" turns TAB completion on."""
 
 CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")

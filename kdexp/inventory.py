@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from kdexp import __version__
 from kdexp.arguments import did_you_mean, listed
 from kdexp.descriptions import Learner, Outputs
 from kdexp.files import DRAFT, reason
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--store", default="outputs/store", help="the store's folder (default: outputs/store)")
     parser = argparse.ArgumentParser("kdexp-store", description="What kdexp has stored.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"kdexp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="list | show | verify | prune")
     for name, run, told in (
         ("list", list_items, "everything stored with its size and age"),

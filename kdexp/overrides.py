@@ -1,98 +1,147 @@
-"""Overrides that Hydra refuses: all of them at once, each with what would have been right."""
+"""The overrides of one job or of many: composed without those that Hydra refuses, and all of these explained at once."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from kdexp.arguments import Problem, did_you_mean, first_line, listed
+from kdexp.arguments import Problem, listed
+from kdexp.axes import key_of
 from kdexp.composer import Composer
-from kdexp.config import compose_command
+from kdexp.keys import all_paths
+from kdexp.mistakes import explain, several_values
+from kdexp.quoting import as_word
 
 
-def compose_all(overrides: Sequence[str], composer: Composer) -> tuple[Mapping[str, Any] | None, list[Problem]]:
-    """The composed configuration, without the overrides that can't be, and the problems of those; None if nothing can be."""
-    try:
-        return composer.compose(overrides), []
-    except (HydraException, OmegaConfBaseException):
-        return _one_by_one(overrides, **composer.where)
+@dataclass(frozen=True)
+class Composition:
+    """What one job's overrides compose to without those that can't be, and the problems of these."""
+
+    config: Mapping[str, Any]
+    problems: list[Problem]
+    refused: frozenset[str] = frozenset()
+    """The keys of overrides that are left out."""
+
+    def follows(self, problem: Problem) -> bool:
+        """Whether a problem of the configuration may be there only because an override is left out."""
+        keys = {key.rpartition("@")[2] for key in self.refused}
+        return any(f"{problem.name}.".startswith(f"{key}.") for key in keys if key)
+
+    def lacks_option(self, composer: Composer) -> bool:
+        """Whether a group has another option than was meant, so that its parts need not fit together."""
+        return any(composer.is_group(key.partition("@")[0]) for key in self.refused)
 
 
-def _one_by_one(overrides: Sequence[str], **where: Any) -> tuple[DictConfig | None, list[Problem]]:
-    """Groups first, since they decide which keys exist."""
-    found: list[Problem] = []
-    good: list[str] = []
-    try:
-        composed = compose_command([], **where)
-    except (HydraException, OmegaConfBaseException) as error:
-        return None, [Problem("", first_line(error))]
-    for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):
+class Overrides:
+    """Composes the jobs of one command; what is refused is explained once, however many jobs have it."""
+
+    def __init__(self, composer: Composer, words: Sequence[str]):
+        self.composer = composer
+        self.words = words
+        """All of the command, for commands that a sentence suggests."""
+        self._explained: dict[tuple[str, frozenset[str]], Problem | None] = {}
+
+    def compose(self, overrides: Sequence[str]) -> Composition:
+        """One job's composition; raises nothing, whatever the words, where no words at all can be composed."""
+        groups = frozenset(text for text in overrides if self._chooses(text))
+        known = {text: self._explained[text, groups] for text in overrides if (text, groups) in self._explained}
+        rest = [text for text in overrides if text not in known]
         try:
-            composed = compose_command([*good, override], **where)
-            good.append(override)
-        except (HydraException, OmegaConfBaseException) as error:
-            found.append(_explain(override, error, composed))
-    return composed, found
+            config: Mapping[str, Any] = self.composer.compose(rest)
+        except Exception:  # Hydra and OmegaConf raise errors of many kinds, RecursionError among them
+            config, refused = self._one_by_one(rest)
+            self._explained |= {(text, groups): problem for text, problem in refused.items()}
+            known |= refused
+        known |= {name: problem for name, problem in self._of_files(config) if name not in set(map(key_of, known))}
+        return Composition(config, [problem for problem in known.values() if problem], frozenset(map(key_of, known)))
+
+    def _one_by_one(self, overrides: Sequence[str]) -> tuple[Mapping[str, Any], dict[str, Problem | None]]:
+        """What the good ones compose to, and the problems of the others; groups first, since they decide which keys exist.
+
+        Keys of an option that was refused have none: whether they are right is not known.
+        """
+        refused: dict[str, Problem | None] = {}
+        good: list[str] = []
+        composed = self.composer.compose([])
+        for text in sorted(overrides, key=lambda text: not self._chooses(text)):
+            try:
+                composed = self.composer.compose([*good, text])
+                good.append(text)
+            except Exception as error:  # as above
+                follows = any(key_of(text).startswith(f"{key_of(other)}.") for other in refused)
+                refused[text] = None if follows else explain(text, error, composed, self.composer, self.words)
+        return composed, refused
+
+    def _of_files(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+        """Problems of chosen options whose files name nothing that could be made or are not read, by their groups."""
+        for group, option in config.get("choices", {}).items():
+            node, file = config.get(group), self.composer.file_of(f"{group}/{option}")
+            own = self.composer.own_file_of(f"{group}/{option}")
+            if isinstance(node, dict) and "_target_" not in node and file is not None:
+                yield group, Problem(group, f"={option!r}: {file} names no class; it needs a line _target_: MODULE.CLASS")
+            elif own not in (None, file):
+                yield group, Problem(group, f"={option!r}: kdexp has an option of that name, {own} is not read; rename it")
+
+    def _chooses(self, text: str) -> bool:
+        """Whether a word may decide which keys there are."""
+        try:
+            return not self.composer.sets_value(self.composer.parse(text))
+        except Exception:  # composing explains it
+            return False
+
+    def advise(self, problem: Problem, overrides: Iterable[str], config: Mapping[str, Any]) -> Problem:
+        """The problem of a value, with what to type instead where the way it was typed is to blame."""
+        typed = next((text.partition("=")[2] for text in overrides if key_of(text) == problem.name), None)
+        if typed is None or not problem.sentence.startswith("="):
+            return problem
+        value = self.composer.parse(f"{problem.name}={typed}").value()
+        if problem.sentence.endswith("must be a text") and isinstance(value, int | float):
+            return Problem(problem.name, f"{problem.sentence}; quote it: {as_word(problem.name, typed)}")
+        scalars = isinstance(value, list) and bool(value) and not any(isinstance(each, list | dict) for each in value)
+        if scalars and "must be a" in problem.sentence and "must be a list" not in problem.sentence:
+            inside = typed.strip()[1:-1]
+            words = [f"{problem.name}={inside}" if key_of(text) == problem.name else text for text in self.words]
+            return Problem(problem.name, f"{problem.sentence}; {several_values(problem.name, inside, {}, words)}")
+        return problem
 
 
-def _explain(override: str, error: Exception, composed: DictConfig) -> Problem:
-    key, _, value = override.lstrip("+~").partition("=")
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        return Problem(key, f"={value!r}: no such option;{did_you_mean(value, error.options)} known: {listed(error.options)}")
-    if "=" not in override:
-        return Problem("", f"{override!r} is no KEY=VALUE; kdexp --help shows what there is")
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        return Problem("", f"{override!r} can't be read; quote special characters: 'KEY=\"VALUE\"'")
-    paths = all_paths(OmegaConf.to_container(composed))
-    if key not in paths:
-        return Problem(key, unknown_key(key, paths))
-    return Problem(key, f"={value!r}: {first_line(error)}")
-
-
-def explain_partial(problem: Problem, overrides: Sequence[str], composer: Composer) -> Problem:
+def explain_partial(problem: Problem, overrides: Sequence[str], jobs: Sequence[Sequence[str]], composer: Composer) -> Problem:
     """The problem of a multirun; that of a key which only some of a group's swept options have, with commands that work."""
     group = problem.name.partition(".")[0]
-    swept = next((text for text in overrides if text.startswith(f"{group}=") and "," in text), "")
-    if not problem.sentence.startswith("unknown key") or not swept:
+    options = list(dict.fromkeys(text.partition("=")[2] for job in jobs for text in job if text.startswith(f"{group}=")))
+    if not problem.sentence.startswith("unknown key") or len(options) < 2:
         return problem
-    options = swept.partition("=")[2].split(",")
-    having = [name for name in options if problem.name in all_paths(composer.compose([f"{group}={name}"]))]
+    having = [name for name in options if problem.name in _paths_with(f"{group}={name}", composer)]
     if not having:
         return problem
     lacking = [name for name in options if name not in having]
     own = [text for text in overrides if text.startswith(f"{problem.name}=")]
-    rest = [text for text in overrides if text not in (swept, *own)]
+    rest = [text for text in overrides if not text.startswith(f"{group}=") and text not in own]
     ways = ((lacking, rest), (having, [*own, *rest]))
     commands = " and ".join(shlex.join(["kdexp", "-m", f"{group}={','.join(names)}", *words]) for names, words in ways)
     only = f"only {group}={','.join(having)} has it" if len(having) == 1 else f"only {listed(having)} have it"
     return Problem(problem.name, f"{only}, not {listed(lacking)}; run them apart: {commands}")
 
 
-def unknown_key(key: str, paths: Sequence[str]) -> str:
-    """What to say of a key that is not among the configuration's paths."""
-    parent = key.rpartition(".")[0]
-    siblings = [path for path in paths if path.rpartition(".")[0] == parent]
-    same_end = [path for path in paths if path.rpartition(".")[2] == key.rpartition(".")[2]]
-    hint = f" did you mean {same_end[0]}?" if same_end else did_you_mean(key, siblings) or did_you_mean(key, paths)
-    names = [path.rpartition(".")[2] for path in siblings if not path.endswith("_target_")]
-    return f"unknown key;{hint} known{f' in {parent}' if parent else ''}: {listed(names)}"
+def _paths_with(choice: str, composer: Composer) -> list[str]:
+    try:
+        return all_paths(composer.compose([choice]))
+    except Exception:  # then the choice has a problem of its own
+        return []
 
 
-def all_paths(config: Any) -> list[str]:
-    """Every key that a user may set, nested ones with dots."""
-    return [path for path in _paths(config, "") if not path.startswith("choices")]
-
-
-def _paths(node: Any, prefix: str) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield f"{prefix}{name}"
-            yield from _paths(value, f"{prefix}{name}.")
+def of_jobs(problem: Problem, affected: Sequence[int], jobs: Sequence[Sequence[str]]) -> Problem:
+    """The problem of some jobs of a multirun, with the words that these have and the others have not."""
+    if len(affected) == len(jobs):
+        return problem
+    for position in range(len(jobs[0])):
+        words = dict.fromkeys(jobs[number][position] for number in affected)
+        if sum(job[position] in words for job in jobs) == len(affected):
+            if key_of(next(iter(words))) == problem.name and problem.sentence.startswith("="):
+                return problem  # it shows the value itself
+            return Problem(problem.name, f"{problem.sentence} (with {' or '.join(words)})")
+    first = jobs[affected[0]]
+    varying = [text for place, text in enumerate(first) if len({job[place] for job in jobs}) > 1]
+    return Problem(problem.name, f"{problem.sentence} ({len(affected)} of {len(jobs)} jobs, such as {' '.join(varying)})")

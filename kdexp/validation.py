@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from itertools import chain
@@ -14,13 +15,14 @@ from kdexp.arguments import Problem, problems
 from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import compiler_complaint, device_complaint, pick_device
+from kdexp.files import folder_problems
 from kdexp.footprint import Room
+from kdexp.keys import all_paths, unknown_key
 from kdexp.memory import free_memory
 from kdexp.method_check import Ask, capture_sketch, check_method
 from kdexp.network import Shape, starts_trained, without_start
 from kdexp.network_check import check_network
 from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
-from kdexp.overrides import all_paths, unknown_key
 from kdexp.parts import PARTS, node_at, part_of, teacher_paths
 from kdexp.published import complaints
 from kdexp.settings import NAMES, Settings
@@ -38,6 +40,9 @@ REQUIRED = (
     "teacher_schedule",
 )
 
+UNTAUGHT = {"baseline": "the baseline", "label_smoothing": "controls=[label_smoothing]"}
+"""Methods that train rows without a teacher, and these rows."""
+
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
     """All problems of a composed configuration: keys, types and ranges first, then what only built parts can tell."""
@@ -53,13 +58,13 @@ class Validator:
 
     def _once(self, look: Callable[[], Any], *at: Any) -> Any:
         """What `look` returns; it is called unless something looked `at` the same before."""
-        key = json.dumps(at, sort_keys=True, default=vars)
+        key = json.dumps(at, default=vars)
         if key not in self._known:
             self._known[key] = look()
         return self._known[key]
 
-    def problems(self, config: Mapping[str, Any]) -> list[Problem]:
-        """What `validate` returns."""
+    def problems(self, config: Mapping[str, Any], *, parts: bool = True) -> list[Problem]:
+        """What `validate` returns; unless `parts`, without what only built parts can tell."""
         plain = as_plain(config)
         found = [*_settings(plain), *complaints(plain.get("published"))]
         teachers = teacher_paths(plain)
@@ -69,9 +74,10 @@ class Validator:
         for path in (*REQUIRED, *teachers, *(f"{path}.distillation" for path in taught)):
             at = (path, node_at(plain, path), path in networks)
             of_node = self._once(partial(list, check_node(*at)), *at)
+            of_node = of_node or list(_without_teacher(path, node_at(plain, path)))
             broken |= {path} if of_node else set()
             found += of_node
-        if "dataset" in broken:
+        if "dataset" in broken or not parts or not plain.keys() >= set(NAMES):
             return found
         shape, classes, sentence = self._once(partial(_dataset, plain["dataset"]), "shape", plain["dataset"])
         found += [Problem("", sentence)] if sentence else []
@@ -169,15 +175,35 @@ def _dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, str]:
 
 def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
     known = {name: node for name, node in plain.items() if name in (*NAMES, *REQUIRED, "teacher", "published", "choices")}
-    yield from (Problem(name, unknown_key(name, all_paths(known))) for name in plain if name not in known)
+    yield from (Problem(str(name), unknown_key(str(name), all_paths(known))) for name in plain if name not in known)
     given = {name: plain[name] for name in NAMES if name in plain}
     of_settings = problems(Settings, given)
     yield from of_settings
     faulty = {problem.name for problem in of_settings}
+    yield from _folders({name: given[name] for name in ("output_dir", "store") if name not in faulty})
+    if "controls" not in faulty:
+        twice = [control for control, count in Counter(given["controls"]).items() if count > 1]
+        yield from (Problem("controls", f"={control}: given more than once; keep one") for control in twice)
     if "device" not in faulty and (complaint := device_complaint(given["device"])):
         yield Problem("device", complaint)
     elif "device" not in faulty:
         yield from _ways(given, pick_device(given["device"]).type)
+
+
+def _folders(named: dict[str, str]) -> Iterator[Problem]:
+    """Folders that can't be made; one inside another is not mentioned again."""
+    found: dict[str, list[str]] = {}
+    for name, folder in named.items():
+        if not any(folder.startswith(f"{named[other]}/") for other in found):
+            found |= {name: why} if (why := folder_problems(folder)) else {}
+    yield from (Problem(name, f"={named[name]!r}: {sentence}") for name, why in found.items() for sentence in why)
+
+
+def _without_teacher(path: str, node: dict[str, Any]) -> Iterator[Problem]:
+    """Refuses a method with a teacher where there is none."""
+    if path in UNTAUGHT and build(node).uses_teacher:
+        option = path if path == "label_smoothing" else "none"
+        yield Problem(path, f"learns from a teacher, and {UNTAUGHT[path]} has none; choose distillation@{path}={option}")
 
 
 def _ways(given: dict[str, Any], device: str) -> Iterator[Problem]:

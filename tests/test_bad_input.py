@@ -86,10 +86,10 @@ COMMANDS = [
     (["distillation=cosine", "student.hidden=[60]"], "256 (teacher) is no multiple of 60 (student)"),
     (["dataset=cifar10", "dataset.download=false", "dataset.root=nowhere"], "no CIFAR10 in dataset.root='nowhere'"),
     (["dataset=cifar10", "dataset.download=false", "dataset.root=nowhere"], "add dataset.download=true"),
-    (["epochs"], "'epochs' is no KEY=VALUE; kdexp --help shows what there is"),
+    (["epochs"], "'epochs' is not KEY=VALUE; write epochs=VALUE; see kdexp --help"),
     (["seed=[1"], "'seed=[1' can't be read"),
     (["-m", "seed=[1", "epochs=1,2"], "'seed=[1' can't be read"),
-    (["-m", "epochs"], "'epochs' is no KEY=VALUE"),
+    (["-m", "epochs"], "'epochs' is not KEY=VALUE"),
     (
         ["-m", "distillation=kd,hint", "distillation.weight=1,2", "seed=0,1"],
         "distillation.weight: only distillation=hint has it, not kd; run them apart: kdexp -m distillation=kd seed=0,1 and "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kdexp import __version__
 from kdexp.files import reason
 from kdexp.sweep.comparison import Comparison, fold
 from kdexp.sweep.files import write
@@ -70,6 +71,7 @@ def keep(comparison: Comparison, sweep: Sweep, output: str | Path | None, consol
 def _parser() -> argparse.ArgumentParser:
     told = "One table of sweeps and runs: seeds folded, differences to the baseline with their intervals."
     parser = argparse.ArgumentParser("kdexp-report", description=told, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"kdexp {__version__}")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep, a run, or a folder of such; several are merged")
     parser.add_argument("--output", metavar="FOLDER", help="where the files go (default: DIR, if there is one)")
     return parser

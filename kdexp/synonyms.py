@@ -1,0 +1,137 @@
+"""What other programs call our settings and options, so that a mistake is answered with our word for it. One table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+_KEYS = {
+    "optimizer.lr": "learning_rate lrate lr0 eta base_lr init_lr student_lr",
+    "optimizer.weight_decay": "wd decay l2",
+    "optimizer.momentum": "mom",
+    "optimizer": "opt optim optimiser",
+    "teacher_optimizer.lr": "teacher_lr lr_teacher",
+    "schedule": "scheduler sched lr_scheduler lr_schedule",
+    "distillation.temperature": "t temp tau kd_t kd_temp kd_temperature",
+    "distillation.alpha": "a kd_alpha",
+    "distillation.weight": "beta lambda lam kd_weight distill_weight",
+    "distillation": "method kd_method distill distiller loss criterion",
+    "student": "model net network arch architecture backbone s model_name model_s student_model student_arch",
+    "teacher": "model_t teacher_model teacher_arch teacher_name",
+    "teacher.checkpoint": "teacher_checkpoint teacher_ckpt teacher_path teacher_weights path_t t_ckpt",
+    "student.checkpoint": "checkpoint ckpt weights load student_checkpoint student_ckpt",
+    "teacher.name": "teacher.model teacher.arch",
+    "student.name": "student.model student.arch",
+    "dataset": "data ds",
+    "dataset.root": "data_dir data_path data_root datadir dataset_dir dataset_path dataset_root dir folder path",
+    "dataset.val_fraction": "val validation_split val_split val_size",
+    "dataset.test_fraction": "test_split test_size",
+    "dataset.image_size": "size img_size imgsz resolution input_size",
+    "dataset.in_channels": "channels in_chans",
+    "dataset.flip": "hflip horizontal_flip",
+    "epochs": "e n_epochs num_epochs max_epochs total_epochs",
+    "teacher_epochs": "epochs_teacher",
+    "batch_size": "b bs batch mini_batch train_batch_size batch_size_train",
+    "seed": "random_seed manual_seed random_state rng",
+    "workers": "j num_workers n_workers nworkers loader_workers",
+    "num_threads": "threads n_threads nthreads",
+    "output_dir": "o out out_dir output outdir save_dir save_path save log_dir logdir results_dir result_dir exp_dir",
+    "store": "store_dir cache_dir",
+    "limit_batches": "limit_train_batches max_steps max_batches",
+    "controls": "control rows",
+    "dry_run": "dry dryrun",
+    "force": "overwrite retrain",
+    "graph": "cuda_graph cuda_graphs",
+    "compile": "torch_compile",
+}
+
+_OPTIONS = {
+    "none": "null no ce cross_entropy baseline",
+    "kd": "kl kldiv kl_div vanilla hinton soft_targets",
+    "mse_logits": "mse logits",
+    "label_smoothing": "ls smoothing",
+    "constant": "null none fixed",
+    "cosine": "cosine_annealing cosineannealinglr",
+    "multistep": "step steplr multisteplr multi_step",
+    "image_folder": "imagefolder folder custom imagenet",
+    "vid": "variational",
+}
+
+_SWITCHES = {
+    "device=cuda device=cpu": "gpu gpus cuda use_cuda use_gpu gpu_id",
+    "device=cpu device=cuda": "cpu no_cuda",
+    "precision=bf16 precision=fp32": "amp use_amp fp16 bf16 half mixed_precision autocast",
+    "limit_batches=3 limit_batches=null": "debug fast_dev_run smoke",
+}
+"""Settings of another kind: what to write for a true value, and for a false one."""
+
+NOTES = {
+    "resume": "a run that was interrupted resumes by itself: run the same command again",
+    "name": "folders are named by time and configuration; output_dir=FOLDER chooses where they go",
+}
+"""Sentences for what needs no setting here."""
+
+_SAME_NOTE = {"restart": "resume", "continue": "resume", "expname": "name", "runname": "name", "experimentname": "name"}
+
+
+def plain(word: str) -> str:
+    """The word in small letters, without what people write between its parts: `ResNet-32x4` is `resnet32x4`."""
+    return re.sub(r"[-_ .]", "", word).lower()
+
+
+def _by_word(table: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for ours, theirs in table.items():
+        for word in theirs.split():
+            found.setdefault(plain(word), []).append(ours)
+    return found
+
+
+_OURS, _SWITCHED = _by_word(_KEYS | _OPTIONS), _by_word(_SWITCHES)
+
+
+def same(word: str, known: Iterable[str]) -> str:
+    """The known word that is this one written differently or a synonym of it, or an empty string."""
+    known = list(known)
+    if alike := next((each for each in known if plain(each) == plain(word)), ""):
+        return alike
+    ours = _OURS.get(plain(word), [])
+    wanted = [*ours, *(each.rpartition(".")[2] for each in ours)]
+    return next((each for each in wanted if each in known), "")
+
+
+def same_key(key: str, paths: Collection[str]) -> str:
+    """The known path that an unknown key stands for, or an empty string: `T`, `optim.learning_rate`, `data.root`."""
+    if found := next((ours for ours in _OURS.get(plain(key), []) if ours in paths), ""):
+        return found
+    head, dot, last = key.rpartition(".")
+    within = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == (same(head, paths) if dot else "")]
+    if found := same(last, within):
+        return f"{same(head, paths)}.{found}" if dot else found
+    return next((path for path in paths if path.rpartition(".")[2] == last), "")
+
+
+def key_elsewhere(key: str, paths: Collection[str]) -> str:
+    """The key that an unknown one stands for, which other options of its group have, or an empty string."""
+    return next((ours for ours in _OURS.get(plain(key), []) if "." in ours and ours.partition(".")[0] in paths), "")
+
+
+def same_setting(key: str, value: str, paths: Collection[str]) -> str:
+    """The override that says in our words what a switch of other programs says, or an empty string."""
+    head, _, last = key.rpartition(".")
+    if plain(last) in ("pretrained", "usepretrained", "imagenetweights"):
+        part = head if head in paths else "student"
+        known = f"{part}.weights=DEFAULT" if f"{part}.weights" in paths else f"{part}.checkpoint=FILE"
+        return known if value.lower() not in OFF else f"{known.partition('=')[0]}=null"
+    words = next(iter(_SWITCHED.get(plain(last), [])), "").split()
+    return words[value.lower() in OFF] if words else ""
+
+
+OFF = ("false", "no", "off", "-1", "none", "null")
+"""What people write for a switch that is off."""
+
+
+def note(key: str) -> str:
+    """Why a setting of other programs is not needed, or an empty string."""
+    last = plain(key.rpartition(".")[2])
+    return NOTES.get(_SAME_NOTE.get(last, last), "")
