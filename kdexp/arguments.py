@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from omegaconf import MISSING
 
+from kdexp.characters import one_line
 from kdexp.synonyms import same
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
@@ -107,8 +108,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's own words, as far as one line of a message goes."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """An error's own words, as far as one line of a message goes.
+
+    Our own errors are a sentence each: a line break in them is one of a name, and no end.
+    """
+    words = str(error).strip() or type(error).__name__
+    return one_line(words) if type(error).__module__.startswith("kdexp.") else words.splitlines()[0]
 
 
 def first_cause(error: BaseException) -> BaseException:

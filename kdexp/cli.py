@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,9 @@ from omegaconf import DictConfig
 from kdexp import __version__, config
 from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.axes import expand, key_of, repeated
+from kdexp.characters import one_line
 from kdexp.composer import Composer
+from kdexp.console import print_error, printing
 from kdexp.flags import Flags, read_flags
 from kdexp.help import help_text
 from kdexp.hydra_settings import OWN_LAUNCHERS, unused
@@ -40,8 +42,12 @@ if sys.version_info >= (3, 14):
     )
 
 
+@printing("kdexp")
 def main() -> None:
-    """The `kdexp` command. Exit codes: 2 bad configuration, 3 a learner or a job failed, 130 interrupted, 143 terminated."""
+    """The `kdexp` command.
+
+    Exit codes: 2 bad configuration, 3 a learner or a job failed, or could not be printed, 130 interrupted, 143 terminated.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     sys.set_int_max_str_digits(0)  # so that numbers of any length are read, and refused by their names
     flags = read_flags(sys.argv[1:])
@@ -58,8 +64,6 @@ def main() -> None:
             _leave_to_hydra(flags, flags.overrides)
         elif (code := _run(flags)) or not flags.only_shows:
             sys.exit(code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
         print("interrupted; finished epochs are saved, run the same command to resume", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED)
@@ -160,7 +164,12 @@ def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]
         return _refuse([Problem("", str(error))])
     from kdexp.sweep.command import tell
 
-    return tell([folder], folder)
+    try:
+        return tell([folder], folder)
+    except Unwritable as error:
+        elsewhere = f"kdexp-report {shlex.quote(str(folder))} --output FOLDER writes the table elsewhere"
+        print_error("kdexp", f"{error}; every finished learner is in the store, and {elsewhere}")
+        return SOME_FAILED
 
 
 _exit_codes: list[int] = []
@@ -196,7 +205,7 @@ def _single(job: Mapping[str, Any], typed: Sequence[str]) -> int:
     except (DataUnavailable, Unwritable) as error:
         return _refuse([Problem("", str(error))])
     except OSError as error:
-        print(f"kdexp: {error}; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print_error("kdexp", f"{error}; finished epochs are saved, run the same command to resume")
         return SOME_FAILED
 
 
@@ -275,7 +284,7 @@ def _refuse(found: Sequence[Problem]) -> int:
 def refusal(found: Sequence[Problem]) -> str:
     """What is printed for a configuration that can't run."""
     head = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-    lines = (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in map(str, found))
+    lines = (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in map(one_line, found))
     return "\n".join([f"kdexp: {head} in this command, nothing was run", *(f"  {line}" for line in lines)])
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp import cost
+from kdexp.characters import one_line
 from kdexp.data.dataset import DataUnavailable
 from kdexp.estimate import Pace
 from kdexp.experiment import Experiment
@@ -30,7 +31,9 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints one job of a dry run."""
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    journal.say(OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in experiment.config.items() if k != "choices"})).rstrip())
+    shown = OmegaConf.create({name: value for name, value in experiment.config.items() if name != "choices"})
+    for line in OmegaConf.to_yaml(shown).rstrip().split("\n"):
+        journal.say(line)
     for note in start_notes(experiment):
         journal.say(note)
     unreadable = _unreadable(experiment)
@@ -68,7 +71,7 @@ def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
         lacking = [entry.role for entry in entries if entry.spec.key not in wanted and not experiment.has(entry.spec.key)]
         wanted |= {entry.spec.key: (experiment, entry) for entry in entries}
         own = " ".join(text for text in job.overrides if text not in common)
-        table.add_row(str(job.number), own, ", ".join(lacking) or "nothing")
+        table.add_row(str(job.number), one_line(own), ", ".join(lacking) or "nothing")
     for note in notes:
         journal.say(note)
     journal.say(table)
@@ -110,4 +113,4 @@ def _state(role: str, experiment: Experiment, costs: list[str]) -> list[str]:
     stored = experiment.store.find(entry.spec.key)
     reused = stored is not None and not experiment.settings.force
     state = f"there since {stored.result['trained_at']}" if stored and reused else "to be trained"
-    return [entry.model, *costs, entry.method, str(entry.spec.epochs), state]
+    return [entry.model, *costs, one_line(entry.method), str(entry.spec.epochs), state]

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import torch
 
+from kdexp.advice import lower_rate
 from kdexp.data.dataset import ImageLost
 from kdexp.data.resident import Split
 from kdexp.files import reason
 from kdexp.heap import kept_between_steps
+from kdexp.judgement import Judgement
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan
@@ -140,8 +142,7 @@ class Experiment(Plan):
             if source.stored is None:
                 self.kept.failures[entry.spec.key] = f"{role} failed: {source.failure}"
                 return
-            if (accuracy := source.stored.result["test"]["last"]["top1"]) is not None:
-                self.journal.say(f"{role} {source.model}: {accuracy:.2%} of the test images right")
+            self._judge(source)
 
     def obtain_entries(self, entries: list[Entry]) -> None:
         """Fills in what the store holds of compatible entries, and trains the others side by side."""
@@ -162,15 +163,23 @@ class Experiment(Plan):
         return [entry for entry in entries if entry.stored is None and not entry.failure]
 
     def _judge(self, teacher: Entry) -> None:
+        """Says what a teacher, or what a teacher is made of, is worth, and warns of one that teaches nothing."""
         assert teacher.stored is not None
-        accuracy, chance = teacher.stored.result["test"]["last"]["top1"], 1 / self.shape.num_classes
-        told = "only its features are used" if accuracy is None else f"{accuracy:.2%} of the test images right"
-        self.journal.say(f"teacher {teacher.model}: {told}")
-        if accuracy is not None and accuracy < 1.5 * chance:
-            other_order = ", or the classes of its checkpoint are in another order" if teacher.checkpoint else ""
-            self.journal.warn(f"the teacher is near chance ({chance:.2%}): what it teaches is noise{other_order}")
+        if teacher.stored.result["test"]["last"]["top1"] is None:
+            self.journal.say(f"{teacher.role} {teacher.model}: only its features are used")
+        else:
+            self._say_accuracy(teacher, teacher.stored)
         if teacher.checkpoint:
-            self.journal.warn("the teacher comes from a checkpoint: it may have been trained on this run's validation images")
+            self.journal.warn(
+                f"the {teacher.role} comes from a checkpoint: it may have been trained on this run's validation images"
+            )
+
+    def _say_accuracy(self, teacher: Entry, stored: Stored) -> None:
+        answers = stored.tensors("logits")
+        judgement = Judgement.of(answers["last"], answers["labels"])
+        self.journal.say(f"{teacher.role} {teacher.model}: test accuracy {100 * judgement.accuracy:.2f} %")
+        if warning := judgement.warning(f"the {teacher.role}"):
+            self.journal.warn(warning)
 
     @kept_between_steps()
     def _train(self, entries: list[Entry]) -> None:
@@ -247,6 +256,8 @@ class Experiment(Plan):
         if learner.remark:
             self.journal.say(f"{learner.name}: {learner.remark}")
         if learner.failure:
+            if not learner.traceback:  # its loss is not finite
+                entry.failure += f"; try {lower_rate(self.config, self.part(entry.role).optimizer)}"
             self.store.forget_progress(entry.spec.key)
             return
         try:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kdexp import __version__
 from kdexp.arguments import first_line, listed
+from kdexp.characters import one_line
+from kdexp.console import print_error, printing
 from kdexp.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _refuse(sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:
     for sentence in sentences:
-        print(f"kdexp-export: {sentence}", file=sys.stderr)
+        print_error("kdexp-export", sentence)
     sys.exit(code)
 
 
@@ -45,8 +47,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@printing("kdexp-export")
 def main(words: Sequence[str] | None = None) -> None:
-    """Exit codes: 2 nothing there that can be exported as asked, 1 an export that failed, 130 interrupted."""
+    """Exit codes: 2 nothing there that can be exported as asked, 1 an export that failed, 3 not printed, 130 interrupted."""
     asked = parser().parse_args(words)
     asked.run = asked.run.expanduser()
     output = destination(asked)
@@ -57,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         stored = find(asked)
         lines = export(describe(stored, asked.epoch, asked.module), FORMATS[asked.format], output)
-        print("\n".join([heading(output, stored, asked.epoch), *lines]))
+        print("\n".join(map(one_line, [heading(output, stored, asked.epoch), *lines])))
     except ExportFailed as error:
         _refuse([str(error)], FAILED)
     except (OSError, ValueError) as error:
@@ -107,7 +110,7 @@ def heading(output: Path, stored: Stored, epoch: str) -> str:
     """What was written, in one line."""
     result = stored.result
     accuracy = result["test"][epoch]["top1"]
-    return f"{output}: {result['model']} trained by {result['method']}, {accuracy:.2%} of the test images right"
+    return f"{output}: {result['model']} trained by {result['method']}, test accuracy {100 * accuracy:.2f} %"
 
 
 if __name__ == "__main__":

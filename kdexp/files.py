@@ -83,11 +83,12 @@ def is_file(path: str | Path) -> bool:
 def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = True) -> None:
     """Writes the file next to its place and moves it there in one step; raises `OSError` and then leaves nothing.
 
-    A `lasting` one is there, whole, even if the power fails afterwards.
+    A text is written as UTF-8, and bytes of a command or a path that are not UTF-8 as they came (PEP 383). A `lasting` file is
+    there, whole, even if the power fails afterwards.
     """
     draft = draft_of(path)
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        draft.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
         if lasting:
             sync(draft)
         draft.replace(path)

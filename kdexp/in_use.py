@@ -84,7 +84,7 @@ def _claims(root: Path) -> Iterator[tuple[Path, str]]:
 
 def _said(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}

@@ -20,6 +20,8 @@ from rich.table import Table
 
 from kdexp import __version__
 from kdexp.arguments import did_you_mean, listed
+from kdexp.characters import one_line
+from kdexp.console import Screen, print_error, printing
 from kdexp.descriptions import Learner, Outputs
 from kdexp.files import DRAFT, reason
 from kdexp.in_use import registering, settle_killed
@@ -96,16 +98,17 @@ def _whole(path: Path, verified: bool) -> Item:
         return Item(path, "damaged", {}, str(error))
 
 
+@printing("kdexp-store")
 def main() -> None:
-    """The `kdexp-store` command. Exit codes: 1 damage was found, 2 a request that can't be met."""
+    """The `kdexp-store` command. Exit codes: 1 damage was found, 2 a request that can't be met, 3 it could not be printed."""
     asked = _parser().parse_args()
     try:
-        sys.exit(asked.run(Path(asked.store).expanduser(), asked, Console(highlight=False)))
+        sys.exit(asked.run(Path(asked.store).expanduser(), asked, Screen()))
     except Refused as error:
-        print(f"kdexp-store: {error}", file=sys.stderr)
+        print_error("kdexp-store", str(error))
         sys.exit(BAD_REQUEST)
     except OSError as error:
-        print(f"kdexp-store: {error.filename or asked.store}: {reason(error)}", file=sys.stderr)
+        print_error("kdexp-store", f"{error.filename or asked.store}: {reason(error)}")
         sys.exit(BAD_REQUEST)
 
 
@@ -148,6 +151,10 @@ def _present(root: Path, *, verified: bool = False) -> list[Item]:
     return items(root, verified=verified)
 
 
+def _print(console: Console, sentence: str) -> None:
+    console.print(one_line(sentence), markup=False, soft_wrap=True)
+
+
 def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
     """Prints a line per item; returns 1 if the result of any is damaged, and says what is the matter with it."""
     found = _present(root)
@@ -156,9 +163,9 @@ def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if number < 4 else "right", no_wrap=heading != "method")
     for item in found:
-        table.add_row(item.key, *_line(item, students[item.key]))
-    console.print(table)
-    console.print(f"{len(found)} in {root}, {sum(item.size for item in found) / 1e6:.1f} MB")
+        table.add_row(*map(one_line, (item.key, *_line(item, students[item.key]))))
+    console.print(table, markup=False)
+    _print(console, f"{len(found)} in {root}, {sum(item.size for item in found) / 1e6:.1f} MB")
     return _name_damaged(found, console)
 
 
@@ -166,7 +173,7 @@ def _name_damaged(found: Sequence[Item], console: Console) -> int:
     """Prints what is the matter with each damaged item; returns 1 if there are any."""
     damaged = [item for item in found if item.kind == "damaged"]
     for item in damaged:
-        console.print(item.complaint, markup=False, soft_wrap=True)
+        _print(console, item.complaint)
     return DAMAGE if damaged else 0
 
 
@@ -203,11 +210,8 @@ def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
     if not item.result:
         raise Refused(f"{item.path.name} is {item.kind}: {item.complaint or 'nothing is known of it but its key'}")
     told = {name: value for name, value in item.result.items() if name not in ("history", "digest", "files")}
-    console.print(
-        yaml.safe_dump({"folder": str(item.path), **told}, sort_keys=False, allow_unicode=True).rstrip(),
-        markup=False,
-        soft_wrap=True,
-    )
+    for line in yaml.safe_dump({"folder": str(item.path), **told}, sort_keys=False, allow_unicode=True).rstrip().split("\n"):
+        _print(console, line)
     return 0
 
 
@@ -216,9 +220,9 @@ def verify(root: Path, _asked: argparse.Namespace, console: Console) -> int:
     found = _present(root, verified=True)
     code = _name_damaged(found, console)
     counts = Counter(item.kind for item in found)
-    console.print(listed(f"{count} {kind}" for kind, count in sorted(counts.items())))
+    _print(console, listed(f"{count} {kind}" for kind, count in sorted(counts.items())))
     if code:
-        console.print("kdexp makes again what is damaged when it needs it; kdexp-store prune --damaged removes them")
+        _print(console, "kdexp makes again what is damaged when it needs it; kdexp-store prune --damaged removes them")
     return code
 
 
@@ -234,13 +238,13 @@ def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:
         line = f"{item.path.name}  {item.kind}  {item.size / 1e6:.2f} MB"
         kept = remove(root, item.path) if asked.yes else reason_to_keep(root, item.path)
         free += [] if kept else [item.size]
-        console.print(f"{line}  kept: {kept}" if kept else line, soft_wrap=True)
+        _print(console, f"{line}  kept: {kept}" if kept else line)
     if asked.yes:
         with registering(root):
             settle_killed(root)
     which = f"these {len(free)}" if len(free) == len(chosen) else f"{len(free)} of these {len(chosen)}"
     what = "removed" if asked.yes else "nothing was removed; --yes removes"
-    console.print(f"{what} {which}, {sum(free) / 1e6:.1f} MB")
+    _print(console, f"{what} {which}, {sum(free) / 1e6:.1f} MB")
     return 0
 
 

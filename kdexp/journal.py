@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from kdexp.characters import one_line
+from kdexp.console import Screen
 from kdexp.files import reason
 from kdexp.learner import Learner
 
@@ -20,20 +22,24 @@ PLAIN_LINES = 10
 
 
 class Journal:
-    """Everything said goes to the console and, once there is a run folder, to its log.
+    """Everything said goes to the log, once there is a run folder, and to the console.
 
-    A quiet one, that of a sweep, tells the console warnings and headlines alone.
+    A text is a sentence and stays on one line: control characters and line breaks, which only a name in it can have, are
+    shown as escapes. A quiet journal, that of a sweep, tells the console warnings and headlines alone.
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False):
         self.quiet = quiet
-        self.console = console or Console(highlight=False)
+        self.console = console or Screen()
         self._log: Console | None = None
         self._remarks: set[str] = set()
 
     def open_log(self, path: Path) -> None:
-        """Also writes into this file from now on."""
-        self._log = Console(file=path.open("w"), width=200, highlight=False)
+        """Also writes into this file from now on; warns where that can't be."""
+        try:
+            self._log = Screen(path.open("w", encoding="utf-8"), width=200)
+        except OSError as error:
+            self.warn(f"no log: {path} can't be written ({reason(error)})")
 
     def close_log(self) -> None:
         """Ends what `open_log` began."""
@@ -42,18 +48,18 @@ class Journal:
             self._log = None
 
     def say(self, words: Any) -> None:
-        """Prints a text, as it is, or anything that rich can draw."""
+        """Writes a sentence, or anything that rich can draw, into the log, and prints it unless the journal is quiet."""
+        self._write(words)
         if not self.quiet:
             self._print(words)
-        self._write(words)
 
     def headline(self, words: Any) -> None:
         """Prints even where the journal is quiet."""
-        self._print(words)
         self._write(words)
+        self._print(words)
 
     def _print(self, words: Any) -> None:
-        self.console.print(words, markup=False, soft_wrap=isinstance(words, str))
+        _put(words, self.console)
 
     def remark(self, sentence: str) -> None:
         """Prints a sentence even where the journal is quiet, whose console prints the same one once."""
@@ -73,15 +79,15 @@ class Journal:
             self.warn(sentence)
 
     def note(self, words: str) -> None:
-        """Writes a text into the log alone."""
-        if words:
-            self._write(words)
+        """Writes a text of any number of lines into the log alone."""
+        for line in words.splitlines():
+            self._write(line)
 
     def _write(self, words: Any) -> None:
         if self._log is None:
             return
         try:
-            self._log.print(words, markup=False, soft_wrap=isinstance(words, str))
+            _put(words, self._log)
             self._log.file.flush()
         except OSError as error:
             with suppress(OSError):
@@ -95,10 +101,17 @@ class Journal:
         if not self.console.is_terminal:
             yield TrainingWatch(self, epochs)
             return
-        latest = TextColumn("{task.fields[latest]}")
-        columns = (TextColumn("{task.description}"), BarColumn(16), TimeRemainingColumn(), latest)
+        latest = TextColumn("{task.fields[latest]}", markup=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TimeRemainingColumn(), latest)
         with Progress(*columns, console=self.console, transient=True) as bars:
             yield TrainingWatch(self, epochs, bars, _tasks(bars, learners, epochs, steps))
+
+
+def _put(words: Any, console: Console) -> None:
+    if isinstance(words, str):
+        console.print(one_line(words), markup=False, soft_wrap=True)
+    else:
+        console.print(words, markup=False)
 
 
 def _tasks(bars: Progress, learners: Sequence[Learner], epochs: int, steps: int) -> dict[str, TaskID]:
@@ -134,7 +147,7 @@ class TrainingWatch:
         for learner in learners:
             words = measured(learner.history[-1])
             if self._bars is not None:
-                self._bars.update(self._tasks[learner.name], latest=words)
+                self._bars.update(self._tasks[learner.name], latest=one_line(words))
             if due:
                 tell = self.journal.note if self._bars is not None and not last else self.journal.say
                 tell(f"  epoch {done}/{self.epochs}  {learner.name}: {words}")

@@ -40,7 +40,7 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
         return False
     until.callback(lock.release)
     with suppress(OSError):  # a full disk can hold a lock, but not say whose
-        path.write_text(str(Process.this()))
+        path.write_text(str(Process.this()), "utf-8")
     return True
 
 
@@ -55,7 +55,7 @@ def hold(path: Path, until: ExitStack) -> None:
         until.callback(lock.release)
     until.callback(_remove, path)
     with suppress(OSError):  # as above
-        path.write_text(str(Process.this()))
+        path.write_text(str(Process.this()), "utf-8")
 
 
 def take_turns(path: Path, until: ExitStack) -> None:
@@ -103,7 +103,7 @@ def _named_in(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text("utf-8", "replace")
     except OSError:
         return ""
 

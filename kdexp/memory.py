@@ -20,19 +20,19 @@ def available_memory() -> int:
     """Bytes that new arrays may take: what Linux calls available, within the control groups; elsewhere all physical memory."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        lines = dict(line.split(":") for line in meminfo.read_text("utf-8").splitlines())
         return min([int(lines["MemAvailable"].split()[0]) * 1024, *_left_by_groups()])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _left_by_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
     """What the control groups (version 2) of this process leave it, by which containers and batch systems limit memory."""
-    names = [line.removeprefix("0::/") for line in own.read_text().splitlines() if line.startswith("0::/")]
+    names = [line.removeprefix("0::/") for line in own.read_text("utf-8").splitlines() if line.startswith("0::/")]
     for group in (folder for name in names for folder in (root / name, *(root / name).parents) if folder.is_relative_to(root)):
         limit = group / "memory.max"
-        if limit.is_file() and (most := limit.read_text().strip()) != "max":
-            pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            used = int((group / "memory.current").read_text()) - int(pages["inactive_file"])
+        if limit.is_file() and (most := limit.read_text("utf-8").strip()) != "max":
+            pages = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
+            used = int((group / "memory.current").read_text("utf-8")) - int(pages["inactive_file"])
             yield max(0, int(most) - used)
 
 

@@ -138,7 +138,8 @@ def run_job(job: Job, folder: Path, journal: Journal, kept: Kept) -> str:
         return f"failed: {error}"
     except Exception as error:  # whatever it is, the other jobs go on
         why = f"{type(error).__name__}: {first_line(error)}; {folder}/traceback.txt has more"
-        write_whole(folder / "traceback.txt", traceback.format_exc())
+        with suppress(OSError):
+            write_whole(folder / "traceback.txt", traceback.format_exc())
         write_state(folder, FAILED, why)
         return f"failed: {why}"
     return f"failed: {outcome.reason}" if outcome.reason else ", ".join(map(_result, outcome.rows))

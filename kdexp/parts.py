@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from kdexp.characters import one_line
+
 Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone"]
 """Rows that are trained on request, to tell what a teacher's knowledge is worth from what merely comes with it."""
 
@@ -77,9 +79,9 @@ def node_at(config: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def option(config: Mapping[str, Any], path: str) -> str:
-    """What a table calls the option that was chosen for the node at a path."""
+    """What a table calls the option that was chosen for the node at a path, on one line."""
     node = node_at(config, path)
-    return str(node.get("name") or config["choices"].get(path) or node["_target_"].rpartition(".")[2])
+    return one_line(node.get("name") or config["choices"].get(path) or node["_target_"].rpartition(".")[2])
 
 
 def teacher_paths(config: Mapping[str, Any], path: str = "teacher") -> list[str]:

@@ -36,7 +36,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(["git", *words], capture_output=True, encoding="utf-8", errors="replace", check=True).stdout.strip()
 
 
 @cache

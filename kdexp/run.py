@@ -6,9 +6,10 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,7 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
                 journal.say(line)
             for note in start_notes(experiment):
                 journal.remark(note)
-            entries = experiment.run()
-            outcome = report(folder, entries, experiment, journal, brief=brief)
-            write_state(folder, FAILED if outcome.reason else FINISHED, outcome.reason)
-            return outcome
+            return report(folder, experiment.run(), experiment, journal, brief=brief)
         except KeyboardInterrupt:
             write_state(folder, INTERRUPTED)
             raise
@@ -117,31 +115,53 @@ def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
 
 
 def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, brief: bool = False) -> Outcome:
-    """Draws the table and writes it, and unless `brief` the curves and a diagnosis, into the run folder."""
+    """Writes the table and the state of the job, then prints the table; unless `brief` adds the curves and a diagnosis.
+
+    Whatever happens while that is printed, it is in the run folder.
+    """
     rows = make_rows(entries, experiment)
     beside = list(_beside_published(folder, rows, experiment))
+    missing = _unwritten(partial(write_history, folder, entries), partial(write_table, folder, rows, experiment))
+    _conclude(folder, entries, rows, missing)
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
     for line in [*remarks(entries, experiment), *beside]:
         journal.say(line)
+    missing = missing or _unwritten(partial(_explain, folder, entries, experiment, journal, brief))
+    if missing:
+        journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
+    return _conclude(folder, entries, rows, missing)
+
+
+def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> None:
+    """Writes and says what takes a while: the curves, and why the student is no better."""
+    if not brief:
+        draw_curves(folder, entries, journal)
+    if not brief or experiment.settings.diagnosis == "always":
+        tell_why(folder, entries, experiment, journal)
+
+
+def _unwritten(*writes: Callable[[], None]) -> str:
+    """Why one of `writes` could not write its files; empty if all could."""
     try:
-        write_history(folder, entries)
-        if not brief:
-            draw_curves(folder, entries, journal)
-        if not brief or experiment.settings.diagnosis == "always":
-            tell_why(folder, entries, experiment, journal)
-        write_table(folder, rows, experiment)
+        for write in writes:
+            write()
     except OSError as error:
-        journal.warn(
-            f"{folder} lacks files: {reason(error)}; every learner is in the store, and the same command writes them again"
-        )
-        return Outcome(rows, f"{folder} lacks files: {reason(error)}")
-    return Outcome(rows, "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure))
+        return reason(error)
+    return ""
+
+
+def _conclude(folder: Path, entries: list[Entry], rows: list[Row], missing: str) -> Outcome:
+    """What the job came to, given why files of it are missing; the folder says so, too."""
+    failed = "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure)
+    outcome = Outcome(rows, f"{folder} lacks files: {missing}" if missing else failed)
+    write_state(folder, FAILED if outcome.reason else FINISHED, outcome.reason)
+    return outcome
 
 
 def _command(folder: Path) -> list[str]:
     """The words that a run was asked for with."""
-    return shlex.split((folder / "command.txt").read_text())[1:]
+    return shlex.split((folder / "command.txt").read_text("utf-8", "surrogateescape"))[1:]
 
 
 def _beside_published(folder: Path, rows: list[Row], experiment: Experiment) -> Iterator[str]:

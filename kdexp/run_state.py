@@ -33,7 +33,7 @@ def settle(folder: Path) -> None:
     if runner(folder) or not folder.is_dir():
         return
     with suppress(OSError, ValueError, AttributeError):
-        if json.loads((folder / STATUS).read_text()).get("state") == RUNNING:
+        if json.loads((folder / STATUS).read_text("utf-8")).get("state") == RUNNING:
             write_state(folder, KILLED)
     remove_drafts(folder)
     with suppress(OSError):

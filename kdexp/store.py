@@ -141,7 +141,7 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
         write(draft)
         complete = {**_finite(result), "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
         complete["digest"] = self_digest(complete)
-        (draft / RESULT).write_text(json.dumps(complete, indent=1, allow_nan=False))
+        (draft / RESULT).write_text(json.dumps(complete, indent=1, allow_nan=False), "utf-8")
         for path in (*draft.iterdir(), draft):
             sync(path)
         if place.exists():

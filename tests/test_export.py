@@ -72,7 +72,7 @@ def test_the_file_answers_as_the_student_does(finished, export, tmp_path, name):
         with torch.no_grad():
             torch.testing.assert_close(answers(images), student(images), rtol=0, atol=1e-6 if name == "onnx" else 0)
     accuracy = json.loads((finished / "table.json").read_text())["rows"][-1]["test_top1"]
-    assert f"{accuracy:.2%} of the test images" in said and "8,970 parameters" in said and str(path) in said
+    assert f"test accuracy {100 * accuracy:.2f} %" in said and "8,970 parameters" in said and str(path) in said
     assert f"{path.stat().st_size / 1e6:.3f} MB" in said and " ms for one image" in said
     assert FORMATS[name].usage(path) in said
 

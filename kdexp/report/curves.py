@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdexp.characters import one_line
 from kdexp.files import write_whole
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
     if find_spec("matplotlib") is None:
         journal.say('no curves.png: pip install "kdexp[plot]" adds it')
         return
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,14 +34,15 @@ def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
         assert entry.stored is not None
         history = entry.stored.result["history"]
         epochs = [row["epoch"] for row in history]
-        label, colour = f"{entry.role} {entry.model}", f"C{number}"
+        label, colour = one_line(f"{entry.role} {entry.model}"), f"C{number}"
         losses.plot(epochs, [row["loss"] for row in history], color=colour, label=label)
         accuracies.plot(epochs, [100 * row["train_accuracy"] for row in history], ":", color=colour)
         if "validation_accuracy" in history[0]:
             accuracies.plot(epochs, [100 * row["validation_accuracy"] for row in history], color=colour)
     losses.set(xlabel="epoch", ylabel="objective", yscale="log")
     accuracies.set(xlabel="epoch", ylabel="accuracy, %", title="dotted: training, solid: validation")
-    losses.legend()
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
+    with rc_context({"text.parse_math": False}):  # a dollar sign in a name is a dollar sign
+        losses.legend()
+        figure.savefig(picture, dpi=120)
     write_whole(folder / "curves.png", picture.getvalue())

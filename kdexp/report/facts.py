@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from kdexp.data.batch import Batch
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.evaluation import chance_of_split, correct, only_one_right
 from kdexp.features import Outputs, evaluating
+from kdexp.judgement import Judgement
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.preparation import on_device, prepare
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 IMAGES = 1000
 """About so many training images are looked at."""
 GRADIENT_BATCHES = 2
+GREW = 1.2
+"""A loss that is so many times what it was, or what a guess would give, has not merely stood still."""
 SOFT = 0.5
 """The entropy of soft targets, as a share of log K, that `softening_temperature` aims at."""
 
@@ -43,11 +46,18 @@ class Facts:
     """Test images that only the baseline has right."""
     chance: float
     """How often two equally good students would part so unevenly on the images that only one of them has right."""
+    test_images: int
+    teacher_reordered: str
+    """What speaks for the teacher's classes being in another order than the labels; empty if nothing does."""
+    teacher_diverged: bool
+    """Whether it was trained here and is worse off than before: its loss exceeds a guess's, log K, or rose over the epochs."""
     teacher_test: float | None
     """None, as `teacher_train` and `confidence`, where its classifier is not used."""
     baseline_test: float
     distilled_test: float
     train_images: int
+    majority_train: float
+    """The share of the largest class."""
     teacher_train: float | None
     baseline_train: float
     distilled_train: float
@@ -63,6 +73,10 @@ class Facts:
     """Where that share would be `SOFT`."""
     late_progress: float | None
     """Which share of the training loss's whole fall came in the last tenth of the epochs; None for a single epoch."""
+    objective_before: float | None
+    """The student's loss on some batches when it was untrained; None for a method that takes steps of its own."""
+    objective_after: float | None
+    """The same once it was trained."""
     parameter_ratio: float
     """The teacher's parameters per student's."""
     gradients_before: dict[str, float]
@@ -78,22 +92,25 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
     teacher_test, baseline_test, distilled_test = (one.result["test"]["last"]["top1"] for one in (teacher, baseline, distilled))
     ours, theirs = distilled.tensors("logits"), baseline.tensors("logits")
     gained, lost = only_one_right(ours["last"], theirs["last"], ours["labels"])
+    judgement = Judgement.of(teacher.tensors("logits")["last"], ours["labels"])
     entry = next(entry for entry in entries if entry.role == "distilled")
     return Facts(
         difference=100 * (distilled_test - baseline_test),
         gained=gained,
         lost=lost,
         chance=chance_of_split(gained, lost),
+        test_images=len(ours["labels"]),
+        teacher_reordered=judgement.evidence if teacher_test is not None and judgement.reordered else "",
         teacher_test=teacher_test,
         baseline_test=baseline_test,
         distilled_test=distilled_test,
         late_progress=late_progress([row["loss"] for row in distilled.result["history"]]),
         parameter_ratio=teacher.result["parameters"] / distilled.result["parameters"],
-        **_on_training_images(entry, baseline, distilled, experiment, answering=teacher_test is not None),
+        **_on_training_images(entry, stored, experiment, answering=teacher_test is not None),
     )
 
 
-def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, experiment: Experiment, *, answering: bool) -> dict:
+def _on_training_images(entry: Entry, stored: Mapping[str, Stored], experiment: Experiment, *, answering: bool) -> dict:
     """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched.
 
     `answering` is whether the teacher's classifier was trained.
@@ -116,13 +133,19 @@ def _on_training_images(entry: Entry, baseline: Stored, distilled: Stored, exper
     answers = torch.cat([*(outputs.logits for _, outputs in asked), *rest])
     # A term that a method warms up is weighed as it is halfway.
     halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(spec.batch_size, spec.limit_batches) // 2)
-    before = gradient_norms(learner, asked, halfway)
-    learner.load_state_dict(distilled.tensors("last"))
+    objective_before, before = objective(learner, asked, halfway), gradient_norms(learner, asked, halfway)
+    learner.load_state_dict(stored["distilled"].tensors("last"))
+    losses = [row["loss"] for row in stored["teacher"].result["history"]]
+    lost = not F.cross_entropy(answers, labels) <= GREW * math.log(experiment.shape.num_classes)  # nan included
     return {
         "train_images": len(labels),
+        "majority_train": float(torch.bincount(labels).max()) / len(labels),
+        "teacher_diverged": answering and bool(losses) and (lost or not losses[-1] <= losses[0]),
+        "objective_before": objective_before,
+        "objective_after": objective(learner, asked, halfway),
         "teacher_train": float(correct(answers, labels)) / len(labels) if answering else None,
-        "baseline_train": _accuracy(baseline, batches, experiment),
-        "distilled_train": _accuracy(distilled, batches, experiment),
+        "baseline_train": _accuracy(stored["baseline"], batches, experiment),
+        "distilled_train": _accuracy(stored["distilled"], batches, experiment),
         "confidence": float(answers.softmax(1).max(1).values.mean()) if answering else None,
         **_softness(answers.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
         "gradients_before": before,
@@ -155,6 +178,16 @@ def gradient_norms(learner: Learner, asked: Sequence[tuple[Batch, Outputs]], pro
             square = sum(float(part.square().sum()) for part in found if part is not None)
             norms[name] = norms.get(name, 0.0) + square**0.5 / len(asked)
     return norms
+
+
+def objective(learner: Learner, asked: Sequence[tuple[Batch, Outputs]], progress: Progress) -> float | None:
+    """The learner's loss, averaged over batches with the teacher's outputs; None for a method that takes steps of its own."""
+    if type(learner.distiller).update is not Distiller.update:
+        return None
+    learner.train()
+    with learner.stream, torch.no_grad():
+        values = [learner.distiller.losses(b, learner.forward(b.image), teacher, progress).values() for b, teacher in asked]
+    return sum(float(term) for terms in values for term in terms) / len(asked)
 
 
 def entropy(logits: Tensor, temperature: float) -> float:

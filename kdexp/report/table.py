@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from rich.box import Box
 from rich.table import Table
 
+from kdexp.characters import one_line
+
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
     from kdexp.report.rows import Row
@@ -31,13 +33,17 @@ class Column(NamedTuple, Generic[AnyRow]):
     always: bool = False
     right: bool = True
 
+    def cell(self, row: AnyRow) -> str:
+        """The text as it may be shown: on one line, without control characters."""
+        return one_line(self.text(row))
+
     def says(self, rows: Sequence[AnyRow]) -> bool:
         """Whether any row has a value for it."""
         return any(self.text(row) not in ("–", "") for row in rows)
 
     def width(self, rows: Sequence[AnyRow]) -> int:
         """The characters it takes, unfolded."""
-        return max(len(self.heading), *(len(self.text(row)) for row in rows))
+        return max(len(self.heading), *(len(self.cell(row)) for row in rows))
 
 
 def written(value: float | None, pattern: str) -> str:
@@ -128,7 +134,7 @@ def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
     for column in columns:
         table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=column.heading != "method")
     for row in rows:
-        table.add_row(*(column.text(row) for column in columns))
+        table.add_row(*(column.cell(row) for column in columns))
     return table
 
 
@@ -136,5 +142,6 @@ def markdown(rows: Sequence[AnyRow], columns: Iterable[Column[AnyRow]]) -> str:
     """The table with every column that says something, in Markdown."""
     shown = [column for column in columns if column.says(rows)]
     lines = [[column.heading for column in shown], ["--:" if column.right else "---" for column in shown]]
-    lines += [[column.text(row).replace("|", "\\|") for column in shown] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines += [[column.cell(row) for column in shown] for row in rows]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)

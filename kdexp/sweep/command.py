@@ -10,7 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from kdexp import __version__
-from kdexp.files import reason
+from kdexp.characters import one_line
+from kdexp.console import Screen, print_error, printing
+from kdexp.files import Unwritable, reason
 from kdexp.sweep.comparison import Comparison, fold
 from kdexp.sweep.files import write
 from kdexp.sweep.page import illustrate
@@ -20,10 +22,12 @@ from kdexp.sweep.table import show
 BAD_REQUEST, INCOMPLETE = 2, 3
 
 
+@printing("kdexp-report")
 def main() -> None:
     """The `kdexp-report` command.
 
-    Exit codes: 2 a request that can't be met, 3 jobs or results are missing from the table, or files are damaged.
+    Exit codes: 2 a request that can't be met, 3 jobs or results are missing from the table, files are damaged, or it could not
+    be printed.
     """
     asked = _parser().parse_args()
     alone = asked.folders[0] if len(asked.folders) == 1 else None
@@ -31,17 +35,32 @@ def main() -> None:
         sys.exit(tell(asked.folders, asked.output or alone))
     except NothingToReport as nothing:
         for sentence in str(nothing).splitlines():
-            print(f"kdexp-report: {sentence}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
+            print_error("kdexp-report", sentence)
+    except Unwritable as error:
+        print_error("kdexp-report", f"{error}; --output FOLDER names another")
+    sys.exit(BAD_REQUEST)
 
 
 def tell(folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None) -> int:
-    """Prints the table of some folders and writes it into `output`; returns an exit code. Raises `NothingToReport`."""
-    console = console or Console(highlight=False)
+    """Writes the table of some folders into `output` and prints it; returns an exit code.
+
+    Raises `NothingToReport`, and once the table is printed `Unwritable`.
+    """
+    console = console or Screen()
     sweep = read(folders)
     comparison = fold(sweep)
+    lost, lines = None, ["Nothing was written: --output FOLDER keeps this table of several folders."]
+    if output is not None:
+        try:
+            lines = keep(comparison, sweep, Path(output))
+        except OSError as error:
+            lost = Unwritable(f"{str(output)!r} can't be written: {reason(error)}")
     show(comparison, console)
-    return keep(comparison, sweep, output, console) or exit_code(comparison)
+    if lost:
+        raise lost
+    for line in lines:
+        console.print(one_line(line), markup=False, soft_wrap=True)
+    return exit_code(comparison)
 
 
 def exit_code(comparison: Comparison) -> int:
@@ -49,23 +68,10 @@ def exit_code(comparison: Comparison) -> int:
     return 0 if comparison.complete else INCOMPLETE
 
 
-def keep(comparison: Comparison, sweep: Sweep, output: str | Path | None, console: Console) -> int:
-    """Writes the table's files, its pictures and its page into a folder; returns an exit code."""
-    if output is None:
-        console.print("Nothing was written: --output FOLDER keeps this table of several folders.")
-        return 0
-    folder = Path(output)
-    try:
-        write(comparison, folder)
-        told = illustrate(comparison, sweep, folder)
-    except OSError as error:
-        print(
-            f"kdexp-report: {str(folder)!r} can't be written: {reason(error)}; --output FOLDER names another", file=sys.stderr
-        )
-        return BAD_REQUEST
-    console.print(f"sweep.csv, sweep.json and sweep.md are in {folder}", markup=False, soft_wrap=True)
-    console.print(told, markup=False, highlight=False)
-    return 0
+def keep(comparison: Comparison, sweep: Sweep, folder: Path) -> list[str]:
+    """Writes the table's files, its pictures and its page into a folder; returns what to say of them. Raises `OSError`."""
+    write(comparison, folder)
+    return [f"sweep.csv, sweep.json and sweep.md are in {folder}", illustrate(comparison, sweep, folder)]
 
 
 def _parser() -> argparse.ArgumentParser:

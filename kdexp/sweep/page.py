@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from kdexp.characters import visible
 from kdexp.files import write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
@@ -52,15 +53,15 @@ def keep_pictures(pictures: Sequence[Picture], folder: Path) -> None:
 
 
 def page(comparison: Comparison, sources: Sources, pictures: Sequence[Sequence[Picture]]) -> str:
-    """The whole page; everything that came from elsewhere is escaped."""
+    """The whole page; everything that came from elsewhere is escaped, in its markup and in what is hidden in it."""
     names = ", ".join(Path(folder).resolve().name for folder in comparison.folders)
     details = Details(sources)
     body = [f"<h1>{escape(names)}</h1>", *details.about(comparison)]
     for number, (table, drawn) in enumerate(zip(comparison.tables, pictures, strict=True), 1):
         body += _section(table, drawn, f"{number}-", details)
     body += _unfinished(comparison, details)
-    skeleton = Template(Path(__file__).with_name("page.html").read_text())
-    return skeleton.substitute(title=escape(f"kdexp: {names}"), body="\n".join(body))
+    skeleton = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
+    return visible(skeleton.substitute(title=escape(f"kdexp: {names}"), body="\n".join(body)))
 
 
 def _section(table: DataTable, pictures: Sequence[Picture], prefix: str, details: Details) -> Iterator[str]:
@@ -87,7 +88,7 @@ def _table(table: DataTable, prefix: str) -> Iterator[str]:
     yield '<div class="wide"><table><thead><tr><th class="right">row</th>'
     yield "".join(f"<th{_side(column)}>{escape(column.heading)}</th>" for column in columns) + "</tr></thead><tbody>"
     for number, row in enumerate(table.rows, 1):
-        cells = "".join(f"<td{_side(column)}>{escape(column.text(row))}</td>" for column in columns)
+        cells = "".join(f"<td{_side(column)}>{escape(column.cell(row))}</td>" for column in columns)
         mark = ' class="chosen"' if row.mark else ""
         yield f'<tr{mark}><td class="right"><a href="#{prefix}{number}">{number}</a></td>{cells}</tr>'
     yield "</tbody></table></div>"

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kdexp.characters import one_line
 from kdexp.descriptions import Configuration, Jobs, Status, Table
 from kdexp.parts import node_at, part_of
 from kdexp.published import complaints
@@ -194,10 +195,11 @@ def result_in(path: Path) -> Result:
 
 def _result(stored: Stored) -> Result:
     told = stored.result
-    named = (told["model"], told["method"], told["dataset"], alike(told["spec"]), told["parameters"])
+    model, method, dataset = (one_line(told[name]) for name in ("model", "method", "dataset"))
     validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
     rest = (told["files"].get("logits.safetensors", ""), told["trained_at"], told["provenance"])
     test = told["test"]["last"]["top1"]
+    named = (model, method, dataset, alike(told["spec"]), told["parameters"])
     return Result(stored.key, stored.path, *named, math.nan if test is None else test, validation, *rest)
 
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kdexp.characters import one_line
 from kdexp.parts import PARTS, option, part_of
 
 Settings = dict[str, Any]
@@ -73,9 +74,9 @@ def _follows(key: str, settings: list[Settings]) -> bool:
 
 
 def headings(keys: Sequence[str]) -> dict[str, str]:
-    """Key to the shortest name that no other key has."""
+    """Key to the shortest name that no other key has, as it may be shown."""
     last = Counter(key.rpartition(".")[2] for key in keys)
-    return {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in keys}
+    return {key: one_line(name if last[name := key.rpartition(".")[2]] == 1 else key) for key in keys}
 
 
 def written_settings(settings: Settings, keys: Sequence[str]) -> str:
@@ -85,9 +86,9 @@ def written_settings(settings: Settings, keys: Sequence[str]) -> str:
 
 
 def written_value(value: Any) -> str:
-    """A setting as one would type it."""
+    """A setting as one would type it, on one line."""
     if value is None or isinstance(value, bool):
         return str(value).lower() if value is not None else "null"
     if isinstance(value, list):
         return f"[{','.join(map(written_value, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else one_line(value)

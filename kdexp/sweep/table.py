@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
+from kdexp.characters import one_line
 from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
@@ -23,14 +24,14 @@ def show(comparison: Comparison, console: Console) -> None:
     for number, table in enumerate(comparison.tables):
         if number:
             console.print()
-        console.print(draw(table, console.width))
+        console.print(draw(table, console.width), markup=False)
         for sentence, _, command in (remark.partition("\n") for remark in remarks(table)):
-            console.print(sentence, markup=False, highlight=False)
-            if command:
-                console.print(command, markup=False, highlight=False, soft_wrap=True)  # whole, so that it can be copied
+            console.print(one_line(sentence), markup=False, highlight=False)
+            if command:  # whole, so that it can be copied
+                console.print(one_line(command), markup=False, highlight=False, soft_wrap=True)
     lines = lacking(comparison)
     for line in lines[:LISTED]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     if len(lines) > LISTED:
         console.print(f"  and {len(lines) - LISTED} more, all in sweep.md", highlight=False)
 
@@ -46,7 +47,7 @@ def draw(table: DataTable, width: int) -> Table:
         justify: JustifyMethod = "right" if column.right else "left"
         drawn.add_column(column.heading, justify=justify, no_wrap=not folds, overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(column.text(row) for column in columns))
+        drawn.add_row(*(column.cell(row) for column in columns))
     return drawn
 
 
@@ -63,9 +64,9 @@ def text(comparison: Comparison) -> str:
     parts = []
     for table in comparison.tables:
         columns = columns_of(table)
-        said = "".join(f"- {sentence}\n" for sentence in remarks(table))
+        said = "".join(f"- {one_line(sentence)}\n" for sentence in remarks(table))
         parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{said}")
-    lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in lacking(comparison)]
+    lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in map(one_line, lacking(comparison))]
     if lines:
         parts.append("## Not in the tables\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
