@@ -72,7 +72,7 @@ def commands(jobs: Sequence[Job]) -> list[str]:
 def used_seeds(jobs: Sequence[Job]) -> set[int]:
     """The students' seeds of all these jobs, also of those that never started."""
     given = {text.removeprefix(SEED) for job in jobs for text in job.overrides if text.startswith(SEED)}
-    return {int(seed) for seed in given if seed.isdecimal()} | {int(job.config["seed"]) for job in jobs if job.config}
+    return {int(seed) for seed in given if seed.isdecimal()} | {job.config["seed"] for job in jobs if "seed" in job.config}
 
 
 def fresh_command(jobs: Sequence[Job], used: Collection[int]) -> str:
