@@ -214,9 +214,8 @@ class Experiment(Plan):
         assert taught_by is not None
         identity = identity_of(taught_by, teacher.model, spec, self.device)
         about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
-        stored = (
-            None if self.settings.force else StoredOutputs(self.settings.store, identity, about, self.journal.say, self.claim)
-        )
+        where = (self.settings.store, identity, about, self.journal.say, self.claim)
+        stored = None if self.settings.force else StoredOutputs(*where)
         later = self.kept.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
         return Source(key_of(identity), self.kept.outputs, stored, later)
 

@@ -80,7 +80,7 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
-def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = True) -> None:
+def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = False) -> None:
     """Writes the file next to its place and moves it there in one step; raises `OSError` and then leaves nothing.
 
     A `lasting` one is there, whole, even if the power fails afterwards.

@@ -41,7 +41,7 @@ class Claim:
                 settle_killed(self.root)
                 hold(self._path.with_suffix(".lock"), self._until)
                 self._held = True
-            write_whole(self._path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}), lasting=False)
+            write_whole(self._path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}))
         self._keys, self._runs = keys, runs
 
     def release(self) -> None:

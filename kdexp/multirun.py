@@ -110,7 +110,7 @@ def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
     with writing_to(config):
         folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "sweeps", config)
         listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
-        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1))
+        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
     return folder
 
 

@@ -17,7 +17,7 @@ RUNNING, FINISHED, FAILED, INTERRUPTED, KILLED = "running", "finished", "failed"
 def write_state(folder: Path, state: str, why: str = "") -> None:
     """Writes `status.json`, if the disk takes it."""
     with suppress(OSError):
-        write_whole(folder / STATUS, json.dumps({"state": state, "reason": why}))
+        write_whole(folder / STATUS, json.dumps({"state": state, "reason": why}), lasting=state != RUNNING)
 
 
 def runner(folder: Path) -> str:

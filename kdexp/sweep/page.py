@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from kdexp.files import write_whole
+from kdexp.files import remove_drafts, write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
@@ -46,6 +46,7 @@ def illustrate(comparison: Comparison, sweep: Sweep, folder: Path) -> str:
 def keep_pictures(pictures: Sequence[Picture], folder: Path) -> None:
     """Writes every picture as PNG and SVG; raises `OSError`."""
     folder.mkdir(exist_ok=True)
+    remove_drafts(folder)
     for picture in pictures:
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.svg", picture.svg)
