@@ -25,7 +25,7 @@ class Claim:
 
     def __init__(self, root: Path):
         self.root = root
-        self._path = root / IN_USE / f"{uuid4().hex}.json"
+        self.path = root / IN_USE / f"{uuid4().hex}.json"
         self._keys: set[str] = set()
         self._runs: set[str] = set()
         self._until = ExitStack()
@@ -39,16 +39,17 @@ class Claim:
         with registering(self.root):
             if not self._held:
                 settle_killed(self.root)
-                hold(self._path.with_suffix(".lock"), self._until)
+                hold(self.path.with_suffix(".lock"), self._until)
                 self._held = True
-            write_whole(self._path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}))
+            write_whole(self.path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}))
         self._keys, self._runs = keys, runs
 
     def release(self) -> None:
         """Needs nothing of it any more."""
         with suppress(OSError):
-            self._path.unlink()
+            self.path.unlink()
         self._until.close()
+        self._keys, self._runs, self._held = set(), set(), False
 
 
 @contextmanager
