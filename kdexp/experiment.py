@@ -24,15 +24,11 @@ from kdexp.recall import Source, compute, recall
 from kdexp.results import keep
 from kdexp.spec import key_of
 from kdexp.store import Store
-from kdexp.stored import Stored
+from kdexp.stored import LearnerLost, Stored
 from kdexp.stored_outputs import StoredOutputs, identity_of
 from kdexp.teacher import Teacher
 from kdexp.training import train
 from kdexp.wanted import network_name
-
-
-class LearnerLost(OSError):
-    """A learner that somebody took out of the store while a run needed it; the same command trains it again."""
 
 
 class Experiment(Plan):

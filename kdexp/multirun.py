@@ -77,8 +77,8 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
 
 def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept) -> None:
     """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
-    for job in jobs:
-        with suppress(Exception):
+    with suppress(Exception):
+        for job in jobs:
             experiment = Experiment(job.config, journal, kept)
             experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
 

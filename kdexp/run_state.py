@@ -30,7 +30,7 @@ def runner(folder: Path) -> str:
 
 def settle(folder: Path) -> None:
     """Has the folder of a run or a sweep say that it was killed, where it was, and removes what was half written there."""
-    if runner(folder) or not folder.is_dir():
+    if runner(folder) or not (folder / ALIVE).is_file():
         return
     with suppress(OSError, ValueError, AttributeError):
         if json.loads((folder / STATUS).read_text()).get("state") == RUNNING:

@@ -19,7 +19,6 @@ from rich.console import Console
 
 from kdexp import inventory, multirun, pruning
 from kdexp.config import compose_command
-from kdexp.experiment import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.in_use import Claim, settle_killed, user_of
 from kdexp.locks import fcntl, holder
@@ -28,6 +27,7 @@ from kdexp.run import run
 from kdexp.run_state import settle, write_state
 from kdexp.spec import key_of
 from kdexp.store import Store
+from kdexp.stored import LearnerLost
 from kdexp.stored_outputs import StoredOutputs
 from kdexp.sweep import read
 from kdexp.writing import draft
@@ -230,6 +230,18 @@ def test_without_locks_the_process_that_a_file_names_is_asked_for(tmp_path, monk
     assert user_of(tmp_path, KEY) == "process 1 on elsewhere"
     claim.release()
     assert user_of(tmp_path, KEY) == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"keys": 3}', '{"keys": [1], "runs": {"a": 1}}', "\0"])
+def test_a_damaged_claim_keeps_nothing(tmp_path, content):
+    claim = Claim(tmp_path)
+    claim.add([KEY])
+    claim.path.write_text(content)
+    assert user_of(tmp_path, KEY) == ""
+    claim.release()
+    claim.path.write_text(content)
+    settle_killed(tmp_path)
+    assert [path.name for path in (tmp_path / "in_use").iterdir()] == ["registry.lock"]
 
 
 def test_nobody_holds_a_file_that_is_not_there(tmp_path):
