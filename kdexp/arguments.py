@@ -131,7 +131,10 @@ def refusals(error: BaseException) -> list[Problem]:
 
 def shown(value: Any, most: int = 200) -> str:
     """The value as one would write it in Python; of a long one the beginning."""
-    written = repr(value)
+    try:
+        written = repr(value)
+    except ValueError:  # Python writes no numbers of more than 4300 digits unless told to
+        return "a number of thousands of digits"
     return written if len(written) <= most else f"{written[:most]}…"
 
 
@@ -217,8 +220,10 @@ def _scalar_misfit(value: Any, annotation: Any) -> str:
     if annotation is float:
         if not number or not abs(value) <= sys.float_info.max:
             return "must be a finite number"
-        fits = value == 0 or SMALLEST <= abs(value) <= LARGEST
-        return "" if fits else f"is outside of float32, {SMALLEST:.2g} to {LARGEST:.2g}"
+        if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
+            return f"is outside of float32, {SMALLEST:.2g} to {LARGEST:.2g}"
+        # PyTorch takes an int for a number of 64 bits, also where it wants a float.
+        return f"must be written {value:g}" if isinstance(value, int) and abs(value) >= 2**63 else ""
     if annotation is int:
         return "" if number and isinstance(value, int) else "must be a whole number"
     if annotation is bool:

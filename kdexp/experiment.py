@@ -26,15 +26,11 @@ from kdexp.recall import Source, compute, recall
 from kdexp.results import keep
 from kdexp.spec import key_of
 from kdexp.store import Store
-from kdexp.stored import Stored
+from kdexp.stored import LearnerLost, Stored
 from kdexp.stored_outputs import StoredOutputs, identity_of
 from kdexp.teacher import Teacher
 from kdexp.training import train
 from kdexp.wanted import network_name
-
-
-class LearnerLost(OSError):
-    """A learner that somebody took out of the store while a run needed it; the same command trains it again."""
 
 
 class Experiment(Plan):
@@ -225,9 +221,8 @@ class Experiment(Plan):
         assert taught_by is not None
         identity = identity_of(taught_by, teacher.model, spec, self.device)
         about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
-        stored = (
-            None if self.settings.force else StoredOutputs(self.settings.store, identity, about, self.journal.say, self.claim)
-        )
+        where = (self.settings.store, identity, about, self.journal.say, self.claim)
+        stored = None if self.settings.force else StoredOutputs(*where)
         later = self.kept.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
         return Source(key_of(identity), self.kept.outputs, stored, later)
 

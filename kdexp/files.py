@@ -80,7 +80,7 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
-def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = True) -> None:
+def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = False) -> None:
     """Writes the file next to its place and moves it there in one step; raises `OSError` and then leaves nothing.
 
     A text is written as UTF-8, and bytes of a command or a path that are not UTF-8 as they came (PEP 383). A `lasting` file is

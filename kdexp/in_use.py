@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from kdexp.files import remove_drafts, write_whole
@@ -25,7 +24,7 @@ class Claim:
 
     def __init__(self, root: Path):
         self.root = root
-        self._path = root / IN_USE / f"{uuid4().hex}.json"
+        self.path = root / IN_USE / f"{uuid4().hex}.json"
         self._keys: set[str] = set()
         self._runs: set[str] = set()
         self._until = ExitStack()
@@ -39,16 +38,17 @@ class Claim:
         with registering(self.root):
             if not self._held:
                 settle_killed(self.root)
-                hold(self._path.with_suffix(".lock"), self._until)
+                hold(self.path.with_suffix(".lock"), self._until)
                 self._held = True
-            write_whole(self._path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}), lasting=False)
+            write_whole(self.path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}))
         self._keys, self._runs = keys, runs
 
     def release(self) -> None:
         """Needs nothing of it any more."""
         with suppress(OSError):
-            self._path.unlink()
+            self.path.unlink()
         self._until.close()
+        self._keys, self._runs, self._held = set(), set(), False
 
 
 @contextmanager
@@ -62,14 +62,14 @@ def registering(root: Path) -> Iterator[None]:
 
 def user_of(root: Path, key: str) -> str:
     """A living process that needs the key, such as `process 7 on laptop`; empty if none does."""
-    return next((user for path, user in _claims(root) if user and key in _said(path).get("keys", ())), "")
+    return next((user for path, user in _claims(root) if user and key in _listed(path, "keys")), "")
 
 
 def settle_killed(root: Path) -> None:
     """Removes what killed processes claimed, and has the folders of their runs say that they were killed."""
     for path, user in _claims(root):
         if not user:
-            for folder in _said(path).get("runs", ()):
+            for folder in _listed(path, "runs"):
                 settle(Path(folder))
             for file in (path, path.with_suffix(".lock")):
                 with suppress(OSError):
@@ -82,9 +82,9 @@ def _claims(root: Path) -> Iterator[tuple[Path, str]]:
     yield from ((path, holder(path.with_suffix(".lock"))) for path in sorted((root / IN_USE).glob("*.json")))
 
 
-def _said(path: Path) -> dict[str, Any]:
+def _listed(path: Path, name: str) -> list[str]:
+    """What a claim lists under a name; a damaged one lists nothing."""
     try:
-        said = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return list(map(str, json.loads(path.read_text("utf-8"))[name]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return []

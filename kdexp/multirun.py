@@ -77,8 +77,8 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
 
 def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept) -> None:
     """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
-    for job in jobs:
-        with suppress(Exception):
+    with suppress(Exception):
+        for job in jobs:
             experiment = Experiment(job.config, journal, kept)
             experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
 
@@ -110,7 +110,7 @@ def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
     with writing_to(config):
         folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "sweeps", config)
         listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
-        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1))
+        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
     return folder
 
 

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from kdexp.arguments import Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem, Range
+from kdexp.arguments import SMALLEST, Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem, Range
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecipe(Checked):
     """What the optimizers share; a subclass names torch's class and adds its own knobs."""
 
-    lr: Positive
-    weight_decay: NonNegative
+    lr: Annotated[float, Range(above=0, within=(SMALLEST, 1e9))]
+    weight_decay: Annotated[float, Range(at_least=0, within=(0, 1e9))]
     decay_biases_and_norms: bool
     clip_norm: Positive | None
 

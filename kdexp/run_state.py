@@ -17,7 +17,7 @@ RUNNING, FINISHED, FAILED, INTERRUPTED, KILLED = "running", "finished", "failed"
 def write_state(folder: Path, state: str, why: str = "") -> None:
     """Writes `status.json`, if the disk takes it."""
     with suppress(OSError):
-        write_whole(folder / STATUS, json.dumps({"state": state, "reason": why}))
+        write_whole(folder / STATUS, json.dumps({"state": state, "reason": why}), lasting=state != RUNNING)
 
 
 def runner(folder: Path) -> str:
@@ -30,7 +30,7 @@ def runner(folder: Path) -> str:
 
 def settle(folder: Path) -> None:
     """Has the folder of a run or a sweep say that it was killed, where it was, and removes what was half written there."""
-    if runner(folder) or not folder.is_dir():
+    if runner(folder) or not (folder / ALIVE).is_file():
         return
     with suppress(OSError, ValueError, AttributeError):
         if json.loads((folder / STATUS).read_text("utf-8")).get("state") == RUNNING:

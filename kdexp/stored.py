@@ -25,6 +25,10 @@ class CorruptEntry(BadFile):
     """A stored learner whose files are not what its result says they are."""
 
 
+class LearnerLost(OSError):
+    """A learner that somebody took out of the store while a run needed it; the same command trains it again."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A finished learner in the store."""

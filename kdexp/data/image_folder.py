@@ -20,8 +20,8 @@ from kdexp.memory import available_memory
 MARGIN = 256 / 224
 """With random resized crops, how much larger than `image_size` images are kept."""
 
-LARGEST_SIZE = 2**14
-"""Pixels along a side up to which the size of a batch of images is a number that PyTorch has."""
+LARGEST_SIZE = 2**20
+"""Pixels along a side up to which the size of a few images is a number that PyTorch has."""
 
 
 class ImageFolder(ImageDataset):

@@ -27,7 +27,7 @@ def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
     write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
     write_whole(folder / "table.md", markdown(rows, COLUMNS))
     table = {"store": Path(os.path.relpath(experiment.store.root, folder)).as_posix(), "rows": plain}
-    write_whole(folder / "table.json", json.dumps({**table, "digest": self_digest(table)}, indent=1))
+    write_whole(folder / "table.json", json.dumps({**table, "digest": self_digest(table)}, indent=1), lasting=True)
 
 
 def write_history(folder: Path, entries: list[Entry]) -> None:

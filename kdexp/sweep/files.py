@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdexp.files import write_whole
+from kdexp.files import remove_drafts, write_whole
 from kdexp.report.files import csv_text
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
@@ -19,6 +19,7 @@ from kdexp.sweep.table import text
 def write(comparison: Comparison, folder: Path) -> None:
     """Writes the three files, the folder too if it is not there; raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_drafts(folder)
     lines = [_line(row, table) for table in comparison.tables for row in table.rows]
     names = list(dict.fromkeys(name for line in lines for name in line))
     write_whole(folder / "sweep.csv", csv_text(names, lines))

@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from kdexp.characters import visible
-from kdexp.files import write_whole
+from kdexp.files import remove_drafts, write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
@@ -47,6 +47,7 @@ def illustrate(comparison: Comparison, sweep: Sweep, folder: Path) -> str:
 def keep_pictures(pictures: Sequence[Picture], folder: Path) -> None:
     """Writes every picture as PNG and SVG; raises `OSError`."""
     folder.mkdir(exist_ok=True)
+    remove_drafts(folder)
     for picture in pictures:
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.svg", picture.svg)

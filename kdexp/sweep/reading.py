@@ -175,7 +175,7 @@ def _state(folder: Path, status: dict[str, Any], rows: dict[str, Any]) -> tuple[
     failed = [f"{role} {row['status']}" for role, row in rows.items() if row["status"] != "finished"]
     state = status.get("state", FINISHED if rows else RUNNING)
     if state == RUNNING and (process := runner(folder) or (runner(folder.parent) if not status else "")):
-        return STILL_RUNNING, f"by {process}"
+        return STILL_RUNNING, process
     if state in (RUNNING, KILLED):
         return KILLED, "the same command resumes it"
     if state == FINISHED and not rows:
