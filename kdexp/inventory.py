@@ -88,7 +88,7 @@ def main() -> None:
     """The `kdexp-store` command. Exit codes: 1 damage was found, 2 a request that can't be met."""
     asked = _parser().parse_args()
     try:
-        sys.exit(asked.run(Path(asked.store).expanduser(), asked, Console(highlight=False)))
+        sys.exit(asked.run(Path(asked.store).expanduser(), asked, Console(highlight=False, markup=False)))
     except Refused as error:
         print(f"kdexp-store: {error}", file=sys.stderr)
         sys.exit(BAD_REQUEST)

@@ -36,7 +36,7 @@ def main() -> None:
 
 def tell(folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None) -> int:
     """Prints the table of some folders and writes it into `output`; returns an exit code. Raises `NothingToReport`."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False)
     sweep = read(folders)
     comparison = fold(sweep)
     show(comparison, console)
