@@ -234,7 +234,7 @@ TOO_LARGE = [
     {"model": {**MLP, "hidden": "x"}},
     {"model": {**RESNET, "depth": 6 * 10**8 + 2}},
     {"model": {**RESNET, "depth": 10**400}},
-    {"model": {"_target_": "kdexp.models.ensemble.Ensemble", "members": [MLP] * 5000, "combine": "logits", "temperature": 1.0}},
+    {"model": {"_target_": "kdexp.models.ensemble.Ensemble", "members": [MLP] * 1000, "combine": "logits", "temperature": 1.0}},
     {"model": {"_target_": "kdexp.models.torchvision_nets.torchvision_net", "name": ["x"], "weights": None, "stem": "default"}},
     {"model": {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6}},
     {"model": {"_target_": "torchvision.models.resnet.ResNet", "block": "x", "layers": [10**9]}},
@@ -532,6 +532,17 @@ def test_a_damaged_summary_is_made_again_and_that_is_said(tmp_path, monkeypatch)
         assert cached.known() == found and len(looks) == 1
 
 
+def test_a_name_is_no_markup(sweep, told, tmp_path, kdexp_store):
+    learner = craft(tmp_path / "other")
+    rewrite(learner, model="[/x]", method="[red]")
+    code, shown = kdexp_store(tmp_path / "other", "list")
+    assert code == 0 and "[/x]" in shown and "[red]" in shown
+    for path in sweep.store.glob("*/result.json"):
+        rewrite(path.parent, model="[/x]", dataset="[/y]")
+    code, shown = told(sweep.folder)
+    assert code == 0 and "[/y]: [/x]" in shown
+
+
 # Any value, anywhere
 
 VALUES = [None, True, -1, 0, 3, 10**12, 10**30, 0.5, 1e300, "", "x", "../..", "[/x]", "\x1b[2J", "x" * 3000, [], {}, [[]]]
@@ -631,7 +642,7 @@ def test_whatever_stands_in_the_files_of_a_sweep_it_is_reported(folder_of_sweep,
     try:
         path.write_text(json.dumps(mutated(value, mutation)))
         began = time.process_time()
-        code = command.tell([sweep.folder], sweep.folder / "out", Console(file=io.StringIO()))
+        code = command.tell([sweep.folder], sweep.folder / "out", Console(file=io.StringIO(), markup=False))
         assert code in (0, 3) and time.process_time() - began < 5
     except NothingToReport as error:
         assert name == "jobs.json" and str(error)
