@@ -17,7 +17,7 @@ HIGHEST_RATE, HIGHEST_RATE_OF_ADAM = 1.0, 0.01
 
 
 def override(config: Mapping[str, Any], key: str, value: float) -> str:
-    """`KEY=VALUE` with two significant digits, or nothing where the configuration does not accept that value."""
+    """`KEY=VALUE` with two significant digits, or nothing where that is not above 0 or the configuration does not accept it."""
     node, _, name = key.rpartition(".")
     typed = str(value) if isinstance(value, int) else rounded(value)
     changed = {name: value if isinstance(value, int) else float(typed)}
@@ -25,7 +25,7 @@ def override(config: Mapping[str, Any], key: str, value: float) -> str:
         found = problems(Settings, {known: config[known] for known in NAMES} | changed)
     else:
         found = problems(target(config[node]), arguments(config[node]) | changed)
-    return "" if any(problem.name == name for problem in found) else f"{key}={typed}"
+    return f"{key}={typed}" if changed[name] > 0 and all(problem.name != name for problem in found) else ""
 
 
 def rounded(value: float) -> str:

@@ -54,11 +54,11 @@ def test_every_advised_override_is_accepted_and_within_reason(make_experiment, b
 
     @cache
     def problems(words):
-        # Another method takes the place of the one that was chosen, and of its settings.
-        kept = [word for word in given_words if not (words[0].startswith("distillation=") and word.startswith("distillation"))]
-        return validator.problems(composer.compose([*kept, *words])) if words else []
+        replaces = any(word.startswith("distillation=") for word in words)  # another method has other settings
+        kept = [word for word in given_words if not (replaces and word.startswith("distillation"))]
+        return validator.problems(composer.compose([*kept, *words]))
 
-    @settings(max_examples=60, phases=[Phase.generate])
+    @settings(max_examples=40, phases=[Phase.generate])
     @given(st.fixed_dictionaries(CHANGES))
     def check(changes):
         facts = replace(HEALTHY, **changes)

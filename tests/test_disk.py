@@ -91,6 +91,18 @@ def test_a_run_folder_that_is_full_costs_its_files_and_no_learner(tmpfs, tmp_pat
     assert len(stored(tmp_path / "store")) == 3
 
 
+@pytest.mark.parametrize("launcher", ["basic", "lockstep"])
+def test_a_sweep_whose_folder_is_full_shows_its_table_and_says_where_to_write_it(tmpfs, tmp_path, command, launcher):
+    disk = tmpfs("40k")  # enough for the list of jobs and some of their files
+    words = (f"output_dir={disk}", f"store={tmp_path}/store", "distillation.temperature=1,4", f"hydra/launcher={launcher}")
+    code, shown = command("-m", *words)
+    (sweep,) = (disk / "sweeps").iterdir()
+    assert code == 3 and "kdexp-report:" not in shown
+    assert f"kdexp: '{sweep}' can't be written: No space left on device; every finished learner is in the store" in shown
+    assert f"kdexp-report {sweep} --output FOLDER writes the table elsewhere" in shown
+    assert "2/2  distillation.temperature=4: failed: " in shown and len(stored(tmp_path / "store")) >= 3
+
+
 def test_a_write_limit_acts_as_a_full_disk(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     code = f"{limit}; from kdexp.cli import main; main()"
