@@ -8,7 +8,6 @@ from kdexp.config import conf_dir
 
 TEXT = """\
 kdexp trains a teacher, then a student without and with knowledge distillation from it, and compares them.
-
 Use: kdexp [GROUP=OPTION ...] [KEY=VALUE ...]
 
 Examples
@@ -34,10 +33,8 @@ Often changed (KEY=VALUE)
 
 Flags
   -m           run every combination; with hydra/launcher=lockstep compatible ones train side by side
-  --cfg job    show every key and its value (-p NODE for one node, --resolve to fill in references)
+  --cfg job    show every key and its value (-p NODE for one node, --resolve to fill in references); --version
   --config-dir FOLDER, --config-name NAME    add your own options; start from a file of your own
-  --version
-
 See also kdexp-report (tables), kdexp-store (models), kdexp-export (ONNX and other files).
 eval "$(kdexp -sc install=bash)" turns TAB completion on."""
 
