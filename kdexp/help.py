@@ -35,8 +35,8 @@ Flags
   -m           run every combination; with hydra/launcher=lockstep compatible ones train side by side
   --cfg job    show every key and its value (-p NODE for one node, --resolve to fill in references); --version
   --config-dir FOLDER, --config-name NAME    add your own options; start from a file of your own
-See also kdexp-report (tables), kdexp-store (models), kdexp-export (ONNX and other files).
-eval "$(kdexp -sc install=bash)" turns TAB completion on."""
+See also kdexp-report (tables), kdexp-store (models), kdexp-export (ONNX). TAB completion: eval "$(kdexp -sc install=bash)"\
+"""
 
 CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")
 
