@@ -259,6 +259,7 @@ def test_nobody_holds_a_file_that_is_not_there(tmp_path):
         ("2", 9, False),
         ("of my thesis", 9, False),
     ],
+    ids=["running", "gone", "gone with suffix", "other machine today", "other machine", "a number", "words"],
 )
 def test_a_draft_is_abandoned_when_its_writer_is_gone(tmp_path, mark, days, left):
     path = tmp_path / f".student.draft-{mark}"
