@@ -32,8 +32,8 @@ class Axis:
 
 def expand(overrides: Sequence[str], options: Options = lambda _group: ()) -> list[list[str]]:
     """Every job of a multirun, in the order of Hydra's basic sweeper; raises `InvalidArguments`."""
-    axes, found = [], list(repeated(overrides))
-    for text in dict.fromkeys(overrides):
+    axes, found = [], list(swept_twice(overrides))
+    for text in latest(overrides)[0]:
         try:
             axes.append(_axis(text, options))
         except InvalidArguments as error:
@@ -54,14 +54,29 @@ def key_of(text: str) -> str:
     return text.lstrip("+~").partition("=")[0]
 
 
-def repeated(overrides: Sequence[str]) -> Iterator[Problem]:
-    """A problem for each key that several different words set: which of them holds is nowhere said."""
+def latest(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides without those that a later one of the same key replaces, and a line about each that is left out."""
+    last = {text.partition("=")[0]: text for text in overrides}
+    after = {text: last[text.partition("=")[0]] for text in overrides}
+    kept = [text for text in dict.fromkeys(reversed(overrides)) if after[text] == text]
+    return kept[::-1], [f"{text} is not used, {later} comes after it" for text, later in after.items() if text != later]
+
+
+def swept_twice(overrides: Sequence[str]) -> Iterator[Problem]:
+    """A problem for each key that several words set of which one has several values: that may mean several things."""
     words: dict[str, list[str]] = {}
     for text in dict.fromkeys(overrides):
         words.setdefault(key_of(text), []).append(text)
     for key, same in words.items():
-        if key and len(same) > 1:
+        if len(same) > 1 and any(map(_sweeps, same)):
             yield Problem(key, f"given {len(same)} times ({', '.join(same)}); keep one")
+
+
+def _sweeps(text: str) -> bool:
+    try:
+        return is_swept(_PARSER.parse_override(text))
+    except Exception:  # composing explains it
+        return False
 
 
 def is_swept(override: Override) -> bool:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from kdexp import __version__, config
 from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
-from kdexp.axes import expand, key_of, repeated
+from kdexp.axes import expand, key_of, latest
 from kdexp.characters import one_line
 from kdexp.composer import Composer
 from kdexp.console import print_error, printing
@@ -85,15 +85,17 @@ def _run(flags: Flags) -> int:
     overrides, found = _at_home(flags.overrides)
     hydra_node = composer.hydra(overrides)
     multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
+    lasting, replaced = latest(overrides)
     found += _strays(flags, composer)
     found += unused(overrides, hydra_node, multirun)
-    jobs, of_axes = _jobs(overrides, composer, hydra_node) if multirun else ([overrides], list(repeated(overrides)))
+    jobs, of_axes = _jobs(overrides, composer, hydra_node) if multirun else ([lasting], [])
     configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
     known = {problem.name for problem in (*found, *of_axes)}
     if found := [*found, *of_axes, *(problem for problem in of_jobs if problem.name not in known or not problem.name)]:
         return _refuse(found)
+    print(*replaced, sep="\n", end="\n" if replaced else "", file=sys.stderr)
     if "--cfg" in flags:
-        return _show(flags, overrides, composer)
+        return _show(flags, lasting, composer)
     own = hydra_node.runtime.choices["hydra/launcher"] in OWN_LAUNCHERS
     if "--info" in flags or (multirun and not own):
         _leave_to_hydra(flags, overrides)
@@ -284,7 +286,8 @@ def _refuse(found: Sequence[Problem]) -> int:
 def refusal(found: Sequence[Problem]) -> str:
     """What is printed for a configuration that can't run."""
     head = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-    lines = (line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in map(one_line, found))
+    half = LONGEST_LINE // 2
+    lines = (line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}" for line in map(one_line, found))
     return "\n".join([f"kdexp: {head} in this command, nothing was run", *(f"  {line}" for line in lines)])
 
 

@@ -46,7 +46,8 @@ def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: 
     if is_swept(override):
         return Problem(key, f"={value}: {several_values(key, value, composed, words)}")
     paths = all_paths(composed)
-    if composer.is_group(override.key_or_group) and key not in composed["choices"] and (meant := same_key(key, paths)):
+    chosen = override.package is not None or key in composed["choices"]
+    if composer.is_group(key) and not chosen and (meant := same_key(key, paths)):
         return Problem(key, f"unknown key; did you mean {_setting(meant, value, composer)}? see kdexp --help")
     if isinstance(error, MissingConfigException):
         return Problem(key, f"={value!r}: {_missing_option(override, error, composer)}")
@@ -93,7 +94,8 @@ def stray(found: Stray, composed: Mapping[str, Any], composer: Composer) -> Prob
         known = key if key in paths else same_key(key, paths)
         if not known:
             what = "no such flag" if found.key.startswith("-") else "unknown key"
-            why = note(key) or f"{what};{did_you_mean(key, [flag[2:] for flag in KNOWN])} see kdexp --help"
+            near = did_you_mean(key, [flag[2:] for flag in KNOWN]).replace("mean ", "mean --")
+            why = note(key) or f"{what};{near} see kdexp --help"
             return Problem("", f"{found.typed}: {why}")
         switch = isinstance(_value_at(composed, known), bool)
         meant = _setting(known, found.value or ("true" if switch else "VALUE"), composer)

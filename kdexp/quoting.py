@@ -14,6 +14,9 @@ LONGEST = 4_000
 """Characters of one word: longer lists take Hydra's parser seconds."""
 
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
+_QUOTED = "\ue000"
+"""Stands for a quoted part, whatever it holds."""
+
 _FREE = re.compile(r"[\w/\-\\+.$%*@?| ]", re.ASCII)
 """Characters that a text without quotes may hold."""
 
@@ -58,12 +61,14 @@ def unreadable(word: str, error: BaseException) -> str:
 
 
 def _fault(key: str, value: str) -> str:
-    text = value[0] not in _BRACKETS if value else True
+    if not value:
+        return f"{key!r} is not a key; see kdexp --help"
+    text = value[0] not in _BRACKETS
     way_out = f"; write {as_word(key, value)}" if text and len(value) <= 80 else ""
     bare, quote = _without_quoted(value)
     if quote:
         return f"the quote {quote} is not closed{'; add it at the end' if value[0] == quote else way_out}"
-    foreign = next((sign for sign in bare if not _FREE.match(sign) and sign not in "[]{}(),:=\0"), "")
+    foreign = next((sign for sign in bare if not _FREE.match(sign) and sign not in f"[]{{}}(),:={_QUOTED}"), "")
     if foreign:
         return f"{foreign!r} must be inside quotes{way_out}"
     if bracket := _unbalanced(bare):
@@ -71,12 +76,12 @@ def _fault(key: str, value: str) -> str:
     signs = "=" if value[0] in _BRACKETS else "=(){}[]"
     if sign := next((sign for sign in signs if sign in bare), ""):
         return f"{sign!r} is out of place, or must be inside quotes{way_out}"
-    return f"quotes are missing around a part of it{way_out}" if "\0" in bare else f"',' or ':' is out of place{way_out}"
+    return f"quotes are missing around a part of it{way_out}" if _QUOTED in bare else f"',' or ':' is out of place{way_out}"
 
 
 def _without_quoted(value: str) -> tuple[str, str]:
-    """The value with a NUL for each quoted part, and the quote that is never closed (or an empty string)."""
-    bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "\0", value)
+    """The value with a stand-in for each quoted part, and the quote that is never closed (or an empty string)."""
+    bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", _QUOTED, value)
     return bare, next((sign for sign in bare if sign in "'\""), "")
 
 

@@ -105,9 +105,10 @@ def same_key(key: str, paths: Collection[str]) -> str:
     if found := next((ours for ours in _OURS.get(plain(key), []) if ours in paths), ""):
         return found
     head, dot, last = key.rpartition(".")
-    within = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == (same(head, paths) if dot else "")]
+    group = same(head, paths) if dot else ""
+    within = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == group] if group or not dot else []
     if found := same(last, within):
-        return f"{same(head, paths)}.{found}" if dot else found
+        return f"{group}.{found}" if dot else found
     return next((path for path in paths if path.rpartition(".")[2] == last), "")
 
 

@@ -45,8 +45,8 @@ SWEEPS = [
     ("-m seed=range(0,500) teacher_seed=range(0,500)", "250,000 jobs (seed 500 × teacher_seed 500)"),
     ("-m distillation.alpha=range(0,1,1e-300)", "10^15 or more jobs"),
     ("-m seed=0,1 seed=2,3", "seed: given 2 times (seed=0,1, seed=2,3); keep one"),
-    ("seed=1 seed=2", "seed: given 2 times (seed=1, seed=2); keep one"),
-    ("+seed=1 seed=2", "seed: given 2 times (+seed=1, seed=2); keep one"),
+    ("-m seed=0,1 seed=2", "seed: given 2 times (seed=0,1, seed=2); keep one"),
+    ("epochs=0 epochs=-1", "epochs=-1: must be at least 1"),
     ("-m seed=0,0", "seed: 0 is given twice; keep one"),
     ("-m seed=1,1.0", "seed: 1 and 1.0 are the same value; keep one"),
     ("-m distillation.alpha=0.1,1e-1", "distillation.alpha: 0.1 is given twice"),
@@ -61,7 +61,7 @@ WORDS = [
     ("help", "'help' is not KEY=VALUE; see kdexp --help"),
     ("store", "'store' is not KEY=VALUE; did you mean kdexp-store?"),
     ("kd", "'kd' is not KEY=VALUE; did you mean distillation=kd?"),
-    ("resnet20", "'resnet20' is not KEY=VALUE; did you mean teacher=resnet20?"),
+    ("resnet20", "'resnet20' is not KEY=VALUE; did you mean student=resnet20?"),
     ("epochs:10", "'epochs:10' is not KEY=VALUE; did you mean epochs=10?"),
     ("epochs 10", "epochs 10: settings are written without spaces: epochs=10"),
     ("epochs = 10", "epochs = 10: settings are written without spaces: epochs=10"),
@@ -82,14 +82,13 @@ WORDS = [
     ("seed=${seed}", "seed='${seed}': Recursive interpolation detected"),
     ("store=${oc.env:NO_SUCH_NAME}", "Environment variable 'NO_SUCH_NAME' not found"),
     (f"seed={'9' * 5000}", "has 5,005 characters; at most 4,000 are read"),
-    (f"seed={'9' * 3990}", "must be a whole number"),
     (f"student={'a' * 3000}", "no such option"),
     (f"student.checkpoint={'a' * 3000}", "no such file"),
     (f"output_dir={'a' * 3000}", "can't be a folder: File name too long"),
     (f"seed={'[' * 900}", "can't be read"),
     ("output_dir=2024", "output_dir=2024: must be a text; quote it: \"output_dir='2024'\""),
     ("store=1e3", "store=1000.0: must be a text; quote it: \"store='1e3'\""),
-    ("dataset=image_folder dataset.root=007", "quote it: \"dataset.root='007'\""),
+    ("dataset=image_folder dataset.root=2024", "quote it: \"dataset.root='2024'\""),
     ("seed=[1", "'seed=[1' can't be read: '[' is not closed; add ']'"),
     ("seed=1]", "']' has no opening bracket before it"),
     ("controls=[a,,b]", "',' or ':' is out of place"),
@@ -230,7 +229,7 @@ YAML = [
     ("- a\n- b\n", 1, "holds a list, not KEY: VALUE lines"),
     ("hello\n", 1, "holds a single value"),
     ("1: a\n", 1, "a key is not a text"),
-    ("? [a]\n: b\n", 1, "unhashable key"),
+    ("? [a]\n: b\n", 1, "a key is not a text"),
     ("a: [8\n", 2, "expected ',' or ']'"),
     ("a: 1\n---\nb: 2\n", 2, "found another document"),
     ("a: 1\n#" + "x" * 200_000, None, "at most 200,000 are read"),
@@ -361,6 +360,14 @@ def test_a_mistake_in_every_job_is_explained_once(composer):
     composed = [made.compose([f"seed={seed}", "epochz=3", "distillation=kdd"]) for seed in range(200)]
     assert {len(each.problems) for each in composed} == {2}
     assert len(made._explained) == 2
+
+
+def test_the_last_of_two_words_holds_and_the_other_is_named(here):
+    code, shown = here("seed=1", "epochs=3", "seed=2", "student=lightnn", "student=mlp_small", "dry_run=true")
+    assert code == 0 and "\nseed: 2\n" in f"\n{shown.out}"
+    assert shown.err == (
+        "seed=1 is not used, seed=2 comes after it\nstudent=lightnn is not used, student=mlp_small comes after it\n"
+    )
 
 
 def test_home_is_written_out(here, monkeypatch, tmp_path):
