@@ -231,7 +231,7 @@ CASES = {
         {"teacher_test": 0.02, "teacher_reordered": "with its classes renamed 97.00 %"},
         {},
         "classes in another order: 2.00 %, with its classes renamed 97.00 %",
-        "in the order of the other",
+        "named so that they sort as in its checkpoint",
     ),
     "diverged": (
         {"objective_after": 3e9, "distilled_train": 0.1},

@@ -52,7 +52,7 @@ def wrong_order(facts: Facts, _experiment: Experiment) -> Finding | None:
     if not facts.teacher_reordered or facts.teacher_test is None:
         return None
     fact = f"The teacher seems to have its classes in another order: {percent(facts.teacher_test)}, {facts.teacher_reordered}"
-    return Finding(fact, "class folders, or rows of the teacher's last layer, in the order of the other")
+    return Finding(fact, "class folders named so that they sort as in its checkpoint, or the rows of its last layer reordered")
 
 
 def diverged(facts: Facts, experiment: Experiment) -> Finding | None:
