@@ -31,12 +31,10 @@ Often changed (KEY=VALUE)
   rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
-Flags
-  -m           run every combination; with hydra/launcher=lockstep compatible ones train side by side
-  --cfg job    show every key and its value (-p NODE for one node, --resolve to fill in references); --version
-  --config-dir FOLDER, --config-name NAME    add your own options; start from a file of your own
-See also kdexp-report (tables), kdexp-store (models), kdexp-export (ONNX). TAB completion: eval "$(kdexp -sc install=bash)"\
-"""
+Flags: -m runs every combination, with hydra/launcher=lockstep compatible ones side by side; --cfg job shows every key;
+--config-dir FOLDER adds your own options, --config-name NAME starts from a file of yours; --version.
+See also kdexp-report (tables), kdexp-store (models), kdexp-export (ONNX and other files).
+eval "$(kdexp -sc install=bash)" turns TAB completion on."""
 
 CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")
 

@@ -119,7 +119,7 @@ def complaints(given: Any) -> list[Problem]:
     """What is wrong with the node `published`."""
     if given is None:
         return []
-    if not isinstance(given, Mapping):
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         return [Problem("published", f"={given!r}: must be null or have the keys {listed(parameters(Published))}")]
     try:
         Published(**given)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import Problem, problems
+from kdexp.arguments import Problem, misfit, problems
 from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import compiler_complaint, device_complaint, pick_device
@@ -23,7 +23,7 @@ from kdexp.method_check import Ask, capture_sketch, check_method
 from kdexp.network import Shape, starts_trained, without_start
 from kdexp.network_check import check_network
 from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
-from kdexp.parts import PARTS, node_at, part_of, teacher_paths
+from kdexp.parts import PARTS, Control, node_at, part_of, teacher_paths
 from kdexp.published import complaints
 from kdexp.settings import NAMES, Settings
 from kdexp.start_check import check_frozen, check_reader, check_start
@@ -219,7 +219,7 @@ def _ways(given: dict[str, Any], device: str) -> Iterator[Problem]:
 def _controls(plain: dict[str, Any], nets: dict[str, Any], shape: Shape, ask: Ask, room: Room) -> Iterator[Problem]:
     """Whether the control rows make sense with this student and this method."""
     asked, student = plain["controls"], plain["student"]
-    if not isinstance(asked, list):
+    if misfit(asked, list[Control]):
         return
     for control in {"from_scratch", "frozen_backbone"} & set(asked):
         if not starts_trained(student):
