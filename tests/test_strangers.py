@@ -532,6 +532,14 @@ def test_a_damaged_summary_is_made_again_and_that_is_said(tmp_path, monkeypatch)
         assert cached.known() == found and len(looks) == 1
 
 
+@pytest.mark.parametrize("node", ["teacher", "student", "distillation", "teacher_optimizer"])
+def test_a_configuration_without_a_node_of_the_table_is_named(sweep, told, node):
+    path = sweep.folder / "000" / "config.yaml"
+    path.write_text(json.dumps(yaml.safe_load(path.read_text()) | {node: None}))
+    code, shown = told(sweep.folder)
+    assert code == 3 and f"{path} is damaged: {node}" in shown
+
+
 def test_a_name_is_no_markup(sweep, told, tmp_path, kdexp_store):
     learner = craft(tmp_path / "other")
     rewrite(learner, model="[/x]", method="[red]")

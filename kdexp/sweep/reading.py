@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from kdexp.descriptions import Configuration, Jobs, Status, Table
-from kdexp.parts import node_at, part_of
+from kdexp.parts import PARTS, node_at, part_of
 from kdexp.published import complaints
 from kdexp.schema import BadFile, is_small, read_json, read_text, require
 from kdexp.spec import alike
@@ -211,14 +211,20 @@ def _config(path: Path, roles: Iterable[str], sweep: Sweep) -> dict[str, Any]:
     try:
         config = parse_config(path)
         for role in roles:
-            part = part_of(role, config)
-            for node in (part.model, part.method, part.optimizer, part.schedule):
+            for node in _nodes_of(role, config):
                 if not isinstance(node_at(config, node), dict):
                     raise BadFile(f"{path} is damaged: {node}: missing, for the run has a {role}")
         return config
     except BadFile as error:
         sweep.damaged.append(f"{error}; the settings of this job are not known")
         return {}
+
+
+def _nodes_of(role: str, config: dict[str, Any]) -> Iterator[str]:
+    """The paths of a learner's nodes; those behind the first can be told once that is seen to be there."""
+    yield PARTS[role].model
+    part = part_of(role, config)
+    yield from (part.method, part.optimizer, part.schedule)
 
 
 def parse_config(path: Path) -> dict[str, Any]:
