@@ -88,7 +88,8 @@ def _look_up(name: str, source: Path, modules: Sequence[str]) -> Any:
     try:
         made = getattr(_module(home, modules), last)
     except Exception as error:  # importing a user's module may raise anything
-        raise BadResult(f"{source} names {name!r}, which can't be imported ({first_line(error)})") from error
+        where = "; the folder of a module of yours must be on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise BadResult(f"{source} names {name!r}, which can't be imported ({first_line(error)}){where}") from error
     if not inspect.isclass(made) and not inspect.isfunction(made):
         raise BadResult(f"{source} is refused: it names {name!r}, which is neither a class nor a function")
     defined = str(made.__module__)

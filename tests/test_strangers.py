@@ -205,7 +205,7 @@ def test_of_a_module_of_ones_own_networks_alone_are_used(own, tmp_path):
     for name in ("parts_of_mine.system", "parts_of_mine.Path", "parts_of_mine.nn.Linear", "parts_of_mine.nothing"):
         with pytest.raises(BadResult):
             kdexp.load(own_learner(tmp_path, model={"_target_": name}), modules=["parts_of_mine"])
-    with pytest.raises(BadResult, match="can't be imported"):
+    with pytest.raises(BadResult, match="can't be imported .*must be on PYTHONPATH"):
         kdexp.load(own_learner(tmp_path, model={"_target_": "no_such_module.Net"}), modules=["no_such_module"])
 
 
@@ -530,6 +530,14 @@ def test_a_damaged_summary_is_made_again_and_that_is_said(tmp_path, monkeypatch)
         again = cached.known()
         assert again[:3] == found[:3] and looks and f"{path} " in again.remark and "read again" in again.remark
         assert cached.known() == found and len(looks) == 1
+
+
+@pytest.mark.parametrize("node", ["teacher", "student", "distillation", "teacher_optimizer"])
+def test_a_configuration_without_a_node_of_the_table_is_named(sweep, told, node):
+    path = sweep.folder / "000" / "config.yaml"
+    path.write_text(json.dumps(yaml.safe_load(path.read_text()) | {node: None}))
+    code, shown = told(sweep.folder)
+    assert code == 3 and f"{path} is damaged: {node}" in shown
 
 
 def test_a_name_is_no_markup(sweep, told, tmp_path, kdexp_store):

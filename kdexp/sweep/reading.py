@@ -13,7 +13,7 @@ import yaml
 
 from kdexp.characters import one_line
 from kdexp.descriptions import Configuration, Jobs, Status, Table
-from kdexp.parts import node_at, part_of
+from kdexp.parts import PARTS, node_at, part_of
 from kdexp.published import complaints
 from kdexp.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.schema import BadFile, is_small, read_json, read_text, require
@@ -221,14 +221,20 @@ def _config(path: Path, roles: Iterable[str], sweep: Sweep) -> dict[str, Any]:
     try:
         config = parse_config(path)
         for role in roles:
-            part = part_of(role, config)
-            for node in (part.model, part.method, part.optimizer, part.schedule):
+            for node in _nodes_of(role, config):
                 if not isinstance(node_at(config, node), dict):
                     raise BadFile(f"{path} is damaged: {node}: missing, for the run has a {role}")
         return config
     except BadFile as error:
         sweep.damaged.append(f"{error}; the settings of this job are not known")
         return {}
+
+
+def _nodes_of(role: str, config: dict[str, Any]) -> Iterator[str]:
+    """The paths of a learner's nodes; those behind the first can be told once that is seen to be there."""
+    yield PARTS[role].model
+    part = part_of(role, config)
+    yield from (part.method, part.optimizer, part.schedule)
 
 
 def parse_config(path: Path) -> dict[str, Any]:
