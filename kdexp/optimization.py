@@ -17,7 +17,7 @@ from kdexp.arguments import SMALLEST, Checked, Fraction, InvalidArguments, NonNe
 class OptimizerRecipe(Checked):
     """What the optimizers share; a subclass names torch's class and adds its own knobs."""
 
-    lr: Annotated[float, Range(above=0, within=(SMALLEST, 1e9))]
+    lr: Annotated[float, Range(above=0, within=(SMALLEST, 1e30))]
     weight_decay: Annotated[float, Range(at_least=0, within=(0, 1e9))]
     decay_biases_and_norms: bool
     clip_norm: Positive | None

@@ -45,8 +45,8 @@ COMMANDS = {
         "optimizer.lr=1e+300: is outside of float32, 1.2e-38 to 3.4e+38",
         "optimizer.betas=[0.9, 1e-60]: each entry is outside of float32",
     ],
-    ("dataset.crop_padding=8", "optimizer.weight_decay=1e-45", "distillation.temperature=1e-10"): [
-        "dataset.crop_padding=8: must be smaller than the images, 8×8",
+    ("dataset.crop_padding=9", "optimizer.weight_decay=1e-45", "distillation.temperature=1e-10"): [
+        "dataset.crop_padding=9: must be at most 8, the size of the images",
         "optimizer.weight_decay=1e-45: is outside of float32",
         "distillation.temperature=1e-10: must be between 1e-06 and 1e+06",
     ],

@@ -68,9 +68,8 @@ class ImageDataset(Checked):
             for name, values in (("mean", mean), ("std", std))
             if values is not None and len(values) != self.in_channels
         ]
-        if crop_padding >= self.image_size:
-            images = f"{self.image_size}×{self.image_size}"
-            found.append(Problem("crop_padding", f"={crop_padding}: must be smaller than the images, {images}"))
+        if crop_padding > self.image_size:
+            found.append(Problem("crop_padding", f"={crop_padding}: must be at most {self.image_size}, the size of the images"))
         if found:
             raise InvalidArguments(found)
         self.val_fraction = val_fraction
