@@ -9,10 +9,10 @@ from decimal import Decimal, InvalidOperation
 from itertools import product
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep, ValueType
 
 from kdexp.arguments import InvalidArguments, Problem, listed
+from kdexp.quoting import parse
 
 MOST_JOBS = 10_000
 """Jobs of one command: all are checked before the first starts."""
@@ -74,7 +74,7 @@ def swept_twice(overrides: Sequence[str]) -> Iterator[Problem]:
 
 def _sweeps(text: str) -> bool:
     try:
-        return is_swept(_PARSER.parse_override(text))
+        return is_swept(parse(text))
     except Exception:  # composing explains it
         return False
 
@@ -88,7 +88,7 @@ def _axis(text: str, options: Options) -> Axis:
     """Raises `InvalidArguments` for a sweep that has no values, no end, or sets what can't differ between jobs."""
     key = key_of(text)
     try:
-        override = _PARSER.parse_override(text)
+        override = parse(text)
     except Exception:  # composing a job explains it
         return Axis(key, 1, lambda: [text])
     if not is_swept(override):
@@ -104,9 +104,6 @@ def _axis(text: str, options: Options) -> Axis:
         return Axis(key, len(matching), lambda: [f"{override.get_key_element()}={name}" for name in matching])
     count = int(_count(values)) if isinstance(values, RangeSweep) else len(values.list)  # type: ignore[union-attr]
     return Axis(key, count, lambda: [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-
-
-_PARSER = OverridesParser.create()
 
 
 def _unfit(override: Override, values: Any) -> str:
@@ -164,5 +161,5 @@ def _equal(key: str, words: Sequence[str]) -> Iterator[Problem]:
 
 
 def _comparable(word: str) -> Any:
-    value = _PARSER.parse_override(word).value()
+    value = parse(word).value()
     return value if isinstance(value, int | float) and not isinstance(value, bool) else (type(value), repr(value))

@@ -89,6 +89,8 @@ def _run(flags: Flags) -> int:
     found += _strays(flags, composer)
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _jobs(overrides, composer, hydra_node) if multirun else ([lasting], [])
+    from kdexp.overrides import check
+
     configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
     known = {problem.name for problem in (*found, *of_axes)}
     if found := [*found, *of_axes, *(problem for problem in of_jobs if problem.name not in known or not problem.name)]:
@@ -123,15 +125,17 @@ def _start(composer: Composer, flags: Flags) -> Problem | None:
 def _jobs(
     overrides: Sequence[str], composer: Composer, hydra_node: DictConfig
 ) -> tuple[Sequence[Sequence[str]], list[Problem]]:
-    """The jobs of a multirun, and what is wrong with its axes; then the jobs are those of the others, or none."""
-    words, found = [*_swept_in_files(hydra_node, overrides), *overrides], []
-    try:
-        jobs = expand(words, composer.options)
-    except InvalidArguments as error:
-        found = error.problems
-        faulty = {problem.name for problem in found}
-        jobs = [] if "" in faulty else expand([text for text in words if key_of(text) not in faulty], composer.options)
-    return [[_WITHOUT.get(word, word) for word in job] for job in jobs], found
+    """The jobs of a multirun, and what is wrong with its axes; then the jobs are those of the other axes, if any."""
+    words = [*_swept_in_files(hydra_node, overrides), *overrides]
+    found: list[Problem] = []
+    while True:
+        try:
+            jobs = expand(words, composer.options)
+            return [[_WITHOUT.get(word, word) for word in job] for job in jobs], found
+        except InvalidArguments as error:
+            found += error.problems
+            faulty = {problem.name for problem in error.problems}
+            words = [] if "" in faulty else [text for text in words if key_of(text) not in faulty]
 
 
 def _preview(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], multirun: bool) -> int:
@@ -241,41 +245,6 @@ def _show(flags: Flags, overrides: Sequence[str], composer: Composer) -> int:
     except InvalidArguments as error:
         return _refuse(error.problems)
     return 0
-
-
-def check(
-    jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
-) -> tuple[list[Mapping[str, Any]], list[Problem]]:
-    """The composed configuration of every job, and everything that is wrong with any of them.
-
-    `words` are those of the command; unless `thoroughly`, jobs are composed, but their values are not looked at.
-    """
-    from kdexp.overrides import Overrides, explain_partial, of_jobs
-
-    validate = _validator() if thoroughly else None
-    made = Overrides(composer, words)
-    configs: list[Mapping[str, Any]] = []
-    affected: dict[Problem, list[int]] = {}
-    for number, job in enumerate(jobs):
-        composed = made.compose(job)
-        found = list(composed.problems)
-        configs.append(composed.config)
-        if validate is not None:
-            of_values = validate(composed.config, parts=not composed.lacks_option(composer))
-            found += [made.advise(each, job, composed.config) for each in of_values if not composed.follows(each)]
-        for problem in dict.fromkeys(found):
-            affected.setdefault(problem, []).append(number)
-    explained = []
-    for problem, numbers in affected.items():
-        partial = explain_partial(problem, words, jobs, composer)
-        explained.append(of_jobs(problem, numbers, jobs) if partial == problem else partial)
-    return configs, list(dict.fromkeys(explained))
-
-
-def _validator() -> Any:
-    from kdexp.validation import Validator  # imports torch
-
-    return Validator().problems
 
 
 def _refuse(found: Sequence[Problem]) -> int:

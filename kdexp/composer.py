@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import as_plain, compose_command, compose_whole, conf_dir, with_choices, without_hydra
 from kdexp.files import is_file
-from kdexp.quoting import LONGEST
+from kdexp.quoting import parse
 
 
 class Composer:
@@ -23,19 +21,12 @@ class Composer:
     def __init__(self, config_dir: str | None = None, config_name: str = "config"):
         self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
         self.folders = [Path(folder) for folder in (conf_dir(), config_dir) if folder]
-        self._parse = cache(OverridesParser.create().parse_override)
         self._wholes: dict[tuple[str, ...], DictConfig] = {}
         self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
 
-    def parse(self, text: str) -> Override:
-        """One word of the command line; raises what Hydra's parser raises, and `ValueError` for words of extreme length."""
-        if len(text) > LONGEST:
-            raise ValueError(f"has {len(text):,} characters; at most {LONGEST:,} are read")
-        return self._parse(text)
-
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `kdexp.mistakes` explains."""
-        parsed = [self.parse(text) for text in overrides]
+        parsed = [parse(text) for text in overrides]
         values = [override for override in parsed if self.sets_value(override)]
         known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
         if known is None:
@@ -50,7 +41,7 @@ class Composer:
         good: list[str] = []
         for text in overrides:
             with suppress(Exception):  # composing explains it
-                parsed = self.parse(text)
+                parsed = parse(text)
                 if not parsed.is_sweep_override() and not self.sets_value(parsed):
                     good.append(text)
         try:

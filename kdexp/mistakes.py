@@ -19,7 +19,7 @@ from kdexp.flags import KNOWN, Stray
 from kdexp.keys import all_paths, unknown_key
 from kdexp.option_files import BadOptionFile
 from kdexp.parts import node_at
-from kdexp.quoting import as_word, shortened, unreadable
+from kdexp.quoting import as_word, parse, shortened, unreadable
 from kdexp.synonyms import note, plain, same, same_key, same_setting
 
 COMMANDS = {"store": "kdexp-store", "report": "kdexp-report", "export": "kdexp-export"}
@@ -39,32 +39,38 @@ def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: 
     if "=" not in text and not text.startswith("~"):
         return Problem("", _no_setting(text, composed, composer))
     try:
-        override = composer.parse(text)
+        override = parse(text)
     except Exception as unparsed:  # of any kind, such as a number of too many digits
         long = isinstance(unparsed, ValueError)
         return Problem("", f"{shortened(text)!r} {first_line(unparsed)}" if long else unreadable(text, unparsed))
     if is_swept(override):
         return Problem(key, f"={value}: {several_values(key, value, composed, words)}")
+    return Problem(key, _fault(override, text, error, composed, composer))
+
+
+def _fault(override: Override, text: str, error: Exception, composed: Mapping[str, Any], composer: Composer) -> str:
+    """What is wrong with an override that can be read."""
+    key, _, value = text.lstrip("+~").partition("=")
     paths = all_paths(composed)
     chosen = override.package is not None or key in composed["choices"]
     if composer.is_group(key) and not chosen and (meant := same_key(key, paths)):
-        return Problem(key, f"unknown key; did you mean {_setting(meant, value, composer)}? see kdexp --help")
+        return f"unknown key; did you mean {_setting(meant, value, composer)}? see kdexp --help"
     if isinstance(error, MissingConfigException):
-        return Problem(key, f"={value!r}: {_missing_option(override, error, composer)}")
+        return f"={value!r}: {_missing_option(override, error, composer)}"
     if key.startswith("hydra."):
-        return Problem(key, f"={value!r}: {_hydra(key, error)}")
+        return f"={value!r}: {_hydra(key, error)}"
     if composer.is_group(override.key_or_group):
-        return Problem(key, _group(override, value, error, composer))
+        return _group(override, value, error, composer)
     if override.is_add() and key in paths:
-        return Problem(key, f"exists already; without + it is changed: {text.lstrip('+')}")
+        return f"exists already; without + it is changed: {text.lstrip('+')}"
     if override.package is not None:
-        return Problem(key, f"{override.key_or_group!r} is no group, and only groups take @; see kdexp --help")
+        return f"{override.key_or_group!r} is no group, and only groups take @; see kdexp --help"
     if override.is_delete() and key in paths:
         why = "its value is null" if _value_at(composed, key) is None else cause_of(error)
-        return Problem(key, f"can't be removed: {why}")
+        return f"can't be removed: {why}"
     if key not in paths:
-        return Problem(key, _unknown(key, value, paths, composed, composer))
-    return Problem(key, f"={value!r}: {cause_of(error)}")
+        return _unknown(key, value, paths, composed, composer)
+    return f"={value!r}: {cause_of(error)}"
 
 
 def cause_of(error: BaseException) -> str:

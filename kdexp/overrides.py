@@ -12,7 +12,7 @@ from kdexp.axes import key_of
 from kdexp.composer import Composer
 from kdexp.keys import all_paths
 from kdexp.mistakes import explain, several_values
-from kdexp.quoting import as_word
+from kdexp.quoting import as_word, parse
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,37 @@ class Composition:
     def lacks_option(self, composer: Composer) -> bool:
         """Whether a group has another option than was meant, so that its parts need not fit together."""
         return any(composer.is_group(key.partition("@")[0]) for key in self.refused)
+
+
+def check(
+    jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
+) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+    """The composed configuration of every job, and everything that is wrong with any of them.
+
+    `words` are those of the command; unless `thoroughly`, jobs are composed, but their values are not looked at.
+    """
+    validate = None
+    if thoroughly:
+        from kdexp.validation import Validator  # imports torch
+
+        validate = Validator().problems
+    made = Overrides(composer, words)
+    configs: list[Mapping[str, Any]] = []
+    affected: dict[Problem, list[int]] = {}
+    for number, job in enumerate(jobs):
+        composed = made.compose(job)
+        found = list(composed.problems)
+        configs.append(composed.config)
+        if validate is not None:
+            of_values = validate(composed.config, parts=not composed.lacks_option(composer))
+            found += [made.advise(each, job) for each in of_values if not composed.follows(each)]
+        for problem in dict.fromkeys(found):
+            affected.setdefault(problem, []).append(number)
+    explained = []
+    for problem, numbers in affected.items():
+        partial = explain_partial(problem, words, jobs, composer)
+        explained.append(of_jobs(problem, numbers, jobs) if partial == problem else partial)
+    return configs, list(dict.fromkeys(explained))
 
 
 class Overrides:
@@ -87,16 +118,16 @@ class Overrides:
     def _chooses(self, text: str) -> bool:
         """Whether a word may decide which keys there are."""
         try:
-            return not self.composer.sets_value(self.composer.parse(text))
+            return not self.composer.sets_value(parse(text))
         except Exception:  # composing explains it
             return False
 
-    def advise(self, problem: Problem, overrides: Iterable[str], config: Mapping[str, Any]) -> Problem:
+    def advise(self, problem: Problem, overrides: Iterable[str]) -> Problem:
         """The problem of a value, with what to type instead where the way it was typed is to blame."""
         typed = next((text.partition("=")[2] for text in overrides if key_of(text) == problem.name), None)
         if typed is None or not problem.sentence.startswith("="):
             return problem
-        value = self.composer.parse(f"{problem.name}={typed}").value()
+        value = parse(f"{problem.name}={typed}").value()
         if problem.sentence.endswith("must be a text") and isinstance(value, int | float):
             return Problem(problem.name, f"{problem.sentence}; quote it: {as_word(problem.name, typed)}")
         scalars = isinstance(value, list) and bool(value) and not any(isinstance(each, list | dict) for each in value)

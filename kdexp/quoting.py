@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import lru_cache
 from pathlib import Path
 
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 from kdexp.arguments import first_cause, first_line
 
@@ -19,6 +21,16 @@ _QUOTED = "\ue000"
 
 _FREE = re.compile(r"[\w/\-\\+.$%*@?| ]", re.ASCII)
 """Characters that a text without quotes may hold."""
+
+
+def parse(word: str) -> Override:
+    """One word of a command line; raises what Hydra's parser raises, and `ValueError` for words of extreme length."""
+    if len(word) > LONGEST:
+        raise ValueError(f"has {len(word):,} characters; at most {LONGEST:,} are read")
+    return _parse(word)
+
+
+_parse = lru_cache(maxsize=100_000)(OverridesParser.create().parse_override)
 
 
 def as_word(key: str, text: str) -> str:

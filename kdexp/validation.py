@@ -69,7 +69,7 @@ class Validator:
         found = [*_settings(plain), *complaints(plain.get("published"))]
         teachers = teacher_paths(plain)
         networks = [*teachers, "student"]
-        taught = [path for path in teachers if "distillation" in node_at(plain, path)]
+        taught = [path for path in teachers if isinstance(node := node_at(plain, path), dict) and "distillation" in node]
         broken = set()
         for path in (*REQUIRED, *teachers, *(f"{path}.distillation" for path in taught)):
             at = (path, node_at(plain, path), path in networks)

@@ -35,6 +35,7 @@ SWEEPS = [
     ("-m seed=range(5,1)", "seed=range(5,1): has no values"),
     ("-m seed=range(0,inf)", "seed=range(0,inf): has no end"),
     ("-m seed=range(0,5,0)", "seed=range(0,5,0): has no end"),
+    ("-m seed=range(5,1) teacher_seed=range(0,99999)", "99,999 jobs (teacher_seed 99,999) are more than 10,000"),
     ("-m seed=range(5,1) epochz=3", "epochz: unknown key; did you mean epochs?"),
     ("-m seed=choice()", "'seed=choice()' can't be read: empty choice is not legal"),
     ("-m seed=tag(x,1)", "'seed=tag(x,1)' can't be read: "),
