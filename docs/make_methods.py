@@ -13,12 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from pairs import untrained_pair  # noqa: E402
+from pairs import untrained_pair
 
-from kdexp.config import compose_command, target  # noqa: E402
-from kdexp.distillation.base import Distiller, FeatureDistiller  # noqa: E402
-from kdexp.learner import Learner  # noqa: E402
-from kdexp.network import Shape  # noqa: E402
+from kdexp.config import compose_command, target
+from kdexp.distillation.base import Distiller, FeatureDistiller
+from kdexp.learner import Learner
+from kdexp.network import Shape
 
 PAGE = ROOT / "docs" / "methods.md"
 MEASURED = ROOT / "benchmarks" / "methods.json"

@@ -18,16 +18,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdexp import __version__, config
 from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.axes import expand, key_of, latest
 from kdexp.characters import one_line
 from kdexp.composer import Composer
+from kdexp.config import compose_whole, conf_dir, shown, with_choices
 from kdexp.console import print_error, printing
 from kdexp.flags import Flags, read_flags
 from kdexp.help import help_text
 from kdexp.hydra_settings import OWN_LAUNCHERS, unused
 from kdexp.quoting import expand_home
+from kdexp.version import __version__
 
 _WITHOUT = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
 """What users write to do without a group, and what Hydra calls it."""
@@ -182,11 +183,11 @@ _exit_codes: list[int] = []
 """Of the jobs that did not end well; a job that fails leaves its code here, so that the others of a sweep go on."""
 
 
-@hydra.main(version_base="1.3", config_path=config.conf_dir(), config_name="config")
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def hydra_main(cfg: DictConfig) -> None:
     """One job of a launcher that is not ours, as Hydra calls it."""
     hydra_config = HydraConfig.get()
-    if code := _single(config.with_choices(cfg, hydra_config.runtime), hydra_config.overrides.task):
+    if code := _single(with_choices(cfg, hydra_config.runtime), hydra_config.overrides.task):
         _exit_codes.append(code)
 
 
@@ -240,8 +241,8 @@ def _strays(flags: Flags, composer: Composer) -> list[Problem]:
 def _show(flags: Flags, overrides: Sequence[str], composer: Composer) -> int:
     """Prints the configuration, or one part of it."""
     try:
-        whole = config.compose_whole(overrides, **composer.where)
-        print(config.shown(whole, flags.given["--cfg"], flags.given.get("--package"), resolve="--resolve" in flags), end="")
+        whole = compose_whole(overrides, **composer.where)
+        print(shown(whole, flags.given["--cfg"], flags.given.get("--package"), resolve="--resolve" in flags), end="")
     except InvalidArguments as error:
         return _refuse(error.problems)
     return 0

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from kdexp import __version__
 from kdexp.arguments import first_line, listed
 from kdexp.characters import one_line
 from kdexp.console import print_error, printing
 from kdexp.formats import FORMATS
+from kdexp.version import __version__
 
 if TYPE_CHECKING:
     from kdexp.stored import Stored

@@ -18,7 +18,6 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from kdexp import __version__
 from kdexp.arguments import did_you_mean, listed
 from kdexp.characters import one_line
 from kdexp.console import Screen, print_error, printing
@@ -28,6 +27,7 @@ from kdexp.in_use import registering, settle_killed
 from kdexp.pruning import number_of_days, reason_to_keep, remove
 from kdexp.report.table import HEAD_RULE, percent
 from kdexp.stored import LEARNERS, OUTPUTS, SUMMARIES, CorruptEntry, read_entry, read_result, under_its_key
+from kdexp.version import __version__
 
 BAD_REQUEST, DAMAGE = 2, 1
 HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teaches", "MB", "age")

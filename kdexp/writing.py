@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from kdexp import __version__
 from kdexp.arguments import first_line
 from kdexp.config import build
 from kdexp.cost import median_seconds, parameter_count
@@ -18,6 +17,7 @@ from kdexp.formats import Answers, Format, Student
 from kdexp.loading import load_stored, shape_of
 from kdexp.network import STARTING
 from kdexp.stored import Stored
+from kdexp.version import __version__
 
 BATCHES = (1, 7)
 """Images in the two batches on which a file's answers are compared with the network's."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdexp import __version__
 from kdexp.characters import one_line
 from kdexp.console import Screen, print_error, printing
 from kdexp.files import Unwritable, reason
@@ -18,6 +17,7 @@ from kdexp.sweep.files import write
 from kdexp.sweep.page import illustrate
 from kdexp.sweep.reading import NothingToReport, Sweep, read
 from kdexp.sweep.table import show
+from kdexp.version import __version__
 
 BAD_REQUEST, INCOMPLETE = 2, 3
 
