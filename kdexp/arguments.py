@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from omegaconf import MISSING
 
-from kdexp.characters import one_line
-from kdexp.synonyms import same
+from kdexp.text.characters import one_line
+from kdexp.text.synonyms import same
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 """Of the numbers above 0 that float32, in which networks compute, has at full precision."""

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdexp.synonyms import same
+from kdexp.text.synonyms import same
 
 LIBRARIES = ("torchvision", "timm")
 """Each is also the name of the option that makes a network of it; the first that has a name is suggested."""

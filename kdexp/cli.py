@@ -20,14 +20,14 @@ from omegaconf import DictConfig
 
 from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.axes import expand, key_of, latest
-from kdexp.characters import one_line
 from kdexp.composer import Composer
 from kdexp.config import compose_whole, conf_dir, shown, with_choices
-from kdexp.console import print_error, printing
 from kdexp.flags import Flags, read_flags
 from kdexp.help import help_text
 from kdexp.hydra_settings import OWN_LAUNCHERS, unused
 from kdexp.quoting import expand_home
+from kdexp.text.characters import one_line
+from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
 
 _WITHOUT = {"teacher=null": "~teacher", "teacher=none": "~teacher"}

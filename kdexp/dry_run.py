@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp import cost
-from kdexp.characters import one_line
 from kdexp.data.dataset import DataUnavailable
 from kdexp.estimate import Pace
 from kdexp.experiment import Experiment
@@ -25,6 +24,7 @@ from kdexp.parts import node_at, option
 from kdexp.plan import Entry
 from kdexp.report.table import duration
 from kdexp.start_check import start_notes
+from kdexp.text.characters import one_line
 
 
 def preview(config: Mapping[str, Any], console: Console | None = None) -> None:

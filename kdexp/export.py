@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from kdexp.arguments import first_line, listed
-from kdexp.characters import one_line
-from kdexp.console import print_error, printing
 from kdexp.formats import FORMATS
+from kdexp.text.characters import one_line
+from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from kdexp.characters import one_line
-from kdexp.console import Screen
 from kdexp.files import reason
 from kdexp.learner import Learner
+from kdexp.text.characters import one_line
+from kdexp.text.console import Screen
 
 MOST_BARS = 6
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdexp.arguments import did_you_mean, listed
-from kdexp.synonyms import key_elsewhere, note, same_key, same_setting
+from kdexp.text.synonyms import key_elsewhere, note, same_key, same_setting
 
 
 def unknown_key(key: str, paths: Sequence[str], value: str = "") -> str:

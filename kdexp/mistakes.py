@@ -20,7 +20,7 @@ from kdexp.keys import all_paths, unknown_key
 from kdexp.option_files import BadOptionFile
 from kdexp.parts import node_at
 from kdexp.quoting import as_word, parse, shortened, unreadable
-from kdexp.synonyms import note, plain, same, same_key, same_setting
+from kdexp.text.synonyms import note, plain, same, same_key, same_setting
 
 COMMANDS = {"store": "kdexp-store", "report": "kdexp-report", "export": "kdexp-export"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kdexp.characters import one_line
+from kdexp.text.characters import one_line
 
 Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone"]
 """Rows that are trained on request, to tell what a teacher's knowledge is worth from what merely comes with it."""

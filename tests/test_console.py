@@ -14,10 +14,10 @@ from rich.table import Table
 
 import kdexp
 from kdexp import cli, export, inventory, run
-from kdexp.characters import encodable, one_line, visible
-from kdexp.console import UNPRINTED, Output, Screen, print_error, printing
 from kdexp.report.table import HEAD_RULE
 from kdexp.sweep import command
+from kdexp.text.characters import encodable, one_line, visible
+from kdexp.text.console import UNPRINTED, Output, Screen, print_error, printing
 
 EVIL = "a\x1b[31mb\nc\u202ed\x9be\x07"
 SHOWN = r"a\x1b[31mb\nc\u202ed\x9be\x07"

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexp.characters import one_line
 from kdexp.files import write_whole
+from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
     from kdexp.journal import Journal

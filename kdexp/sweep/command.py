@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdexp.characters import one_line
-from kdexp.console import Screen, print_error, printing
 from kdexp.files import Unwritable, reason
 from kdexp.sweep.comparison import Comparison, fold
 from kdexp.sweep.files import write
 from kdexp.sweep.page import illustrate
 from kdexp.sweep.reading import NothingToReport, Sweep, read
 from kdexp.sweep.table import show
+from kdexp.text.characters import one_line
+from kdexp.text.console import Screen, print_error, printing
 from kdexp.version import __version__
 
 BAD_REQUEST, INCOMPLETE = 2, 3

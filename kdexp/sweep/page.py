@@ -9,7 +9,6 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from kdexp.characters import visible
 from kdexp.files import remove_drafts, write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
@@ -21,6 +20,7 @@ from kdexp.sweep.reading import Sweep
 from kdexp.sweep.remarks import remarks
 from kdexp.sweep.sources import Sources
 from kdexp.sweep.table import columns_of, title
+from kdexp.text.characters import visible
 
 if TYPE_CHECKING:
     from kdexp.sweep.pictures.style import Picture

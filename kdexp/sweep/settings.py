@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdexp.characters import one_line
 from kdexp.parts import PARTS, option, part_of
+from kdexp.text.characters import one_line
 
 Settings = dict[str, Any]
 """Dotted keys to plain values; a group's own name holds the option that was chosen."""

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
-from kdexp.characters import encodable, one_line, visible
 from kdexp.files import reason
+from kdexp.text.characters import encodable, one_line, visible
 
 UNPRINTED = 3
 """Exit code of a command that went well but whose output could not be printed."""
