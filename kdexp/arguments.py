@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
 
-from kdexp.text.characters import one_line
-from kdexp.text.synonyms import same
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 """Of the numbers above 0 that float32, in which networks compute, has at full precision."""
@@ -77,58 +75,6 @@ Blocks = Annotated[int, Range(at_least=1, within=(1, 200))]
 """Blocks or layers of one of a network's stages, likewise."""
 
 
-class Problem(NamedTuple):
-    """One argument that can't be used; `name` is empty where no single argument is to blame."""
-
-    name: str
-    sentence: str
-
-    def under(self, node: str) -> Problem:
-        """The same problem, its name written as a path from the root of the configuration."""
-        return Problem(".".join(part for part in (node, self.name) if part), self.sentence)
-
-    def __str__(self) -> str:
-        return f"{self.name}{'' if self.sentence.startswith('=') else ': '}{self.sentence}" if self.name else self.sentence
-
-
-class InvalidArguments(ValueError):
-    """Arguments that can't be used, all of them at once."""
-
-    def __init__(self, problems: Iterable[Problem]):
-        self.problems = list(problems)
-        super().__init__("; ".join(map(str, self.problems)))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' did you mean X?' for the known word that is a synonym or the closest, whatever their case; or nothing."""
-    lowered = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(word.lower(), list(lowered), n=1)
-    meant = same(word, lowered.values()) or (lowered[close[0]] if close else "")
-    return f" did you mean {meant}?" if meant else ""
-
-
-def first_line(error: BaseException) -> str:
-    """An error's own words, as far as one line of a message goes.
-
-    Our own errors are a sentence each: a line break in them is one of a name, and no end.
-    """
-    words = str(error).strip() or type(error).__name__
-    return one_line(words) if type(error).__module__.startswith("kdexp.") else words.splitlines()[0]
-
-
-def first_cause(error: BaseException) -> BaseException:
-    """The error from which this one was raised in the end, or the nearest `InvalidArguments` on the way to it."""
-    while error.__cause__ is not None and not isinstance(error, InvalidArguments):
-        error = error.__cause__
-    return error
-
-
-def refusals(error: BaseException) -> list[Problem]:
-    """The problems that an error stands for: those of the `InvalidArguments` behind it, else its own words."""
-    cause = first_cause(error)
-    return cause.problems if isinstance(cause, InvalidArguments) else [Problem("", first_line(cause))]
-
-
 def shown(value: Any, most: int = 200) -> str:
     """The value as one would write it in Python; of a long one the beginning."""
     try:
@@ -136,17 +82,6 @@ def shown(value: Any, most: int = 200) -> str:
     except ValueError:  # Python writes no numbers of more than 4300 digits unless told to
         return "a number of thousands of digits"
     return written if len(written) <= most else f"{written[:most]}…"
-
-
-def listed(words: Iterable[str]) -> str:
-    """The words as one line of an error message."""
-    return ", ".join(words) or "none"
-
-
-def a_few(words: Sequence[str], most: int = 5) -> str:
-    """The first of the words, and how many more there are."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 @cache

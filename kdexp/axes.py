@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep, ValueType
 
-from kdexp.arguments import InvalidArguments, Problem, listed
+from kdexp.errors import InvalidArguments, Problem, listed
 from kdexp.quoting import parse
 
 MOST_JOBS = 10_000

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-from kdexp.checkpoint.read import BadCheckpoint
+from kdexp.errors import BadCheckpoint
 
 PARTS_PER_TENSOR, FREE_PARTS = 10, 1000
 """Modules, parameters and buffers for each tensor of the file, and besides: most modules hold no weights of their own."""

@@ -18,10 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.axes import expand, key_of, latest
 from kdexp.composer import Composer
 from kdexp.config import compose_whole, conf_dir, shown, with_choices
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.flags import Flags, read_flags
 from kdexp.help import help_text
 from kdexp.hydra_settings import OWN_LAUNCHERS, unused
@@ -158,7 +158,7 @@ def _swept_in_files(hydra_node: DictConfig, overrides: Sequence[str]) -> list[st
 
 
 def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], hydra_node: DictConfig) -> int:
-    from kdexp.files import Unwritable
+    from kdexp.errors import Unwritable
     from kdexp.multirun import Job, Lockstep, run_jobs
 
     lockstep = None
@@ -203,8 +203,7 @@ def _leave_to_hydra(flags: Flags, overrides: Sequence[str]) -> None:
 
 def _single(job: Mapping[str, Any], typed: Sequence[str]) -> int:
     """Runs one job; returns its exit code."""
-    from kdexp.data.dataset import DataUnavailable
-    from kdexp.files import Unwritable
+    from kdexp.errors import DataUnavailable, Unwritable
     from kdexp.run import run
 
     try:

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kdexp.arguments import InvalidArguments, Problem, did_you_mean, listed
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.option_files import OptionFiles
 
 GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")

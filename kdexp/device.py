@@ -9,7 +9,7 @@ from types import TracebackType
 
 import torch
 
-from kdexp.arguments import first_line
+from kdexp.errors import first_line
 
 
 def device_complaint(name: str) -> str:

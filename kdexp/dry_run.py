@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp import cost
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import DataUnavailable
 from kdexp.estimate import Pace
 from kdexp.experiment import Experiment
 from kdexp.journal import Journal

@@ -8,7 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from kdexp.stored import RESULT, CorruptEntry, read_result
+from kdexp.errors import CorruptEntry
+from kdexp.stored import RESULT, read_result
 
 
 class Pace:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from kdexp.advice import lower_rate
-from kdexp.data.dataset import ImageLost
 from kdexp.data.resident import Split
+from kdexp.errors import ImageLost, LearnerLost
 from kdexp.files import reason
 from kdexp.heap import kept_between_steps
 from kdexp.judgement import Judgement
@@ -26,7 +26,7 @@ from kdexp.recall import Source, compute, recall
 from kdexp.results import keep
 from kdexp.spec import key_of
 from kdexp.store import Store
-from kdexp.stored import LearnerLost, Stored
+from kdexp.stored import Stored
 from kdexp.stored_outputs import StoredOutputs, identity_of
 from kdexp.teacher import Teacher
 from kdexp.training import train

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from kdexp.arguments import first_line, listed
+from kdexp.errors import first_line, listed
 from kdexp.formats import FORMATS
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
@@ -98,7 +98,8 @@ def complaints(asked: argparse.Namespace, output: Path) -> Iterator[str]:
 
 def find(asked: argparse.Namespace) -> Stored:
     """The learner to export; raises `OSError` or `ValueError` with a sentence."""
-    from kdexp.loading import UnknownRole, find_stored
+    from kdexp.errors import UnknownRole
+    from kdexp.loading import find_stored
 
     try:
         return find_stored(asked.run, asked.role)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from kdexp.arguments import did_you_mean, listed
+from kdexp.errors import UnknownLayer, did_you_mean, listed
 
 INPUT = ".input"
 """Behind a module's name: the layer is what goes into the module, not what comes out."""
@@ -65,10 +65,6 @@ class Outputs:
     def map(self, change) -> Outputs:
         """The same outputs with `change` applied to every tensor."""
         return Outputs(change(self.logits), {name: change(value) for name, value in self.features.items()})
-
-
-class UnknownLayer(ValueError):
-    """A layer name that the model does not have, or that its forward pass does not run."""
 
 
 def roles_of(model: nn.Module) -> Roles:

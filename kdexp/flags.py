@@ -9,7 +9,7 @@ from os import R_OK, X_OK, access
 from pathlib import Path
 from typing import NamedTuple
 
-from kdexp.arguments import Problem, listed
+from kdexp.errors import Problem, listed
 
 _SHORT = {
     "-h": "--help",

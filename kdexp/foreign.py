@@ -17,19 +17,15 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import first_line, parameters
+from kdexp.arguments import parameters
 from kdexp.config import arguments, nodes_within
 from kdexp.distillation.base import Distiller
+from kdexp.errors import BadResult, first_line
 from kdexp.network import Shape
-from kdexp.schema import BadFile
 
 OURS = ("kdexp.models", "kdexp.distillation")
 LIBRARIES = ("torch.nn", "torchvision.models")
 """Of these, modules are used that they import themselves."""
-
-
-class BadResult(BadFile):
-    """A result or an exported file whose network can't be built, or must not be."""
 
 
 def check_model(node: Any, source: Path, modules: Sequence[str] = ()) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdexp.arguments import first_line
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Epoch
 from kdexp.distillation.base import Progress, is_static
+from kdexp.errors import first_line
 from kdexp.features import Outputs
 from kdexp.learner import Learner
 from kdexp.recording import HostQuestions, Stopwatch, beside, buffers_in_place, join, record

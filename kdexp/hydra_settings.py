@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
-from kdexp.arguments import Count, Problem, misfit
+from kdexp.arguments import Count, misfit
 from kdexp.axes import key_of
+from kdexp.errors import Problem
 
 OWN_LAUNCHERS = ("basic", "lockstep")
 """Jobs of these run in this process; others, on other machines say, are left to Hydra."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdexp.arguments import did_you_mean, listed
+from kdexp.errors import did_you_mean, listed
 from kdexp.text.synonyms import key_elsewhere, note, same_key, same_setting
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import first_line
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
+from kdexp.errors import first_line
 from kdexp.evaluation import correct
 from kdexp.features import Capture, Outputs
 from kdexp.optimization import OptimizerRecipe, keep_on_device

@@ -12,35 +12,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file as tensors_of
 from torch import Tensor, nn
 
-from kdexp.arguments import first_cause, first_line, listed
 from kdexp.bounded import as_small_as
 from kdexp.checkpoint.fit import fit
-from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import build
 from kdexp.descriptions import Exported, Table
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Probe
+from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
 from kdexp.features import Capture
-from kdexp.foreign import BadResult, check_method, check_model
+from kdexp.foreign import check_method, check_model
 from kdexp.network import Shape, build_network
 from kdexp.preparation import probe_of
-from kdexp.schema import BadFile, parse_json, read_json, require
+from kdexp.schema import parse_json, read_json, require
 from kdexp.stored import RESULT, Stored, read_entry, under_its_key
 
 EPOCHS = ("last", "best")
 LARGEST_PROBE = 2**24
 """Values of one image: more are not believed of a stranger's network, which is tried on two."""
-
-
-class UnknownRole(KeyError):
-    """A role that a run has no finished learner for; `there` are those it has."""
-
-    def __init__(self, folder: Path, role: str, there: list[str]):
-        super().__init__(f"{folder} has no finished {role!r}; it has: {listed(there)}")
-        self.there = there
-
-    def __str__(self) -> str:
-        return self.args[0]
 
 
 class Predictor(nn.Module):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import InvalidArguments, Problem, first_line
 from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller
+from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.evaluation import same_answers
 from kdexp.features import Capture
 from kdexp.footprint import Room

@@ -11,10 +11,10 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 
-from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed
 from kdexp.axes import is_swept
 from kdexp.classifiers import library_of
 from kdexp.composer import Composer
+from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed
 from kdexp.flags import KNOWN, Stray
 from kdexp.keys import all_paths, unknown_key
 from kdexp.option_files import BadOptionFile

@@ -12,10 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from kdexp.arguments import first_line
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import DataUnavailable, Unwritable, first_line
 from kdexp.experiment import Experiment
-from kdexp.files import Unwritable, write_whole
+from kdexp.files import write_whole
 from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.locks import hold

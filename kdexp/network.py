@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import InvalidArguments, Problem
 from kdexp.checkpoint.fit import start_from
 from kdexp.config import build
 from kdexp.device import RandomStream
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 from kdexp.roles import find_roles
 

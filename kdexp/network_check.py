@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import InvalidArguments, Problem, first_line, refusals
+from kdexp.errors import InvalidArguments, Problem, first_line, refusals
 from kdexp.footprint import ROOMY, Room
 from kdexp.network import Shape, device_of, on_meta, sketch_network
 

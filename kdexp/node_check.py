@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import Problem, did_you_mean, first_cause, first_line, listed, parameters, problems, refusals, shown
+from kdexp.arguments import parameters, problems, shown
 from kdexp.config import arguments, build, conf_dir, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.distillation.base import Distiller
+from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed, refusals
 from kdexp.files import is_file, is_folder
 from kdexp.network import Shape, starts_trained
 from kdexp.stored import RESULT

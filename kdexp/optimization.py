@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from kdexp.arguments import SMALLEST, Checked, Fraction, InvalidArguments, NonNegative, Positive, Problem, Range
+from kdexp.arguments import SMALLEST, Checked, Fraction, NonNegative, Positive, Range
+from kdexp.errors import InvalidArguments, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.arguments import first_line
+from kdexp.errors import first_line
 from kdexp.files import reason
 
 LARGEST = 200_000

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdexp.arguments import Problem, listed
 from kdexp.axes import key_of
 from kdexp.composer import Composer
+from kdexp.errors import Problem, listed
 from kdexp.keys import all_paths
 from kdexp.mistakes import explain, several_values
 from kdexp.quoting import as_word, parse

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import first_line
 from kdexp.config import build
 from kdexp.data.batch import Batch
-from kdexp.data.dataset import DataUnavailable
 from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Probe, Progress
+from kdexp.errors import DataUnavailable, first_line
 from kdexp.features import Capture, classifier_of, has_roles
 from kdexp.footprint import batch_shortage
 from kdexp.learner import Learner

@@ -7,19 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from kdexp.arguments import (
-    Checked,
-    Count,
-    InvalidArguments,
-    NonNegative,
-    Problem,
-    Range,
-    listed,
-    misfit,
-    parameters,
-    problems,
-    refusals,
-)
+from kdexp.arguments import Checked, Count, NonNegative, Range, misfit, parameters, problems
+from kdexp.errors import InvalidArguments, Problem, listed, refusals
 
 CHOSEN = ("experiment", "protocol", "sweep", "distillation", "controls", "published")
 WHERE = ("dataset.root", "dataset.download", "teacher.checkpoint", "store", "output_dir")

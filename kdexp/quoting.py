@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
-from kdexp.arguments import first_cause, first_line
+from kdexp.errors import first_cause, first_line
 
 LONGEST = 4_000
 """Characters of one word: longer lists take Hydra's parser seconds."""

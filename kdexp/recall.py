@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdexp.arguments import listed
 from kdexp.data.resident import Split
+from kdexp.errors import listed
 from kdexp.features import Capture
 from kdexp.kept import KeptOutputs
 from kdexp.known import LOGITS, KnownOutputs, by_layer

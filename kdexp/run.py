@@ -15,10 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
-from kdexp.arguments import first_line
 from kdexp.config import as_yaml
+from kdexp.errors import Unwritable, first_line
 from kdexp.experiment import Experiment
-from kdexp.files import Unwritable, reason, write_whole
+from kdexp.files import reason, write_whole
 from kdexp.journal import Journal
 from kdexp.locks import hold
 from kdexp.parts import EXPLAINED

@@ -19,7 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, is_typeddict
 
-from kdexp.arguments import Problem, Range, first_line, listed, misfit
+from kdexp.arguments import Range, misfit
+from kdexp.errors import BadFile, Problem, first_line, listed
 from kdexp.files import reason
 
 LARGEST_FILE = 2**25
@@ -30,10 +31,6 @@ SHOWN_PROBLEMS = 3
 
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 60
-
-
-class BadFile(ValueError):
-    """A file of plain values that is damaged, or is not what files of its kind are."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdexp.arguments import Problem, listed
 from kdexp.checkpoint.fit import Start, start_from
 from kdexp.checkpoint.heads import classifier_name
-from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller
+from kdexp.errors import BadCheckpoint, Problem, listed
 from kdexp.evaluation import same_answers
 from kdexp.network import Shape, build_network
 from kdexp.parts import node_at, option, part_of

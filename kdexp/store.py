@@ -21,10 +21,11 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from kdexp.files import DRAFT, Unwritable, draft_of, file_digest, is_file, reason, sync, write_whole
+from kdexp.errors import CorruptEntry, Unwritable
+from kdexp.files import DRAFT, draft_of, file_digest, is_file, reason, sync, write_whole
 from kdexp.locks import acquire
 from kdexp.schema import self_digest
-from kdexp.stored import LEARNERS, RESULT, CorruptEntry, Stored, read_entry, under_its_key
+from kdexp.stored import LEARNERS, RESULT, Stored, read_entry, under_its_key
 
 Say = Callable[[str], None]
 DIGEST = 32

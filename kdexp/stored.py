@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp.arguments import first_line
 from kdexp.descriptions import Learner
+from kdexp.errors import BadFile, CorruptEntry, first_line
 from kdexp.files import file_digest
-from kdexp.schema import BadFile, parse_json, problems_of, read_text, require
+from kdexp.schema import parse_json, problems_of, read_text, require
 from kdexp.spec import FORMAT, key_of
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ RESULT = "result.json"
 
 LEARNERS, OUTPUTS, SUMMARIES = "learner", "outputs", "summaries"
 """The folders of a store."""
-
-
-class CorruptEntry(BadFile):
-    """A stored learner whose files are not what its result says they are."""
-
-
-class LearnerLost(OSError):
-    """A learner that somebody took out of the store while a run needed it; the same command trains it again."""
 
 
 @dataclass(frozen=True)

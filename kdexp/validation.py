@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import Problem, misfit, problems
+from kdexp.arguments import misfit, problems
 from kdexp.config import as_plain, build, nodes_within, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import compiler_complaint, device_complaint, pick_device
+from kdexp.errors import Problem
 from kdexp.files import folder_problems
 from kdexp.footprint import Room
 from kdexp.keys import all_paths, unknown_key

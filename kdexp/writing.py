@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from kdexp.arguments import first_line
 from kdexp.config import build
 from kdexp.cost import median_seconds, parameter_count
+from kdexp.errors import first_line
 from kdexp.files import draft_mark, remove_drafts, sync
 from kdexp.formats import Answers, Format, Student
 from kdexp.loading import load_stored, shape_of

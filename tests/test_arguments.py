@@ -14,20 +14,17 @@ from kdexp.arguments import (
     Checked,
     Count,
     Fraction,
-    InvalidArguments,
     NonNegative,
     NonNegativeInt,
     Positive,
-    Problem,
     Range,
-    did_you_mean,
-    listed,
     misfit,
     parameters,
     problems,
 )
 from kdexp.distillation.cosine import Cosine
 from kdexp.distillation.mse_logits import MSELogits
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.models.mlp import MLP
 from kdexp.models.tutorial import LightNN
 

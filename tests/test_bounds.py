@@ -14,9 +14,9 @@ from torch import nn
 from kdexp import footprint, memory, preparation, validation
 from kdexp.arguments import MOST, Range, misfit, parameters, problems
 from kdexp.config import arguments, build, compose_command, target
-from kdexp.data.dataset import DataUnavailable
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Progress
+from kdexp.errors import DataUnavailable
 from kdexp.footprint import Room, activation_bytes
 from kdexp.network import Shape, on_meta, sketch_network, without_start
 from kdexp.network_check import check_network

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
+from kdexp.checkpoint.read import read_checkpoint
+from kdexp.errors import BadCheckpoint
 
 
 def net(seed=0, width=5):

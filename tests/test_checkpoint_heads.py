@@ -15,13 +15,13 @@ import kdexp
 from kdexp.checkpoint.classes import classes_of
 from kdexp.checkpoint.fit import load_checkpoint, start_from
 from kdexp.checkpoint.heads import for_channels
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
+from kdexp.checkpoint.read import read_checkpoint
 from kdexp.config import build, compose_command
 from kdexp.distillation.base import Distiller, FeatureDistiller, Progress
 from kdexp.distillation.hint import Hint
+from kdexp.errors import BadCheckpoint, BadResult
 from kdexp.experiment import Experiment
 from kdexp.features import Roles
-from kdexp.foreign import BadResult
 from kdexp.journal import Journal
 from kdexp.models.mlp import MLP
 from kdexp.preparation import prepare

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdexp.features import Capture, Outputs, Roles, UnknownLayer, find_layers, roles_of
+from kdexp.errors import UnknownLayer
+from kdexp.features import Capture, Outputs, Roles, find_layers, roles_of
 from kdexp.models.keras_mnist import StridedNet, pad_same
 from kdexp.models.mlp import MLP
 from kdexp.models.tutorial import DeepNN, LightNN

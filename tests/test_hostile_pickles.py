@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint
+from kdexp.errors import BadCheckpoint
 
 
 def net():

@@ -14,16 +14,16 @@ from torchvision import transforms
 
 import kdexp
 from kdexp import cli
-from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
 from kdexp.data import image_folder, resident
 from kdexp.data.augmentation import ResizedCrops
 from kdexp.data.class_folders import EXTENSIONS
-from kdexp.data.dataset import DataUnavailable, RawImages
+from kdexp.data.dataset import RawImages
 from kdexp.data.decoding import ImageFiles, decode, read_square
 from kdexp.data.image_folder import ImageFolder
 from kdexp.data.resident import Split, load
 from kdexp.data.summary import normalisation
+from kdexp.errors import DataUnavailable, InvalidArguments
 from kdexp.memory import available_memory
 from kdexp.run import run
 

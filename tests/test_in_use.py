@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kdexp import inventory, multirun, pruning
 from kdexp.config import compose_command
+from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.in_use import Claim, settle_killed, user_of
 from kdexp.locks import fcntl, holder
@@ -27,7 +28,6 @@ from kdexp.run import run
 from kdexp.run_state import settle, write_state
 from kdexp.spec import key_of
 from kdexp.store import Store
-from kdexp.stored import LearnerLost
 from kdexp.stored_outputs import StoredOutputs
 from kdexp.sweep import read
 from kdexp.writing import draft

@@ -10,8 +10,8 @@ from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, probe, random
 from test_training import Silent, prepared
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
 from kdexp.distillation.crd import CRD, Draws, contrastive_loss
+from kdexp.errors import InvalidArguments
 from kdexp.features import Outputs
 from kdexp.training import train
 

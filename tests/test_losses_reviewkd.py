@@ -8,7 +8,8 @@ from torch import nn
 
 from kdexp.distillation.base import Progress
 from kdexp.distillation.reviewkd import Fusion, ReviewKD, pyramid_loss
-from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.errors import UnknownLayer
+from kdexp.features import Capture, Outputs
 from kdexp.models.mlp import MLP
 from kdexp.models.mobilenetv2_cifar import MobileNetV2
 from kdexp.models.resnet_cifar import ResNet

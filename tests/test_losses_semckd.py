@@ -10,7 +10,8 @@ from torch import nn
 
 from kdexp.config import compose_command
 from kdexp.distillation.semckd import SemCKD, projection
-from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.errors import UnknownLayer
+from kdexp.features import Capture, Outputs
 from kdexp.network import Shape, on_meta
 from kdexp.roles import find_roles
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from loss_bench import START, WEIGHTS, few, pairs_within, random, temperatures
 from test_training import prepared, run
 
-from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
+from kdexp.errors import InvalidArguments
 from kdexp.learner import Learner
 from kdexp.network import build_network
 from kdexp.preparation import prepare

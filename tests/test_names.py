@@ -12,8 +12,7 @@ from crafted import craft
 from crafted_sweeps import CraftedSweep
 
 from kdexp import inventory
-from kdexp.arguments import InvalidArguments, Problem, first_line
-from kdexp.checkpoint.read import BadCheckpoint
+from kdexp.errors import BadCheckpoint, InvalidArguments, Problem, first_line
 from kdexp.journal import Journal
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, markdown

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
+from kdexp.checkpoint.read import read_checkpoint
+from kdexp.errors import BadCheckpoint
 from kdexp.network import Shape, build_network
 
 SHAPE = Shape(num_classes=3, in_channels=1, image_size=4)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.none import NoDistillation
+from kdexp.errors import InvalidArguments
 from kdexp.features import Capture
 from kdexp.learner import Learner
 from kdexp.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe

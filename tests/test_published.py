@@ -9,8 +9,8 @@ from crafted_sweeps import CraftedSweep, right_first
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
+from kdexp.errors import InvalidArguments
 from kdexp.published import Published, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from own_networks import NormNet
 from torch import nn
 
-from kdexp.features import Capture, Roles, UnknownLayer, channels_first, roles_of
+from kdexp.errors import UnknownLayer
+from kdexp.features import Capture, Roles, channels_first, roles_of
 from kdexp.network import Shape, build_network, device_of, sketch_network
 from kdexp.roles import find_roles
 

@@ -13,13 +13,12 @@ from safetensors.torch import save_file
 
 import kdexp
 import kdexp.models.mlp
-from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import compose_command
 from kdexp.descriptions import FileName
+from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.export import main
-from kdexp.foreign import BadResult, check_model
+from kdexp.foreign import check_model
 from kdexp.schema import Key, problems_of
-from kdexp.stored import CorruptEntry
 from kdexp.validation import validate
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdexp.config import build, compose_command
-from kdexp.data.dataset import DataUnavailable
 from kdexp.data.resident import load
+from kdexp.errors import DataUnavailable
 from kdexp.network import Shape, build_network
 from kdexp.validation import validate
 

@@ -24,19 +24,17 @@ from safetensors.torch import save_file
 
 import kdexp
 from kdexp import export, inventory, schema
-from kdexp.checkpoint.read import BadCheckpoint
 from kdexp.config import compose_command
 from kdexp.data import summary
 from kdexp.descriptions import Learner
+from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.files import file_digest
-from kdexp.foreign import BadResult
 from kdexp.models import torchvision_weights
 from kdexp.network import Shape
 from kdexp.run import run
 from kdexp.schema import read_json
 from kdexp.spec import key_of
 from kdexp.store import Store
-from kdexp.stored import CorruptEntry
 from kdexp.sweep import NothingToReport, command, fold, read
 
 REFUSED = (BadResult, CorruptEntry, BadCheckpoint)

@@ -19,10 +19,10 @@ from test_image_folder import BRIEF, CPU, GIVEN, SMALL, folder, picture, write_c
 
 from kdexp import memory
 from kdexp.data import keeping, storage, summary, workers
-from kdexp.data.dataset import DataUnavailable, ImageLost
 from kdexp.data.digits import Digits
 from kdexp.data.keeping import Keeping, place
 from kdexp.data.resident import load
+from kdexp.errors import DataUnavailable, ImageLost
 
 GB = 10**9
 VARIED = {

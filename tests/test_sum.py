@@ -6,13 +6,13 @@ from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, pairs_within, prob
 from test_training import prepared, run
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
 from kdexp.config import compose_command
 from kdexp.distillation.base import soft_target_loss
 from kdexp.distillation.dkd import DKD
 from kdexp.distillation.hint import Hint
 from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.sum import Sum
+from kdexp.errors import InvalidArguments
 from kdexp.features import Outputs
 from kdexp.validation import validate
 

@@ -5,7 +5,7 @@ import torch
 from test_torchvision_nets import SQUARES
 
 from kdexp.config import compose_command
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import DataUnavailable
 from kdexp.features import Capture
 from kdexp.network import Shape, build_network, on_meta, start
 from kdexp.validation import validate

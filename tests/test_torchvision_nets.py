@@ -12,7 +12,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 import kdexp
 from kdexp.config import compose_command
 from kdexp.cost import parameter_count
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import DataUnavailable
 from kdexp.features import Capture
 from kdexp.models import torchvision_weights
 from kdexp.models.torchvision_nets import torchvision_net

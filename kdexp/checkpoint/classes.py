@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from kdexp.arguments import a_few
+from kdexp.errors import a_few
 from kdexp.stored import RESULT, read_result
 
 

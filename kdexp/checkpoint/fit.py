@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from kdexp.arguments import a_few
 from kdexp.checkpoint.heads import fit_head, fit_stem, shape_of, within
-from kdexp.checkpoint.read import BadCheckpoint, Checkpoint, read_checkpoint
+from kdexp.checkpoint.read import Checkpoint, read_checkpoint
+from kdexp.errors import BadCheckpoint, a_few
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdexp.arguments import a_few, first_line, listed
 from kdexp.checkpoint.archive import Contents, opened
 from kdexp.checkpoint.classes import classes_of
 from kdexp.checkpoint.entries import Entry, entries
@@ -19,10 +18,7 @@ from kdexp.checkpoint.pickles import Inert, WouldRunCode
 from kdexp.checkpoint.stored_tensors import StoredTensor, Unreadable
 from kdexp.checkpoint.values import read_values
 from kdexp.checkpoint.weights import COUNT, USUAL, Ambiguous, choose, is_count, is_extra, only_state_dict
-
-
-class BadCheckpoint(ValueError):
-    """A checkpoint that can't be read, or that belongs to another architecture."""
+from kdexp.errors import BadCheckpoint, a_few, first_line, listed
 
 
 @dataclass(frozen=True)

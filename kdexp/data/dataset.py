@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Problem, Range, Seed, a_few
+from kdexp.arguments import Checked, NonNegativeInt, Range, Seed
 from kdexp.data.augmentation import Augmentation, NumberedViews
+from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
 if TYPE_CHECKING:
     from kdexp.data.decoding import ImageFiles
-
-
-class DataUnavailable(RuntimeError):
-    """Images, or weights to start from, that can't be read or used; the message says why and what would help."""
-
-
-class ImageLost(OSError):
-    """An image that can't be read in the middle of a run."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from kdexp.arguments import first_line
 from kdexp.data.content import content_kind
 from kdexp.data.dataset import RawImages
 from kdexp.data.findings import Finding, heard_from_libraries, refuse, warnings_of
 from kdexp.data.listing import irregular
+from kdexp.errors import first_line
 from kdexp.files import reason
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Fraction, InvalidArguments, Problem, Range, a_few
+from kdexp.arguments import Fraction, Range
 from kdexp.data.augmentation import Augmentation, ResizedCrops
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
 from kdexp.data.decoding import CHUNK, ImageFiles, decode
 from kdexp.data.used_folders import UsedFolders
+from kdexp.errors import InvalidArguments, Problem, a_few
 from kdexp.files import reason, shown
 from kdexp.memory import available_memory
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import DataUnavailable
 from kdexp.memory import available_memory, free_memory, size_text
 
 RAM_SHARE = 0.75

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from kdexp.data.augmentation import NumberedViews
 from kdexp.data.batch import Batch
-from kdexp.data.dataset import DataUnavailable, ImageDataset, stratified_draw
+from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.decoding import ImageFiles
 from kdexp.data.keeping import Keeping
 from kdexp.data.source import Images, find
 from kdexp.data.storage import InMemory, OnDevice, OnDisk, Storage
 from kdexp.data.summary import summarise
 from kdexp.data.workers import Workers
+from kdexp.errors import DataUnavailable
 
 NORMALISED_LIMIT = 2**30
 """Bytes up to which a split on the device is normalised there in fp32; others stay uint8 and are normalised batch by batch."""

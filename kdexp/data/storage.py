@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdexp.data.dataset import ImageLost
 from kdexp.data.decoding import ImageFiles
 from kdexp.data.workers import Workers
+from kdexp.errors import ImageLost
 
 BLOCK_BYTES = 2**26
 """About so large are the blocks that are copied from RAM, never smaller than a batch; two are on the device at a time."""

@@ -21,8 +21,9 @@ from kdexp.data.duplicates import Digests, duplicates
 from kdexp.data.findings import Finding, damaged, refuse
 from kdexp.data.source import Images, Source
 from kdexp.data.workers import piece_size
+from kdexp.errors import BadFile
 from kdexp.files import file_digest, write_whole
-from kdexp.schema import BadFile, read_json, self_digest
+from kdexp.schema import read_json, self_digest
 
 CHUNK = 1024
 """Images that are counted at a time."""

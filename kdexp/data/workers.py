@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdexp.arguments import first_line
-from kdexp.data.dataset import ImageLost
 from kdexp.data.decoding import CHUNK, ImageFiles, fill
 from kdexp.data.findings import Finding, heard_from_libraries
+from kdexp.errors import ImageLost, first_line
 from kdexp.heap import give_back
 
 AHEAD = 4

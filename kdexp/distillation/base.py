@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Fraction, InvalidArguments, Problem, Temperature, Weight
+from kdexp.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
-from kdexp.features import Outputs, UnknownLayer, roles_of
+from kdexp.errors import InvalidArguments, Problem, UnknownLayer
+from kdexp.features import Outputs, roles_of
 
 if TYPE_CHECKING:
     from kdexp.network import Shape

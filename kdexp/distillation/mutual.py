@@ -5,8 +5,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import InvalidArguments, Problem
 from kdexp.distillation.base import Distiller, Terms, soft_target_loss
+from kdexp.errors import InvalidArguments, Problem
 
 
 class Mutual(Distiller):

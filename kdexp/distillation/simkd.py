@@ -5,9 +5,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Count, listed
+from kdexp.arguments import Count
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min, size_of
+from kdexp.errors import listed
 from kdexp.evaluation import same_answers
 from kdexp.features import INPUT, Outputs, Roles, classifier_of, has_roles, roles_of
 from kdexp.grafting import graft

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem
+from kdexp.arguments import Blocks, Checked, Count
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 
 WIDTHS = (64, 128, 256, 512)

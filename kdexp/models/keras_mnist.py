@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem, Width
+from kdexp.arguments import Checked, Count, Width
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 
 

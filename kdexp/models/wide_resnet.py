@@ -4,7 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Depth, InvalidArguments, Problem, Width
+from kdexp.arguments import Checked, Count, Depth, Width
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdexp.files import Unwritable, reason
+from kdexp.errors import Unwritable
+from kdexp.files import reason
 from kdexp.sweep.comparison import Comparison, fold
 from kdexp.sweep.files import write
 from kdexp.sweep.page import illustrate

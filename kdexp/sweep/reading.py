@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from kdexp.descriptions import Configuration, Jobs, Status, Table
+from kdexp.errors import BadFile
 from kdexp.parts import PARTS, node_at, part_of
 from kdexp.published import complaints
 from kdexp.run_state import FINISHED, KILLED, RUNNING, runner
-from kdexp.schema import BadFile, is_small, read_json, read_text, require
+from kdexp.schema import is_small, read_json, read_text, require
 from kdexp.spec import alike
 from kdexp.stored import RESULT, Stored, other_format, read_result, under_its_key
 from kdexp.text.characters import one_line

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdexp.descriptions import Jobs
-from kdexp.schema import BadFile, read_json
+from kdexp.errors import BadFile
+from kdexp.schema import read_json
 from kdexp.stored import read_result
 from kdexp.sweep.reading import JOBS, Job, Result, Sweep
 
