@@ -17,7 +17,6 @@ from kdexp.data.resident import Split
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.files import reason
 from kdexp.heap import kept_between_steps
-from kdexp.judgement import Judgement
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan
@@ -28,6 +27,7 @@ from kdexp.spec import key_of
 from kdexp.store import Store
 from kdexp.stored import Stored
 from kdexp.stored_outputs import StoredOutputs, identity_of
+from kdexp.tasks.judgement import Judgement
 from kdexp.teacher import Teacher
 from kdexp.training import train
 from kdexp.wanted import network_name

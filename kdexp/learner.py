@@ -16,9 +16,9 @@ from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
-from kdexp.evaluation import correct
 from kdexp.features import Capture, Outputs
 from kdexp.optimization import OptimizerRecipe, keep_on_device
+from kdexp.tasks.classification import correct
 
 PROGRESS = ("history", "seconds", "best_epoch", "best_weights", "continued_after")
 """What a learner has measured so far, as plain values and tensors."""

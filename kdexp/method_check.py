@@ -13,12 +13,12 @@ from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import InvalidArguments, Problem, first_line
-from kdexp.evaluation import same_answers
 from kdexp.features import Capture
 from kdexp.footprint import Room
 from kdexp.network import Shape, device_of, with_values
 from kdexp.parts import Part
 from kdexp.preparation import probe_of
+from kdexp.tasks.classification import same_answers
 
 Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from kdexp import cost
 from kdexp.data.resident import Split
-from kdexp.evaluation import metrics
 from kdexp.learner import Learner
 from kdexp.provenance import provenance
 from kdexp.store import Store
 from kdexp.stored import Stored
+from kdexp.tasks.classification import metrics
 
 if TYPE_CHECKING:
     from kdexp.plan import Entry

@@ -16,10 +16,10 @@ from kdexp.config import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadCheckpoint, Problem, listed
-from kdexp.evaluation import same_answers
 from kdexp.network import Shape, build_network
 from kdexp.parts import node_at, option, part_of
 from kdexp.plan import Plan
+from kdexp.tasks.classification import same_answers
 
 Node = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ from kdexp.arguments import Count
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min, size_of
 from kdexp.errors import listed
-from kdexp.evaluation import same_answers
 from kdexp.features import INPUT, Outputs, Roles, classifier_of, has_roles, roles_of
 from kdexp.grafting import graft
+from kdexp.tasks.classification import same_answers
 
 PROJECTED = ".projected"
 """The feature that `answer` adds to the student's outputs."""

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from kdexp.data.batch import Batch
 from kdexp.distillation.base import Distiller, Progress
-from kdexp.evaluation import chance_of_split, correct, only_one_right
 from kdexp.features import Outputs, evaluating
-from kdexp.judgement import Judgement
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.preparation import on_device, prepare
 from kdexp.stored import Stored
+from kdexp.tasks.classification import chance_of_split, correct, only_one_right
+from kdexp.tasks.judgement import Judgement
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from kdexp import cost
-from kdexp.evaluation import agreement
 from kdexp.loading import deployed_network
 from kdexp.preparation import on_device
 from kdexp.published import Reference, reference
 from kdexp.stored import Stored
+from kdexp.tasks.classification import agreement
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
