@@ -10,7 +10,8 @@ import time
 
 import torch
 
-from kdexp.config import as_plain, build, compose_command
+from kdexp.configuration.compose import as_plain, compose_command
+from kdexp.configuration.nodes import build
 from kdexp.data.dataset import RawImages
 from kdexp.data.resident import Split
 from kdexp.device import Precision

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from pairs import random_batch, untrained_pair
 
-from kdexp.config import compose_command, conf_dir
+from kdexp.configuration.compose import compose_command, conf_dir
 from kdexp.distillation.base import Progress
 from kdexp.network import Shape
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kdexp.arguments import Count
+from kdexp.configuration.arguments import Count
 from kdexp.data.dataset import ImageDataset, RawImages
 
 

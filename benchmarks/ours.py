@@ -15,7 +15,7 @@ from rich.console import Console
 from work import Point, Work
 
 from kdexp import cli
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.experiment import Experiment
 from kdexp.journal import Journal
 from kdexp.teacher import Teacher

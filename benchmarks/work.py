@@ -11,7 +11,8 @@ import torch
 from noise import Noise
 from torch import Tensor, nn
 
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.cost import multiply_adds
 from kdexp.data.dataset import RawImages
 from kdexp.data.resident import Split

@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from pairs import untrained_pair
 
-from kdexp.config import compose_command, target
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import target
 from kdexp.distillation.base import Distiller, FeatureDistiller
 from kdexp.learner import Learner
 from kdexp.network import Shape

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdexp.arguments import problems
-from kdexp.config import arguments, target
+from kdexp.configuration.arguments import problems
+from kdexp.configuration.nodes import arguments, target
+from kdexp.configuration.settings import NAMES, Settings
 from kdexp.optimization import Adam
-from kdexp.settings import NAMES, Settings
 
 MOST_EPOCHS = 10_000
 HIGHEST_TEMPERATURE = 100.0

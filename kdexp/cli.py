@@ -18,14 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdexp.axes import expand, key_of, latest
-from kdexp.composer import Composer
-from kdexp.config import compose_whole, conf_dir, shown, with_choices
+from kdexp.configuration.compose import Composer, compose_whole, conf_dir, shown, with_choices
+from kdexp.configuration.flags import Flags, read_flags
+from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
+from kdexp.configuration.jobs import expand, key_of, latest
+from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
-from kdexp.flags import Flags, read_flags
 from kdexp.help import help_text
-from kdexp.hydra_settings import OWN_LAUNCHERS, unused
-from kdexp.quoting import expand_home
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
@@ -90,7 +89,7 @@ def _run(flags: Flags) -> int:
     found += _strays(flags, composer)
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _jobs(overrides, composer, hydra_node) if multirun else ([lasting], [])
-    from kdexp.overrides import check
+    from kdexp.configuration.overrides import check
 
     configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
     known = {problem.name for problem in (*found, *of_axes)}
@@ -110,7 +109,7 @@ def _run(flags: Flags) -> int:
 
 def _start(composer: Composer, flags: Flags) -> Problem | None:
     """Why nothing can be composed, whatever the overrides."""
-    from kdexp.mistakes import cause_of
+    from kdexp.configuration.mistakes import cause_of
 
     known = composer.options("")
     if flags.config_name.removesuffix(".yaml") not in known:
@@ -231,7 +230,7 @@ def _strays(flags: Flags, composer: Composer) -> list[Problem]:
     """Settings that are written like flags, or with spaces."""
     if not flags.strays:
         return []
-    from kdexp.mistakes import stray
+    from kdexp.configuration.mistakes import stray
 
     plain = composer.compose([])
     return [stray(found, plain, composer) for found in flags.strays]

@@ -3,8 +3,8 @@
 # No annotations of tomorrow here: with them, TypedDict would not see which keys need not be there.
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from kdexp.arguments import Count, Fraction, NonNegative, NonNegativeInt, Positive, Range
-from kdexp.parts import PARTS
+from kdexp.configuration.arguments import Count, Fraction, NonNegative, NonNegativeInt, Positive, Range
+from kdexp.configuration.roles import PARTS
 from kdexp.schema import Digest, Key, Name, Text
 
 MOST_CLASSES, MOST_CHANNELS, LARGEST_IMAGE = 10**6, 4096, 4096

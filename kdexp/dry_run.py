@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp import cost
+from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
 from kdexp.estimate import Pace
 from kdexp.experiment import Experiment
@@ -20,7 +21,6 @@ from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.multirun import Job
 from kdexp.network import device_of, sketch_network
-from kdexp.parts import node_at, option
 from kdexp.plan import Entry
 from kdexp.report.table import duration
 from kdexp.start_check import start_notes

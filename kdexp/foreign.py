@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import parameters
-from kdexp.config import arguments, nodes_within
+from kdexp.configuration.arguments import parameters
+from kdexp.configuration.nodes import arguments, nodes_within
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadResult, first_line
 from kdexp.network import Shape

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from textwrap import fill
 
-from kdexp.config import conf_dir
+from kdexp.configuration.compose import conf_dir
 
 TEXT = """\
 kdexp trains a teacher, then a student without and with knowledge distillation from it, and compares them.

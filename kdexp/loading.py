@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdexp.bounded import as_small_as
 from kdexp.checkpoint.fit import fit
-from kdexp.config import build
+from kdexp.configuration.nodes import build
 from kdexp.descriptions import Exported, Table
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Probe

@@ -8,7 +8,7 @@ from functools import cache
 
 from torch import nn
 
-from kdexp.config import build
+from kdexp.configuration.nodes import build
 from kdexp.cost import parameter_count
 from kdexp.experiment import Experiment
 from kdexp.memory import free_memory

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.config import build
+from kdexp.configuration.nodes import build
+from kdexp.configuration.roles import Part
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.features import Capture
 from kdexp.footprint import Room
 from kdexp.network import Shape, device_of, with_values
-from kdexp.parts import Part
 from kdexp.preparation import probe_of
 from kdexp.tasks.classification import same_answers
 

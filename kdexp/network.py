@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.checkpoint.fit import start_from
-from kdexp.config import build
+from kdexp.configuration.nodes import build
 from kdexp.device import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles

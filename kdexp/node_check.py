@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import parameters, problems, shown
-from kdexp.config import arguments, build, conf_dir, target
+from kdexp.configuration.arguments import parameters, problems, shown
+from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.nodes import arguments, build, target
 from kdexp.data.dataset import ImageDataset
 from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed, refusals

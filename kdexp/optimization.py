@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from kdexp.arguments import SMALLEST, Checked, Fraction, NonNegative, Positive, Range
+from kdexp.configuration.arguments import SMALLEST, Checked, Fraction, NonNegative, Positive, Range
 from kdexp.errors import InvalidArguments, Problem
 
 

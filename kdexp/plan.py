@@ -13,7 +13,10 @@ from typing import Any
 import torch
 
 from kdexp.checkpoint.classes import classes_of, rows_for
-from kdexp.config import as_plain, build, nodes_within, target
+from kdexp.configuration.compose import as_plain
+from kdexp.configuration.nodes import build, nodes_within, target
+from kdexp.configuration.roles import Part, node_at, option, part_of, seed_offset, sources_of
+from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.keeping import Keeping
 from kdexp.data.resident import Data, load
@@ -22,8 +25,6 @@ from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.network import Shape, without_start
-from kdexp.parts import Part, node_at, option, part_of, seed_offset, sources_of
-from kdexp.settings import NAMES, Settings
 from kdexp.spec import LearnerSpec
 from kdexp.stored import SUMMARIES, Stored
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.config import build
+from kdexp.configuration.nodes import build
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Split
 from kdexp.device import Precision, RandomStream

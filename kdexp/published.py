@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from kdexp.arguments import Checked, Count, NonNegative, Range, misfit, parameters, problems
+from kdexp.configuration.arguments import Checked, Count, NonNegative, Range, misfit, parameters, problems
 from kdexp.errors import InvalidArguments, Problem, listed, refusals
 
 CHOSEN = ("experiment", "protocol", "sweep", "distillation", "controls", "published")

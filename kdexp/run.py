@@ -15,13 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
-from kdexp.config import as_yaml
+from kdexp.configuration.compose import as_yaml
+from kdexp.configuration.roles import EXPLAINED
 from kdexp.errors import Unwritable, first_line
 from kdexp.experiment import Experiment
 from kdexp.files import reason, write_whole
 from kdexp.journal import Journal
 from kdexp.locks import hold
-from kdexp.parts import EXPLAINED
 from kdexp.plan import Entry
 from kdexp.provenance import provenance
 from kdexp.published import departures, explain, unsourced

@@ -1,6 +1,6 @@
 """Files of plain values that may be damaged or a stranger's: read within bounds and checked against their declaration.
 
-A declaration is a `TypedDict` whose annotations are those of `kdexp.arguments`, `Text` besides. Keys that it does not name,
+A declaration is a `TypedDict` whose annotations are those of `kdexp.configuration.arguments`, `Text` besides. Keys that it does not name,
 such as those of a newer version, are kept; whatever they hold must be plain, too.
 """
 
@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, is_typeddict
 
-from kdexp.arguments import Range, misfit
+from kdexp.configuration.arguments import Range, misfit
 from kdexp.errors import BadFile, Problem, first_line, listed
 from kdexp.files import reason
 

@@ -11,22 +11,23 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import misfit, problems
-from kdexp.config import as_plain, build, nodes_within, target
+from kdexp.configuration.arguments import misfit, problems
+from kdexp.configuration.compose import as_plain
+from kdexp.configuration.keys import all_paths, unknown_key
+from kdexp.configuration.nodes import build, nodes_within, target
+from kdexp.configuration.roles import PARTS, Control, node_at, part_of, teacher_paths
+from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.device import compiler_complaint, device_complaint, pick_device
 from kdexp.errors import Problem
 from kdexp.files import folder_problems
 from kdexp.footprint import Room
-from kdexp.keys import all_paths, unknown_key
 from kdexp.memory import free_memory
 from kdexp.method_check import Ask, capture_sketch, check_method
 from kdexp.network import Shape, starts_trained, without_start
 from kdexp.network_check import check_network
 from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
-from kdexp.parts import PARTS, Control, node_at, part_of, teacher_paths
 from kdexp.published import complaints
-from kdexp.settings import NAMES, Settings
 from kdexp.start_check import check_frozen, check_reader, check_start
 
 REQUIRED = (

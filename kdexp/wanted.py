@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from kdexp.config import build
+from kdexp.configuration.nodes import build
+from kdexp.configuration.roles import node_at
 from kdexp.journal import Journal
 from kdexp.network import Shape, sketch_network, without_start
-from kdexp.parts import node_at
 from kdexp.plan import Plan
 
 

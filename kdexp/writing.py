@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kdexp.config import build
+from kdexp.configuration.nodes import build
 from kdexp.cost import median_seconds, parameter_count
 from kdexp.errors import first_line
 from kdexp.files import draft_mark, remove_drafts, sync

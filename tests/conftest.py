@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from rich.console import Console
 
 from kdexp import cli
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.experiment import Experiment
 from kdexp.journal import Journal
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.data.batch import Batch
 from kdexp.distillation.base import Probe, Progress
 from kdexp.features import Capture, Outputs

@@ -2,7 +2,7 @@
 
 import torch
 
-from kdexp.arguments import Count
+from kdexp.configuration.arguments import Count
 from kdexp.data.dataset import ImageDataset, RawImages
 
 

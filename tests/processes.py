@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from kdexp import cli
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.learner import Learner
 from kdexp.run import run
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from test_diagnosis import HEALTHY
 
 from kdexp import advice
-from kdexp.composer import Composer
-from kdexp.config import as_plain, compose_command
+from kdexp.configuration.compose import Composer, as_plain, compose_command
 from kdexp.report import findings
 from kdexp.validation import Validator
 

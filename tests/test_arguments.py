@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdexp.arguments import (
+from kdexp.configuration.arguments import (
     LARGEST,
     SMALLEST,
     Checked,

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kdexp
-from kdexp import classifiers, cli, config, export, inventory
-from kdexp.axes import expand
-from kdexp.composer import Composer
-from kdexp.overrides import Overrides
-from kdexp.quoting import as_word
+from kdexp import cli, export, inventory
+from kdexp.configuration import classifiers, config
+from kdexp.configuration.compose import Composer
+from kdexp.configuration.jobs import expand
+from kdexp.configuration.overrides import Overrides
+from kdexp.configuration.quoting import as_word
 from kdexp.sweep import command as report
 
 SWEEPS = [

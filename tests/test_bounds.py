@@ -12,15 +12,16 @@ from test_configs import options
 from torch import nn
 
 from kdexp import footprint, memory, preparation, validation
-from kdexp.arguments import MOST, Range, misfit, parameters, problems
-from kdexp.config import arguments, build, compose_command, target
+from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import arguments, build, target
+from kdexp.configuration.settings import Settings
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.errors import DataUnavailable
 from kdexp.footprint import Room, activation_bytes
 from kdexp.network import Shape, on_meta, sketch_network, without_start
 from kdexp.network_check import check_network
-from kdexp.settings import Settings
 
 SHAPE = Shape(3, 1, 8)
 EXTREMES = [1e-50, 1e300, 2.0**-126, 3e38, 2**31 - 1, 2**32 - 1, 2**63, 2**64, 10**30, 10**6000, -1, -(2**63), 0]

@@ -16,7 +16,8 @@ from kdexp.checkpoint.classes import classes_of
 from kdexp.checkpoint.fit import load_checkpoint, start_from
 from kdexp.checkpoint.heads import for_channels
 from kdexp.checkpoint.read import read_checkpoint
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Distiller, FeatureDistiller, Progress
 from kdexp.distillation.hint import Hint
 from kdexp.errors import BadCheckpoint, BadResult

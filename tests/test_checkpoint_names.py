@@ -13,7 +13,7 @@ from kdexp.checkpoint.entries import Entry
 from kdexp.checkpoint.fit import load_checkpoint
 from kdexp.checkpoint.stored_tensors import StoredTensor
 from kdexp.checkpoint.weights import choose
-from kdexp.config import conf_dir
+from kdexp.configuration.compose import conf_dir
 from kdexp.errors import BadCheckpoint
 from kdexp.network import Shape, build_network
 

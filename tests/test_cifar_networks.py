@@ -12,7 +12,8 @@ from test_torchvision_nets import SQUARES
 from torch import nn
 from torchvision import models
 
-from kdexp.config import build, compose_command, conf_dir
+from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.configuration.nodes import build
 from kdexp.cost import parameter_count
 from kdexp.features import Capture
 from kdexp.models.bottleneck_resnet import BottleneckResNet

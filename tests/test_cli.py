@@ -11,7 +11,7 @@ import pytest
 from conftest import SHORT
 
 from kdexp import cli
-from kdexp.config import conf_dir
+from kdexp.configuration.compose import conf_dir
 from kdexp.help import help_text
 
 KDEXP = [sys.executable, "-m", "kdexp"]

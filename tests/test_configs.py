@@ -6,7 +6,8 @@ import pytest
 import torch
 import yaml
 
-from kdexp.config import build, compose_command, conf_dir
+from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.configuration.nodes import build
 from kdexp.network import Shape, build_network
 from kdexp.validation import Validator
 

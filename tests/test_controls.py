@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from conftest import said
 from safetensors.torch import load_file, save_file
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
 from kdexp.features import Outputs
-from kdexp.parts import EXPLAINED, PARTS
 from kdexp.run import remarks
 from kdexp.validation import validate
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from torchvision import datasets, transforms
 from torchvision.datasets.utils import extract_archive
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
 from kdexp.data.digits import Digits
 from kdexp.data.resident import Split, load

@@ -14,7 +14,7 @@ from processes import screens, start
 from rich.console import Console
 
 from kdexp import cli
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.files import write_whole
 from kdexp.run import run
 from kdexp.spec import key_of

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 import kdexp.distillation
 from kdexp import cli, export
-from kdexp.composer import Composer
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.nodes import build
 from kdexp.network import Shape, build_network
 from kdexp.run import run
 from kdexp.validation import validate

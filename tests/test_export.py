@@ -15,7 +15,7 @@ from torch import nn
 
 import kdexp
 from kdexp import formats
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.export import main
 from kdexp.formats import FORMATS
 from kdexp.network import Shape

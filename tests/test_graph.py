@@ -11,7 +11,8 @@ from test_training import Operators, Silent
 from torch import nn
 
 from kdexp import graph, training
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.device import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD

@@ -14,7 +14,7 @@ from torchvision import transforms
 
 import kdexp
 from kdexp import cli
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.data import image_folder, resident
 from kdexp.data.augmentation import ResizedCrops
 from kdexp.data.class_folders import EXTENSIONS

@@ -18,7 +18,7 @@ from conftest import SHORT, said
 from rich.console import Console
 
 from kdexp import inventory, multirun, pruning
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.in_use import Claim, settle_killed, user_of

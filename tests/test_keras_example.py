@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.network import Shape, build_network
 from kdexp.validation import validate
 

@@ -8,7 +8,7 @@ from loss_bench import START, WEIGHTS, batch_of, probe, random
 from test_roles import Parts
 from torch import nn
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.semckd import SemCKD, projection
 from kdexp.errors import UnknownLayer
 from kdexp.features import Capture, Outputs

@@ -8,7 +8,7 @@ from on_meta import META, Peak, images_of, let_meta_train, prepared_from
 from test_configs import options
 from test_training import Silent
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.data.resident import Split
 from kdexp.device import Precision
 from kdexp.kept import KeptOutputs

@@ -11,7 +11,7 @@ import torch
 import yaml
 from test_configs import CONF, options
 
-from kdexp.config import build, target
+from kdexp.configuration.nodes import build, target
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.features import Capture
 from kdexp.network import Shape, build_network, on_meta

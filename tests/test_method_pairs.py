@@ -7,7 +7,7 @@ import torch
 from pairs import random_batch, untrained_pair
 from test_configs import options
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress
 from kdexp.network import Shape
 from kdexp.validation import Validator

@@ -6,7 +6,8 @@ import pytest
 import torch
 from test_configs import options
 
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Progress
 from kdexp.preparation import prepare
 

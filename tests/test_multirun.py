@@ -12,7 +12,7 @@ from rich.console import Console
 from test_configs import options
 
 from kdexp import cli, lockstep, multirun, plan
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.learner import Learner
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.network import build_network

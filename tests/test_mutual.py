@@ -7,7 +7,7 @@ from hypothesis import given
 from loss_bench import START, WEIGHTS, few, pairs_within, random, temperatures
 from test_training import prepared, run
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
 from kdexp.errors import InvalidArguments

@@ -1,6 +1,6 @@
 import pytest
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.network import Shape
 from kdexp.network_check import check_network, smallest_image
 from kdexp.validation import validate

@@ -9,7 +9,7 @@ from crafted_sweeps import CraftedSweep, right_first
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.errors import InvalidArguments
 from kdexp.published import Published, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row

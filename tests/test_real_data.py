@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress
 from kdexp.experiment import Experiment
 from kdexp.models.tutorial import DeepNN

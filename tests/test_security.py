@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import kdexp
 import kdexp.models.mlp
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.descriptions import FileName
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.export import main

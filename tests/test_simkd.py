@@ -16,7 +16,8 @@ from test_training import prepared
 from torch import nn
 
 import kdexp
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.cost import parameter_count
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
 from kdexp.export import main

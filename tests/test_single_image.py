@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.data.resident import load
 from kdexp.errors import DataUnavailable
 from kdexp.network import Shape, build_network

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 import kdexp
 from kdexp import export, inventory, schema
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.data import summary
 from kdexp.descriptions import Learner
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry

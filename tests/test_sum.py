@@ -6,7 +6,7 @@ from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, pairs_within, prob
 from test_training import prepared, run
 from torch import nn
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import soft_target_loss
 from kdexp.distillation.dkd import DKD
 from kdexp.distillation.hint import Hint

@@ -12,9 +12,10 @@ import torch
 from conftest import SHORT
 from rich.console import Console
 
-from kdexp import cli, composer, config, experiment, files, lockstep, method_check, multirun, plan, validation, wanted
-from kdexp.composer import Composer
-from kdexp.config import as_yaml, compose_command
+from kdexp import cli, experiment, files, lockstep, method_check, multirun, plan, validation, wanted
+from kdexp.configuration import compose as composer
+from kdexp.configuration import config
+from kdexp.configuration.compose import Composer, as_yaml, compose_command
 from kdexp.multirun import Job, Lockstep, run_jobs
 
 BRIEF = (*SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1")

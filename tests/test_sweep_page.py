@@ -19,7 +19,7 @@ from rich.console import Console
 
 from kdexp import cli
 from kdexp.cli import expand
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.sweep import command, fold, page, pictures, read
 from kdexp.sweep.reading import Job
 from kdexp.sweep.sources import commands

@@ -14,7 +14,7 @@ from conftest import SHORT
 from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.run import run
 from kdexp.sweep import command, fold, read, show, write
 

@@ -7,7 +7,7 @@ from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
 from kdexp.cli import check, expand
-from kdexp.composer import Composer
+from kdexp.configuration.compose import Composer
 from kdexp.sweep import fold, read, show
 from kdexp.sweep.page import page
 from kdexp.sweep.remarks import remarks

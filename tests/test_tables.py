@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from test_configs import CONF, options
 
 from kdexp.cli import _swept_in_files, expand
-from kdexp.composer import Composer
-from kdexp.config import compose_command
+from kdexp.configuration.compose import Composer, compose_command
 from kdexp.validation import Validator
 
 validator = Validator()

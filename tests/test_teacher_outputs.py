@@ -13,7 +13,7 @@ from rich.console import Console
 from test_training import prepared
 
 from kdexp import cli, kept, recall
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.kept import KeptOutputs
 from kdexp.known import LOGITS, KnownOutputs
 from kdexp.multirun import Job, Lockstep, run_jobs

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_torchvision_nets import SQUARES
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.errors import DataUnavailable
 from kdexp.features import Capture
 from kdexp.network import Shape, build_network, on_meta, start

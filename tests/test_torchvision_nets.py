@@ -10,7 +10,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
 import kdexp
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.cost import parameter_count
 from kdexp.errors import DataUnavailable
 from kdexp.features import Capture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Checked, NonNegativeInt, Range, Seed
+from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
 from kdexp.data.augmentation import Augmentation, NumberedViews
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Fraction, Range
+from kdexp.configuration.arguments import Fraction, Range
 from kdexp.data.augmentation import Augmentation, ResizedCrops
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
 from kdexp.data.decoding import CHUNK, ImageFiles, decode

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from kdexp.configuration.settings import Memory
 from kdexp.errors import DataUnavailable
 from kdexp.memory import available_memory, free_memory, size_text
 
@@ -19,8 +19,6 @@ DEVICE_SHARE = 0.5
 MOST_WORKERS = 16
 
 ASKED = " (memory={})"
-
-Memory = Literal["auto", "device", "ram", "disk"]
 
 
 @dataclass(frozen=True)

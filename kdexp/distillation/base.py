@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Fraction, Temperature, Weight
+from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
 from kdexp.errors import InvalidArguments, Problem, UnknownLayer
 from kdexp.features import Outputs, roles_of

@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Count
+from kdexp.configuration.arguments import Count
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min, size_of
 from kdexp.errors import listed

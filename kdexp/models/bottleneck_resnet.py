@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count
+from kdexp.configuration.arguments import Blocks, Checked, Count
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 

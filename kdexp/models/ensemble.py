@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Temperature
+from kdexp.configuration.arguments import Checked, Count, Temperature
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network import Shape, build_network
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Width
+from kdexp.configuration.arguments import Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Width
+from kdexp.configuration.arguments import Checked, Count, Width
 from kdexp.features import Roles
 
 

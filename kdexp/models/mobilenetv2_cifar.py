@@ -8,7 +8,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Range
+from kdexp.configuration.arguments import Checked, Count, Range
 from kdexp.features import Roles
 
 STAGES = (

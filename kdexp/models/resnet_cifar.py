@@ -6,7 +6,7 @@ like; `wide_resnet` has the real ones.
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Depth, Width
+from kdexp.configuration.arguments import Checked, Count, Depth, Width
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 

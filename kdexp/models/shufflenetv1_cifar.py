@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count, Width
+from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import Count
+from kdexp.configuration.arguments import Count
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, first_line, listed
 
 

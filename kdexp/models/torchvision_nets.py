@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 from torchvision import models
 
-from kdexp.arguments import Count
+from kdexp.configuration.arguments import Count
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.models.torchvision_weights import TorchvisionWeights
 

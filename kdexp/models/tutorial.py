@@ -5,7 +5,7 @@ Pooling comes before the ReLU here: values and gradients are the same, on a quar
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Fraction
+from kdexp.configuration.arguments import Checked, Count, Fraction
 from kdexp.features import Roles
 from kdexp.models.pooling import MaxPool2x2
 

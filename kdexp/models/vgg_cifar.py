@@ -5,7 +5,7 @@ Tian et al. 2020 (CRD, arXiv 1910.10699) made them so: no pooling before the las
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count, Width
+from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 from kdexp.models.pooling import MaxPool2x2

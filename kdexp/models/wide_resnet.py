@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Depth, Width
+from kdexp.configuration.arguments import Checked, Count, Depth, Width
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 

@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 from kdexp.advice import HIGHEST_TEMPERATURE, alternatives, higher_rate, longer, lower_rate, override
-from kdexp.config import build, conf_dir
+from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.nodes import build
 from kdexp.report.facts import GREW, Facts
 
 if TYPE_CHECKING:

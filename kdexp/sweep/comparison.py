@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdexp.parts import PARTS, option
+from kdexp.configuration.roles import PARTS, option
 from kdexp.published import Reference, departures, unsourced
 from kdexp.sweep.choice import Group, choose
 from kdexp.sweep.configuration import Configuration

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from kdexp.configuration.roles import PARTS, node_at, part_of
 from kdexp.descriptions import Configuration, Jobs, Status, Table
 from kdexp.errors import BadFile
-from kdexp.parts import PARTS, node_at, part_of
 from kdexp.published import complaints
 from kdexp.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.schema import is_small, read_json, read_text, require

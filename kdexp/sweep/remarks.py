@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdexp.parts import EXPLAINED
+from kdexp.configuration.roles import EXPLAINED
 from kdexp.published import explain
 from kdexp.report.table import written
 from kdexp.sweep.comparison import Comparison, DataTable

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdexp.parts import PARTS, option, part_of
+from kdexp.configuration.roles import PARTS, option, part_of
 from kdexp.text.characters import one_line
 
 Settings = dict[str, Any]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdexp.parts import PARTS
+from kdexp.configuration.roles import PARTS
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.pictures.style import COLOURS, DASHES, chosen, label, logarithmic, new_figure

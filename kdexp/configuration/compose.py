@@ -1,8 +1,9 @@
-"""The configuration: where its files are, how a command line becomes one, and how its nodes become objects."""
+"""Composes the many jobs of a sweep: Hydra is asked once per choice of options, and numbers are filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,99 @@ from typing import Any
 from hydra import compose, version
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra._internal.utils import _locate, create_config_search_path
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from kdexp.configuration.option_files import OptionFiles
+from kdexp.configuration.quoting import parse
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
-from kdexp.option_files import OptionFiles
+from kdexp.files import is_file
+
+
+class Composer:
+    """Composes jobs as `compose_command` does, but quicker where only values differ."""
+
+    def __init__(self, config_dir: str | None = None, config_name: str = "config"):
+        self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
+        self.folders = [Path(folder) for folder in (conf_dir(), config_dir) if folder]
+        self._wholes: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
+
+    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `kdexp.configuration.mistakes` explains."""
+        parsed = [parse(text) for text in overrides]
+        values = [override for override in parsed if self.sets_value(override)]
+        known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
+        if known is None:
+            return as_plain(compose_command(overrides, **self.where))
+        config = known[0].copy()
+        for override in values:
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return with_choices(config, known[1])
+
+    def hydra(self, overrides: Sequence[str]) -> DictConfig:
+        """Hydra's own node, as far as overrides decide it that choose one option and are no mistakes."""
+        good: list[str] = []
+        for text in overrides:
+            with suppress(Exception):  # composing explains it
+                parsed = parse(text)
+                if not parsed.is_sweep_override() and not self.sets_value(parsed):
+                    good.append(text)
+        try:
+            return self._whole(tuple(good)).hydra
+        except Exception:  # composing explains it
+            return self._whole(()).hydra
+
+    def sets_value(self, override: Override) -> bool:
+        """Whether it sets a key, and chooses, adds or removes nothing."""
+        key = override.key_or_group
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
+            return False
+        return not (override.is_sweep_override() or key.startswith("hydra") or self.is_group(key))
+
+    def is_group(self, key: str) -> bool:
+        """Whether a key chooses options, rather than setting a value."""
+        return len(key) < 200 and any((folder / key).is_dir() for folder in self.folders)  # longer names raise OSError
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group, those of a user's own folder included; none if there is no such group."""
+        return sorted(
+            {file.stem for folder in self.folders if self.is_group(group) for file in (folder / group).glob("*.yaml")}
+        )
+
+    def file_of(self, config: str) -> Path | None:
+        """The YAML file of `GROUP/OPTION`, the first in Hydra's order; None if there is none."""
+        return next((file for folder in self.folders if is_file(str(file := folder / f"{config}.yaml"))), None)
+
+    def own_file_of(self, config: str, suffix: str = ".yaml") -> Path | None:
+        """The file of `GROUP/OPTION` in the user's own folder; None if there is none."""
+        return next((file for folder in self.folders[1:] if is_file(str(file := folder / f"{config}{suffix}"))), None)
+
+    def _whole(self, overrides: tuple[str, ...]) -> DictConfig:
+        if overrides not in self._wholes:
+            self._wholes[overrides] = compose_whole(overrides, **self.where)
+        return self._wholes[overrides]
+
+    def _chosen(self, overrides: tuple[str, ...]) -> tuple[DictConfig, Any] | None:
+        """What these overrides compose to, with what Hydra says of them; None where values depend on Hydra's own node."""
+        if overrides not in self._composed:
+            whole = self._whole(overrides)
+            config = without_hydra(whole)
+            text = OmegaConf.to_yaml(config)
+            self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime)
+        return self._composed[overrides]
+
 
 GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
 
 
 def conf_dir() -> str:
     """The folder of the shipped YAML files: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
             return str(folder)
@@ -133,41 +211,3 @@ def _lines(name: str, value: Any, said: str) -> str:
 
 _written: dict[str, tuple[str, str]] = {}
 """Under each key, what was written last and how it was said."""
-
-
-def target(node: Mapping[str, Any]) -> Any:
-    """The class or function that a node's `_target_` names."""
-    return _locate(node["_target_"])  # what hydra.utils.get_object calls, without its log lines
-
-
-def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that a node holds for its `_target_`."""
-    plain = {name: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for name, v in node.items()}
-    return {name: value for name, value in plain.items() if name != "_target_"}
-
-
-def nodes_within(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The nodes among a node's arguments, by their paths; of our own classes, which build of them what they need.
-
-    Those of other classes are made by Hydra, and those inside such a node are that node's own.
-    """
-    return dict(_nodes(arguments(node), "")) if node["_target_"].startswith("kdexp.") else {}
-
-
-def _nodes(values: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
-        if isinstance(value, dict) and "_target_" in value:
-            yield f"{prefix}{name}", value
-        elif isinstance(value, dict | list):
-            yield from _nodes(value, f"{prefix}{name}.")
-
-
-def build(node: Mapping[str, Any], **given: Any) -> Any:
-    """The object that a node describes; `given` are the arguments that only the program knows.
-
-    Nodes within a node become objects too, but for our own classes, which build what they need of them themselves.
-    """
-    told = arguments(node)
-    if node["_target_"].startswith("kdexp."):
-        return target(node)(**told, **given)  # as Hydra would, in a hundredth of the time
-    return instantiate({"_target_": node["_target_"], **arguments(node)}, **given, _convert_="all")

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdexp.axes import key_of
-from kdexp.composer import Composer
+from kdexp.configuration.compose import Composer
+from kdexp.configuration.jobs import key_of
+from kdexp.configuration.keys import all_paths
+from kdexp.configuration.mistakes import explain, several_values
+from kdexp.configuration.quoting import as_word, parse
 from kdexp.errors import Problem, listed
-from kdexp.keys import all_paths
-from kdexp.mistakes import explain, several_values
-from kdexp.quoting import as_word, parse
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep, ValueType
 
+from kdexp.configuration.quoting import parse
 from kdexp.errors import InvalidArguments, Problem, listed
-from kdexp.quoting import parse
 
 MOST_JOBS = 10_000
 """Jobs of one command: all are checked before the first starts."""

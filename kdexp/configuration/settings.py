@@ -6,9 +6,8 @@ import os
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from kdexp.arguments import Checked, Count, Range, Seed
-from kdexp.data.keeping import Memory
-from kdexp.parts import Control
+from kdexp.configuration.arguments import Checked, Count, Range, Seed
+from kdexp.configuration.roles import Control
 
 Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
 """Threads or processes of a run: with thousands of them, systems end the process that starts them."""
@@ -42,3 +41,6 @@ class Settings(Checked):
 
 
 NAMES = tuple(field.name for field in fields(Settings))
+
+
+Memory = Literal["auto", "device", "ram", "disk"]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
-from kdexp.arguments import Count, misfit
-from kdexp.axes import key_of
+from kdexp.configuration.arguments import Count, misfit
+from kdexp.configuration.jobs import key_of
 from kdexp.errors import Problem
 
 OWN_LAUNCHERS = ("basic", "lockstep")

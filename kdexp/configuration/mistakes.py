@@ -11,15 +11,15 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 
-from kdexp.axes import is_swept
-from kdexp.classifiers import library_of
-from kdexp.composer import Composer
+from kdexp.configuration.classifiers import library_of
+from kdexp.configuration.compose import Composer
+from kdexp.configuration.flags import KNOWN, Stray
+from kdexp.configuration.jobs import is_swept
+from kdexp.configuration.keys import all_paths, unknown_key
+from kdexp.configuration.option_files import BadOptionFile
+from kdexp.configuration.quoting import as_word, parse, shortened, unreadable
+from kdexp.configuration.roles import node_at
 from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed
-from kdexp.flags import KNOWN, Stray
-from kdexp.keys import all_paths, unknown_key
-from kdexp.option_files import BadOptionFile
-from kdexp.parts import node_at
-from kdexp.quoting import as_word, parse, shortened, unreadable
 from kdexp.text.synonyms import note, plain, same, same_key, same_setting
 
 COMMANDS = {"store": "kdexp-store", "report": "kdexp-report", "export": "kdexp-export"}
