@@ -14,7 +14,7 @@ from kdexp.configuration.compose import as_plain, compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.dataset import RawImages
 from kdexp.data.resident import Split
-from kdexp.device import Precision
+from kdexp.device.precision import Precision
 from kdexp.graph import RecordedSteps
 from kdexp.kept import KeptOutputs
 from kdexp.network import Shape, build_network

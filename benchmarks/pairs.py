@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from kdexp.data.batch import Batch
-from kdexp.device import Precision
+from kdexp.device.precision import Precision
 from kdexp.learner import Learner
 from kdexp.network import STARTING, Shape, build_network
 from kdexp.plan import Entry

@@ -14,9 +14,9 @@ import torch
 
 from kdexp.advice import lower_rate
 from kdexp.data.resident import Split
+from kdexp.device.heap import kept_between_steps
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.files import reason
-from kdexp.heap import kept_between_steps
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan

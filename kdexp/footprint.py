@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.cost import size_bytes
-from kdexp.memory import size_text
+from kdexp.device.memory import size_text
 from kdexp.network import Shape, device_of
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Epoch
+from kdexp.device.graphs import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
 from kdexp.distillation.base import Progress, is_static
 from kdexp.errors import first_line
 from kdexp.features import Outputs
 from kdexp.learner import Learner
-from kdexp.recording import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
 from kdexp.steps import Steps
 
 AS_USUAL = "graph=true: its steps are taken as usual, as"

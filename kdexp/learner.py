@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Split
-from kdexp.device import Precision, RandomStream
+from kdexp.device.precision import Precision
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.features import Capture, Outputs

@@ -16,7 +16,7 @@ from kdexp.bounded import as_small_as
 from kdexp.checkpoint.fit import fit
 from kdexp.configuration.nodes import build
 from kdexp.descriptions import Exported, Table
-from kdexp.device import RandomStream
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Probe
 from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
 from kdexp.features import Capture

@@ -10,8 +10,8 @@ from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.cost import parameter_count
+from kdexp.device.memory import free_memory
 from kdexp.experiment import Experiment
-from kdexp.memory import free_memory
 from kdexp.method_check import capture_sketch, sketch_method
 from kdexp.network import sketch_network
 from kdexp.plan import Entry

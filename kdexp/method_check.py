@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import Part
-from kdexp.device import RandomStream
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.features import Capture

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdexp.checkpoint.fit import start_from
 from kdexp.configuration.nodes import build
-from kdexp.device import RandomStream
+from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
 from kdexp.roles import find_roles

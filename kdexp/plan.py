@@ -20,7 +20,7 @@ from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.keeping import Keeping
 from kdexp.data.resident import Data, load
-from kdexp.device import Precision, pick_device
+from kdexp.device.precision import Precision, pick_device
 from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept

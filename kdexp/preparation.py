@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from kdexp.configuration.nodes import build
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Split
-from kdexp.device import Precision, RandomStream
+from kdexp.device.memory import free_memory
+from kdexp.device.precision import Precision, on_device
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Probe, Progress
 from kdexp.errors import DataUnavailable, first_line
 from kdexp.features import Capture, classifier_of, has_roles
 from kdexp.footprint import batch_shortage
 from kdexp.learner import Learner
-from kdexp.memory import free_memory
 from kdexp.network import Published, Shape, build_network, sketch_network, start
 from kdexp.teacher import Teacher
 
@@ -108,11 +109,6 @@ def prepare(
         wanted = [name for draft in drafts for name in draft.ask_layers(moved)]
         teacher = Teacher(moved, wanted, shape.probe(precision.device), precision, entries[0].spec.batch_size)
     return [draft.finish(teacher, labels) for draft in drafts], teacher
-
-
-def on_device(network: nn.Module, precision: Precision) -> nn.Module:
-    """The network on the device, its convolutions as they lie in memory there."""
-    return network.to(device=precision.device, memory_format=precision.memory_format)  # type: ignore[call-overload]
 
 
 def classifier_alone(network: nn.Module) -> nn.Module:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kdexp.data.resident import Split
+from kdexp.device.memory import size_text
 from kdexp.errors import listed
 from kdexp.features import Capture
 from kdexp.kept import KeptOutputs
 from kdexp.known import LOGITS, KnownOutputs, by_layer
-from kdexp.memory import size_text
 from kdexp.stored_outputs import StoredOutputs, worth_storing
 from kdexp.teacher import Teacher
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
 from kdexp.data.resident import Epoch, Split
-from kdexp.device import Precision
+from kdexp.device.precision import Precision
 from kdexp.features import Capture, Outputs
 from kdexp.known import LOGITS, KnownOutputs
 

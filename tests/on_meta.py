@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdexp.data.dataset import RawImages
 from kdexp.data.resident import Split
-from kdexp.device import Precision
+from kdexp.device.precision import Precision
 from kdexp.network import build_network
 from kdexp.preparation import prepare
 

@@ -11,12 +11,13 @@ from pairs import random_batch, untrained_pair
 from test_configs import options
 from torch import nn
 
-from kdexp import footprint, memory, preparation, validation
+from kdexp import footprint, preparation, validation
 from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import arguments, build, target
 from kdexp.configuration.settings import Settings
-from kdexp.device import RandomStream
+from kdexp.device import memory
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.errors import DataUnavailable
 from kdexp.footprint import Room, activation_bytes

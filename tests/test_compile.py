@@ -5,7 +5,7 @@ import torch
 from own_networks import StagedNet
 from test_methods import PAIR
 
-from kdexp import device
+from kdexp.device import precision as device
 from kdexp.features import Capture
 from kdexp.loading import deployed_network
 

@@ -7,7 +7,7 @@ from test_methods import PAIR
 from test_training import Silent, prepared
 
 from kdexp import training
-from kdexp.device import RandomStream
+from kdexp.device.random import RandomStream
 from kdexp.graph import RecordedSteps
 from kdexp.kept import KeptOutputs
 from kdexp.recall import Source, recall

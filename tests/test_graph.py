@@ -13,14 +13,14 @@ from torch import nn
 from kdexp import graph, training
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
-from kdexp.device import RandomStream
+from kdexp.device.graphs import HostQuestions, buffers_in_place
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD
 from kdexp.kept import KeptOutputs
 from kdexp.network import build_network
 from kdexp.preparation import prepare
 from kdexp.recall import Source, recall
-from kdexp.recording import HostQuestions, buffers_in_place
 from kdexp.steps import Steps
 from kdexp.training import train
 

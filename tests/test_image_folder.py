@@ -23,8 +23,8 @@ from kdexp.data.decoding import ImageFiles, decode, read_square
 from kdexp.data.image_folder import ImageFolder
 from kdexp.data.resident import Split, load
 from kdexp.data.summary import normalisation
+from kdexp.device.memory import available_memory
 from kdexp.errors import DataUnavailable, InvalidArguments
-from kdexp.memory import available_memory
 from kdexp.run import run
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from test_training import Silent
 
 from kdexp.configuration.compose import compose_command
 from kdexp.data.resident import Split
-from kdexp.device import Precision
+from kdexp.device.precision import Precision
 from kdexp.kept import KeptOutputs
 from kdexp.learner import Learner
 from kdexp.plan import Plan

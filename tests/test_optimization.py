@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdexp.device import Precision, RandomStream
+from kdexp.device.precision import Precision
+from kdexp.device.random import RandomStream
 from kdexp.distillation.none import NoDistillation
 from kdexp.errors import InvalidArguments
 from kdexp.features import Capture

@@ -17,11 +17,11 @@ from conftest import said
 from PIL import Image
 from test_image_folder import BRIEF, CPU, GIVEN, SMALL, folder, picture, write_classes
 
-from kdexp import memory
 from kdexp.data import keeping, storage, summary, workers
 from kdexp.data.digits import Digits
 from kdexp.data.keeping import Keeping, place
 from kdexp.data.resident import load
+from kdexp.device import memory
 from kdexp.errors import DataUnavailable, ImageLost
 
 GB = 10**9
@@ -433,7 +433,7 @@ import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
 from kdexp.data.keeping import Keeping
 from kdexp.data.resident import load
-from kdexp.heap import kept_between_steps
+from kdexp.device.heap import kept_between_steps
 
 def megabytes(name, process="self"):
     with open(f"/proc/{process}/status") as status:

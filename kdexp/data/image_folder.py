@@ -14,9 +14,9 @@ from kdexp.data.augmentation import Augmentation, ResizedCrops
 from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
 from kdexp.data.decoding import CHUNK, ImageFiles, decode
 from kdexp.data.used_folders import UsedFolders
+from kdexp.device.memory import available_memory
 from kdexp.errors import InvalidArguments, Problem, a_few
 from kdexp.files import reason, shown
-from kdexp.memory import available_memory
 
 MARGIN = 256 / 224
 """With random resized crops, how much larger than `image_size` images are kept."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from kdexp.configuration.settings import Memory
+from kdexp.device.memory import available_memory, free_memory, size_text
 from kdexp.errors import DataUnavailable
-from kdexp.memory import available_memory, free_memory, size_text
 
 RAM_SHARE = 0.75
 """Of the free memory, that images may take."""

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdexp.data.decoding import CHUNK, ImageFiles, fill
 from kdexp.data.findings import Finding, heard_from_libraries
+from kdexp.device.heap import give_back
 from kdexp.errors import ImageLost, first_line
-from kdexp.heap import give_back
 
 AHEAD = 4
 """Pieces that a worker has decoded, or is to decode, before they are asked for."""

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.data.batch import Batch
+from kdexp.device.precision import on_device
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.features import Outputs, evaluating
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
-from kdexp.preparation import on_device, prepare
+from kdexp.preparation import prepare
 from kdexp.stored import Stored
 from kdexp.tasks.classification import chance_of_split, correct, only_one_right
 from kdexp.tasks.judgement import Judgement

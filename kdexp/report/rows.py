@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from kdexp import cost
+from kdexp.device.precision import on_device
 from kdexp.loading import deployed_network
-from kdexp.preparation import on_device
 from kdexp.published import Reference, reference
 from kdexp.stored import Stored
 from kdexp.tasks.classification import agreement
