@@ -21,8 +21,8 @@ from kdexp.network import Shape, build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.recall import Source, recall
-from kdexp.spec import LearnerSpec
 from kdexp.steps import Steps
+from kdexp.store.spec import LearnerSpec
 
 IMAGES, BATCH, REPEATS = 50_000, 128, 5
 WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}

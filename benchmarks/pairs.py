@@ -11,7 +11,7 @@ from kdexp.learner import Learner
 from kdexp.network import STARTING, Shape, build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
-from kdexp.spec import LearnerSpec
+from kdexp.store.spec import LearnerSpec
 from kdexp.teacher import Teacher
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.errors import CorruptEntry
-from kdexp.stored import RESULT, read_result
+from kdexp.store.stored import RESULT, read_result
 
 
 class Pace:

@@ -23,10 +23,10 @@ from kdexp.plan import Entry, Plan
 from kdexp.preparation import check_start, prepare
 from kdexp.recall import Source, compute, recall
 from kdexp.results import keep
-from kdexp.spec import key_of
-from kdexp.store import Store
-from kdexp.stored import Stored
-from kdexp.stored_outputs import StoredOutputs, identity_of
+from kdexp.store.learners import Store
+from kdexp.store.outputs import StoredOutputs, identity_of
+from kdexp.store.spec import key_of
+from kdexp.store.stored import Stored
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher import Teacher
 from kdexp.training import train

@@ -16,7 +16,7 @@ from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
 
 if TYPE_CHECKING:
-    from kdexp.stored import Stored
+    from kdexp.store.stored import Stored
 
 FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (extra onnx)"
 FAILED, BAD_COMMAND, INTERRUPTED = 1, 2, 130

@@ -18,13 +18,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from kdexp.descriptions import Learner, Outputs
 from kdexp.errors import CorruptEntry, did_you_mean, listed
 from kdexp.files import DRAFT, reason
-from kdexp.in_use import registering, settle_killed
-from kdexp.pruning import number_of_days, reason_to_keep, remove
 from kdexp.report.table import HEAD_RULE, percent
-from kdexp.stored import LEARNERS, OUTPUTS, SUMMARIES, read_entry, read_result, under_its_key
+from kdexp.store.descriptions import Learner, Outputs
+from kdexp.store.in_use import registering, settle_killed
+from kdexp.store.pruning import number_of_days, reason_to_keep, remove
+from kdexp.store.stored import LEARNERS, OUTPUTS, SUMMARIES, read_entry, read_result, under_its_key
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen, print_error, printing
 from kdexp.version import __version__

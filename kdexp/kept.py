@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.device.memory import free_memory
-from kdexp.in_use import Claim
+from kdexp.store.in_use import Claim
 
 if TYPE_CHECKING:
     from kdexp.known import KnownOutputs

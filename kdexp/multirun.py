@@ -17,12 +17,12 @@ from kdexp.experiment import Experiment
 from kdexp.files import write_whole
 from kdexp.journal import Journal
 from kdexp.kept import Kept
-from kdexp.locks import hold
 from kdexp.lockstep import train_together
 from kdexp.report.rows import Row
 from kdexp.report.table import percent
 from kdexp.run import carry_out, claim_folder, describe_run, writing_to
-from kdexp.run_state import ALIVE, FAILED, write_state
+from kdexp.store.locks import hold
+from kdexp.store.run_state import ALIVE, FAILED, write_state
 from kdexp.wanted import layers_read
 
 

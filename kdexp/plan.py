@@ -25,8 +25,8 @@ from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.network import Shape, without_start
-from kdexp.spec import LearnerSpec
-from kdexp.stored import SUMMARIES, Stored
+from kdexp.store.spec import LearnerSpec
+from kdexp.store.stored import SUMMARIES, Stored
 
 
 def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kdexp.errors import listed
 from kdexp.features import Capture
 from kdexp.kept import KeptOutputs
 from kdexp.known import LOGITS, KnownOutputs, by_layer
-from kdexp.stored_outputs import StoredOutputs, worth_storing
+from kdexp.store.outputs import StoredOutputs, worth_storing
 from kdexp.teacher import Teacher
 
 LIVE = "teacher: asked for every batch, since "

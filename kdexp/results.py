@@ -10,9 +10,9 @@ from torch import Tensor
 from kdexp import cost
 from kdexp.data.resident import Split
 from kdexp.learner import Learner
-from kdexp.provenance import provenance
-from kdexp.store import Store
-from kdexp.stored import Stored
+from kdexp.store.learners import Store
+from kdexp.store.provenance import provenance
+from kdexp.store.stored import Stored
 from kdexp.tasks.classification import metrics
 
 if TYPE_CHECKING:

@@ -21,17 +21,17 @@ from kdexp.errors import Unwritable, first_line
 from kdexp.experiment import Experiment
 from kdexp.files import reason, write_whole
 from kdexp.journal import Journal
-from kdexp.locks import hold
 from kdexp.plan import Entry
-from kdexp.provenance import provenance
 from kdexp.published import departures, explain, unsourced
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
 from kdexp.report.files import write_history, write_table
 from kdexp.report.rows import Row, add_published, make_rows
 from kdexp.report.table import draw_table
-from kdexp.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
 from kdexp.start_check import start_notes
+from kdexp.store.locks import hold
+from kdexp.store.provenance import provenance
+from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:

@@ -16,7 +16,7 @@ from kdexp.files import draft_mark, remove_drafts, sync
 from kdexp.formats import Answers, Format, Student
 from kdexp.loading import load_stored, shape_of
 from kdexp.network import STARTING
-from kdexp.stored import Stored
+from kdexp.store.stored import Stored
 from kdexp.version import __version__
 
 BATCHES = (1, 7)

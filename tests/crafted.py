@@ -4,8 +4,8 @@ import hashlib
 import json
 
 from kdexp.network import Shape, build_network
-from kdexp.spec import FORMAT, key_of
-from kdexp.store import Store
+from kdexp.store.learners import Store
+from kdexp.store.spec import FORMAT, key_of
 
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
 MLP = {"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}

@@ -8,7 +8,7 @@ from crafted import METRICS, result_of, signed, spec_of
 from safetensors.numpy import save_file
 
 from kdexp.files import file_digest
-from kdexp.spec import key_of
+from kdexp.store.spec import key_of
 
 CLASSES = 10
 DATA = {**spec_of()["data"], "val_fraction": 0.1}

@@ -17,8 +17,8 @@ from kdexp import cli
 from kdexp.configuration.compose import compose_command
 from kdexp.files import write_whole
 from kdexp.run import run
-from kdexp.spec import key_of
-from kdexp.store import Store
+from kdexp.store.learners import Store
+from kdexp.store.spec import key_of
 
 KEY = key_of(spec_of())
 

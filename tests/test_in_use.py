@@ -17,24 +17,25 @@ import torch
 from conftest import SHORT, said
 from rich.console import Console
 
-from kdexp import inventory, multirun, pruning
+from kdexp import inventory, multirun
 from kdexp.configuration.compose import compose_command
 from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
-from kdexp.in_use import Claim, settle_killed, user_of
-from kdexp.locks import fcntl, holder
 from kdexp.processes import Process
 from kdexp.run import run
-from kdexp.run_state import settle, write_state
-from kdexp.spec import key_of
-from kdexp.store import Store
-from kdexp.stored_outputs import StoredOutputs
+from kdexp.store import pruning
+from kdexp.store.in_use import Claim, settle_killed, user_of
+from kdexp.store.learners import Store
+from kdexp.store.locks import fcntl, holder
+from kdexp.store.outputs import StoredOutputs
+from kdexp.store.run_state import settle, write_state
+from kdexp.store.spec import key_of
 from kdexp.sweep import read
 from kdexp.writing import draft
 
 KEY = "0123456789abcdef"
 HERE = Process.this().host
-HOLD = "from pathlib import Path\nfrom contextlib import ExitStack\nfrom kdexp.locks import hold\nstack = ExitStack()\n"
+HOLD = "from pathlib import Path\nfrom contextlib import ExitStack\nfrom kdexp.store.locks import hold\nstack = ExitStack()\n"
 GONE = 4_000_000
 """The number of no process: larger than Linux gives out."""
 
@@ -54,7 +55,7 @@ def another(code):
 
 def claims(root, keys, run=None):
     """Lines that need those keys of a store, for `another`."""
-    first = "from pathlib import Path\nfrom kdexp.in_use import Claim\n"
+    first = "from pathlib import Path\nfrom kdexp.store.in_use import Claim\n"
     return f"{first}claim = Claim(Path({str(root)!r}))\nclaim.add({keys!r}, {run})"
 
 

@@ -11,8 +11,8 @@ import torch
 from crafted import spec_of
 
 from kdexp import inventory
-from kdexp.store import Store
-from kdexp.stored_outputs import StoredOutputs
+from kdexp.store.learners import Store
+from kdexp.store.outputs import StoredOutputs
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_prune_by_age(store, kdexp_store):
 def test_what_is_being_trained_is_not_removed(store, kdexp_store):
     key = "0123456789abcdef"
     root = store[0].root
-    code = f"with kdexp.store.Store({str(root.parent)!r}).locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
+    code = f"with kdexp.store.learners.Store({str(root.parent)!r}).locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    holder = subprocess.Popen([sys.executable, "-c", f"import kdexp.store\n{code}"], **pipes)
+    holder = subprocess.Popen([sys.executable, "-c", f"import kdexp.store.learners\n{code}"], **pipes)
     try:
         assert holder.stdout.readline() == "held\n"
         _, shown = kdexp_store("prune", key, "--yes")

@@ -17,7 +17,7 @@ from kdexp.learner import Learner
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.network import build_network
 from kdexp.preparation import prepare
-from kdexp.store import Store
+from kdexp.store.learners import Store
 from kdexp.teacher import Teacher
 
 NETS = ("teacher=lightnn", "student=lightnn")

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 import kdexp
 import kdexp.models.mlp
 from kdexp.configuration.compose import compose_command
-from kdexp.descriptions import FileName
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.export import main
 from kdexp.foreign import check_model
-from kdexp.schema import Key, problems_of
+from kdexp.store.descriptions import FileName
+from kdexp.store.schema import Key, problems_of
 from kdexp.validation import validate
 
 

@@ -25,7 +25,7 @@ from kdexp.features import Capture, Outputs, Roles
 from kdexp.formats import FORMATS
 from kdexp.network import Shape, on_meta, with_values
 from kdexp.run import run
-from kdexp.store import Store
+from kdexp.store.learners import Store
 from kdexp.validation import validate
 
 SIMKD = (*PAIR, "distillation=simkd")

@@ -11,9 +11,9 @@ from processes import command
 
 from kdexp.distillation.vid import VariationalInformation
 from kdexp.errors import CorruptEntry
-from kdexp.spec import _files, key_of
-from kdexp.store import Store
-from kdexp.stored import read_entry
+from kdexp.store.learners import Store
+from kdexp.store.spec import _files, key_of
+from kdexp.store.stored import read_entry
 
 
 @pytest.fixture

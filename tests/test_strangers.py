@@ -23,18 +23,19 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import kdexp
-from kdexp import export, inventory, schema
+from kdexp import export, inventory
 from kdexp.configuration.compose import compose_command
 from kdexp.data import summary
-from kdexp.descriptions import Learner
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
 from kdexp.network import Shape
 from kdexp.run import run
-from kdexp.schema import read_json
-from kdexp.spec import key_of
-from kdexp.store import Store
+from kdexp.store import schema
+from kdexp.store.descriptions import Learner
+from kdexp.store.learners import Store
+from kdexp.store.schema import read_json
+from kdexp.store.spec import key_of
 from kdexp.sweep import NothingToReport, command, fold, read
 
 REFUSED = (BadResult, CorruptEntry, BadCheckpoint)

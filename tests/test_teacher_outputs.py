@@ -19,8 +19,8 @@ from kdexp.known import LOGITS, KnownOutputs
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.recall import Source
 from kdexp.report.facts import measure
-from kdexp.store import Store
-from kdexp.stored_outputs import StoredOutputs, weights_digest, worth_storing
+from kdexp.store.learners import Store
+from kdexp.store.outputs import StoredOutputs, weights_digest, worth_storing
 from kdexp.teacher import Teacher
 from kdexp.wanted import layers_read
 
@@ -390,7 +390,7 @@ def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, store
     def full(*_words):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdexp.stored_outputs.write_entry", full)
+    monkeypatch.setattr("kdexp.store.outputs.write_entry", full)
     experiment = make_experiment(*WHOLE)
     assert all(entry.stored for entry in experiment.run())
     assert "takes no outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from kdexp.errors import a_few
-from kdexp.stored import RESULT, read_result
+from kdexp.store.stored import RESULT, read_result
 
 
 def classes_of(path: Path) -> list[str] | None:

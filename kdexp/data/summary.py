@@ -13,7 +13,6 @@ import PIL
 import torch
 from torch import Tensor
 
-from kdexp import descriptions
 from kdexp.data import decoding
 from kdexp.data.dataset import RawImages
 from kdexp.data.decoding import ImageFiles, bar
@@ -23,7 +22,8 @@ from kdexp.data.source import Images, Source
 from kdexp.data.workers import piece_size
 from kdexp.errors import BadFile
 from kdexp.files import file_digest, write_whole
-from kdexp.schema import read_json, self_digest
+from kdexp.store import descriptions
+from kdexp.store.schema import read_json, self_digest
 
 CHUNK = 1024
 """Images that are counted at a time."""

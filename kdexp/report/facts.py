@@ -18,7 +18,7 @@ from kdexp.features import Outputs, evaluating
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.preparation import prepare
-from kdexp.stored import Stored
+from kdexp.store.stored import Stored
 from kdexp.tasks.classification import chance_of_split, correct, only_one_right
 from kdexp.tasks.judgement import Judgement
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.files import write_whole
 from kdexp.report.table import COLUMNS, markdown
-from kdexp.schema import self_digest
+from kdexp.store.schema import self_digest
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment

@@ -10,7 +10,7 @@ from kdexp import cost
 from kdexp.device.precision import on_device
 from kdexp.loading import deployed_network
 from kdexp.published import Reference, reference
-from kdexp.stored import Stored
+from kdexp.store.stored import Stored
 from kdexp.tasks.classification import agreement
 
 if TYPE_CHECKING:

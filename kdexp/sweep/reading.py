@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 
 from kdexp.configuration.roles import PARTS, node_at, part_of
-from kdexp.descriptions import Configuration, Jobs, Status, Table
 from kdexp.errors import BadFile
 from kdexp.published import complaints
-from kdexp.run_state import FINISHED, KILLED, RUNNING, runner
-from kdexp.schema import is_small, read_json, read_text, require
-from kdexp.spec import alike
-from kdexp.stored import RESULT, Stored, other_format, read_result, under_its_key
+from kdexp.store.descriptions import Configuration, Jobs, Status, Table
+from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
+from kdexp.store.schema import is_small, read_json, read_text, require
+from kdexp.store.spec import alike
+from kdexp.store.stored import RESULT, Stored, other_format, read_result, under_its_key
 from kdexp.text.characters import one_line
 
 JOBS = "jobs.json"

@@ -12,10 +12,10 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexp.descriptions import Jobs
 from kdexp.errors import BadFile
-from kdexp.schema import read_json
-from kdexp.stored import read_result
+from kdexp.store.descriptions import Jobs
+from kdexp.store.schema import read_json
+from kdexp.store.stored import read_result
 from kdexp.sweep.reading import JOBS, Job, Result, Sweep
 
 if TYPE_CHECKING:

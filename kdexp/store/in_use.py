@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from kdexp.files import remove_drafts, write_whole
-from kdexp.locks import hold, holder, take_turns
-from kdexp.run_state import settle
+from kdexp.store.locks import hold, holder, take_turns
+from kdexp.store.run_state import settle
 
 IN_USE = "in_use"
 

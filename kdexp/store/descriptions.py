@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from kdexp.configuration.arguments import Count, Fraction, NonNegative, NonNegativeInt, Positive, Range
 from kdexp.configuration.roles import PARTS
-from kdexp.schema import Digest, Key, Name, Text
+from kdexp.store.schema import Digest, Key, Name, Text
 
 MOST_CLASSES, MOST_CHANNELS, LARGEST_IMAGE = 10**6, 4096, 4096
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdexp.files import abandoned, writer_of
-from kdexp.in_use import registering, user_of
-from kdexp.locks import holder
-from kdexp.stored import RESULT
+from kdexp.store.in_use import registering, user_of
+from kdexp.store.locks import holder
+from kdexp.store.stored import RESULT
 
 
 def reason_to_keep(root: Path, path: Path) -> str:

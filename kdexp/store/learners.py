@@ -23,9 +23,9 @@ from torch import Tensor
 
 from kdexp.errors import CorruptEntry, Unwritable
 from kdexp.files import DRAFT, draft_of, file_digest, is_file, reason, sync, write_whole
-from kdexp.locks import acquire
-from kdexp.schema import self_digest
-from kdexp.stored import LEARNERS, RESULT, Stored, read_entry, under_its_key
+from kdexp.store.locks import acquire
+from kdexp.store.schema import self_digest
+from kdexp.store.stored import LEARNERS, RESULT, Stored, read_entry, under_its_key
 
 Say = Callable[[str], None]
 DIGEST = 32

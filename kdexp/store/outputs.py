@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdexp.descriptions import Outputs
 from kdexp.errors import CorruptEntry
 from kdexp.files import reason
-from kdexp.spec import LearnerSpec, key_of
-from kdexp.store import write_entry, write_tensors
-from kdexp.stored import OUTPUTS, RESULT, Stored, read_entry, under_its_key
+from kdexp.store.descriptions import Outputs
+from kdexp.store.learners import write_entry, write_tensors
+from kdexp.store.spec import LearnerSpec, key_of
+from kdexp.store.stored import OUTPUTS, RESULT, Stored, read_entry, under_its_key
 
 FORMAT = 1
 """Raised when images are cut or normalised in another way, so that older outputs are not taken for today's."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdexp.files import remove_drafts, write_whole
-from kdexp.locks import holder
+from kdexp.store.locks import holder
 
 STATUS, ALIVE = "status.json", "run.lock"
 

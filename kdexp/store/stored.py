@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp.descriptions import Learner
 from kdexp.errors import BadFile, CorruptEntry, first_line
 from kdexp.files import file_digest
-from kdexp.schema import parse_json, problems_of, read_text, require
-from kdexp.spec import FORMAT, key_of
+from kdexp.store.descriptions import Learner
+from kdexp.store.schema import parse_json, problems_of, read_text, require
+from kdexp.store.spec import FORMAT, key_of
 
 if TYPE_CHECKING:
     from torch import Tensor
