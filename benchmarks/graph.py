@@ -12,12 +12,13 @@ import torch
 
 from kdexp.configuration.compose import as_plain, compose_command
 from kdexp.configuration.nodes import build
-from kdexp.data.dataset import RawImages
-from kdexp.data.resident import Split
+from kdexp.data.images import RawImages
+from kdexp.data.shape import Shape
+from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.graph import RecordedSteps
 from kdexp.kept import KeptOutputs
-from kdexp.network import Shape, build_network
+from kdexp.network import build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.recall import Source, recall

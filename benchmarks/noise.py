@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from kdexp.configuration.arguments import Count
-from kdexp.data.dataset import ImageDataset, RawImages
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.images import RawImages
 
 
 class Noise(ImageDataset):

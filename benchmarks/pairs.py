@@ -6,9 +6,10 @@ import torch
 from omegaconf import DictConfig
 
 from kdexp.data.batch import Batch
+from kdexp.data.shape import Shape
 from kdexp.device.precision import Precision
 from kdexp.learner import Learner
-from kdexp.network import STARTING, Shape, build_network
+from kdexp.network import STARTING, build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.store.spec import LearnerSpec

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.cost import multiply_adds
-from kdexp.data.dataset import RawImages
-from kdexp.data.resident import Split
-from kdexp.network import Shape, build_network
+from kdexp.data.images import RawImages
+from kdexp.data.shape import Shape
+from kdexp.data.split import Split
+from kdexp.network import build_network
 
 SEED = 42
 TEMPERATURES, ALPHAS = (1.0, 4.0, 8.0), (0.1, 0.5, 0.9)

@@ -17,9 +17,9 @@ from pairs import untrained_pair
 
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import target
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller, FeatureDistiller
 from kdexp.learner import Learner
-from kdexp.network import Shape
 
 PAGE = ROOT / "docs" / "methods.md"
 MEASURED = ROOT / "benchmarks" / "methods.json"

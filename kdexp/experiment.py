@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from kdexp.advice import lower_rate
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.device.heap import kept_between_steps
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.files import reason

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.cost import size_bytes
+from kdexp.data.shape import Shape
 from kdexp.device.memory import size_text
-from kdexp.network import Shape, device_of
+from kdexp.network import device_of
 
 
 @dataclass(frozen=True)

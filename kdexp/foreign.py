@@ -19,9 +19,9 @@ from torch import nn
 
 from kdexp.configuration.arguments import parameters
 from kdexp.configuration.nodes import arguments, nodes_within
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadResult, first_line
-from kdexp.network import Shape
 
 OURS = ("kdexp.models", "kdexp.distillation")
 LIBRARIES = ("torch.nn", "torchvision.models")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
+    from kdexp.data.shape import Shape
     from kdexp.loading import Predictor
-    from kdexp.network import Shape
 
 Answers = Callable[["Tensor"], "Tensor"]
 """From images [N, C, H, W], float32 in 0..1, to logits [N, K]."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdexp.data.batch import Batch
-from kdexp.data.resident import Epoch
+from kdexp.data.split import Epoch
 from kdexp.device.graphs import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
 from kdexp.distillation.base import Progress, is_static
 from kdexp.errors import first_line

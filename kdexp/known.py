@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from kdexp.data.resident import Epoch, Split
+from kdexp.data.split import Epoch, Split
 from kdexp.features import Outputs
 
 LOGITS = ""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms

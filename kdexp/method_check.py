@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import Part
+from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.features import Capture
 from kdexp.footprint import Room
-from kdexp.network import Shape, device_of, with_values
+from kdexp.network import device_of, with_values
 from kdexp.preparation import probe_of
 from kdexp.tasks.classification import same_answers
 

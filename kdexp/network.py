@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdexp.checkpoint.fit import start_from
 from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.features import Roles
@@ -21,20 +22,6 @@ from kdexp.roles import find_roles
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that say how it is trained, and are no arguments of its constructor."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a network must know of the data."""
-
-    num_classes: int
-    in_channels: int
-    image_size: int
-
-    def probe(self, device: torch.device | str, images: int = 2) -> Tensor:
-        """A batch of zeros [N, C, H, W] of this shape."""
-        size = (images, self.in_channels, self.image_size, self.image_size)
-        return torch.zeros(size, device=device)
 
 
 class Published(Protocol):

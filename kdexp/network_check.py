@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem, first_line, refusals
 from kdexp.footprint import ROOMY, Room
-from kdexp.network import Shape, device_of, on_meta, sketch_network
+from kdexp.network import device_of, on_meta, sketch_network
 
 LARGEST = 256
 """Pixels up to which a size is searched that a network accepts."""

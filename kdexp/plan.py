@@ -18,13 +18,14 @@ from kdexp.configuration.nodes import build, nodes_within, target
 from kdexp.configuration.roles import Part, node_at, option, part_of, seed_offset, sources_of
 from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
-from kdexp.data.keeping import Keeping
-from kdexp.data.resident import Data, load
+from kdexp.data.load import Data, load
+from kdexp.data.placement import Keeping
+from kdexp.data.shape import Shape
 from kdexp.device.precision import Precision, pick_device
 from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
-from kdexp.network import Shape, without_start
+from kdexp.network import without_start
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES, Stored
 

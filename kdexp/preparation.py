@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kdexp.configuration.nodes import build
 from kdexp.data.batch import Batch
-from kdexp.data.resident import Split
+from kdexp.data.shape import Shape
+from kdexp.data.split import Split
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
@@ -20,7 +21,7 @@ from kdexp.errors import DataUnavailable, first_line
 from kdexp.features import Capture, classifier_of, has_roles
 from kdexp.footprint import batch_shortage
 from kdexp.learner import Learner
-from kdexp.network import Published, Shape, build_network, sketch_network, start
+from kdexp.network import Published, build_network, sketch_network, start
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
 from kdexp.features import Capture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from kdexp import cost
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.learner import Learner
 from kdexp.store.learners import Store
 from kdexp.store.provenance import provenance

@@ -14,10 +14,11 @@ from kdexp.checkpoint.fit import Start, start_from
 from kdexp.checkpoint.heads import classifier_name
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at, option, part_of
+from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadCheckpoint, Problem, listed
-from kdexp.network import Shape, build_network
+from kdexp.network import build_network
 from kdexp.plan import Plan
 from kdexp.tasks.classification import same_answers
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kdexp.data.batch import Batch
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.distillation.base import Progress
 from kdexp.features import Outputs
 from kdexp.learner import Learner

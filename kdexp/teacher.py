@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
-from kdexp.data.resident import Epoch, Split
+from kdexp.data.split import Epoch, Split
 from kdexp.device.precision import Precision
 from kdexp.features import Capture, Outputs
 from kdexp.known import LOGITS, KnownOutputs

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.graph import RecordedSteps
 from kdexp.learner import Learner
 from kdexp.steps import Steps

@@ -9,8 +9,9 @@ from typing import Any
 
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at
+from kdexp.data.shape import Shape
 from kdexp.journal import Journal
-from kdexp.network import Shape, sketch_network, without_start
+from kdexp.network import sketch_network, without_start
 from kdexp.plan import Plan
 
 

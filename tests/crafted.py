@@ -3,7 +3,8 @@
 import hashlib
 import json
 
-from kdexp.network import Shape, build_network
+from kdexp.data.shape import Shape
+from kdexp.network import build_network
 from kdexp.store.learners import Store
 from kdexp.store.spec import FORMAT, key_of
 

@@ -3,7 +3,8 @@
 import torch
 
 from kdexp.configuration.arguments import Count
-from kdexp.data.dataset import ImageDataset, RawImages
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.images import RawImages
 
 
 class Squares(ImageDataset):

@@ -16,12 +16,13 @@ from kdexp.configuration.arguments import MOST, Range, misfit, parameters, probl
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import arguments, build, target
 from kdexp.configuration.settings import Settings
+from kdexp.data.shape import Shape
 from kdexp.device import memory
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.errors import DataUnavailable
 from kdexp.footprint import Room, activation_bytes
-from kdexp.network import Shape, on_meta, sketch_network, without_start
+from kdexp.network import on_meta, sketch_network, without_start
 from kdexp.network_check import check_network
 
 SHAPE = Shape(3, 1, 8)

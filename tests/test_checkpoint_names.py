@@ -14,8 +14,9 @@ from kdexp.checkpoint.fit import load_checkpoint
 from kdexp.checkpoint.stored_tensors import StoredTensor
 from kdexp.checkpoint.weights import choose
 from kdexp.configuration.compose import conf_dir
+from kdexp.data.shape import Shape
 from kdexp.errors import BadCheckpoint
-from kdexp.network import Shape, build_network
+from kdexp.network import build_network
 
 
 def node(name):

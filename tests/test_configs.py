@@ -8,7 +8,8 @@ import yaml
 
 from kdexp.configuration.compose import compose_command, conf_dir
 from kdexp.configuration.nodes import build
-from kdexp.network import Shape, build_network
+from kdexp.data.shape import Shape
+from kdexp.network import build_network
 from kdexp.validation import Validator
 
 validator = Validator()

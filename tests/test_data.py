@@ -14,10 +14,12 @@ from torchvision import datasets, transforms
 from torchvision.datasets.utils import extract_archive
 
 from kdexp.configuration.compose import compose_command
-from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
+from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.digits import Digits
-from kdexp.data.resident import Split, load
-from kdexp.data.summary import fingerprint
+from kdexp.data.fingerprint import fingerprint
+from kdexp.data.images import RawImages
+from kdexp.data.load import load
+from kdexp.data.split import Split
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST, extracting_safely
 from kdexp.dry_run import preview
 from kdexp.errors import DataUnavailable, InvalidArguments

@@ -20,7 +20,8 @@ import kdexp.distillation
 from kdexp import cli, export
 from kdexp.configuration.compose import Composer, compose_command
 from kdexp.configuration.nodes import build
-from kdexp.network import Shape, build_network
+from kdexp.data.shape import Shape
+from kdexp.network import build_network
 from kdexp.run import run
 from kdexp.validation import validate
 

@@ -16,9 +16,9 @@ from torch import nn
 import kdexp
 from kdexp import formats
 from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
 from kdexp.export import main
 from kdexp.formats import FORMATS
-from kdexp.network import Shape
 from kdexp.run import run
 from kdexp.validation import validate
 

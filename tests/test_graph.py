@@ -133,7 +133,7 @@ def test_learners_are_recorded_together_and_get_what_they_get_alone(make_experim
 def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_experiment, recorded, monkeypatch):
     options = (*PAIR, *SMALL, "graph=true", "dataset.crop_padding=1", "distillation=at")
     (recorded_whole,) = trained(make_experiment(*options), "distilled")
-    monkeypatch.setattr("kdexp.data.resident.Split.static", False)
+    monkeypatch.setattr("kdexp.data.split.Split.static", False)
     (learner,) = trained(make_experiment(*options), "distilled")
     assert_same(learner, recorded_whole)
 

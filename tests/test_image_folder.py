@@ -15,14 +15,16 @@ from torchvision import transforms
 import kdexp
 from kdexp import cli
 from kdexp.configuration.compose import compose_command
-from kdexp.data import image_folder, resident
+from kdexp.data import image_folder
+from kdexp.data import split as resident
 from kdexp.data.augmentation import ResizedCrops
 from kdexp.data.class_folders import EXTENSIONS
-from kdexp.data.dataset import RawImages
-from kdexp.data.decoding import ImageFiles, decode, read_square
+from kdexp.data.decoding import decode, read_square
+from kdexp.data.fingerprint import normalisation
 from kdexp.data.image_folder import ImageFolder
-from kdexp.data.resident import Split, load
-from kdexp.data.summary import normalisation
+from kdexp.data.images import ImageFiles, RawImages
+from kdexp.data.load import load
+from kdexp.data.split import Split
 from kdexp.device.memory import available_memory
 from kdexp.errors import DataUnavailable, InvalidArguments
 from kdexp.run import run

@@ -7,7 +7,8 @@ import torch
 
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
-from kdexp.network import Shape, build_network
+from kdexp.data.shape import Shape
+from kdexp.network import build_network
 from kdexp.validation import validate
 
 EXPERIMENT = "experiment=mnist_keras"

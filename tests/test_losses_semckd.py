@@ -9,10 +9,11 @@ from test_roles import Parts
 from torch import nn
 
 from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
 from kdexp.distillation.semckd import SemCKD, projection
 from kdexp.errors import UnknownLayer
 from kdexp.features import Capture, Outputs
-from kdexp.network import Shape, on_meta
+from kdexp.network import on_meta
 from kdexp.roles import find_roles
 
 BATCH = 8

@@ -9,7 +9,7 @@ from test_configs import options
 from test_training import Silent
 
 from kdexp.configuration.compose import compose_command
-from kdexp.data.resident import Split
+from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.kept import KeptOutputs
 from kdexp.learner import Learner

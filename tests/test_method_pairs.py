@@ -8,8 +8,8 @@ from pairs import random_batch, untrained_pair
 from test_configs import options
 
 from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import Progress
-from kdexp.network import Shape
 from kdexp.validation import Validator
 
 SHAPE = Shape(100, 3, 32)

@@ -8,8 +8,9 @@ from torch import nn
 
 from kdexp.checkpoint.fit import load_checkpoint
 from kdexp.checkpoint.read import read_checkpoint
+from kdexp.data.shape import Shape
 from kdexp.errors import BadCheckpoint
-from kdexp.network import Shape, build_network
+from kdexp.network import build_network
 
 SHAPE = Shape(num_classes=3, in_channels=1, image_size=4)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from kdexp.configuration.compose import compose_command
-from kdexp.network import Shape
+from kdexp.data.shape import Shape
 from kdexp.network_check import check_network, smallest_image
 from kdexp.validation import validate
 

@@ -4,9 +4,10 @@ import torch.nn.functional as F
 from own_networks import NormNet
 from torch import nn
 
+from kdexp.data.shape import Shape
 from kdexp.errors import UnknownLayer
 from kdexp.features import Capture, Roles, channels_first, roles_of
-from kdexp.network import Shape, build_network, device_of, sketch_network
+from kdexp.network import build_network, device_of, sketch_network
 from kdexp.roles import find_roles
 
 IMAGE = torch.zeros(2, 3, 32, 32)

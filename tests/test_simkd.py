@@ -19,11 +19,12 @@ import kdexp
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.cost import parameter_count
+from kdexp.data.shape import Shape
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
 from kdexp.export import main
 from kdexp.features import Capture, Outputs, Roles
 from kdexp.formats import FORMATS
-from kdexp.network import Shape, on_meta, with_values
+from kdexp.network import on_meta, with_values
 from kdexp.run import run
 from kdexp.store.learners import Store
 from kdexp.validation import validate

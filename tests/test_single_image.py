@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
-from kdexp.data.resident import load
+from kdexp.data.load import load
+from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
-from kdexp.network import Shape, build_network
+from kdexp.network import build_network
 from kdexp.validation import validate
 
 ONE_IS_LEFT = ("batch_size=89", "limit_batches=null")

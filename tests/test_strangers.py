@@ -25,11 +25,11 @@ from safetensors.torch import save_file
 import kdexp
 from kdexp import export, inventory
 from kdexp.configuration.compose import compose_command
-from kdexp.data import summary
+from kdexp.data import fingerprint as summary
+from kdexp.data.shape import Shape
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
-from kdexp.network import Shape
 from kdexp.run import run
 from kdexp.store import schema
 from kdexp.store.descriptions import Learner

@@ -17,10 +17,13 @@ from conftest import said
 from PIL import Image
 from test_image_folder import BRIEF, CPU, GIVEN, SMALL, folder, picture, write_classes
 
-from kdexp.data import keeping, storage, summary, workers
+from kdexp.data import fingerprint as summary
+from kdexp.data import pixels as storage
+from kdexp.data import placement as keeping
+from kdexp.data import workers
 from kdexp.data.digits import Digits
-from kdexp.data.keeping import Keeping, place
-from kdexp.data.resident import load
+from kdexp.data.load import load
+from kdexp.data.placement import Keeping, place
 from kdexp.device import memory
 from kdexp.errors import DataUnavailable, ImageLost
 
@@ -431,8 +434,8 @@ def test_pieces_have_a_limit(root, size, expected):
 GROWTH = """
 import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
-from kdexp.data.keeping import Keeping
-from kdexp.data.resident import load
+from kdexp.data.placement import Keeping
+from kdexp.data.split import load
 from kdexp.device.heap import kept_between_steps
 
 def megabytes(name, process="self"):

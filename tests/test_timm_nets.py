@@ -5,9 +5,10 @@ import torch
 from test_torchvision_nets import SQUARES
 
 from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
 from kdexp.features import Capture
-from kdexp.network import Shape, build_network, on_meta, start
+from kdexp.network import build_network, on_meta, start
 from kdexp.validation import validate
 
 timm = pytest.importorskip("timm")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdexp.data.decoding import ImageFiles
+from kdexp.data.images import ImageFiles
 from kdexp.data.listing import (
     EXTENSIONS,
     Listing,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Self
 
 import torch
@@ -12,26 +11,11 @@ from torch import Tensor
 
 from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
 from kdexp.data.augmentation import Augmentation, NumberedViews
+from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
 if TYPE_CHECKING:
-    from kdexp.data.decoding import ImageFiles
-
-
-@dataclass(frozen=True)
-class RawImages:
-    """Undecided images as they are on disk: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
-
-    images: Tensor
-    labels: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of `images`."""
-        return tuple(self.images.shape)
-
-    def __getitem__(self, rows: Tensor) -> RawImages:
-        return RawImages(self.images[rows], self.labels[rows])
+    from kdexp.data.images import ImageFiles
 
 
 class ImageDataset(Checked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from kdexp.data.decoding import ImageFiles
+from kdexp.data.images import ImageFiles
 from kdexp.errors import a_few
 from kdexp.files import shown
 

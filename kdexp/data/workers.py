@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdexp.data.decoding import CHUNK, ImageFiles, fill
+from kdexp.data.decoding import CHUNK, fill
 from kdexp.data.findings import Finding, heard_from_libraries
+from kdexp.data.images import ImageFiles
 from kdexp.device.heap import give_back
 from kdexp.errors import ImageLost, first_line
 

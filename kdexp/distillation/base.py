@@ -16,7 +16,7 @@ from kdexp.errors import InvalidArguments, Problem, UnknownLayer
 from kdexp.features import Outputs, roles_of
 
 if TYPE_CHECKING:
-    from kdexp.network import Shape
+    from kdexp.data.shape import Shape
 
 Terms = dict[str, Tensor]
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Temperature
+from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network import Shape, build_network
+from kdexp.network import build_network
 
 
 class Ensemble(nn.Module, Checked):

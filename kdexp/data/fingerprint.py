@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from kdexp.data import decoding
-from kdexp.data.dataset import RawImages
-from kdexp.data.decoding import ImageFiles, bar
+from kdexp.data.decoding import bar
 from kdexp.data.duplicates import Digests, duplicates
 from kdexp.data.findings import Finding, damaged, refuse
+from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.source import Images, Source
 from kdexp.data.workers import piece_size
 from kdexp.errors import BadFile

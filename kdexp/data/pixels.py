@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdexp.data.decoding import ImageFiles
+from kdexp.data.images import ImageFiles
 from kdexp.data.workers import Workers
 from kdexp.errors import ImageLost
 
