@@ -18,7 +18,7 @@ from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.graph import RecordedSteps
 from kdexp.kept import KeptOutputs
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.recall import Source, recall

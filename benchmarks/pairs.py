@@ -9,7 +9,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.device.precision import Precision
 from kdexp.learner import Learner
-from kdexp.network import STARTING, build_network
+from kdexp.network.build import STARTING, build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.store.spec import LearnerSpec

@@ -12,7 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kdexp import cost
 from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
 from kdexp.estimate import Pace
@@ -20,7 +19,8 @@ from kdexp.experiment import Experiment
 from kdexp.journal import Journal
 from kdexp.kept import Kept
 from kdexp.multirun import Job
-from kdexp.network import device_of, sketch_network
+from kdexp.network import cost
+from kdexp.network.build import device_of, sketch_network
 from kdexp.plan import Entry
 from kdexp.report.table import duration
 from kdexp.start_check import start_notes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdexp.data.split import Epoch, Split
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 
 LOGITS = ""
 """Stands for the logits among the names of layers, none of which is empty."""

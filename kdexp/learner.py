@@ -17,7 +17,7 @@ from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
-from kdexp.features import Capture, Outputs
+from kdexp.network.capture import Capture, Outputs
 from kdexp.optimization import OptimizerRecipe, keep_on_device
 from kdexp.tasks.classification import correct
 

@@ -9,11 +9,11 @@ from functools import cache
 from torch import nn
 
 from kdexp.configuration.nodes import build
-from kdexp.cost import parameter_count
 from kdexp.device.memory import free_memory
 from kdexp.experiment import Experiment
 from kdexp.method_check import capture_sketch, sketch_method
-from kdexp.network import sketch_network
+from kdexp.network.build import sketch_network
+from kdexp.network.cost import parameter_count
 from kdexp.plan import Entry
 
 BYTES_PER_PARAMETER = 24

@@ -15,9 +15,9 @@ from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import InvalidArguments, Problem, first_line
-from kdexp.features import Capture
-from kdexp.footprint import Room
-from kdexp.network import device_of, with_values
+from kdexp.network.build import device_of, with_values
+from kdexp.network.capture import Capture
+from kdexp.network.footprint import Room
 from kdexp.preparation import probe_of
 from kdexp.tasks.classification import same_answers
 

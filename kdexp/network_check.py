@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem, first_line, refusals
-from kdexp.footprint import ROOMY, Room
-from kdexp.network import device_of, on_meta, sketch_network
+from kdexp.network.build import device_of, on_meta, sketch_network
+from kdexp.network.footprint import ROOMY, Room
 
 LARGEST = 256
 """Pixels up to which a size is searched that a network accepts."""

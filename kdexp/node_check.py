@@ -18,7 +18,7 @@ from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed, refusals
 from kdexp.files import is_file, is_folder
-from kdexp.network import starts_trained
+from kdexp.network.build import starts_trained
 from kdexp.store.stored import RESULT
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"

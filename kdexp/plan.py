@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from kdexp.checkpoint.classes import classes_of, rows_for
 from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
 from kdexp.configuration.roles import Part, node_at, option, part_of, seed_offset, sources_of
@@ -25,7 +24,8 @@ from kdexp.device.precision import Precision, pick_device
 from kdexp.files import file_digest
 from kdexp.journal import Journal
 from kdexp.kept import Kept
-from kdexp.network import without_start
+from kdexp.network.build import without_start
+from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES, Stored
 

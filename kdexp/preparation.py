@@ -18,10 +18,11 @@ from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Probe, Progress
 from kdexp.errors import DataUnavailable, first_line
-from kdexp.features import Capture, classifier_of, has_roles
-from kdexp.footprint import batch_shortage
 from kdexp.learner import Learner
-from kdexp.network import Published, build_network, sketch_network, start
+from kdexp.network.build import Published, build_network, sketch_network, start
+from kdexp.network.capture import Capture
+from kdexp.network.footprint import batch_shortage
+from kdexp.network.landmarks import classifier_of, has_roles
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from torch import Tensor
 from kdexp.data.split import Split
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
-from kdexp.features import Capture
 from kdexp.kept import KeptOutputs
 from kdexp.known import LOGITS, KnownOutputs, by_layer
+from kdexp.network.capture import Capture
 from kdexp.store.outputs import StoredOutputs, worth_storing
 from kdexp.teacher import Teacher
 

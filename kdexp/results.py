@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from kdexp import cost
 from kdexp.data.split import Split
 from kdexp.learner import Learner
+from kdexp.network import cost
 from kdexp.store.learners import Store
 from kdexp.store.provenance import provenance
 from kdexp.store.stored import Stored

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdexp.checkpoint.fit import Start, start_from
-from kdexp.checkpoint.heads import classifier_name
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at, option, part_of
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadCheckpoint, Problem, listed
-from kdexp.network import build_network
+from kdexp.network.build import build_network
+from kdexp.network.checkpoint.fit import Start, start_from
+from kdexp.network.checkpoint.heads import classifier_name
 from kdexp.plan import Plan
 from kdexp.tasks.classification import same_answers
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from kdexp.data.batch import Batch
 from kdexp.data.split import Split
 from kdexp.distillation.base import Progress
-from kdexp.features import Outputs
 from kdexp.learner import Learner
+from kdexp.network.capture import Outputs
 from kdexp.teacher import Teacher
 
 

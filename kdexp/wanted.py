@@ -11,7 +11,7 @@ from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at
 from kdexp.data.shape import Shape
 from kdexp.journal import Journal
-from kdexp.network import sketch_network, without_start
+from kdexp.network.build import sketch_network, without_start
 from kdexp.plan import Plan
 
 

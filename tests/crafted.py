@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from kdexp.data.shape import Shape
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.store.learners import Store
 from kdexp.store.spec import FORMAT, key_of
 

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from kdexp.data.images import RawImages
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.preparation import prepare
 
 META = torch.device("meta")

@@ -11,7 +11,7 @@ from pairs import random_batch, untrained_pair
 from test_configs import options
 from torch import nn
 
-from kdexp import footprint, preparation, validation
+from kdexp import preparation, validation
 from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import arguments, build, target
@@ -21,8 +21,9 @@ from kdexp.device import memory
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.errors import DataUnavailable
-from kdexp.footprint import Room, activation_bytes
-from kdexp.network import on_meta, sketch_network, without_start
+from kdexp.network import footprint
+from kdexp.network.build import on_meta, sketch_network, without_start
+from kdexp.network.footprint import Room, activation_bytes
 from kdexp.network_check import check_network
 
 SHAPE = Shape(3, 1, 8)

@@ -12,19 +12,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdexp
-from kdexp.checkpoint.classes import classes_of
-from kdexp.checkpoint.fit import load_checkpoint, start_from
-from kdexp.checkpoint.heads import for_channels
-from kdexp.checkpoint.read import read_checkpoint
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Distiller, FeatureDistiller, Progress
 from kdexp.distillation.hint import Hint
 from kdexp.errors import BadCheckpoint, BadResult
 from kdexp.experiment import Experiment
-from kdexp.features import Roles
 from kdexp.journal import Journal
 from kdexp.models.mlp import MLP
+from kdexp.network.checkpoint.classes import classes_of
+from kdexp.network.checkpoint.fit import load_checkpoint, start_from
+from kdexp.network.checkpoint.heads import for_channels
+from kdexp.network.checkpoint.read import read_checkpoint
+from kdexp.network.landmarks import Roles
 from kdexp.preparation import prepare
 from kdexp.report.rows import make_rows
 from kdexp.start_check import start_notes

@@ -14,9 +14,7 @@ from torchvision import models
 
 from kdexp.configuration.compose import compose_command, conf_dir
 from kdexp.configuration.nodes import build
-from kdexp.cost import parameter_count
 from kdexp.data.shape import Shape
-from kdexp.features import Capture
 from kdexp.models.bottleneck_resnet import BottleneckResNet
 from kdexp.models.mobilenetv2_cifar import Block as InvertedBlock
 from kdexp.models.mobilenetv2_cifar import MobileNetV2
@@ -25,7 +23,9 @@ from kdexp.models.shufflenetv1_cifar import ShuffleNetV1
 from kdexp.models.shufflenetv2_cifar import ShuffleNetV2
 from kdexp.models.vgg_cifar import VGG
 from kdexp.models.wide_resnet import Block as WideBlock
-from kdexp.network import build_network, on_meta
+from kdexp.network.build import build_network, on_meta
+from kdexp.network.capture import Capture
+from kdexp.network.cost import parameter_count
 from kdexp.validation import validate
 
 HUNDRED = Shape(num_classes=100, in_channels=3, image_size=32)

@@ -9,7 +9,7 @@ import yaml
 from kdexp.configuration.compose import compose_command, conf_dir
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.validation import Validator
 
 validator = Validator()

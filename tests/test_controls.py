@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 from kdexp.run import remarks
 from kdexp.validation import validate
 

@@ -21,7 +21,7 @@ from kdexp import cli, export
 from kdexp.configuration.compose import Composer, compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.run import run
 from kdexp.validation import validate
 

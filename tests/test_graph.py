@@ -18,7 +18,7 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD
 from kdexp.kept import KeptOutputs
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.preparation import prepare
 from kdexp.recall import Source, recall
 from kdexp.steps import Steps

@@ -8,7 +8,7 @@ import torch
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.validation import validate
 
 EXPERIMENT = "experiment=mnist_keras"

@@ -30,8 +30,8 @@ from kdexp.distillation.kd import KD
 from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.none import NoDistillation
 from kdexp.errors import InvalidArguments, UnknownLayer
-from kdexp.features import Capture, Outputs
 from kdexp.models.tutorial import DeepNN, LightNN
+from kdexp.network.capture import Capture, Outputs
 
 
 def kd(**changed):

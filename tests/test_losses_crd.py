@@ -12,7 +12,7 @@ from torch import nn
 
 from kdexp.distillation.crd import CRD, Draws, contrastive_loss
 from kdexp.errors import InvalidArguments
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 from kdexp.training import train
 
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]

@@ -12,9 +12,9 @@ from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.distillation.semckd import SemCKD, projection
 from kdexp.errors import UnknownLayer
-from kdexp.features import Capture, Outputs
-from kdexp.network import on_meta
-from kdexp.roles import find_roles
+from kdexp.network.build import on_meta
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.landmarks import find_roles
 
 BATCH = 8
 OURS = {"a": (2, 4, 4), "b": (3, 2, 2)}

@@ -14,8 +14,8 @@ from test_configs import CONF, options
 from kdexp.configuration.nodes import build, target
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import FeatureDistiller
-from kdexp.features import Capture
-from kdexp.network import build_network, on_meta
+from kdexp.network.build import build_network, on_meta
+from kdexp.network.capture import Capture
 
 SHAPE = Shape(100, 3, 32)
 THREE, FOUR = ["f1", "f2", "f3"], ["f1", "f2", "f3", "f4"]

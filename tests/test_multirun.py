@@ -15,7 +15,7 @@ from kdexp import cli, lockstep, multirun, plan
 from kdexp.configuration.compose import compose_command
 from kdexp.learner import Learner
 from kdexp.multirun import Job, Lockstep, run_jobs
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.preparation import prepare
 from kdexp.store.learners import Store
 from kdexp.teacher import Teacher

@@ -12,7 +12,7 @@ from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
 from kdexp.errors import InvalidArguments
 from kdexp.learner import Learner
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.preparation import prepare
 from kdexp.validation import validate
 

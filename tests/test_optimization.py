@@ -13,8 +13,8 @@ from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.none import NoDistillation
 from kdexp.errors import InvalidArguments
-from kdexp.features import Capture
 from kdexp.learner import Learner
+from kdexp.network.capture import Capture
 from kdexp.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
 
 CPU = torch.device("cpu")

@@ -18,13 +18,14 @@ from torch import nn
 import kdexp
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
-from kdexp.cost import parameter_count
 from kdexp.data.shape import Shape
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
 from kdexp.export import main
-from kdexp.features import Capture, Outputs, Roles
 from kdexp.formats import FORMATS
-from kdexp.network import on_meta, with_values
+from kdexp.network.build import on_meta, with_values
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.cost import parameter_count
+from kdexp.network.landmarks import Roles
 from kdexp.run import run
 from kdexp.store.learners import Store
 from kdexp.validation import validate

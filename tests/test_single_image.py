@@ -10,7 +10,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.load import load
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 from kdexp.validation import validate
 
 ONE_IS_LEFT = ("batch_size=89", "limit_batches=null")

@@ -13,7 +13,7 @@ from kdexp.distillation.hint import Hint
 from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.sum import Sum
 from kdexp.errors import InvalidArguments
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 from kdexp.validation import validate
 
 MSE = {"_target_": "kdexp.distillation.mse_logits.MSELogits", **WEIGHTS, "weight": 2.0}

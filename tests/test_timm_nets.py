@@ -7,8 +7,8 @@ from test_torchvision_nets import SQUARES
 from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
-from kdexp.features import Capture
-from kdexp.network import build_network, on_meta, start
+from kdexp.network.build import build_network, on_meta, start
+from kdexp.network.capture import Capture
 from kdexp.validation import validate
 
 timm = pytest.importorskip("timm")

@@ -11,14 +11,14 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 import kdexp
 from kdexp.configuration.compose import compose_command
-from kdexp.cost import parameter_count
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
-from kdexp.features import Capture
 from kdexp.models import torchvision_weights
 from kdexp.models.torchvision_nets import torchvision_net
 from kdexp.models.torchvision_weights import TorchvisionWeights
-from kdexp.network import build_network, device_of, on_meta, sketch_network, start
+from kdexp.network.build import build_network, device_of, on_meta, sketch_network, start
+from kdexp.network.capture import Capture
+from kdexp.network.cost import parameter_count
 from kdexp.run import run
 from kdexp.validation import validate
 

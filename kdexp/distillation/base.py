@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
 from kdexp.errors import InvalidArguments, Problem, UnknownLayer
-from kdexp.features import Outputs, roles_of
+from kdexp.network.capture import Outputs
+from kdexp.network.landmarks import roles_of
 
 if TYPE_CHECKING:
     from kdexp.data.shape import Shape

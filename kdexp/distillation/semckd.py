@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min
 from kdexp.errors import UnknownLayer
-from kdexp.features import Outputs, roles_of
+from kdexp.network.capture import Outputs
+from kdexp.network.landmarks import roles_of
 
 SMALLEST_BATCH = 4
 """Images from which the embeddings of similarities have an output."""

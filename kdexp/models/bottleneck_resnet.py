@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Blocks, Checked, Count
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdexp.configuration.arguments import Checked, Count, Temperature
 from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network import build_network
+from kdexp.network.build import build_network
 
 
 class Ensemble(nn.Module, Checked):

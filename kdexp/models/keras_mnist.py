@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 
 def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Width
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 
 class MLP(nn.Module, Checked):

@@ -9,7 +9,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Range
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 STAGES = (
     ((1, 16, 1, 1), (6, 24, 2, 1)),

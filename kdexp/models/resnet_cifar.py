@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Depth, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 
 class Block(nn.Module):

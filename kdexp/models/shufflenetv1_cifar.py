@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 STEM = 24
 

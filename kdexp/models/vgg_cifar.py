@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.features import Roles
 from kdexp.models.pooling import MaxPool2x2
+from kdexp.network.landmarks import Roles
 
 POOLED_FOUR_TIMES = 64
 """Pixels from which there is a pooling before the last stage too."""

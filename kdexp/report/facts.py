@@ -14,9 +14,10 @@ from torch import Tensor
 from kdexp.data.batch import Batch
 from kdexp.device.precision import on_device
 from kdexp.distillation.base import Distiller, Progress
-from kdexp.features import Outputs, evaluating
 from kdexp.learner import Learner
 from kdexp.loading import deployed_network
+from kdexp.network.capture import Outputs
+from kdexp.network.layers import evaluating
 from kdexp.preparation import prepare
 from kdexp.store.stored import Stored
 from kdexp.tasks.classification import chance_of_split, correct, only_one_right

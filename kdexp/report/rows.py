@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from kdexp import cost
 from kdexp.device.precision import on_device
 from kdexp.loading import deployed_network
+from kdexp.network import cost
 from kdexp.published import Reference, reference
 from kdexp.store.stored import Stored
 from kdexp.tasks.classification import agreement

@@ -10,15 +10,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdexp.checkpoint.archive import Contents, opened
-from kdexp.checkpoint.classes import classes_of
-from kdexp.checkpoint.entries import Entry, entries
-from kdexp.checkpoint.notes import notes_on
-from kdexp.checkpoint.pickles import Inert, WouldRunCode
-from kdexp.checkpoint.stored_tensors import StoredTensor, Unreadable
-from kdexp.checkpoint.values import read_values
-from kdexp.checkpoint.weights import COUNT, USUAL, Ambiguous, choose, is_count, is_extra, only_state_dict
 from kdexp.errors import BadCheckpoint, a_few, first_line, listed
+from kdexp.network.checkpoint.archive import Contents, opened
+from kdexp.network.checkpoint.classes import classes_of
+from kdexp.network.checkpoint.entries import Entry, entries
+from kdexp.network.checkpoint.notes import notes_on
+from kdexp.network.checkpoint.pickles import Inert, WouldRunCode
+from kdexp.network.checkpoint.stored_tensors import StoredTensor, Unreadable
+from kdexp.network.checkpoint.values import read_values
+from kdexp.network.checkpoint.weights import COUNT, USUAL, Ambiguous, choose, is_count, is_extra, only_state_dict
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdexp.cost import size_bytes
 from kdexp.data.shape import Shape
 from kdexp.device.memory import size_text
-from kdexp.network import device_of
+from kdexp.network.build import device_of
+from kdexp.network.cost import size_bytes
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.pooling import _AvgPoolNd
 
-from kdexp.features import Roles, channels_first, evaluating
+from kdexp.errors import UnknownLayer
+from kdexp.network.layers import INPUT, channels_first, evaluating, find_layers
 
 PASSING_ON = (_AvgPoolNd, _DropoutNd, nn.Softmax, nn.Flatten, nn.Identity)
 """Modules that only pool or hand on what another module made, and attention; they play no part of their own."""
@@ -103,3 +105,55 @@ def _stages(said: list[_Said]) -> list[str]:
     # The depth at which every stage has a module: deeper ones are parts of blocks, whose first layers may not shrink yet.
     depth = max((min(name.count(".") for name in names) for names in runs), default=0)
     return [next(name for name in names if name.count(".") <= depth) for names in runs]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Names of the layers that play a part in distillation, as a model family declares them in its `roles`."""
+
+    classifier: str
+    """The last linear module: its input is the pooled vector, its output the logits."""
+    last_map: str
+    """The module whose output is the last feature map [N, C, H, W] (a vector [N, D] where there are no maps)."""
+    stages: tuple[str, ...] = ()
+    """Modules whose outputs end the stages of the backbone, shallow to deep."""
+    preactivations: tuple[str, ...] = ()
+    """Layers that give what comes before the last activation of each stage (the stage itself where none ends it)."""
+    head: tuple[str, ...] = ()
+    """Modules between the last map and the classifier that do more than pool."""
+
+    @property
+    def second_stage(self) -> str:
+        """The module that ends the second stage, about half-way to the logits; empty where there are fewer."""
+        return self.stages[1] if len(self.stages) > 1 else ""
+
+    @property
+    def last_stage(self) -> str:
+        """The module that ends the last stage; the last map where there are no stages.
+
+        The two differ where the last map is activated behind the stages, as in wide residual nets.
+        """
+        return self.stages[-1] if self.stages else self.last_map
+
+    @property
+    def pooled(self) -> str:
+        """The layer that gives the pooled vector [N, D] (maps where the classifier is a convolution)."""
+        return self.classifier + INPUT
+
+
+def roles_of(model: nn.Module) -> Roles:
+    """The roles that a model's family declares or a probe found; raises `UnknownLayer` where there are none."""
+    if not has_roles(model):
+        raise UnknownLayer(f"{type(model).__name__} declares no roles, so its layers must be named")
+    return model.roles  # type: ignore[return-value]
+
+
+def has_roles(model: nn.Module) -> bool:
+    """Whether it is known which of the model's layers play a part in distillation."""
+    return isinstance(getattr(model, "roles", None), Roles)
+
+
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The module that gives the logits; raises `UnknownLayer` for models without roles."""
+    name = roles_of(model).classifier
+    return find_layers(model, [name])[name]

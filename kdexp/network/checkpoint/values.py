@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdexp.checkpoint.entries import Entry
-from kdexp.checkpoint.stored_tensors import StoredTensor
+from kdexp.network.checkpoint.entries import Entry
+from kdexp.network.checkpoint.stored_tensors import StoredTensor
 
 STATISTICS = ("running_mean", "running_var")
 """Buffers that must be finite as parameters must."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
-from kdexp.checkpoint.archive import Contents
-from kdexp.checkpoint.entries import Entry
-from kdexp.checkpoint.weights import EMA, WRAPPERS, Part, is_extra
 from kdexp.errors import a_few, listed
+from kdexp.network.checkpoint.archive import Contents
+from kdexp.network.checkpoint.entries import Entry
+from kdexp.network.checkpoint.weights import EMA, WRAPPERS, Part, is_extra
 
 PLAIN = frozenset({"builtins", "collections", "copyreg", "torch", "numpy", "datetime", "pathlib", "functools", "operator"})
 """Modules of Python and of libraries whose objects are values; others are named where they were not read."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from kdexp.checkpoint.classes import differences, rows_for
-from kdexp.features import Roles
+from kdexp.network.checkpoint.classes import differences, rows_for
+from kdexp.network.landmarks import Roles
 
 Weights = Mapping[str, Tensor]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from kdexp.checkpoint.entries import Entry
-from kdexp.checkpoint.names import FAMILIES
 from kdexp.errors import a_few
+from kdexp.network.checkpoint.entries import Entry
+from kdexp.network.checkpoint.names import FAMILIES
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Names under which data parallel training, torch.compile and others wrap a network, or a part of it."""

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kdexp.checkpoint.pickles import InertUnpickler
-from kdexp.checkpoint.stored_tensors import Storage, StoredTensor, Unreadable
 from kdexp.errors import first_line
+from kdexp.network.checkpoint.pickles import InertUnpickler
+from kdexp.network.checkpoint.stored_tensors import Storage, StoredTensor, Unreadable
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """With which torch's older files begin, as a pickle of its own."""

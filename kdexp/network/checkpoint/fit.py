@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from kdexp.checkpoint.heads import fit_head, fit_stem, shape_of, within
-from kdexp.checkpoint.read import Checkpoint, read_checkpoint
 from kdexp.errors import BadCheckpoint, a_few
+from kdexp.network.checkpoint.heads import fit_head, fit_stem, shape_of, within
+from kdexp.network.checkpoint.read import Checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True)

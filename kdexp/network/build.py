@@ -12,13 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from kdexp.checkpoint.fit import start_from
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.features import Roles
-from kdexp.roles import find_roles
+from kdexp.network.checkpoint.fit import start_from
+from kdexp.network.landmarks import Roles, find_roles
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that say how it is trained, and are no arguments of its constructor."""

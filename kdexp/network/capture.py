@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,47 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from kdexp.errors import UnknownLayer, did_you_mean, listed
-
-INPUT = ".input"
-"""Behind a module's name: the layer is what goes into the module, not what comes out."""
-
-MOST_LISTED = 40
-"""Layers up to which all are named where a name is unknown."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Names of the layers that play a part in distillation, as a model family declares them in its `roles`."""
-
-    classifier: str
-    """The last linear module: its input is the pooled vector, its output the logits."""
-    last_map: str
-    """The module whose output is the last feature map [N, C, H, W] (a vector [N, D] where there are no maps)."""
-    stages: tuple[str, ...] = ()
-    """Modules whose outputs end the stages of the backbone, shallow to deep."""
-    preactivations: tuple[str, ...] = ()
-    """Layers that give what comes before the last activation of each stage (the stage itself where none ends it)."""
-    head: tuple[str, ...] = ()
-    """Modules between the last map and the classifier that do more than pool."""
-
-    @property
-    def second_stage(self) -> str:
-        """The module that ends the second stage, about half-way to the logits; empty where there are fewer."""
-        return self.stages[1] if len(self.stages) > 1 else ""
-
-    @property
-    def last_stage(self) -> str:
-        """The module that ends the last stage; the last map where there are no stages.
-
-        The two differ where the last map is activated behind the stages, as in wide residual nets.
-        """
-        return self.stages[-1] if self.stages else self.last_map
-
-    @property
-    def pooled(self) -> str:
-        """The layer that gives the pooled vector [N, D] (maps where the classifier is a convolution)."""
-        return self.classifier + INPUT
+from kdexp.errors import UnknownLayer
+from kdexp.network.layers import channels_first, evaluating, find_layers
 
 
 @dataclass
@@ -67,66 +27,8 @@ class Outputs:
         return Outputs(change(self.logits), {name: change(value) for name, value in self.features.items()})
 
 
-def roles_of(model: nn.Module) -> Roles:
-    """The roles that a model's family declares or a probe found; raises `UnknownLayer` where there are none."""
-    if not has_roles(model):
-        raise UnknownLayer(f"{type(model).__name__} declares no roles, so its layers must be named")
-    return model.roles  # type: ignore[return-value]
-
-
-def has_roles(model: nn.Module) -> bool:
-    """Whether it is known which of the model's layers play a part in distillation."""
-    return isinstance(getattr(model, "roles", None), Roles)
-
-
-def classifier_of(model: nn.Module) -> nn.Module:
-    """The module that gives the logits; raises `UnknownLayer` for models without roles."""
-    name = roles_of(model).classifier
-    return find_layers(model, [name])[name]
-
-
-def channels_first(output: Tensor) -> Tensor:
-    """A square map that lies [N, H, W, C], as Swin's do, as [N, C, H, W]; anything else as it is."""
-    square = output.dim() == 4 and output.shape[1] == output.shape[2] != output.shape[3]
-    return output.permute(0, 3, 1, 2) if square else output
-
-
-def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of those names, with or without `.input`; raises `UnknownLayer`, which lists the known names."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    for name in names:
-        if name not in modules and name.removesuffix(INPUT) not in modules:
-            raise UnknownLayer(
-                f"{type(model).__name__} has no layer {name!r};{did_you_mean(name, modules)} known: {_outline(list(modules))}"
-            )
-    return {name: modules[name if name in modules else name.removesuffix(INPUT)] for name in names}
-
-
-def _outline(names: list[str]) -> str:
-    """The names as deep into the network as `MOST_LISTED` reach, and how many there are further inside."""
-    shown = [name for name in names if "." not in name]
-    for depth in range(1, 1 + max((name.count(".") for name in names), default=0)):
-        deeper = [name for name in names if name.count(".") <= depth]
-        shown = deeper if len(deeper) <= MOST_LISTED else shown
-    inside = f" and {len(names) - len(shown)} inside these" if len(shown) < len(names) else ""
-    return listed(shown) + inside
-
-
 IN_TRAINING_ONLY = (_DropoutNd, nn.RReLU)
 """Modules that may overwrite their input in training but not in evaluation mode, so that no probe sees it."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; afterwards every module has the mode it had before."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class Capture:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdexp.checkpoint.pickles import Inert
-from kdexp.checkpoint.stored_tensors import StoredTensor
+from kdexp.network.checkpoint.pickles import Inert
+from kdexp.network.checkpoint.stored_tensors import StoredTensor
 
 DEEPEST = 32
 """Containers within containers up to which tensors are looked for."""

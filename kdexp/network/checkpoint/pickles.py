@@ -11,8 +11,8 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-from kdexp.checkpoint.calls import Global, is_plain, may_iterate, only_makes
-from kdexp.checkpoint.stored_tensors import REBUILDERS, Source, Storage, Unreadable, storage_of
+from kdexp.network.checkpoint.calls import Global, is_plain, may_iterate, only_makes
+from kdexp.network.checkpoint.stored_tensors import REBUILDERS, Source, Storage, Unreadable, storage_of
 
 
 class WouldRunCode(ValueError):

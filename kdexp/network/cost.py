@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdexp.features import evaluating
+from kdexp.network.layers import evaluating
 
 
 def parameter_count(module: nn.Module) -> int:
