@@ -16,13 +16,12 @@ from kdexp.bounded import as_small_as
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
-from kdexp.distillation.base import Distiller, Probe
+from kdexp.distillation.base import Distiller, Probe, probe_of
 from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
 from kdexp.foreign import check_method, check_model
 from kdexp.network.build import build_network
 from kdexp.network.capture import Capture
 from kdexp.network.checkpoint.fit import fit
-from kdexp.preparation import probe_of
 from kdexp.store.descriptions import Exported, Table
 from kdexp.store.schema import parse_json, read_json, require
 from kdexp.store.stored import RESULT, Stored, read_entry, under_its_key

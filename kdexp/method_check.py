@@ -13,12 +13,11 @@ from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import Part
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
-from kdexp.distillation.base import Distiller
+from kdexp.distillation.base import Distiller, probe_of
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.network.build import device_of, with_values
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import Room
-from kdexp.preparation import probe_of
 from kdexp.tasks.classification import same_answers
 
 Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]

@@ -16,13 +16,13 @@ from kdexp.data.split import Split
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
-from kdexp.distillation.base import Distiller, Probe, Progress
+from kdexp.distillation.base import Distiller, Progress, probe_of
 from kdexp.errors import DataUnavailable, first_line
 from kdexp.learner import Learner
 from kdexp.network.build import Published, build_network, sketch_network, start
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
-from kdexp.network.landmarks import classifier_of, has_roles
+from kdexp.network.landmarks import classifier_of
 from kdexp.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -117,12 +117,6 @@ def classifier_alone(network: nn.Module) -> nn.Module:
     """The network's classifier, after everything else was frozen."""
     network.requires_grad_(False)
     return classifier_of(network).requires_grad_(True)
-
-
-def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
-    """What a method that joins these two networks may look at before training."""
-    classify = classifier_of(teacher.model) if teacher and has_roles(teacher.model) else None
-    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)
 
 
 class _Draft:

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
+from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem, UnknownLayer
-from kdexp.network.capture import Outputs
-from kdexp.network.landmarks import roles_of
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.landmarks import classifier_of, has_roles, roles_of
+
+if TYPE_CHECKING:
+    pass
 
 if TYPE_CHECKING:
     from kdexp.data.shape import Shape
@@ -270,3 +274,9 @@ def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[list[str]]:
         if not names:
             raise UnknownLayer(f"{type(model).__name__} declares no {role}, so its layers must be named")
     return [[names] if isinstance(names, str) else list(names) for names in found]
+
+
+def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
+    """What a method that joins these two networks may look at before training."""
+    classify = classifier_of(teacher.model) if teacher and has_roles(teacher.model) else None
+    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)
