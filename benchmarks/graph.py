@@ -17,13 +17,13 @@ from kdexp.data.shape import Shape
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.graph import RecordedSteps
-from kdexp.kept import KeptOutputs
 from kdexp.network.build import build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
-from kdexp.recall import Source, recall
 from kdexp.steps import Steps
 from kdexp.store.spec import LearnerSpec
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
 
 IMAGES, BATCH, REPEATS = 50_000, 128, 5
 WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}

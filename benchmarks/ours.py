@@ -18,7 +18,7 @@ from kdexp import cli
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment import Experiment
 from kdexp.journal import Journal
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
 
 CONF = Path(__file__).with_name("conf")
 

@@ -13,7 +13,7 @@ from kdexp.network.build import STARTING, build_network
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
 from kdexp.store.spec import LearnerSpec
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
 
 
 def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: int = 200) -> tuple[Learner, Teacher]:

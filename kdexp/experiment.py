@@ -21,14 +21,14 @@ from kdexp.learner import Learner
 from kdexp.loading import deployed_network
 from kdexp.plan import Entry, Plan
 from kdexp.preparation import check_start, prepare
-from kdexp.recall import Source, compute, recall
 from kdexp.results import keep
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs, identity_of
 from kdexp.store.spec import key_of
 from kdexp.store.stored import Stored
 from kdexp.tasks.judgement import Judgement
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
+from kdexp.teacher.lookup import Source, compute, recall
 from kdexp.training import train
 from kdexp.wanted import network_name
 

@@ -23,7 +23,7 @@ from kdexp.network.build import Published, build_network, sketch_network, start
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
 
 if TYPE_CHECKING:
     from kdexp.plan import Entry

@@ -10,7 +10,7 @@ from kdexp.data.split import Split
 from kdexp.distillation.base import Progress
 from kdexp.learner import Learner
 from kdexp.network.capture import Outputs
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
 
 
 @dataclass

@@ -11,7 +11,7 @@ from kdexp.data.split import Split
 from kdexp.graph import RecordedSteps
 from kdexp.learner import Learner
 from kdexp.steps import Steps
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
 
 
 class Watch(Protocol):

@@ -9,9 +9,9 @@ from test_training import Silent, prepared
 from kdexp import training
 from kdexp.device.random import RandomStream
 from kdexp.graph import RecordedSteps
-from kdexp.kept import KeptOutputs
-from kdexp.recall import Source, recall
 from kdexp.steps import Steps
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
 from kdexp.training import train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -17,11 +17,11 @@ from kdexp.device.graphs import HostQuestions, buffers_in_place
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD
-from kdexp.kept import KeptOutputs
 from kdexp.network.build import build_network
 from kdexp.preparation import prepare
-from kdexp.recall import Source, recall
 from kdexp.steps import Steps
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
 from kdexp.training import train
 
 METHODS = options("distillation")

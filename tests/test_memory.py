@@ -11,10 +11,10 @@ from test_training import Silent
 from kdexp.configuration.compose import compose_command
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
-from kdexp.kept import KeptOutputs
 from kdexp.learner import Learner
 from kdexp.plan import Plan
-from kdexp.recall import Source, recall
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
 from kdexp.training import train
 
 CARD = 4 * 2**30

@@ -18,7 +18,7 @@ from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.network.build import build_network
 from kdexp.preparation import prepare
 from kdexp.store.learners import Store
-from kdexp.teacher import Teacher
+from kdexp.teacher.frozen import Teacher
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")

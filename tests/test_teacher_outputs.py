@@ -12,16 +12,17 @@ from crafted import spec_of
 from rich.console import Console
 from test_training import prepared
 
-from kdexp import cli, kept, recall
+from kdexp import cli, kept
 from kdexp.configuration.compose import compose_command
-from kdexp.kept import KeptOutputs
-from kdexp.known import LOGITS, KnownOutputs
 from kdexp.multirun import Job, Lockstep, run_jobs
-from kdexp.recall import Source
 from kdexp.report.facts import measure
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs, weights_digest, worth_storing
-from kdexp.teacher import Teacher
+from kdexp.teacher import lookup as recall
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.frozen import Teacher
+from kdexp.teacher.lookup import Source
+from kdexp.teacher.table import LOGITS, KnownOutputs
 from kdexp.wanted import layers_read
 
 NETS = ("teacher=lightnn", "student=lightnn")

@@ -7,11 +7,11 @@ from conftest import said
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.distillation.base import Progress
-from kdexp.kept import KeptOutputs
 from kdexp.models.tutorial import LightNN
 from kdexp.plan import Entry
 from kdexp.preparation import prepare
-from kdexp.recall import Source, recall
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
 from kdexp.training import train
 
 WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")

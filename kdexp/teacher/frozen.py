@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
 from kdexp.device.precision import Precision
-from kdexp.known import LOGITS, KnownOutputs
 from kdexp.network.capture import Capture, Outputs
+from kdexp.teacher.table import LOGITS, KnownOutputs
 
 
 class Teacher:

@@ -12,11 +12,11 @@ from torch import Tensor
 from kdexp.data.split import Split
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
-from kdexp.kept import KeptOutputs
-from kdexp.known import LOGITS, KnownOutputs, by_layer
 from kdexp.network.capture import Capture
 from kdexp.store.outputs import StoredOutputs, worth_storing
-from kdexp.teacher import Teacher
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.frozen import Teacher
+from kdexp.teacher.table import LOGITS, KnownOutputs, by_layer
 
 LIVE = "teacher: asked for every batch, since "
 
