@@ -16,14 +16,14 @@ from kdexp.data.images import RawImages
 from kdexp.data.shape import Shape
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
-from kdexp.graph import RecordedSteps
 from kdexp.network.build import build_network
-from kdexp.plan import Entry
-from kdexp.preparation import prepare
-from kdexp.steps import Steps
 from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.cache import KeptOutputs
 from kdexp.teacher.lookup import Source, recall
+from kdexp.training.entry import Entry
+from kdexp.training.graph import RecordedSteps
+from kdexp.training.prepare import prepare
+from kdexp.training.steps import Steps
 
 IMAGES, BATCH, REPEATS = 50_000, 128, 5
 WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}

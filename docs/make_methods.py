@@ -19,7 +19,7 @@ from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import target
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller, FeatureDistiller
-from kdexp.learner import Learner
+from kdexp.training.learner import Learner
 
 PAGE = ROOT / "docs" / "methods.md"
 MEASURED = ROOT / "benchmarks" / "methods.json"

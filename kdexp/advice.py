@@ -9,7 +9,7 @@ from typing import Any
 from kdexp.configuration.arguments import problems
 from kdexp.configuration.nodes import arguments, target
 from kdexp.configuration.settings import NAMES, Settings
-from kdexp.optimization import Adam
+from kdexp.training.optimization import Adam
 
 MOST_EPOCHS = 10_000
 HIGHEST_TEMPERATURE = 100.0

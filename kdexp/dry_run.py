@@ -21,10 +21,10 @@ from kdexp.kept import Kept
 from kdexp.multirun import Job
 from kdexp.network import cost
 from kdexp.network.build import device_of, sketch_network
-from kdexp.plan import Entry
 from kdexp.report.table import duration
 from kdexp.start_check import start_notes
 from kdexp.text.characters import one_line
+from kdexp.training.entry import Entry
 
 
 def preview(config: Mapping[str, Any], console: Console | None = None) -> None:

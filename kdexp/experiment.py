@@ -17,10 +17,8 @@ from kdexp.data.split import Split
 from kdexp.device.heap import kept_between_steps
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.files import reason
-from kdexp.learner import Learner
 from kdexp.loading import deployed_network
-from kdexp.plan import Entry, Plan
-from kdexp.preparation import check_start, prepare
+from kdexp.plan import Plan
 from kdexp.results import keep
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs, identity_of
@@ -29,7 +27,10 @@ from kdexp.store.stored import Stored
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import Source, compute, recall
-from kdexp.training import train
+from kdexp.training.entry import Entry
+from kdexp.training.learner import Learner
+from kdexp.training.loop import train
+from kdexp.training.prepare import check_start, prepare
 from kdexp.wanted import network_name
 
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.files import reason
-from kdexp.learner import Learner
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen
+from kdexp.training.learner import Learner
 
 MOST_BARS = 6
 

@@ -11,10 +11,10 @@ from torch import nn
 from kdexp.configuration.nodes import build
 from kdexp.device.memory import free_memory
 from kdexp.experiment import Experiment
-from kdexp.method_check import capture_sketch, sketch_method
 from kdexp.network.build import sketch_network
 from kdexp.network.cost import parameter_count
-from kdexp.plan import Entry
+from kdexp.training.entry import Entry
+from kdexp.training.sketch import capture_sketch, sketch_method
 
 BYTES_PER_PARAMETER = 24
 """Of a learner between its steps: weights, gradients, two moments of Adam, the best epoch's weights, and one to spare."""

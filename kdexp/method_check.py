@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import Part
@@ -15,12 +14,11 @@ from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, probe_of
 from kdexp.errors import InvalidArguments, Problem, first_line
-from kdexp.network.build import device_of, with_values
+from kdexp.network.build import with_values
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import Room
 from kdexp.tasks.classification import same_answers
-
-Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
+from kdexp.training.sketch import Ask, sketch_method
 
 LIKELY_BATCH = 64
 """Stands in for a batch size where none is known."""
@@ -51,35 +49,6 @@ def check_method(
     except ValueError as error:
         found = error.problems if isinstance(error, InvalidArguments) else [Problem("", str(error))]
         yield from (problem.under(part.method) for problem in found)
-
-
-def capture_sketch(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Capture:
-    """The network and what it says of a probe batch, as tensors that have shapes but no values."""
-    device = device_of(network)
-    with torch.device(device):
-        capture = Capture(network, layers, shape.probe(device))
-    capture.probe = capture.probe.map(lambda values: values.to("meta"))
-    capture.model = network if device.type == "meta" else deepcopy(network).to("meta")
-    return capture
-
-
-def sketch_method(
-    distiller: Distiller,
-    student: nn.Module,
-    teacher: nn.Module | None,
-    labels: Tensor,
-    batch_size: int,
-    shape: Shape,
-    ask: Ask = capture_sketch,
-) -> None:
-    """Sets the method up between two sketched networks, its modules without values; raises `ValueError` if it can't be.
-
-    `labels` [N] are those of the images to train on, or one image per class stands in for them.
-    """
-    ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
-    pair = (ask(student, tuple(ours), shape), ask(teacher, tuple(theirs), shape) if teacher else None)
-    with torch.device("meta"):
-        distiller.setup(probe_of(*pair, labels, batch_size, shape))
 
 
 def _deployed(distiller: Distiller, student: nn.Module, teacher: nn.Module, shape: Shape) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,37 +26,14 @@ from kdexp.kept import Kept
 from kdexp.network.build import without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.store.spec import LearnerSpec
-from kdexp.store.stored import SUMMARIES, Stored
+from kdexp.store.stored import SUMMARIES
+from kdexp.training.entry import Entry
 
 
 def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:
     """A method's node; of the networks in it, which are drawn anew, it says no more how their training starts."""
     nodes = nodes_within(method)
     return {name: without_start(value) if name in nodes else value for name, value in method.items()}
-
-
-@dataclass
-class Entry:
-    """One learner of a run: what was asked for, and whether it was found, trained or failed."""
-
-    role: str
-    model: str
-    method: str
-    spec: LearnerSpec
-    dataset: str = ""
-    checkpoint: str | None = None
-    classes: list[str] | None = None
-    """The names of the data's classes, where they have any."""
-    stored: Stored | None = None
-    failure: str = ""
-    reused: bool = False
-    job: str = ""
-    """Which job of a sweep asks for it, where learners of several train side by side."""
-
-    @property
-    def name(self) -> str:
-        """What it is called while it trains."""
-        return f"{self.role} {self.job}" if self.job else self.role
 
 
 class Plan:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from kdexp.data.split import Split
-from kdexp.learner import Learner
 from kdexp.network import cost
 from kdexp.store.learners import Store
 from kdexp.store.provenance import provenance
 from kdexp.store.stored import Stored
 from kdexp.tasks.classification import metrics
+from kdexp.training.learner import Learner
 
 if TYPE_CHECKING:
-    from kdexp.plan import Entry
+    from kdexp.training.entry import Entry
 
 
 def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> Stored:

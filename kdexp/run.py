@@ -21,7 +21,6 @@ from kdexp.errors import Unwritable, first_line
 from kdexp.experiment import Experiment
 from kdexp.files import reason, write_whole
 from kdexp.journal import Journal
-from kdexp.plan import Entry
 from kdexp.published import departures, explain, unsourced
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
@@ -32,6 +31,7 @@ from kdexp.start_check import start_notes
 from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
+from kdexp.training.entry import Entry
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:

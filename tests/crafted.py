@@ -17,8 +17,8 @@ NONE = {
     "ce_weight": None,
     "kd_weight": None,
 }
-ADAM = {"_target_": "kdexp.optimization.Adam", "lr": 0.001}
-CONSTANT = {"_target_": "kdexp.optimization.Constant"}
+ADAM = {"_target_": "kdexp.training.optimization.Adam", "lr": 0.001}
+CONSTANT = {"_target_": "kdexp.training.optimization.Constant"}
 PROVENANCE = {"python": "3.11", "versions": {"kdexp": "0.1.0", "torch": "2.10"}, "device": "cpu", "threads": 1, "git": None}
 METRICS = {"top1": 0.5, "nll": 1.0, "ece": 0.1}
 

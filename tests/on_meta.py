@@ -12,7 +12,7 @@ from kdexp.data.images import RawImages
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.network.build import build_network
-from kdexp.preparation import prepare
+from kdexp.training.prepare import prepare
 
 META = torch.device("meta")
 KERNELS = torch.library.Library("aten", "IMPL")

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from kdexp import cli
 from kdexp.configuration.compose import compose_command
-from kdexp.learner import Learner
 from kdexp.run import run
+from kdexp.training.learner import Learner
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["kdexp.run", "kdexp.validation", "matplotlib.figure", "torchvision"])

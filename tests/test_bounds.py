@@ -11,7 +11,7 @@ from pairs import random_batch, untrained_pair
 from test_configs import options
 from torch import nn
 
-from kdexp import preparation, validation
+from kdexp import validation
 from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import arguments, build, target
@@ -25,6 +25,7 @@ from kdexp.network import footprint
 from kdexp.network.build import on_meta, sketch_network, without_start
 from kdexp.network.footprint import Room, activation_bytes
 from kdexp.network_check import check_network
+from kdexp.training import prepare as preparation
 
 SHAPE = Shape(3, 1, 8)
 EXTREMES = [1e-50, 1e300, 2.0**-126, 3e38, 2**31 - 1, 2**32 - 1, 2**63, 2**64, 10**30, 10**6000, -1, -(2**63), 0]

@@ -25,9 +25,9 @@ from kdexp.network.checkpoint.fit import load_checkpoint, start_from
 from kdexp.network.checkpoint.heads import for_channels
 from kdexp.network.checkpoint.read import read_checkpoint
 from kdexp.network.landmarks import Roles
-from kdexp.preparation import prepare
 from kdexp.report.rows import make_rows
 from kdexp.start_check import start_notes
+from kdexp.training.prepare import prepare
 from kdexp.validation import validate
 
 NORM = ("student._target_=own_networks.NormNet", "~student.hidden")

@@ -10,7 +10,6 @@ from test_methods import PAIR
 from test_training import Operators, Silent
 from torch import nn
 
-from kdexp import graph, training
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.device.graphs import HostQuestions, buffers_in_place
@@ -18,11 +17,13 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress, is_static
 from kdexp.distillation.kd import KD
 from kdexp.network.build import build_network
-from kdexp.preparation import prepare
-from kdexp.steps import Steps
 from kdexp.teacher.cache import KeptOutputs
 from kdexp.teacher.lookup import Source, recall
-from kdexp.training import train
+from kdexp.training import graph
+from kdexp.training import loop as training
+from kdexp.training.loop import train
+from kdexp.training.prepare import prepare
+from kdexp.training.steps import Steps
 
 METHODS = options("distillation")
 SMALL = (
@@ -250,7 +251,7 @@ def test_an_epoch_brings_one_tensor_to_the_host_and_its_order_to_the_device(
     copies = let_meta_train(monkeypatch)
     experiment = make_experiment(*PAIR, f"distillation={method}", "dataset.crop_padding=1")
     (learner,), teacher, split = prepared_on_meta(experiment, [role_of(method)], 90, fast=True, graph=recording)
-    monkeypatch.setattr("kdexp.learner.Learner.record_epoch", lambda self, numbers, validated: self.history.append({}))
+    monkeypatch.setattr("kdexp.training.learner.Learner.record_epoch", lambda self, numbers, validated: self.history.append({}))
     teacher = teacher if learner.distiller.uses_teacher else None
     ways = {"epochs": 2, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
     with HostQuestions() as asked:

@@ -38,4 +38,4 @@ def test_both_optimizers_have_the_epsilon_of_keras_and_other_experiments_that_of
 
 def test_another_optimizer_can_be_chosen():
     composed = compose_command([EXPERIMENT, "optimizer=sgd"])
-    assert validate(composed) == [] and composed.teacher_optimizer._target_ == "kdexp.optimization.SGD"
+    assert validate(composed) == [] and composed.teacher_optimizer._target_ == "kdexp.training.optimization.SGD"

@@ -13,7 +13,7 @@ from torch import nn
 from kdexp.distillation.crd import CRD, Draws, contrastive_loss
 from kdexp.errors import InvalidArguments
 from kdexp.network.capture import Outputs
-from kdexp.training import train
+from kdexp.training.loop import train
 
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]
 OWN = {"mode": "exact", "nce_k": 5, "tau": 0.07, "momentum": 0.5, "embedding": 4}

@@ -11,11 +11,11 @@ from test_training import Silent
 from kdexp.configuration.compose import compose_command
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
-from kdexp.learner import Learner
 from kdexp.plan import Plan
 from kdexp.teacher.cache import KeptOutputs
 from kdexp.teacher.lookup import Source, recall
-from kdexp.training import train
+from kdexp.training.learner import Learner
+from kdexp.training.loop import train
 
 CARD = 4 * 2**30
 BESIDE = 2**29

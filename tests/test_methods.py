@@ -9,7 +9,7 @@ from test_configs import options
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Progress
-from kdexp.preparation import prepare
+from kdexp.training.prepare import prepare
 
 METHODS = options("distillation")
 TEACHING = [method for method in METHODS if build(compose_command([f"distillation={method}"]).distillation).uses_teacher]

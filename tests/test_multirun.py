@@ -13,12 +13,12 @@ from test_configs import options
 
 from kdexp import cli, lockstep, multirun, plan
 from kdexp.configuration.compose import compose_command
-from kdexp.learner import Learner
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.network.build import build_network
-from kdexp.preparation import prepare
 from kdexp.store.learners import Store
 from kdexp.teacher.frozen import Teacher
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")

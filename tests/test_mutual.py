@@ -11,9 +11,9 @@ from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
 from kdexp.errors import InvalidArguments
-from kdexp.learner import Learner
 from kdexp.network.build import build_network
-from kdexp.preparation import prepare
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
 from kdexp.validation import validate
 
 MLP = {"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}

@@ -13,9 +13,9 @@ from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.none import NoDistillation
 from kdexp.errors import InvalidArguments
-from kdexp.learner import Learner
 from kdexp.network.capture import Capture
-from kdexp.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
+from kdexp.training.learner import Learner
+from kdexp.training.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
 
 CPU = torch.device("cpu")
 SHARED = {"lr": 0.1, "weight_decay": 0.0, "decay_biases_and_norms": True, "clip_norm": None}

@@ -57,7 +57,7 @@ def test_a_pair_is_named_by_its_protocol_teacher_and_student_and_its_file_says_h
 
 
 def test_the_training_is_that_of_the_source(composed):
-    sgd = {"_target_": "kdexp.optimization.SGD", "momentum": 0.9, "weight_decay": 0.0005, "clip_norm": None}
+    sgd = {"_target_": "kdexp.training.optimization.SGD", "momentum": 0.9, "weight_decay": 0.0005, "clip_norm": None}
     crd = {"lr": 0.05, "nesterov": False, "decay_biases_and_norms": True} | sgd
     kim = {"lr": 0.1, "nesterov": True, "decay_biases_and_norms": False} | sgd
     for name, config in composed.items():

@@ -12,7 +12,7 @@ from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
     from kdexp.journal import Journal
-    from kdexp.plan import Entry
+    from kdexp.training.entry import Entry
 
 
 def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:

@@ -16,7 +16,7 @@ from kdexp.report.table import written
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
-    from kdexp.plan import Entry
+    from kdexp.training.entry import Entry
 
 MOST = 3
 """So many findings are shown."""

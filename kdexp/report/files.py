@@ -15,8 +15,8 @@ from kdexp.store.schema import self_digest
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
-    from kdexp.plan import Entry
     from kdexp.report.rows import Row
+    from kdexp.training.entry import Entry
 
 
 def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:

@@ -15,7 +15,7 @@ from kdexp.tasks.classification import agreement
 
 if TYPE_CHECKING:
     from kdexp.experiment import Experiment
-    from kdexp.plan import Entry
+    from kdexp.training.entry import Entry
 
 LATENCY_BATCH = 128
 

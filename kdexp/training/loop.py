@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 
 from kdexp.data.split import Split
-from kdexp.graph import RecordedSteps
-from kdexp.learner import Learner
-from kdexp.steps import Steps
 from kdexp.teacher.frozen import Teacher
+from kdexp.training.graph import RecordedSteps
+from kdexp.training.learner import Learner
+from kdexp.training.steps import Steps
 
 
 class Watch(Protocol):

@@ -18,15 +18,15 @@ from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, probe_of
 from kdexp.errors import DataUnavailable, first_line
-from kdexp.learner import Learner
 from kdexp.network.build import Published, build_network, sketch_network, start
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
 from kdexp.teacher.frozen import Teacher
+from kdexp.training.learner import Learner
 
 if TYPE_CHECKING:
-    from kdexp.plan import Entry
+    from kdexp.training.entry import Entry
 
 AUXILIARY_SEED = 2**31
 """Added to the seed for modules that methods build, so that they never move a student's initial weights."""

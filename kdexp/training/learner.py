@@ -18,8 +18,8 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.network.capture import Capture, Outputs
-from kdexp.optimization import OptimizerRecipe, keep_on_device
 from kdexp.tasks.classification import correct
+from kdexp.training.optimization import OptimizerRecipe, keep_on_device
 
 PROGRESS = ("history", "seconds", "best_epoch", "best_weights", "continued_after")
 """What a learner has measured so far, as plain values and tensors."""

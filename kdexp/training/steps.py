@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kdexp.data.batch import Batch
 from kdexp.data.split import Split
 from kdexp.distillation.base import Progress
-from kdexp.learner import Learner
 from kdexp.network.capture import Outputs
 from kdexp.teacher.frozen import Teacher
+from kdexp.training.learner import Learner
 
 
 @dataclass

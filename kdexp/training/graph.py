@@ -15,9 +15,9 @@ from kdexp.data.split import Epoch
 from kdexp.device.graphs import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
 from kdexp.distillation.base import Progress, is_static
 from kdexp.errors import first_line
-from kdexp.learner import Learner
 from kdexp.network.capture import Outputs
-from kdexp.steps import Steps
+from kdexp.training.learner import Learner
+from kdexp.training.steps import Steps
 
 AS_USUAL = "graph=true: its steps are taken as usual, as"
 
