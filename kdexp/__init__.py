@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdexp.version import __version__
 
 if TYPE_CHECKING:
-    from kdexp.loading import load
+    from kdexp.deployment.load import load
 
 __all__ = ["__version__", "load"]
 
@@ -15,7 +15,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Torch takes seconds to import, and help and completion do without it.
     if name == "load":
-        from kdexp.loading import load
+        from kdexp.deployment.load import load
 
         return load
     raise AttributeError(f"module 'kdexp' has no attribute {name!r}")

@@ -14,10 +14,10 @@ import torch
 
 from kdexp.advice import lower_rate
 from kdexp.data.split import Split
+from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.heap import kept_between_steps
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.files import reason
-from kdexp.loading import deployed_network
 from kdexp.plan import Plan
 from kdexp.results import keep
 from kdexp.store.learners import Store

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from kdexp.deployment.formats import FORMATS
 from kdexp.errors import first_line, listed
-from kdexp.formats import FORMATS
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> None:
     output = destination(asked)
     if found := list(complaints(asked, output)):
         _refuse(found)
-    from kdexp.writing import ExportFailed, describe, export
+    from kdexp.deployment.export import ExportFailed, describe, export
 
     try:
         stored = find(asked)
@@ -98,8 +98,8 @@ def complaints(asked: argparse.Namespace, output: Path) -> Iterator[str]:
 
 def find(asked: argparse.Namespace) -> Stored:
     """The learner to export; raises `OSError` or `ValueError` with a sentence."""
+    from kdexp.deployment.load import find_stored
     from kdexp.errors import UnknownRole
-    from kdexp.loading import find_stored
 
     try:
         return find_stored(asked.run, asked.role)

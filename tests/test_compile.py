@@ -5,8 +5,8 @@ import torch
 from own_networks import StagedNet
 from test_methods import PAIR
 
+from kdexp.deployment.rebuild import deployed_network
 from kdexp.device import precision as device
-from kdexp.loading import deployed_network
 from kdexp.network.capture import Capture
 
 LAYERS = ["stages.0", "stages.0.1", "stages.0.2.input", "stages.2", "head.input"]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import PAIR, TEACHING
 
+from kdexp.deployment.rebuild import stored_network
 from kdexp.distillation.base import Progress
-from kdexp.loading import stored_network
 from kdexp.report import diagnosis
 from kdexp.report.diagnosis import HEADING, block
 from kdexp.report.facts import Facts, entropy, gradient_norms, late_progress, measure, softening_temperature

@@ -14,11 +14,11 @@ from safetensors import safe_open
 from torch import nn
 
 import kdexp
-from kdexp import formats
 from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
+from kdexp.deployment import formats
+from kdexp.deployment.formats import FORMATS
 from kdexp.export import main
-from kdexp.formats import FORMATS
 from kdexp.run import run
 from kdexp.validation import validate
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kdexp import inventory, multirun
 from kdexp.configuration.compose import compose_command
+from kdexp.deployment.export import draft
 from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.processes import Process
@@ -31,7 +32,6 @@ from kdexp.store.outputs import StoredOutputs
 from kdexp.store.run_state import settle, write_state
 from kdexp.store.spec import key_of
 from kdexp.sweep import read
-from kdexp.writing import draft
 
 KEY = "0123456789abcdef"
 HERE = Process.this().host

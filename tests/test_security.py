@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 import kdexp
 import kdexp.models.mlp
 from kdexp.configuration.compose import compose_command
+from kdexp.deployment.trust import check_model
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.export import main
-from kdexp.foreign import check_model
 from kdexp.store.descriptions import FileName
 from kdexp.store.schema import Key, problems_of
 from kdexp.validation import validate

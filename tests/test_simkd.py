@@ -19,9 +19,9 @@ import kdexp
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
+from kdexp.deployment.formats import FORMATS
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
 from kdexp.export import main
-from kdexp.formats import FORMATS
 from kdexp.network.build import on_meta, with_values
 from kdexp.network.capture import Capture, Outputs
 from kdexp.network.cost import parameter_count

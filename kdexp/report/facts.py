@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.data.batch import Batch
+from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
 from kdexp.distillation.base import Distiller, Progress
-from kdexp.loading import deployed_network
 from kdexp.network.capture import Outputs
 from kdexp.network.layers import evaluating
 from kdexp.store.stored import Stored

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
-from kdexp.loading import deployed_network
 from kdexp.network import cost
 from kdexp.published import Reference, reference
 from kdexp.store.stored import Stored

@@ -14,7 +14,7 @@ FileName = Annotated[str, Text(r"(?!\.\.?$)[^/\\:\0]{1,255}", "the name of a fil
 
 
 class Node(TypedDict):
-    """A class or function and its arguments; `kdexp.foreign` judges what it may be."""
+    """A class or function and its arguments; `kdexp.deployment.trust` judges what it may be."""
 
     _target_: Name
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from kdexp.configuration.nodes import build
+from kdexp.deployment.formats import Answers, Format, Student
+from kdexp.deployment.load import load_stored
+from kdexp.deployment.rebuild import shape_of
 from kdexp.errors import first_line
 from kdexp.files import draft_mark, remove_drafts, sync
-from kdexp.formats import Answers, Format, Student
-from kdexp.loading import load_stored, shape_of
 from kdexp.network.build import STARTING
 from kdexp.network.cost import median_seconds, parameter_count
 from kdexp.store.stored import Stored

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from kdexp.data.shape import Shape
-    from kdexp.loading import Predictor
+    from kdexp.deployment.load import Predictor
 
 Answers = Callable[["Tensor"], "Tensor"]
 """From images [N, C, H, W], float32 in 0..1, to logits [N, K]."""
@@ -81,7 +81,7 @@ class Safetensors(Format):
         path.write_bytes(save(weights, student.about))
 
     def open(self, path, modules=()):
-        from kdexp.loading import load
+        from kdexp.deployment.load import load
 
         return load(path, modules=modules)
 
