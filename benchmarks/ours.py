@@ -16,8 +16,8 @@ from work import Point, Work
 
 from kdexp import cli
 from kdexp.configuration.compose import compose_command
-from kdexp.experiment import Experiment
-from kdexp.journal import Journal
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
 from kdexp.teacher.frozen import Teacher
 
 CONF = Path(__file__).with_name("conf")

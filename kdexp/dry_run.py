@@ -15,14 +15,14 @@ from rich.table import Table
 from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
 from kdexp.estimate import Pace
-from kdexp.experiment import Experiment
-from kdexp.journal import Journal
-from kdexp.kept import Kept
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.session import Kept
+from kdexp.experiment.starts import start_notes
 from kdexp.multirun import Job
 from kdexp.network import cost
 from kdexp.network.build import device_of, sketch_network
 from kdexp.report.table import duration
-from kdexp.start_check import start_notes
 from kdexp.text.characters import one_line
 from kdexp.training.entry import Entry
 

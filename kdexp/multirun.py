@@ -13,17 +13,17 @@ from typing import Any
 from rich.console import Console
 
 from kdexp.errors import DataUnavailable, Unwritable, first_line
-from kdexp.experiment import Experiment
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.lockstep import train_together
+from kdexp.experiment.lookahead import layers_read
+from kdexp.experiment.session import Kept
 from kdexp.files import write_whole
-from kdexp.journal import Journal
-from kdexp.kept import Kept
-from kdexp.lockstep import train_together
 from kdexp.report.rows import Row
 from kdexp.report.table import percent
 from kdexp.run import carry_out, claim_folder, describe_run, writing_to
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
-from kdexp.wanted import layers_read
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from kdexp.data.shape import Shape
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import compiler_complaint, device_complaint, pick_device
 from kdexp.errors import Problem
+from kdexp.experiment.starts import check_frozen, check_reader, check_start
 from kdexp.files import folder_problems
 from kdexp.method_check import check_method
 from kdexp.network.build import starts_trained, without_start
@@ -29,7 +30,6 @@ from kdexp.network.footprint import Room
 from kdexp.network_check import check_network
 from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
 from kdexp.published import complaints
-from kdexp.start_check import check_frozen, check_reader, check_start
 from kdexp.training.sketch import Ask, capture_sketch
 
 REQUIRED = (

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from kdexp import cli
 from kdexp.configuration.compose import compose_command
-from kdexp.experiment import Experiment
-from kdexp.journal import Journal
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
 
 # Two test processes side by side must not fight for the cores, and bitwise equality needs one number of threads.
 torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))

@@ -10,8 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_diagnosis import HEALTHY
 
-from kdexp import advice
 from kdexp.configuration.compose import Composer, as_plain, compose_command
+from kdexp.experiment import advice
 from kdexp.report import findings
 from kdexp.validation import Validator
 

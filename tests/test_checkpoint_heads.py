@@ -17,8 +17,9 @@ from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Distiller, FeatureDistiller, Progress
 from kdexp.distillation.hint import Hint
 from kdexp.errors import BadCheckpoint, BadResult
-from kdexp.experiment import Experiment
-from kdexp.journal import Journal
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.starts import start_notes
 from kdexp.models.mlp import MLP
 from kdexp.network.checkpoint.classes import classes_of
 from kdexp.network.checkpoint.fit import load_checkpoint, start_from
@@ -26,7 +27,6 @@ from kdexp.network.checkpoint.heads import for_channels
 from kdexp.network.checkpoint.read import read_checkpoint
 from kdexp.network.landmarks import Roles
 from kdexp.report.rows import make_rows
-from kdexp.start_check import start_notes
 from kdexp.training.prepare import prepare
 from kdexp.validation import validate
 

@@ -11,7 +11,7 @@ from test_training import Silent
 from kdexp.configuration.compose import compose_command
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
-from kdexp.plan import Plan
+from kdexp.experiment.plan import Plan
 from kdexp.teacher.cache import KeptOutputs
 from kdexp.teacher.lookup import Source, recall
 from kdexp.training.learner import Learner

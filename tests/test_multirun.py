@@ -11,8 +11,9 @@ from processes import command
 from rich.console import Console
 from test_configs import options
 
-from kdexp import cli, lockstep, multirun, plan
+from kdexp import cli, multirun
 from kdexp.configuration.compose import compose_command
+from kdexp.experiment import lockstep, plan
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.network.build import build_network
 from kdexp.store.learners import Store

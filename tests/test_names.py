@@ -13,7 +13,7 @@ from crafted_sweeps import CraftedSweep
 
 from kdexp import inventory
 from kdexp.errors import BadCheckpoint, InvalidArguments, Problem, first_line
-from kdexp.journal import Journal
+from kdexp.experiment.journal import Journal
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, markdown
 from kdexp.run import report

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress
-from kdexp.experiment import Experiment
+from kdexp.experiment.experiment import Experiment
 from kdexp.models.tutorial import DeepNN
 
 pytestmark = pytest.mark.slow

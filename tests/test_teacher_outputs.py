@@ -12,8 +12,10 @@ from crafted import spec_of
 from rich.console import Console
 from test_training import prepared
 
-from kdexp import cli, kept
+from kdexp import cli
 from kdexp.configuration.compose import compose_command
+from kdexp.experiment import session as kept
+from kdexp.experiment.lookahead import layers_read
 from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.report.facts import measure
 from kdexp.store.learners import Store
@@ -23,7 +25,6 @@ from kdexp.teacher.cache import KeptOutputs
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import Source
 from kdexp.teacher.table import LOGITS, KnownOutputs
-from kdexp.wanted import layers_read
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
@@ -265,7 +266,7 @@ def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experi
 
 
 def test_which_layers_jobs_read_is_known_before_data_are_read(monkeypatch):
-    monkeypatch.setattr("kdexp.plan.load", None)
+    monkeypatch.setattr("kdexp.experiment.plan.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
     configs = [compose_command(job) for job in cli.expand(words)]
     (names,) = layers_read(configs).values()

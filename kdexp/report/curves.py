@@ -11,7 +11,7 @@ from kdexp.files import write_whole
 from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
-    from kdexp.journal import Journal
+    from kdexp.experiment.journal import Journal
     from kdexp.training.entry import Entry
 
 

@@ -15,7 +15,7 @@ from kdexp.report.findings import Finding, findings, percent
 from kdexp.report.table import written
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
 
 MOST = 3

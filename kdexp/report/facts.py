@@ -24,7 +24,7 @@ from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
 
 IMAGES = 1000

@@ -14,7 +14,7 @@ from kdexp.report.table import COLUMNS, markdown
 from kdexp.store.schema import self_digest
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
     from kdexp.report.rows import Row
     from kdexp.training.entry import Entry
 

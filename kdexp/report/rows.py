@@ -14,7 +14,7 @@ from kdexp.store.stored import Stored
 from kdexp.tasks.classification import agreement
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
 
 LATENCY_BATCH = 128

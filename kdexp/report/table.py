@@ -11,7 +11,7 @@ from rich.table import Table
 from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
     from kdexp.report.rows import Row
 
 AnyRow = TypeVar("AnyRow")

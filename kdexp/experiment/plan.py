@@ -20,9 +20,9 @@ from kdexp.data.load import Data, load
 from kdexp.data.placement import Keeping
 from kdexp.data.shape import Shape
 from kdexp.device.precision import Precision, pick_device
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.session import Kept
 from kdexp.files import file_digest
-from kdexp.journal import Journal
-from kdexp.kept import Kept
 from kdexp.network.build import without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.store.spec import LearnerSpec

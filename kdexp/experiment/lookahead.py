@@ -10,9 +10,9 @@ from typing import Any
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at
 from kdexp.data.shape import Shape
-from kdexp.journal import Journal
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.plan import Plan
 from kdexp.network.build import sketch_network, without_start
-from kdexp.plan import Plan
 
 
 def network_name(node: Mapping[str, Any], shape: Shape) -> str:

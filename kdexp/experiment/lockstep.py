@@ -10,7 +10,7 @@ from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.device.memory import free_memory
-from kdexp.experiment import Experiment
+from kdexp.experiment.experiment import Experiment
 from kdexp.network.build import sketch_network
 from kdexp.network.cost import parameter_count
 from kdexp.training.entry import Entry

@@ -16,10 +16,10 @@ from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadCheckpoint, Problem, listed
+from kdexp.experiment.plan import Plan
 from kdexp.network.build import build_network
 from kdexp.network.checkpoint.fit import Start, start_from
 from kdexp.network.checkpoint.heads import classifier_name
-from kdexp.plan import Plan
 from kdexp.tasks.classification import same_answers
 
 Node = Mapping[str, Any]

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 
-from kdexp.advice import lower_rate
 from kdexp.data.split import Split
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.heap import kept_between_steps
 from kdexp.errors import ImageLost, LearnerLost
+from kdexp.experiment.advice import lower_rate
+from kdexp.experiment.lookahead import network_name
+from kdexp.experiment.plan import Plan
+from kdexp.experiment.results import keep
 from kdexp.files import reason
-from kdexp.plan import Plan
-from kdexp.results import keep
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs, identity_of
 from kdexp.store.spec import key_of
@@ -31,7 +32,6 @@ from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
 from kdexp.training.loop import train
 from kdexp.training.prepare import check_start, prepare
-from kdexp.wanted import network_name
 
 
 class Experiment(Plan):

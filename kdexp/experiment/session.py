@@ -41,7 +41,7 @@ class Kept:
     data: Last = field(default_factory=Last)
     outputs: KeptOutputs = field(default_factory=KeptOutputs)
     layers: dict[str, list[str]] = field(default_factory=dict)
-    """Which layers of a teacher the jobs of this process read, by its network (`kdexp.wanted`)."""
+    """Which layers of a teacher the jobs of this process read, by its network (`kdexp.experiment.lookahead`)."""
     starts: dict[str, str] = field(default_factory=dict)
     """From which published weights trainings start, by what decides that they can."""
     notes: dict[str, list[str]] = field(default_factory=dict)
