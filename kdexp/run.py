@@ -22,12 +22,12 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.starts import start_notes
 from kdexp.files import reason, write_whole
-from kdexp.published import departures, explain, unsourced
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
-from kdexp.report.files import write_history, write_table
+from kdexp.report.published import departures, explain, unsourced
 from kdexp.report.rows import Row, add_published, make_rows
 from kdexp.report.table import draw_table
+from kdexp.report.write import write_history, write_table
 from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state

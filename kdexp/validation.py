@@ -29,7 +29,7 @@ from kdexp.network.build import starts_trained, without_start
 from kdexp.network.footprint import Room
 from kdexp.network_check import check_network
 from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
-from kdexp.published import complaints
+from kdexp.report.published import complaints
 from kdexp.training.sketch import Ask, capture_sketch
 
 REQUIRED = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdexp.configuration.compose import compose_command
 from kdexp.errors import InvalidArguments
-from kdexp.published import Published, Reference, departures, explain, reference, unsourced
+from kdexp.report.published import Published, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width
 from kdexp.sweep import fold, read

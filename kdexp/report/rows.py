@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
 from kdexp.network import cost
-from kdexp.published import Reference, reference
+from kdexp.report.published import Reference, reference
 from kdexp.store.stored import Stored
 from kdexp.tasks.classification import agreement
 

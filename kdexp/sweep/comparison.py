@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdexp.configuration.roles import PARTS, option
-from kdexp.published import Reference, departures, unsourced
+from kdexp.report.published import Reference, departures, unsourced
 from kdexp.sweep.choice import Group, choose
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.observations import Observation, configurations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from kdexp.published import Reference, reference
+from kdexp.report.published import Reference, reference
 from kdexp.sweep.difference import Difference, Pairs
 from kdexp.sweep.observations import Observation
 from kdexp.sweep.settings import Settings

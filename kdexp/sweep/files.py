@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.files import remove_drafts, write_whole
-from kdexp.report.files import csv_text
+from kdexp.report.write import csv_text
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, remarks

@@ -13,7 +13,7 @@ import yaml
 
 from kdexp.configuration.roles import PARTS, node_at, part_of
 from kdexp.errors import BadFile
-from kdexp.published import complaints
+from kdexp.report.published import complaints
 from kdexp.store.descriptions import Configuration, Jobs, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require

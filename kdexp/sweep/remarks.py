@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
-from kdexp.published import explain
+from kdexp.report.published import explain
 from kdexp.report.table import written
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.configuration import BEST, BEST_OF_METHOD, Configuration
