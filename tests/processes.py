@@ -17,7 +17,7 @@ from kdexp.run import run
 from kdexp.training.learner import Learner
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kdexp.run", "kdexp.validation", "matplotlib.figure", "torchvision"])
+CONTEXT.set_forkserver_preload(["kdexp.run", "kdexp.validation.validator", "matplotlib.figure", "torchvision"])
 WRITES = ("write_bytes", "write_text", "replace", "rename", "unlink", "mkdir")
 
 

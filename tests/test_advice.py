@@ -13,7 +13,7 @@ from test_diagnosis import HEALTHY
 from kdexp.configuration.compose import Composer, as_plain, compose_command
 from kdexp.experiment import advice
 from kdexp.report import findings
-from kdexp.validation import Validator
+from kdexp.validation.validator import Validator
 
 BASES = {
     "kd": (),

@@ -11,7 +11,6 @@ from pairs import random_batch, untrained_pair
 from test_configs import options
 from torch import nn
 
-from kdexp import validation
 from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import arguments, build, target
@@ -24,8 +23,9 @@ from kdexp.errors import DataUnavailable
 from kdexp.network import footprint
 from kdexp.network.build import on_meta, sketch_network, without_start
 from kdexp.network.footprint import Room, activation_bytes
-from kdexp.network_check import check_network
 from kdexp.training import prepare as preparation
+from kdexp.validation import validator as validation
+from kdexp.validation.networks import check_network
 
 SHAPE = Shape(3, 1, 8)
 EXTREMES = [1e-50, 1e300, 2.0**-126, 3e38, 2**31 - 1, 2**32 - 1, 2**63, 2**64, 10**30, 10**6000, -1, -(2**63), 0]

@@ -28,7 +28,7 @@ from kdexp.network.checkpoint.read import read_checkpoint
 from kdexp.network.landmarks import Roles
 from kdexp.report.rows import make_rows
 from kdexp.training.prepare import prepare
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 NORM = ("student._target_=own_networks.NormNet", "~student.hidden")
 

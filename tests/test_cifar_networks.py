@@ -26,7 +26,7 @@ from kdexp.models.wide_resnet import Block as WideBlock
 from kdexp.network.build import build_network, on_meta
 from kdexp.network.capture import Capture
 from kdexp.network.cost import parameter_count
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 HUNDRED = Shape(num_classes=100, in_channels=3, image_size=32)
 

@@ -10,7 +10,7 @@ from kdexp.configuration.compose import compose_command, conf_dir
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
-from kdexp.validation import Validator
+from kdexp.validation.validator import Validator
 
 validator = Validator()
 """One for all, as for the jobs of a sweep: each network is looked at once."""

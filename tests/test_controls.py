@@ -11,7 +11,7 @@ from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
 from kdexp.network.capture import Outputs
 from kdexp.run import remarks
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 OWN = ("student._target_=own_networks.NormNet", "~student.hidden")
 

@@ -23,7 +23,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
 from kdexp.run import run
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 ROOT = Path(__file__).parent.parent
 COMPOSER = Composer()

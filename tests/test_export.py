@@ -20,7 +20,7 @@ from kdexp.deployment import formats
 from kdexp.deployment.formats import FORMATS
 from kdexp.export import main
 from kdexp.run import run
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 LIGHT = {"_target_": "kdexp.models.tutorial.LightNN", "dropout": 0.1}
 

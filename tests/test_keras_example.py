@@ -9,7 +9,7 @@ from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 EXPERIMENT = "experiment=mnist_keras"
 FANS = {

@@ -10,7 +10,7 @@ from test_configs import options
 from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Progress
-from kdexp.validation import Validator
+from kdexp.validation.validator import Validator
 
 SHAPE = Shape(100, 3, 32)
 METHODS = [method for method in options("distillation") if method != "none"]

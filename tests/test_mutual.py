@@ -14,7 +14,7 @@ from kdexp.errors import InvalidArguments
 from kdexp.network.build import build_network
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 MLP = {"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}
 WITH_DROPOUT = ("student=lightnn", "distillation=mutual")

@@ -2,8 +2,8 @@ import pytest
 
 from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
-from kdexp.network_check import check_network, smallest_image
-from kdexp.validation import validate
+from kdexp.validation.networks import check_network, smallest_image
+from kdexp.validation.validator import validate
 
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
 

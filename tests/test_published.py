@@ -16,7 +16,7 @@ from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width
 from kdexp.sweep import fold, read
 from kdexp.sweep.table import columns_of, text
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 SOURCE = {"source": "Somebody 2020", "metric": "top-1 % after the last epoch"}
 NUMBERS = {

@@ -19,7 +19,7 @@ from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.export import main
 from kdexp.store.descriptions import FileName
 from kdexp.store.schema import Key, problems_of
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 
 def leave_mark(**given):

@@ -28,7 +28,7 @@ from kdexp.network.cost import parameter_count
 from kdexp.network.landmarks import Roles
 from kdexp.run import run
 from kdexp.store.learners import Store
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 SIMKD = (*PAIR, "distillation=simkd")
 

@@ -11,7 +11,7 @@ from kdexp.data.load import load
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
 from kdexp.network.build import build_network
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 ONE_IS_LEFT = ("batch_size=89", "limit_batches=null")
 """Of the 90 images that students see of the digits; of the teacher's 900 there are ten."""

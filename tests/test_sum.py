@@ -14,7 +14,7 @@ from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.sum import Sum
 from kdexp.errors import InvalidArguments
 from kdexp.network.capture import Outputs
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 MSE = {"_target_": "kdexp.distillation.mse_logits.MSELogits", **WEIGHTS, "weight": 2.0}
 HINT = {"_target_": "kdexp.distillation.hint.Hint", **WEIGHTS, **LAYERS, "weight": 3.0}

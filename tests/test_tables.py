@@ -12,7 +12,7 @@ from test_configs import CONF, options
 
 from kdexp.cli import _swept_in_files, expand
 from kdexp.configuration.compose import Composer, compose_command
-from kdexp.validation import Validator
+from kdexp.validation.validator import Validator
 
 validator = Validator()
 """One for all, as for the jobs of a sweep: each network is looked at once."""

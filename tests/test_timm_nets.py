@@ -9,7 +9,7 @@ from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
 from kdexp.network.build import build_network, on_meta, start
 from kdexp.network.capture import Capture
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 timm = pytest.importorskip("timm")
 

@@ -20,7 +20,7 @@ from kdexp.network.build import build_network, device_of, on_meta, sketch_networ
 from kdexp.network.capture import Capture
 from kdexp.network.cost import parameter_count
 from kdexp.run import run
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 SMALL = ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "shufflenet_v2_x0_5", "squeezenet1_1"]
 LARGE = ["vgg11_bn", "convnext_tiny", "vit_b_32", "swin_t"]

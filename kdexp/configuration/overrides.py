@@ -43,7 +43,7 @@ def check(
     """
     validate = None
     if thoroughly:
-        from kdexp.validation import Validator  # imports torch
+        from kdexp.validation.validator import Validator  # imports torch
 
         validate = Validator().problems
     made = Overrides(composer, words)

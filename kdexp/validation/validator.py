@@ -24,13 +24,13 @@ from kdexp.device.precision import compiler_complaint, device_complaint, pick_de
 from kdexp.errors import Problem
 from kdexp.experiment.starts import check_frozen, check_reader, check_start
 from kdexp.files import folder_problems
-from kdexp.method_check import check_method
 from kdexp.network.build import starts_trained, without_start
 from kdexp.network.footprint import Room
-from kdexp.network_check import check_network
-from kdexp.node_check import GIVE_START, NETWORKS, check_node, is_method
 from kdexp.report.published import complaints
 from kdexp.training.sketch import Ask, capture_sketch
+from kdexp.validation.methods import check_method
+from kdexp.validation.networks import check_network
+from kdexp.validation.nodes import GIVE_START, NETWORKS, check_node, is_method
 
 REQUIRED = (
     "dataset",
