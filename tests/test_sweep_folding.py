@@ -16,7 +16,7 @@ from kdexp.store.spec import FORMAT
 from kdexp.sweep import NothingToReport, fold, read
 from kdexp.sweep.difference import Pairs
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.reading import Job, Result
+from kdexp.sweep.read import Job, Result
 from kdexp.sweep.remarks import _pairing, lacking, remarks
 
 

@@ -21,8 +21,8 @@ from kdexp import cli
 from kdexp.cli import expand
 from kdexp.configuration.compose import compose_command
 from kdexp.sweep import command, fold, page, pictures, read
-from kdexp.sweep.reading import Job
-from kdexp.sweep.sources import commands
+from kdexp.sweep.read import Job
+from kdexp.sweep.repeat import commands
 
 VOID = {"meta", "img", "br"}
 

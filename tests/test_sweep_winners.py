@@ -9,9 +9,9 @@ from rich.console import Console
 from kdexp.cli import check, expand
 from kdexp.configuration.compose import Composer
 from kdexp.sweep import fold, read, show
+from kdexp.sweep.origins import Sources
 from kdexp.sweep.page import page
 from kdexp.sweep.remarks import remarks
-from kdexp.sweep.sources import Sources
 from kdexp.sweep.table import text
 
 HEAD = "was chosen from {} configurations with these same networks, so its difference is probably too high"

@@ -12,10 +12,10 @@ from rich.console import Console
 from kdexp.errors import Unwritable
 from kdexp.files import reason
 from kdexp.sweep.comparison import Comparison, fold
-from kdexp.sweep.files import write
 from kdexp.sweep.page import illustrate
-from kdexp.sweep.reading import NothingToReport, Sweep, read
+from kdexp.sweep.read import NothingToReport, Sweep, read
 from kdexp.sweep.table import show
+from kdexp.sweep.write import write
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen, print_error, printing
 from kdexp.version import __version__

@@ -6,7 +6,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from kdexp.store.stored import is_file_of
-from kdexp.sweep.reading import Result
+from kdexp.sweep.read import Result
 
 TOLERANCE = 1e-6
 

@@ -8,10 +8,10 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
+from kdexp.sweep.axes import headings, written_settings, written_value
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
-from kdexp.sweep.settings import headings, written_settings, written_value
+from kdexp.sweep.row import Configuration
 from kdexp.text.characters import one_line
 
 LISTED = 20

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from kdexp.report.published import Reference, reference
+from kdexp.sweep.axes import Settings
 from kdexp.sweep.difference import Difference, Pairs
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.settings import Settings
 from kdexp.sweep.statistics import std_of
 
 BEST, BEST_OF_METHOD = "★", "☆"

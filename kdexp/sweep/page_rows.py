@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from kdexp.report.table import percent
+from kdexp.sweep.axes import written_settings
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.origins import Sources
 from kdexp.sweep.remarks import models_vary, signed
-from kdexp.sweep.settings import written_settings
-from kdexp.sweep.sources import Sources, asked_for, commands
+from kdexp.sweep.repeat import asked_for, commands
+from kdexp.sweep.row import Configuration
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 

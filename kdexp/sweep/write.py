@@ -9,10 +9,10 @@ from typing import Any
 
 from kdexp.files import remove_drafts, write_whole
 from kdexp.report.write import csv_text
+from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, remarks
-from kdexp.sweep.settings import headings, written_value
+from kdexp.sweep.row import Configuration
 from kdexp.sweep.table import text
 
 

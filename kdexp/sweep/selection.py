@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kdexp.sweep.configuration import BEST, BEST_OF_METHOD, Configuration
 from kdexp.sweep.difference import Pairs
 from kdexp.sweep.observations import Observation
+from kdexp.sweep.row import BEST, BEST_OF_METHOD, Configuration
 
 
 @dataclass
