@@ -14,7 +14,7 @@ from unittest import mock
 from rich.console import Console
 from work import Point, Work
 
-from kdexp import cli
+from kdexp.commands import main as cli
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from rich.console import Console
 
-from kdexp import cli
+from kdexp.commands import main as cli
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal

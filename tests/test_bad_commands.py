@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kdexp
-from kdexp import cli, export, inventory
+from kdexp.commands import export, report
+from kdexp.commands import main as cli
+from kdexp.commands import store as inventory
 from kdexp.configuration import classifiers, config
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.overrides import Overrides
 from kdexp.configuration.quoting import as_word
-from kdexp.sweep import command as report
 
 SWEEPS = [
     ("seed=0,1", "seed=0,1: several values need -m: kdexp -m seed=0,1"),

@@ -13,9 +13,11 @@ from conftest import SHORT
 from rich.table import Table
 
 import kdexp
-from kdexp import cli, export, inventory, run
+from kdexp.commands import export, run
+from kdexp.commands import main as cli
+from kdexp.commands import report as command
+from kdexp.commands import store as inventory
 from kdexp.report.table import HEAD_RULE
-from kdexp.sweep import command
 from kdexp.text.characters import encodable, one_line, visible
 from kdexp.text.console import UNPRINTED, Output, Screen, print_error, printing
 

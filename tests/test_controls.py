@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from conftest import said
 from safetensors.torch import load_file, save_file
 
+from kdexp.commands.run import remarks
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
 from kdexp.network.capture import Outputs
-from kdexp.run import remarks
 from kdexp.validation.validator import validate
 
 OWN = ("student._target_=own_networks.NormNet", "~student.hidden")

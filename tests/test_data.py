@@ -13,6 +13,7 @@ from rich.console import Console
 from torchvision import datasets, transforms
 from torchvision.datasets.utils import extract_archive
 
+from kdexp.commands.dry_run import preview
 from kdexp.configuration.compose import compose_command
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.digits import Digits
@@ -21,7 +22,6 @@ from kdexp.data.images import RawImages
 from kdexp.data.load import load
 from kdexp.data.split import Split
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST, extracting_safely
-from kdexp.dry_run import preview
 from kdexp.errors import DataUnavailable, InvalidArguments
 
 CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ from crafted import result_of, spec_of
 from processes import screens, start
 from rich.console import Console
 
-from kdexp import cli
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
 from kdexp.configuration.compose import compose_command
 from kdexp.files import write_whole
-from kdexp.run import run
 from kdexp.store.learners import Store
 from kdexp.store.spec import key_of
 
@@ -105,7 +105,7 @@ def test_a_sweep_whose_folder_is_full_shows_its_table_and_says_where_to_write_it
 
 def test_a_write_limit_acts_as_a_full_disk(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    code = f"{limit}; from kdexp.cli import main; main()"
+    code = f"{limit}; from kdexp.commands.main import main; main()"
     words = [f"output_dir={tmp_path}", *SHORT, "num_threads=1"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
     printed = (done.stdout + done.stderr).replace("\n", " ")

@@ -17,12 +17,13 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import kdexp.distillation
-from kdexp import cli, export
+from kdexp.commands import export
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
 from kdexp.configuration.compose import Composer, compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
-from kdexp.run import run
 from kdexp.validation.validator import validate
 
 ROOT = Path(__file__).parent.parent
@@ -137,7 +138,7 @@ def test_the_folder_of_ones_own_is_complete(tmp_path):
     (tmp_path / "mine/conf/teacher/tiny.yaml").write_text(student.read_text())
     (command,) = [command for command in ALL_COMMANDS if "--config-dir" in command]
     words = [word for word in shlex.split(command)[1:] if word != "epochs=20"]
-    script = [sys.executable, "-P", "-c", "from kdexp.cli import main; main()", *words, *SHORT]
+    script = [sys.executable, "-P", "-c", "from kdexp.commands.main import main; main()", *words, *SHORT]
     package = str(Path(kdexp.__file__).parent.parent)
     done = subprocess.run(
         script, cwd=tmp_path, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True, timeout=300

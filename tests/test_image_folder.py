@@ -13,7 +13,8 @@ from PIL import Image
 from torchvision import transforms
 
 import kdexp
-from kdexp import cli
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
 from kdexp.configuration.compose import compose_command
 from kdexp.data import image_folder
 from kdexp.data import split as resident
@@ -27,7 +28,6 @@ from kdexp.data.load import load
 from kdexp.data.split import Split
 from kdexp.device.memory import available_memory
 from kdexp.errors import DataUnavailable, InvalidArguments
-from kdexp.run import run
 
 CPU = torch.device("cpu")
 GIVEN = {

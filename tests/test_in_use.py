@@ -17,13 +17,14 @@ import torch
 from conftest import SHORT, said
 from rich.console import Console
 
-from kdexp import inventory, multirun
+from kdexp.commands import multirun
+from kdexp.commands import store as inventory
+from kdexp.commands.run import run
 from kdexp.configuration.compose import compose_command
 from kdexp.deployment.export import draft
 from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.processes import Process
-from kdexp.run import run
 from kdexp.store import pruning
 from kdexp.store.in_use import Claim, settle_killed, user_of
 from kdexp.store.learners import Store

@@ -10,7 +10,7 @@ import pytest
 import torch
 from crafted import spec_of
 
-from kdexp import inventory
+from kdexp.commands import store as inventory
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs
 
@@ -144,7 +144,7 @@ def test_no_store(kdexp_store, tmp_path):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, kdexp.inventory; assert 'torch' not in sys.modules"
+    code = "import sys, kdexp.commands.store; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,10 +11,11 @@ from processes import command
 from rich.console import Console
 from test_configs import options
 
-from kdexp import cli, multirun
+from kdexp.commands import main as cli
+from kdexp.commands import multirun
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment import lockstep, plan
-from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.network.build import build_network
 from kdexp.store.learners import Store
 from kdexp.teacher.frozen import Teacher

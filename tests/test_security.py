@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 import kdexp
 import kdexp.models.mlp
+from kdexp.commands.export import main
 from kdexp.configuration.compose import compose_command
 from kdexp.deployment.trust import check_model
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
-from kdexp.export import main
 from kdexp.store.descriptions import FileName
 from kdexp.store.schema import Key, problems_of
 from kdexp.validation.validator import validate
@@ -39,7 +39,7 @@ NO_NETWORKS = [
     {"_target_": "os.system", "command": "touch executed"},
     {"_target_": "subprocess.run", "args": ["touch", "executed"]},
     {"_target_": "builtins.exec", "_args_": ["open('executed', 'w')"]},
-    {"_target_": "kdexp.cli.main"},
+    {"_target_": "kdexp.commands.main.main"},
     {"_target_": "kdexp.models.mlp.MLP.__init__"},
     {"_target_": "torch.hub.load", "repo_or_dir": "stranger/net"},
     {"_target_": "torch.nn.init.ones_"},

@@ -16,17 +16,17 @@ from test_training import prepared
 from torch import nn
 
 import kdexp
+from kdexp.commands.export import main
+from kdexp.commands.run import run
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.deployment.formats import FORMATS
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
-from kdexp.export import main
 from kdexp.network.build import on_meta, with_values
 from kdexp.network.capture import Capture, Outputs
 from kdexp.network.cost import parameter_count
 from kdexp.network.landmarks import Roles
-from kdexp.run import run
 from kdexp.store.learners import Store
 from kdexp.validation.validator import validate
 

@@ -23,20 +23,22 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import kdexp
-from kdexp import export, inventory
+from kdexp.commands import export
+from kdexp.commands import report as command
+from kdexp.commands import store as inventory
+from kdexp.commands.run import run
 from kdexp.configuration.compose import compose_command
 from kdexp.data import fingerprint as summary
 from kdexp.data.shape import Shape
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
-from kdexp.run import run
 from kdexp.store import schema
 from kdexp.store.descriptions import Learner
 from kdexp.store.learners import Store
 from kdexp.store.schema import read_json
 from kdexp.store.spec import key_of
-from kdexp.sweep import NothingToReport, command, fold, read
+from kdexp.sweep import NothingToReport, fold, read
 
 REFUSED = (BadResult, CorruptEntry, BadCheckpoint)
 IMAGES = torch.rand(2, 1, 8, 8)
@@ -127,9 +129,9 @@ NAMES = [
     "this.s",
     "antigravity.geohash",
     "kdexp.__main__.main",
-    "kdexp.cli.main",
-    "kdexp.run.run",
-    "kdexp.sweep.command.main",
+    "kdexp.commands.main.main",
+    "kdexp.commands.run.run",
+    "kdexp.commands.report.main",
     "kdexp.models.__getattr__",
     "kdexp.models.mlp.nn.Linear",
     "kdexp.models.mlp.MLP.forward",

@@ -192,7 +192,7 @@ def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(ro
 
 
 def test_a_failing_run_ends_its_workers(root, tmp_path, make_experiment, monkeypatch):
-    from kdexp import run
+    from kdexp.commands import run
 
     monkeypatch.setattr(run, "carry_out", lambda experiment, _: next(experiment.data.train.in_order(2)) / None)
     with pytest.raises(TypeError):

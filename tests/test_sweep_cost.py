@@ -12,13 +12,15 @@ import torch
 from conftest import SHORT
 from rich.console import Console
 
-from kdexp import cli, files, multirun
+from kdexp import files
+from kdexp.commands import main as cli
+from kdexp.commands import multirun
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.configuration import compose as composer
 from kdexp.configuration import config
 from kdexp.configuration.compose import Composer, as_yaml, compose_command
 from kdexp.experiment import experiment, lockstep, plan
 from kdexp.experiment import lookahead as wanted
-from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.validation import methods as method_check
 from kdexp.validation import validator as validation
 

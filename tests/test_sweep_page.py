@@ -17,10 +17,11 @@ from crafted import signed
 from crafted_sweeps import CraftedSweep
 from rich.console import Console
 
-from kdexp import cli
-from kdexp.cli import expand
+from kdexp.commands import main as cli
+from kdexp.commands import report as command
+from kdexp.commands.main import expand
 from kdexp.configuration.compose import compose_command
-from kdexp.sweep import command, fold, page, pictures, read
+from kdexp.sweep import fold, page, pictures, read
 from kdexp.sweep.read import Job
 from kdexp.sweep.repeat import commands
 

@@ -197,7 +197,7 @@ def test_names_are_not_taken_for_formulas(tmp_path):
 
 
 def test_the_table_alone_needs_no_matplotlib():
-    code = "import sys, kdexp.sweep.command; assert 'matplotlib' not in sys.modules"
+    code = "import sys, kdexp.commands.report; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

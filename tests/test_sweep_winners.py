@@ -6,7 +6,7 @@ import pytest
 from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
-from kdexp.cli import check, expand
+from kdexp.commands.main import check, expand
 from kdexp.configuration.compose import Composer
 from kdexp.sweep import fold, read, show
 from kdexp.sweep.origins import Sources

@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from test_configs import CONF, options
 
-from kdexp.cli import _swept_in_files, expand
+from kdexp.commands.main import _swept_in_files, expand
 from kdexp.configuration.compose import Composer, compose_command
 from kdexp.validation.validator import Validator
 

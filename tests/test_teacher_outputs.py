@@ -12,11 +12,11 @@ from crafted import spec_of
 from rich.console import Console
 from test_training import prepared
 
-from kdexp import cli
+from kdexp.commands import main as cli
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment import session as kept
 from kdexp.experiment.lookahead import layers_read
-from kdexp.multirun import Job, Lockstep, run_jobs
 from kdexp.report.facts import measure
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs, weights_digest, worth_storing

@@ -10,6 +10,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
 import kdexp
+from kdexp.commands.run import run
 from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
@@ -19,7 +20,6 @@ from kdexp.models.torchvision_weights import TorchvisionWeights
 from kdexp.network.build import build_network, device_of, on_meta, sketch_network, start
 from kdexp.network.capture import Capture
 from kdexp.network.cost import parameter_count
-from kdexp.run import run
 from kdexp.validation.validator import validate
 
 SMALL = ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "shufflenet_v2_x0_5", "squeezenet1_1"]

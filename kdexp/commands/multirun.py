@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kdexp.commands.run import carry_out, claim_folder, describe_run, writing_to
 from kdexp.errors import DataUnavailable, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
@@ -21,7 +22,6 @@ from kdexp.experiment.session import Kept
 from kdexp.files import write_whole
 from kdexp.report.rows import Row
 from kdexp.report.table import percent
-from kdexp.run import carry_out, claim_folder, describe_run, writing_to
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
 

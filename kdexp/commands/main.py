@@ -18,13 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from kdexp.commands.help import help_text
 from kdexp.configuration.compose import Composer, compose_whole, conf_dir, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
-from kdexp.help import help_text
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
@@ -139,8 +139,8 @@ def _jobs(
 
 
 def _preview(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], multirun: bool) -> int:
-    from kdexp.dry_run import preview, preview_jobs
-    from kdexp.multirun import Job
+    from kdexp.commands.dry_run import preview, preview_jobs
+    from kdexp.commands.multirun import Job
 
     if multirun:
         preview_jobs([Job(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))])
@@ -157,8 +157,8 @@ def _swept_in_files(hydra_node: DictConfig, overrides: Sequence[str]) -> list[st
 
 
 def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]], hydra_node: DictConfig) -> int:
+    from kdexp.commands.multirun import Job, Lockstep, run_jobs
     from kdexp.errors import Unwritable
-    from kdexp.multirun import Job, Lockstep, run_jobs
 
     lockstep = None
     if hydra_node.runtime.choices["hydra/launcher"] == "lockstep":
@@ -168,7 +168,7 @@ def _multirun(jobs: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]
         folder = run_jobs(numbered, sys.argv[1:], lockstep)
     except Unwritable as error:
         return _refuse([Problem("", str(error))])
-    from kdexp.sweep.command import tell
+    from kdexp.commands.report import tell
 
     try:
         return tell([folder], folder)
@@ -202,8 +202,8 @@ def _leave_to_hydra(flags: Flags, overrides: Sequence[str]) -> None:
 
 def _single(job: Mapping[str, Any], typed: Sequence[str]) -> int:
     """Runs one job; returns its exit code."""
+    from kdexp.commands.run import run
     from kdexp.errors import DataUnavailable, Unwritable
-    from kdexp.run import run
 
     try:
         return 0 if run(job, typed) else SOME_FAILED

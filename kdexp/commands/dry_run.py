@@ -12,14 +12,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdexp.commands.estimate import Pace
+from kdexp.commands.multirun import Job
 from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
-from kdexp.estimate import Pace
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Kept
 from kdexp.experiment.starts import start_notes
-from kdexp.multirun import Job
 from kdexp.network import cost
 from kdexp.network.build import device_of, sketch_network
 from kdexp.report.table import duration
