@@ -34,7 +34,7 @@ class Composer:
         self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
 
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `kdexp.configuration.mistakes` explains."""
+        """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `mistakes` explains."""
         parsed = [parse(text) for text in overrides]
         values = [override for override in parsed if self.sets_value(override)]
         known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))

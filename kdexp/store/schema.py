@@ -1,7 +1,7 @@
 """Files of plain values that may be damaged or a stranger's: read within bounds and checked against their declaration.
 
-A declaration is a `TypedDict` whose annotations are those of `kdexp.configuration.arguments`, `Text` besides. Keys that it does not name,
-such as those of a newer version, are kept; whatever they hold must be plain, too.
+A declaration is a `TypedDict` with the annotations of `kdexp.configuration.arguments`, and `Text`. Keys that it does not name,
+such as those of a newer version, are kept; their values must be plain, too.
 """
 
 from __future__ import annotations
