@@ -24,6 +24,7 @@ from kdexp.configuration.compose import Composer, compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
+from kdexp.validation.jobs import check
 from kdexp.validation.validator import validate
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +80,7 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     words = shlex.split(command, comments=True)[1:]
     write_checkpoints(words)
     jobs = cli.expand(words[1:]) if words[:1] == ["-m"] else [words]
-    _, problems = cli.check(jobs, COMPOSER)
+    _, problems = check(jobs, COMPOSER)
     assert problems == []
 
 

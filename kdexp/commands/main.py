@@ -27,6 +27,7 @@ from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
+from kdexp.validation.jobs import check
 from kdexp.version import __version__
 
 _WITHOUT = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
@@ -89,8 +90,6 @@ def _run(flags: Flags) -> int:
     found += _strays(flags, composer)
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _jobs(overrides, composer, hydra_node) if multirun else ([lasting], [])
-    from kdexp.configuration.overrides import check
-
     configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
     known = {problem.name for problem in (*found, *of_axes)}
     if found := [*found, *of_axes, *(problem for problem in of_jobs if problem.name not in known or not problem.name)]:

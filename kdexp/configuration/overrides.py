@@ -34,37 +34,6 @@ class Composition:
         return any(composer.is_group(key.partition("@")[0]) for key in self.refused)
 
 
-def check(
-    jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
-) -> tuple[list[Mapping[str, Any]], list[Problem]]:
-    """The composed configuration of every job, and everything that is wrong with any of them.
-
-    `words` are those of the command; unless `thoroughly`, jobs are composed, but their values are not looked at.
-    """
-    validate = None
-    if thoroughly:
-        from kdexp.validation.validator import Validator  # imports torch
-
-        validate = Validator().problems
-    made = Overrides(composer, words)
-    configs: list[Mapping[str, Any]] = []
-    affected: dict[Problem, list[int]] = {}
-    for number, job in enumerate(jobs):
-        composed = made.compose(job)
-        found = list(composed.problems)
-        configs.append(composed.config)
-        if validate is not None:
-            of_values = validate(composed.config, parts=not composed.lacks_option(composer))
-            found += [made.advise(each, job) for each in of_values if not composed.follows(each)]
-        for problem in dict.fromkeys(found):
-            affected.setdefault(problem, []).append(number)
-    explained = []
-    for problem, numbers in affected.items():
-        partial = explain_partial(problem, words, jobs, composer)
-        explained.append(of_jobs(problem, numbers, jobs) if partial == problem else partial)
-    return configs, list(dict.fromkeys(explained))
-
-
 class Overrides:
     """Composes the jobs of one command; what is refused is explained once, however many jobs have it."""
 
