@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import said
+from conftest import COMPOSER, said
 from own_networks import NormNet
 from PIL import Image
 from safetensors.torch import save_file
@@ -281,7 +281,7 @@ def teacher(animals, tmp_path_factory):
 
 
 def problems(*words):
-    return [str(problem) for problem in validate(compose_command(list(words)))]
+    return [str(problem) for problem in validate(COMPOSER.compose(list(words)))]
 
 
 def test_a_teachers_classes_in_another_order_are_mapped(make_experiment, animals, teacher):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from conftest import COMPOSER
 from test_torchvision_nets import SQUARES
 from torch import nn
 from torchvision import models
@@ -364,7 +365,7 @@ def test_images_too_small_for_vgg_are_refused_with_the_size_it_needs():
 @pytest.mark.parametrize("name", [*QUICK, *OTHERS])
 def test_a_network_teaches_and_learns(make_experiment, name):
     words = [*SQUARES, f"teacher={name}", f"student={name}", "distillation=kd"]
-    assert validate(compose_command(words)) == []
+    assert validate(COMPOSER.compose(words)) == []
     entries = make_experiment(*words, "limit_batches=2", "batch_size=8").run()
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert all(entry.stored and not entry.failure for entry in entries)
@@ -375,4 +376,4 @@ def test_a_network_teaches_and_learns(make_experiment, name):
 def test_a_network_is_valid_for_every_32_pixel_data_set(name):
     for dataset in ("cifar10", "cifar100"):
         words = [f"dataset={dataset}", "dataset.root=data", f"teacher={name}", f"student={name}"]
-        assert validate(compose_command(words)) == []
+        assert validate(COMPOSER.compose(words)) == []

@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import said
+from conftest import COMPOSER, said
 from safetensors.torch import load_file, save_file
 
 from kdexp.commands.run import remarks
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
 from kdexp.network.capture import Outputs
@@ -112,7 +111,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_refused(words, sentence):
-    assert any(sentence in str(problem) for problem in validate(compose_command(words))), validate(compose_command(words))
+    assert any(sentence in str(problem) for problem in validate(COMPOSER.compose(words))), validate(COMPOSER.compose(words))
 
 
 def test_label_smoothing_by_hand():

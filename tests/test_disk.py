@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from crafted import result_of, spec_of
 from processes import screens, start
 from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.files import write_whole
 from kdexp.store.learners import Store
 from kdexp.store.spec import key_of
@@ -179,7 +178,7 @@ def test_without_locks_it_works_and_says_so(tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with (tmp_path / "screen").open("w") as screen:
-        assert run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=screen, width=80))
+        assert run(COMPOSER.compose([f"output_dir={tmp_path}", *SHORT]), console=Console(file=screen, width=80))
     assert "no locks on this file system" in (tmp_path / "screen").read_text()
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from crafted import KEY, as_run, craft, rewrite
 from rich.console import Console
 from safetensors import safe_open
@@ -29,7 +29,7 @@ LIGHT = {"_target_": "kdexp.models.tutorial.LightNN", "dropout": 0.1}
 def finished(tmp_path_factory):
     """The folder of one short run that all tests read and none writes to."""
     folder = tmp_path_factory.mktemp("finished")
-    run(compose_command([f"output_dir={folder}", *SHORT]), console=Console(file=io.StringIO()))
+    run(COMPOSER.compose([f"output_dir={folder}", *SHORT]), console=Console(file=io.StringIO()))
     return next((folder / "runs").iterdir())
 
 

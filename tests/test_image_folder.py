@@ -8,14 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import said
+from conftest import COMPOSER, said
 from PIL import Image
 from torchvision import transforms
 
 import kdexp
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.data import image_folder
 from kdexp.data import split as resident
 from kdexp.data.augmentation import ResizedCrops
@@ -535,7 +534,7 @@ def test_a_command_trains_on_grey_images_and_finds_them_again(root, command):
 def test_colour_images_train_convolutions_and_the_student_knows_its_classes(tmp_path, root):
     words = ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=32", "teacher=lightnn", "student=lightnn"]
     words += ["dataset.resized_crop=[0.3,1.0]", "dataset.flip=true", "dataset.val_fraction=0", f"output_dir={tmp_path}", *BRIEF]
-    assert run(compose_command(words))
+    assert run(COMPOSER.compose(words))
     (folder,) = (tmp_path / "runs").iterdir()
     student = kdexp.load(folder)
     assert student.classes == ["cat", "dog"]

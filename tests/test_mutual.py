@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import COMPOSER
 from hypothesis import given
 from loss_bench import START, WEIGHTS, few, pairs_within, random, temperatures
 from test_training import prepared, run
@@ -219,7 +220,7 @@ def test_what_is_hashed_is_the_peer_itself(make_experiment):
     ],
 )
 def test_a_peer_is_validated_like_a_network(words, problems):
-    found = list(map(str, validate(compose_command(["distillation=mutual", *words]))))
+    found = list(map(str, validate(COMPOSER.compose(["distillation=mutual", *words]))))
     assert len(found) >= len(problems) and all(
         sentence.startswith(begin) for sentence, begin in zip(found, problems, strict=False)
     )

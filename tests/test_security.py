@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import COMPOSER
 from crafted import KEY, MLP, NONE, as_run, craft, rewrite
 from hydra.utils import instantiate
 from safetensors.torch import save_file
@@ -14,7 +15,6 @@ from safetensors.torch import save_file
 import kdexp
 import kdexp.models.mlp
 from kdexp.commands.export import main
-from kdexp.configuration.compose import compose_command
 from kdexp.deployment.trust import check_model
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.store.descriptions import FileName
@@ -275,7 +275,7 @@ def test_a_command_with_a_hostile_checkpoint_is_refused_before_anything_runs(tmp
     words = ["teacher.checkpoint=net.pt", "student.checkpoint=net.pt", f"output_dir={tmp_path}/outputs"]
     sentence = "net.pt is refused: loading it would run code (posix.system); ask for a safetensors file or a state dict"
     found = [
-        (problem.name, problem.sentence.replace("nt.system", "posix.system")) for problem in validate(compose_command(words))
+        (problem.name, problem.sentence.replace("nt.system", "posix.system")) for problem in validate(COMPOSER.compose(words))
     ]
     assert found == [("teacher.checkpoint", sentence), ("student.checkpoint", sentence)]
     assert not (tmp_path / "outputs").exists()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, probe, random
 from own_networks import NormNet
 from rich.console import Console
@@ -188,7 +188,7 @@ def finished(tmp_path_factory):
     """The folder of a short run that all tests read and none writes to, and what it printed."""
     folder, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
     words = [f"output_dir={folder}", *SHORT, *SIMKD, "limit_batches=8", "diagnosis=always", "epochs=4"]
-    assert run(compose_command(words), console=Console(file=printed, width=80))
+    assert run(COMPOSER.compose(words), console=Console(file=printed, width=80))
     return next((folder / "runs").iterdir()), printed.getvalue()
 
 
@@ -335,7 +335,7 @@ REFUSALS = [
 @pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
 def test_refused_with_one_sentence_before_training(words, sentence, tmp_path):
     nets = ["dataset=cifar10", f"dataset.root={tmp_path}", "teacher=resnet32x4", "student=resnet8x4", "distillation=simkd"]
-    (found,) = (str(problem) for problem in validate(compose_command([*nets, *words])) if problem.name != "")
+    (found,) = (str(problem) for problem in validate(COMPOSER.compose([*nets, *words])) if problem.name != "")
     assert sentence in found
 
 

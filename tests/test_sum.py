@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import COMPOSER
 from hypothesis import given
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, pairs_within, probe, random, temperatures
 from test_training import prepared, run
 from torch import nn
 
-from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import soft_target_loss
 from kdexp.distillation.dkd import DKD
 from kdexp.distillation.hint import Hint
@@ -37,7 +37,7 @@ def bench(methods, **changed):
 
 
 def complaints(*words):
-    return list(map(str, validate(compose_command(["distillation=sum", *words]))))
+    return list(map(str, validate(COMPOSER.compose(["distillation=sum", *words]))))
 
 
 @torch.no_grad()

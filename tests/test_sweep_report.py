@@ -10,13 +10,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
 from kdexp.commands import report as command
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.sweep import fold, read, show, write
 
 
@@ -154,7 +153,7 @@ def test_a_real_sweep(tmp_path, monkeypatch):
         for seed in range(3):
             words = [f"output_dir={tmp_path}", *SHORT, f"distillation.temperature={temperature}", f"seed={seed}"]
             words.append("controls=[random_teacher,label_smoothing]")
-            assert run(compose_command(words), words, Console(file=io.StringIO()))
+            assert run(COMPOSER.compose(words), words, Console(file=io.StringIO()))
     comparison = fold(read([tmp_path]))
     assert comparison.complete
     (table,) = comparison.tables

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import SHORT, said
+from conftest import COMPOSER, SHORT, said
 from crafted import spec_of
 from rich.console import Console
 from test_training import prepared
@@ -57,7 +57,7 @@ def sweep(tmp_path):
 
     def run(*words, lockstep=None):
         overrides = cli.expand([f"output_dir={tmp_path}", *SHORT, *WHOLE, *words])
-        jobs = [Job(number, job, compose_command(job)) for number, job in enumerate(overrides)]
+        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=io.StringIO(), width=200))
         states = [json.loads(path.read_text())["state"] for path in folder.glob("*/status.json")]
         assert states == ["finished"] * len(jobs)
