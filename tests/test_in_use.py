@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHORT, said
+from conftest import COMPOSER, SHORT, said
 from rich.console import Console
 
 from kdexp.commands import multirun
 from kdexp.commands import store as inventory
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
+from kdexp.configuration.compose import as_yaml, compose_command
 from kdexp.deployment.export import draft
 from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
@@ -307,7 +307,7 @@ def test_an_export_removes_what_a_killed_one_left(tmp_path):
 def killed_run(folder):
     """The folder of a run whose process was killed while it wrote."""
     folder.mkdir(parents=True)
-    write_whole(folder / "config.yaml", "seed: 0")
+    write_whole(folder / "config.yaml", as_yaml(COMPOSER.compose([])))
     write_state(folder, "running")
     (folder / "run.lock").write_text(f"process {GONE} on {HERE}")
     left_by(GONE, folder / "table.csv").write_text("half")
