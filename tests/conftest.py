@@ -53,8 +53,10 @@ def here(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
         monkeypatch.setattr(cli, "_exit_codes", [])
         monkeypatch.setattr(cli, "Composer", lambda *where: COMPOSER if where == (None, "config") else Composer(*where))
+        longest_number = sys.get_int_max_str_digits()
         with pytest.raises(SystemExit) as stop:
             cli.main()
+        sys.set_int_max_str_digits(longest_number)
         return stop.value.code, capsys.readouterr()
 
     return run
