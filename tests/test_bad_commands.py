@@ -16,11 +16,12 @@ import kdexp
 from kdexp.commands import export, report
 from kdexp.commands import main as cli
 from kdexp.commands import store as inventory
-from kdexp.configuration import classifiers, config
+from kdexp.configuration import classifiers
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.overrides import Overrides
 from kdexp.configuration.quoting import as_word
+from kdexp.errors import InvalidArguments
 
 SWEEPS = [
     ("seed=0,1", "seed=0,1: several values need -m: kdexp -m seed=0,1"),
@@ -456,7 +457,7 @@ def test_every_command_is_composed_or_refused(composer, words):
     made = Overrides(composer, words)
     try:
         jobs = expand(words, composer.options)
-    except config.InvalidArguments as refused:
+    except InvalidArguments as refused:
         assert all(str(problem) for problem in refused.problems)
         jobs = []
     for job in random.Random(0).sample(jobs, min(len(jobs), 3)):

@@ -127,14 +127,14 @@ def test_a_read_only_store_serves_what_it_has_and_says_so_of_the_rest(tmpfs, tmp
 def test_an_output_folder_that_is_a_file(tmp_path, command):
     (tmp_path / "taken").write_text("mine")
     code, shown = command(f"output_dir={tmp_path}/taken", f"store={tmp_path}/store")
-    assert code == 2 and "output_dir=" in shown and "can't be written: Not a directory" in shown
+    assert code == 2 and "output_dir=" in shown and "is a file; name a folder" in shown
     assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_a_store_that_is_a_file(tmp_path, command):
     (tmp_path / "taken").write_text("mine")
     code, shown = command(f"output_dir={tmp_path}/out", f"store={tmp_path}/taken")
-    assert code == 2 and "can't be written: Not a directory" in shown
+    assert code == 2 and "is a file; name a folder" in shown
     assert not (tmp_path / "out").exists()
 
 

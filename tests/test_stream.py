@@ -270,9 +270,9 @@ def test_an_image_that_is_lost_on_the_way_ends_the_run_in_a_sentence(tmp_path, h
     os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
     code, printed = here(*words, "force=true")
     assert code == 3
-    assert printed.err == (
+    assert printed.err.splitlines(keepends=True)[-1] == (
         "kdexp: own/train/cat/00.png (no image that Pillow knows) can't be read any more; "
-        "what was finished is kept, and the same command goes on from there\n"
+        "finished epochs are saved, run the same command to resume\n"
     )
     states = sorted(json.loads(file.read_text())["state"] for file in (tmp_path / "outputs" / "runs").glob("*/status.json"))
     assert states == ["failed", "finished"]
@@ -435,7 +435,7 @@ GROWTH = """
 import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
 from kdexp.data.placement import Keeping
-from kdexp.data.split import load
+from kdexp.data.load import load
 from kdexp.device.heap import kept_between_steps
 
 def megabytes(name, process="self"):
