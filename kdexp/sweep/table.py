@@ -64,7 +64,7 @@ def text(comparison: Comparison) -> str:
     parts = []
     for table in comparison.tables:
         columns = columns_of(table)
-        said = "".join(f"- {one_line(sentence)}\n" for sentence in remarks(table))
+        said = "".join("- " + "\n".join(map(one_line, remark.split("\n"))) + "\n" for remark in remarks(table))
         parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{said}")
     lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in map(one_line, lacking(comparison))]
     if lines:
