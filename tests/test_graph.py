@@ -38,6 +38,13 @@ SMALL = (
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
 
 
+@pytest.fixture(autouse=True)
+def without_onednn():
+    """On some CPUs oneDNN's gradient of convolutions of a few channels corrupts the heap ("free(): invalid size")."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     """Has `record` return the work itself, which is what a graph replays; gives what was recorded."""
