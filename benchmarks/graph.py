@@ -10,18 +10,20 @@ import time
 
 import torch
 
-from kdexp.config import as_plain, build, compose_command
-from kdexp.data.dataset import RawImages
-from kdexp.data.resident import Split
-from kdexp.device import Precision
-from kdexp.graph import RecordedSteps
-from kdexp.kept import KeptOutputs
-from kdexp.network import Shape, build_network
-from kdexp.plan import Entry
-from kdexp.preparation import prepare
-from kdexp.recall import Source, recall
-from kdexp.spec import LearnerSpec
-from kdexp.steps import Steps
+from kdexp.configuration.compose import as_plain, compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.images import RawImages
+from kdexp.data.shape import Shape
+from kdexp.data.split import Split
+from kdexp.device.precision import Precision
+from kdexp.network.build import build_network
+from kdexp.store.spec import LearnerSpec
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
+from kdexp.training.entry import Entry
+from kdexp.training.graph import RecordedSteps
+from kdexp.training.prepare import prepare
+from kdexp.training.steps import Steps
 
 IMAGES, BATCH, REPEATS = 50_000, 128, 5
 WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}

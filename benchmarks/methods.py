@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from pairs import random_batch, untrained_pair
 
-from kdexp.config import compose_command, conf_dir
+from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import Progress
-from kdexp.network import Shape
 
 SHAPE = Shape(100, 3, 32)
 IMAGES = 50_000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from kdexp.arguments import Count
-from kdexp.data.dataset import ImageDataset, RawImages
+from kdexp.configuration.arguments import Count
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.images import RawImages
 
 
 class Noise(ImageDataset):

@@ -14,11 +14,11 @@ from unittest import mock
 from rich.console import Console
 from work import Point, Work
 
-from kdexp import cli
-from kdexp.config import compose_command
-from kdexp.experiment import Experiment
-from kdexp.journal import Journal
-from kdexp.teacher import Teacher
+from kdexp.commands import main as cli
+from kdexp.configuration.compose import compose_command
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.teacher.frozen import Teacher
 
 CONF = Path(__file__).with_name("conf")
 

@@ -6,13 +6,14 @@ import torch
 from omegaconf import DictConfig
 
 from kdexp.data.batch import Batch
-from kdexp.device import Precision
-from kdexp.learner import Learner
-from kdexp.network import STARTING, Shape, build_network
-from kdexp.plan import Entry
-from kdexp.preparation import prepare
-from kdexp.spec import LearnerSpec
-from kdexp.teacher import Teacher
+from kdexp.data.shape import Shape
+from kdexp.device.precision import Precision
+from kdexp.network.build import STARTING, build_network
+from kdexp.store.spec import LearnerSpec
+from kdexp.teacher.frozen import Teacher
+from kdexp.training.entry import Entry
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
 
 
 def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: int = 200) -> tuple[Learner, Teacher]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 from work import SEED, Pair, Point, Work, network
 
-from kdexp.preparation import AUXILIARY_SEED
+from kdexp.training.prepare import AUXILIARY_SEED
 
 
 @dataclass(frozen=True)

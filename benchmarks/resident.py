@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from work import SEED, Point, Work, network
 
 from kdexp.data.augmentation import NumberedViews
-from kdexp.heap import kept_between_steps
+from kdexp.device.heap import kept_between_steps
 from kdexp.models.tutorial import TutorialNet
-from kdexp.preparation import AUXILIARY_SEED
+from kdexp.training.prepare import AUXILIARY_SEED
 
 
 class Resident:

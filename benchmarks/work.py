@@ -11,11 +11,13 @@ import torch
 from noise import Noise
 from torch import Tensor, nn
 
-from kdexp.config import build, compose_command
-from kdexp.cost import multiply_adds
-from kdexp.data.dataset import RawImages
-from kdexp.data.resident import Split
-from kdexp.network import Shape, build_network
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.images import RawImages
+from kdexp.data.shape import Shape
+from kdexp.data.split import Split
+from kdexp.network.build import build_network
+from kdexp.network.cost import multiply_adds
 
 SEED = 42
 TEMPERATURES, ALPHAS = (1.0, 4.0, 8.0), (0.1, 0.5, 0.9)

@@ -13,12 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from pairs import untrained_pair  # noqa: E402
+from pairs import untrained_pair
 
-from kdexp.config import compose_command, target  # noqa: E402
-from kdexp.distillation.base import Distiller, FeatureDistiller  # noqa: E402
-from kdexp.learner import Learner  # noqa: E402
-from kdexp.network import Shape  # noqa: E402
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import target
+from kdexp.data.shape import Shape
+from kdexp.distillation.base import Distiller, FeatureDistiller
+from kdexp.training.learner import Learner
 
 PAGE = ROOT / "docs" / "methods.md"
 MEASURED = ROOT / "benchmarks" / "methods.json"

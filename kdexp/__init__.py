@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from kdexp.loading import load
+from kdexp.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from kdexp.deployment.load import load
+
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Torch takes seconds to import, and help and completion do without it.
     if name == "load":
-        from kdexp.loading import load
+        from kdexp.deployment.load import load
 
         return load
     raise AttributeError(f"module 'kdexp' has no attribute {name!r}")

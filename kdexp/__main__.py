@@ -1,6 +1,6 @@
 """`python -m kdexp` is the `kdexp` command."""
 
-from kdexp.cli import main
+from kdexp.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -30,10 +30,6 @@ CANT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 """Of file systems on which there is nothing to wait for."""
 
 
-class Unwritable(RuntimeError):
-    """A place that can't be written; the message names it, the reason, and another way."""
-
-
 def draft_of(path: Path) -> Path:
     """A name next to `path` that no other process uses."""
     return path.with_name(path.name + draft_mark())

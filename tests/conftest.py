@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, settings
 from rich.console import Console
 
-from kdexp import cli
-from kdexp.config import compose_command
-from kdexp.experiment import Experiment
-from kdexp.journal import Journal
+from kdexp.commands import main as cli
+from kdexp.configuration.compose import Composer
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
 
 # Two test processes side by side must not fight for the cores, and bitwise equality needs one number of threads.
 torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
@@ -20,6 +20,9 @@ torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 # Nor may a property fail because an example took long while another process had the core.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+COMPOSER = Composer()
+"""Hydra takes a third of a second to compose a choice of options; this one remembers what it composed."""
 
 SHORT = ("epochs=2", "teacher_epochs=2", "limit_batches=3", "device=cpu")
 
@@ -29,7 +32,7 @@ def make_experiment(tmp_path):
     """Composes a short experiment on the embedded digits, its store in the test's own folder."""
 
     def make(*overrides: str) -> Experiment:
-        config = compose_command([f"output_dir={tmp_path}", *SHORT, *overrides])
+        config = COMPOSER.compose([f"output_dir={tmp_path}", *SHORT, *overrides])
         return Experiment(config, Journal(Console(file=io.StringIO(), width=80)))
 
     return make
@@ -49,8 +52,11 @@ def here(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
         monkeypatch.setattr(cli, "_exit_codes", [])
+        monkeypatch.setattr(cli, "Composer", lambda *where: COMPOSER if where == (None, "config") else Composer(*where))
+        longest_number = sys.get_int_max_str_digits()
         with pytest.raises(SystemExit) as stop:
             cli.main()
+        sys.set_int_max_str_digits(longest_number)
         return stop.value.code, capsys.readouterr()
 
     return run

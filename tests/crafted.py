@@ -3,9 +3,10 @@
 import hashlib
 import json
 
-from kdexp.network import Shape, build_network
-from kdexp.spec import FORMAT, key_of
-from kdexp.store import Store
+from kdexp.data.shape import Shape
+from kdexp.network.build import build_network
+from kdexp.store.learners import Store
+from kdexp.store.spec import FORMAT, key_of
 
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
 MLP = {"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}
@@ -16,8 +17,8 @@ NONE = {
     "ce_weight": None,
     "kd_weight": None,
 }
-ADAM = {"_target_": "kdexp.optimization.Adam", "lr": 0.001}
-CONSTANT = {"_target_": "kdexp.optimization.Constant"}
+ADAM = {"_target_": "kdexp.training.optimization.Adam", "lr": 0.001}
+CONSTANT = {"_target_": "kdexp.training.optimization.Constant"}
 PROVENANCE = {"python": "3.11", "versions": {"kdexp": "0.1.0", "torch": "2.10"}, "device": "cpu", "threads": 1, "git": None}
 METRICS = {"top1": 0.5, "nll": 1.0, "ece": 0.1}
 

@@ -8,12 +8,12 @@ from crafted import METRICS, result_of, signed, spec_of
 from safetensors.numpy import save_file
 
 from kdexp.files import file_digest
-from kdexp.spec import key_of
+from kdexp.store.spec import key_of
 
 CLASSES = 10
 DATA = {**spec_of()["data"], "val_fraction": 0.1}
-ADAM = {"_target_": "kdexp.optimization.Adam", "lr": 0.001}
-CONSTANT = {"_target_": "kdexp.optimization.Constant"}
+ADAM = {"_target_": "kdexp.training.optimization.Adam", "lr": 0.001}
+CONSTANT = {"_target_": "kdexp.training.optimization.Constant"}
 NONE = {"_target_": "kdexp.distillation.none.NoDistillation"}
 CHOICES = {"dataset": "digits", "teacher": "big", "student": "small", "distillation": "kd", "baseline": "none"}
 CHOICES |= {"optimizer": "adam", "schedule": "constant", "teacher_optimizer": "adam", "teacher_schedule": "constant"}

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.data.batch import Batch
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import Probe, Progress
-from kdexp.features import Capture, Outputs
-from kdexp.network import Shape, on_meta
+from kdexp.network.build import on_meta
+from kdexp.network.capture import Capture, Outputs
 
 START = Progress(epoch=0.0, epochs=1, step=0)
 WEIGHTS = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}

@@ -8,11 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kdexp.data.dataset import RawImages
-from kdexp.data.resident import Split
-from kdexp.device import Precision
-from kdexp.network import build_network
-from kdexp.preparation import prepare
+from kdexp.data.images import RawImages
+from kdexp.data.split import Split
+from kdexp.device.precision import Precision
+from kdexp.network.build import build_network
+from kdexp.training.prepare import prepare
 
 META = torch.device("meta")
 KERNELS = torch.library.Library("aten", "IMPL")

@@ -2,8 +2,9 @@
 
 import torch
 
-from kdexp.arguments import Count
-from kdexp.data.dataset import ImageDataset, RawImages
+from kdexp.configuration.arguments import Count
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.images import RawImages
 
 
 class Squares(ImageDataset):

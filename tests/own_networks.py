@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.features import Roles
+from kdexp.network.landmarks import Roles
 
 
 class NormNet(nn.Module):

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from kdexp import cli
-from kdexp.config import compose_command
-from kdexp.learner import Learner
-from kdexp.run import run
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
+from kdexp.configuration.compose import compose_command
+from kdexp.training.learner import Learner
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kdexp.run", "kdexp.validation", "matplotlib.figure", "torchvision"])
+CONTEXT.set_forkserver_preload(["kdexp.commands.run", "kdexp.validation.validator", "matplotlib.figure", "torchvision"])
 WRITES = ("write_bytes", "write_text", "replace", "rename", "unlink", "mkdir")
 
 

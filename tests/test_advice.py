@@ -10,11 +10,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_diagnosis import HEALTHY
 
-from kdexp import advice
-from kdexp.composer import Composer
-from kdexp.config import as_plain, compose_command
+from kdexp.configuration.compose import Composer, as_plain, compose_command
+from kdexp.experiment import advice
 from kdexp.report import findings
-from kdexp.validation import Validator
+from kdexp.validation.validator import Validator
 
 BASES = {
     "kd": (),

@@ -8,26 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdexp.arguments import (
+from kdexp.configuration.arguments import (
     LARGEST,
     SMALLEST,
     Checked,
     Count,
     Fraction,
-    InvalidArguments,
     NonNegative,
     NonNegativeInt,
     Positive,
-    Problem,
     Range,
-    did_you_mean,
-    listed,
     misfit,
     parameters,
     problems,
 )
 from kdexp.distillation.cosine import Cosine
 from kdexp.distillation.mse_logits import MSELogits
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.models.mlp import MLP
 from kdexp.models.tutorial import LightNN
 

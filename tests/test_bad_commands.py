@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kdexp
-from kdexp import classifiers, cli, config, export, inventory
-from kdexp.axes import expand
-from kdexp.composer import Composer
-from kdexp.overrides import Overrides
-from kdexp.quoting import as_word
-from kdexp.sweep import command as report
+from kdexp.commands import export, report
+from kdexp.commands import main as cli
+from kdexp.commands import store as inventory
+from kdexp.configuration import classifiers
+from kdexp.configuration.compose import Composer
+from kdexp.configuration.jobs import expand
+from kdexp.configuration.overrides import Overrides
+from kdexp.configuration.quoting import as_word
+from kdexp.errors import InvalidArguments
 
 SWEEPS = [
     ("seed=0,1", "seed=0,1: several values need -m: kdexp -m seed=0,1"),
@@ -454,7 +457,7 @@ def test_every_command_is_composed_or_refused(composer, words):
     made = Overrides(composer, words)
     try:
         jobs = expand(words, composer.options)
-    except config.InvalidArguments as refused:
+    except InvalidArguments as refused:
         assert all(str(problem) for problem in refused.problems)
         jobs = []
     for job in random.Random(0).sample(jobs, min(len(jobs), 3)):

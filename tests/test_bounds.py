@@ -11,16 +11,21 @@ from pairs import random_batch, untrained_pair
 from test_configs import options
 from torch import nn
 
-from kdexp import footprint, memory, preparation, validation
-from kdexp.arguments import MOST, Range, misfit, parameters, problems
-from kdexp.config import arguments, build, compose_command, target
-from kdexp.data.dataset import DataUnavailable
-from kdexp.device import RandomStream
+from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import arguments, build, target
+from kdexp.configuration.settings import Settings
+from kdexp.data.shape import Shape
+from kdexp.device import memory
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress
-from kdexp.footprint import Room, activation_bytes
-from kdexp.network import Shape, on_meta, sketch_network, without_start
-from kdexp.network_check import check_network
-from kdexp.settings import Settings
+from kdexp.errors import DataUnavailable
+from kdexp.network import footprint
+from kdexp.network.build import on_meta, sketch_network, without_start
+from kdexp.network.footprint import Room, activation_bytes
+from kdexp.training import prepare as preparation
+from kdexp.validation import validator as validation
+from kdexp.validation.networks import check_network
 
 SHAPE = Shape(3, 1, 8)
 EXTREMES = [1e-50, 1e300, 2.0**-126, 3e38, 2**31 - 1, 2**32 - 1, 2**63, 2**64, 10**30, 10**6000, -1, -(2**63), 0]
@@ -50,7 +55,7 @@ COMMANDS = {
         "optimizer.weight_decay=1e-45: is outside of float32",
         "distillation.temperature=1e-10: must be between 1e-06 and 1e+06",
     ],
-    (f"seed={'9' * 5000}", f"student.checkpoint={'x' * 5000}"): ["seed=99999", "…: must be between 0", "no such file"],
+    (f"seed={'9' * 3900}", f"student.checkpoint={'x' * 3900}"): ["seed=99999", "…: must be between 0", "no such file"],
 }
 
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
+from kdexp.errors import BadCheckpoint
+from kdexp.network.checkpoint.fit import load_checkpoint
+from kdexp.network.checkpoint.read import read_checkpoint
 
 
 def net(seed=0, width=5):

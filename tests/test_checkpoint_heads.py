@@ -5,29 +5,30 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import said
+from conftest import COMPOSER, said
 from own_networks import NormNet
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 import kdexp
-from kdexp.checkpoint.classes import classes_of
-from kdexp.checkpoint.fit import load_checkpoint, start_from
-from kdexp.checkpoint.heads import for_channels
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Distiller, FeatureDistiller, Progress
 from kdexp.distillation.hint import Hint
-from kdexp.experiment import Experiment
-from kdexp.features import Roles
-from kdexp.foreign import BadResult
-from kdexp.journal import Journal
+from kdexp.errors import BadCheckpoint, BadResult
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.starts import start_notes
 from kdexp.models.mlp import MLP
-from kdexp.preparation import prepare
+from kdexp.network.checkpoint.classes import classes_of
+from kdexp.network.checkpoint.fit import load_checkpoint, start_from
+from kdexp.network.checkpoint.heads import for_channels
+from kdexp.network.checkpoint.read import read_checkpoint
+from kdexp.network.landmarks import Roles
 from kdexp.report.rows import make_rows
-from kdexp.start_check import start_notes
-from kdexp.validation import validate
+from kdexp.training.prepare import prepare
+from kdexp.validation.validator import validate
 
 NORM = ("student._target_=own_networks.NormNet", "~student.hidden")
 
@@ -280,7 +281,7 @@ def teacher(animals, tmp_path_factory):
 
 
 def problems(*words):
-    return [str(problem) for problem in validate(compose_command(list(words)))]
+    return [str(problem) for problem in validate(COMPOSER.compose(list(words)))]
 
 
 def test_a_teachers_classes_in_another_order_are_mapped(make_experiment, animals, teacher):

@@ -9,13 +9,14 @@ import yaml
 from safetensors.torch import save_file
 from test_cifar_networks import PUBLISHED
 
-from kdexp.checkpoint.entries import Entry
-from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint
-from kdexp.checkpoint.stored_tensors import StoredTensor
-from kdexp.checkpoint.weights import choose
-from kdexp.config import conf_dir
-from kdexp.network import Shape, build_network
+from kdexp.configuration.compose import conf_dir
+from kdexp.data.shape import Shape
+from kdexp.errors import BadCheckpoint
+from kdexp.network.build import build_network
+from kdexp.network.checkpoint.entries import Entry
+from kdexp.network.checkpoint.fit import load_checkpoint
+from kdexp.network.checkpoint.stored_tensors import StoredTensor
+from kdexp.network.checkpoint.weights import choose
 
 
 def node(name):

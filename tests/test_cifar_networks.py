@@ -8,13 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from conftest import COMPOSER
 from test_torchvision_nets import SQUARES
 from torch import nn
 from torchvision import models
 
-from kdexp.config import build, compose_command, conf_dir
-from kdexp.cost import parameter_count
-from kdexp.features import Capture
+from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
 from kdexp.models.bottleneck_resnet import BottleneckResNet
 from kdexp.models.mobilenetv2_cifar import Block as InvertedBlock
 from kdexp.models.mobilenetv2_cifar import MobileNetV2
@@ -23,8 +24,10 @@ from kdexp.models.shufflenetv1_cifar import ShuffleNetV1
 from kdexp.models.shufflenetv2_cifar import ShuffleNetV2
 from kdexp.models.vgg_cifar import VGG
 from kdexp.models.wide_resnet import Block as WideBlock
-from kdexp.network import Shape, build_network, on_meta
-from kdexp.validation import validate
+from kdexp.network.build import build_network, on_meta
+from kdexp.network.capture import Capture
+from kdexp.network.cost import parameter_count
+from kdexp.validation.validator import validate
 
 HUNDRED = Shape(num_classes=100, in_channels=3, image_size=32)
 
@@ -362,7 +365,7 @@ def test_images_too_small_for_vgg_are_refused_with_the_size_it_needs():
 @pytest.mark.parametrize("name", [*QUICK, *OTHERS])
 def test_a_network_teaches_and_learns(make_experiment, name):
     words = [*SQUARES, f"teacher={name}", f"student={name}", "distillation=kd"]
-    assert validate(compose_command(words)) == []
+    assert validate(COMPOSER.compose(words)) == []
     entries = make_experiment(*words, "limit_batches=2", "batch_size=8").run()
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert all(entry.stored and not entry.failure for entry in entries)
@@ -373,4 +376,4 @@ def test_a_network_teaches_and_learns(make_experiment, name):
 def test_a_network_is_valid_for_every_32_pixel_data_set(name):
     for dataset in ("cifar10", "cifar100"):
         words = [f"dataset={dataset}", "dataset.root=data", f"teacher={name}", f"student={name}"]
-        assert validate(compose_command(words)) == []
+        assert validate(COMPOSER.compose(words)) == []

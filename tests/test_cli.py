@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import SHORT
 
-from kdexp import cli
-from kdexp.config import conf_dir
-from kdexp.help import help_text
+from kdexp.commands import main as cli
+from kdexp.commands.help import help_text
+from kdexp.configuration.compose import conf_dir
 
 KDEXP = [sys.executable, "-m", "kdexp"]
 
@@ -60,14 +60,14 @@ def test_help_is_one_screen_and_quick(tmp_path):
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
 def test_what_only_talks_does_not_import_torch(words, tmp_path):
-    code = "import sys; from kdexp.cli import main; main(); assert 'torch' not in sys.modules"
+    code = "import sys; from kdexp.commands.main import main; main(); assert 'torch' not in sys.modules"
     environment = os.environ | {"COMP_LINE": "kdexp distill", "COMP_POINT": "13"}
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
 
 
 def test_completion_completes(tmp_path):
-    code = "from kdexp.cli import main; main()"
+    code = "from kdexp.commands.main import main; main()"
     environment = os.environ | {"COMP_LINE": "kdexp distillation=", "COMP_POINT": "19"}
     done = subprocess.run(
         [sys.executable, "-c", code, "-sc", "query=bash"], capture_output=True, text=True, cwd=tmp_path, env=environment

@@ -5,9 +5,9 @@ import torch
 from own_networks import StagedNet
 from test_methods import PAIR
 
-from kdexp import device
-from kdexp.features import Capture
-from kdexp.loading import deployed_network
+from kdexp.deployment.rebuild import deployed_network
+from kdexp.device import precision as device
+from kdexp.network.capture import Capture
 
 LAYERS = ["stages.0", "stages.0.1", "stages.0.2.input", "stages.2", "head.input"]
 
@@ -72,7 +72,7 @@ def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["at", "mutual"])
 def test_a_compiled_training_is_stored_and_loaded_as_any_other(make_experiment, monkeypatch, method):
-    monkeypatch.setattr("kdexp.graph.record", lambda work, generators: work)
+    monkeypatch.setattr("kdexp.training.graph.record", lambda work, generators: work)
     ways = ("fast=true", "optimizer.lr=0.0009765625", "batch_size=16", "limit_batches=4")
     usual = make_experiment(*PAIR, f"distillation={method}", *ways).run()[-1]
     entry = make_experiment(*PAIR, f"distillation={method}", *ways, "compile=true", "graph=true").run()[-1]

@@ -6,8 +6,7 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.composer import Composer
-from kdexp.config import compose_command
+from kdexp.configuration.compose import Composer, compose_command
 
 JOBS = [
     [],

@@ -6,9 +6,11 @@ import pytest
 import torch
 import yaml
 
-from kdexp.config import build, compose_command, conf_dir
-from kdexp.network import Shape, build_network
-from kdexp.validation import Validator
+from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
+from kdexp.network.build import build_network
+from kdexp.validation.validator import Validator
 
 validator = Validator()
 """One for all, as for the jobs of a sweep: each network is looked at once."""
@@ -111,10 +113,10 @@ def test_every_method_has_its_file_its_citation_and_the_shared_knobs(method):
 
 def test_the_teachers_optimizer_follows_the_group_but_not_the_value():
     config = compose_command(["optimizer=sgd", "optimizer.lr=0.3"])
-    assert (config.teacher_optimizer._target_, config.teacher_optimizer.lr) == ("kdexp.optimization.SGD", 0.05)
+    assert (config.teacher_optimizer._target_, config.teacher_optimizer.lr) == ("kdexp.training.optimization.SGD", 0.05)
     other = compose_command(["optimizer@teacher_optimizer=adam", "teacher_optimizer.lr=0.2", "schedule=cosine"])
     assert (other.teacher_optimizer.lr, other.optimizer.lr) == (0.2, 0.001)
-    assert other.teacher_schedule._target_ == "kdexp.optimization.Cosine"
+    assert other.teacher_schedule._target_ == "kdexp.training.optimization.Cosine"
 
 
 def test_teacher_epochs_follow_epochs_unless_set():

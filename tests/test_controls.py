@@ -3,15 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import said
+from conftest import COMPOSER, said
 from safetensors.torch import load_file, save_file
 
-from kdexp.config import compose_command
+from kdexp.commands.run import remarks
+from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
-from kdexp.features import Outputs
-from kdexp.parts import EXPLAINED, PARTS
-from kdexp.run import remarks
-from kdexp.validation import validate
+from kdexp.network.capture import Outputs
+from kdexp.validation.validator import validate
 
 OWN = ("student._target_=own_networks.NormNet", "~student.hidden")
 
@@ -112,7 +111,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_refused(words, sentence):
-    assert any(sentence in str(problem) for problem in validate(compose_command(words))), validate(compose_command(words))
+    assert any(sentence in str(problem) for problem in validate(COMPOSER.compose(words))), validate(COMPOSER.compose(words))
 
 
 def test_label_smoothing_by_hand():

@@ -13,14 +13,16 @@ from rich.console import Console
 from torchvision import datasets, transforms
 from torchvision.datasets.utils import extract_archive
 
-from kdexp.arguments import InvalidArguments
-from kdexp.config import compose_command
-from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages, stratified_draw
+from kdexp.commands.dry_run import preview
+from kdexp.configuration.compose import compose_command
+from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.digits import Digits
-from kdexp.data.resident import Split, load
-from kdexp.data.summary import fingerprint
+from kdexp.data.fingerprint import fingerprint
+from kdexp.data.images import RawImages
+from kdexp.data.load import load
+from kdexp.data.split import Split
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST, extracting_safely
-from kdexp.dry_run import preview
+from kdexp.errors import DataUnavailable, InvalidArguments
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]

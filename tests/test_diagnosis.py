@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import PAIR, TEACHING
 
+from kdexp.commands.run import report
+from kdexp.deployment.rebuild import stored_network
 from kdexp.distillation.base import Progress
-from kdexp.evaluation import chance_of_split, correct, only_one_right
-from kdexp.loading import stored_network
-from kdexp.preparation import prepare
 from kdexp.report import diagnosis
 from kdexp.report.diagnosis import HEADING, block
 from kdexp.report.facts import Facts, entropy, gradient_norms, late_progress, measure, softening_temperature
 from kdexp.report.findings import balancing, findings
-from kdexp.run import report
+from kdexp.tasks.classification import chance_of_split, correct, only_one_right
+from kdexp.training.prepare import prepare
 
 few = settings(max_examples=25, deadline=None)
 counts = st.integers(0, 60)

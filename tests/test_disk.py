@@ -8,17 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from crafted import result_of, spec_of
 from processes import screens, start
 from rich.console import Console
 
-from kdexp import cli
-from kdexp.config import compose_command
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
 from kdexp.files import write_whole
-from kdexp.run import run
-from kdexp.spec import key_of
-from kdexp.store import Store
+from kdexp.store.learners import Store
+from kdexp.store.spec import key_of
 
 KEY = key_of(spec_of())
 
@@ -105,7 +104,7 @@ def test_a_sweep_whose_folder_is_full_shows_its_table_and_says_where_to_write_it
 
 def test_a_write_limit_acts_as_a_full_disk(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    code = f"{limit}; from kdexp.cli import main; main()"
+    code = f"{limit}; from kdexp.commands.main import main; main()"
     words = [f"output_dir={tmp_path}", *SHORT, "num_threads=1"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
     printed = (done.stdout + done.stderr).replace("\n", " ")
@@ -128,14 +127,14 @@ def test_a_read_only_store_serves_what_it_has_and_says_so_of_the_rest(tmpfs, tmp
 def test_an_output_folder_that_is_a_file(tmp_path, command):
     (tmp_path / "taken").write_text("mine")
     code, shown = command(f"output_dir={tmp_path}/taken", f"store={tmp_path}/store")
-    assert code == 2 and "output_dir=" in shown and "can't be written: Not a directory" in shown
+    assert code == 2 and "output_dir=" in shown and "is a file; name a folder" in shown
     assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_a_store_that_is_a_file(tmp_path, command):
     (tmp_path / "taken").write_text("mine")
     code, shown = command(f"output_dir={tmp_path}/out", f"store={tmp_path}/taken")
-    assert code == 2 and "can't be written: Not a directory" in shown
+    assert code == 2 and "is a file; name a folder" in shown
     assert not (tmp_path / "out").exists()
 
 
@@ -179,7 +178,7 @@ def test_without_locks_it_works_and_says_so(tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with (tmp_path / "screen").open("w") as screen:
-        assert run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=screen, width=80))
+        assert run(COMPOSER.compose([f"output_dir={tmp_path}", *SHORT]), console=Console(file=screen, width=80))
     assert "no locks on this file system" in (tmp_path / "screen").read_text()
 
 

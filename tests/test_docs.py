@@ -17,12 +17,15 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import kdexp.distillation
-from kdexp import cli, export
-from kdexp.composer import Composer
-from kdexp.config import build, compose_command
-from kdexp.network import Shape, build_network
-from kdexp.run import run
-from kdexp.validation import validate
+from kdexp.commands import export
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
+from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
+from kdexp.network.build import build_network
+from kdexp.validation.jobs import check
+from kdexp.validation.validator import validate
 
 ROOT = Path(__file__).parent.parent
 COMPOSER = Composer()
@@ -77,7 +80,7 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     words = shlex.split(command, comments=True)[1:]
     write_checkpoints(words)
     jobs = cli.expand(words[1:]) if words[:1] == ["-m"] else [words]
-    _, problems = cli.check(jobs, COMPOSER)
+    _, problems = check(jobs, COMPOSER)
     assert problems == []
 
 
@@ -136,7 +139,7 @@ def test_the_folder_of_ones_own_is_complete(tmp_path):
     (tmp_path / "mine/conf/teacher/tiny.yaml").write_text(student.read_text())
     (command,) = [command for command in ALL_COMMANDS if "--config-dir" in command]
     words = [word for word in shlex.split(command)[1:] if word != "epochs=20"]
-    script = [sys.executable, "-P", "-c", "from kdexp.cli import main; main()", *words, *SHORT]
+    script = [sys.executable, "-P", "-c", "from kdexp.commands.main import main; main()", *words, *SHORT]
     package = str(Path(kdexp.__file__).parent.parent)
     done = subprocess.run(
         script, cwd=tmp_path, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True, timeout=300

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdexp.evaluation import agreement, calibration_error, correct, metrics
+from kdexp.tasks.classification import agreement, calibration_error, correct, metrics
 
 few = settings(max_examples=25, deadline=None)
 

@@ -7,20 +7,20 @@ import sys
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from crafted import KEY, as_run, craft, rewrite
 from rich.console import Console
 from safetensors import safe_open
 from torch import nn
 
 import kdexp
-from kdexp import formats
-from kdexp.config import compose_command
-from kdexp.export import main
-from kdexp.formats import FORMATS
-from kdexp.network import Shape
-from kdexp.run import run
-from kdexp.validation import validate
+from kdexp.commands.export import main
+from kdexp.commands.run import run
+from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
+from kdexp.deployment import formats
+from kdexp.deployment.formats import FORMATS
+from kdexp.validation.validator import validate
 
 LIGHT = {"_target_": "kdexp.models.tutorial.LightNN", "dropout": 0.1}
 
@@ -29,7 +29,7 @@ LIGHT = {"_target_": "kdexp.models.tutorial.LightNN", "dropout": 0.1}
 def finished(tmp_path_factory):
     """The folder of one short run that all tests read and none writes to."""
     folder = tmp_path_factory.mktemp("finished")
-    run(compose_command([f"output_dir={folder}", *SHORT]), console=Console(file=io.StringIO()))
+    run(COMPOSER.compose([f"output_dir={folder}", *SHORT]), console=Console(file=io.StringIO()))
     return next((folder / "runs").iterdir())
 
 
@@ -314,7 +314,9 @@ def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
 
 
 def test_the_help_does_not_wait_for_torch():
-    check = "import sys, kdexp.export as e; e.parser().format_help(); assert not {'torch', 'onnx'} & set(sys.modules)"
+    check = "import sys, kdexp.commands.export as e; e.parser().format_help(); assert not {'torch', 'onnx'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
-    shown = subprocess.run([sys.executable, "-m", "kdexp.export", "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-m", "kdexp.commands.export", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert "--format {safetensors,torch_export,onnx}" in shown

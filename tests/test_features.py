@@ -5,10 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdexp.features import Capture, Outputs, Roles, UnknownLayer, find_layers, roles_of
+from kdexp.errors import UnknownLayer
 from kdexp.models.keras_mnist import StridedNet, pad_same
 from kdexp.models.mlp import MLP
 from kdexp.models.tutorial import DeepNN, LightNN
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.landmarks import Roles, roles_of
+from kdexp.network.layers import find_layers
 
 COLOUR = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
 GREY = {"num_classes": 10, "in_channels": 1, "image_size": 28}

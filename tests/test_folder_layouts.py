@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageOps
 from test_image_folder import CPU, SMALL, folder, picture
 
-from kdexp.data.keeping import Keeping
-from kdexp.data.resident import load
+from kdexp.data.load import load
+from kdexp.data.placement import Keeping
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jfif": "JPEG", ".heic": "PNG"}

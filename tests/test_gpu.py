@@ -6,13 +6,13 @@ from test_graph import METHODS, SLOWED, role_of
 from test_methods import PAIR
 from test_training import Silent, prepared
 
-from kdexp import training
-from kdexp.device import RandomStream
-from kdexp.graph import RecordedSteps
-from kdexp.kept import KeptOutputs
-from kdexp.recall import Source, recall
-from kdexp.steps import Steps
-from kdexp.training import train
+from kdexp.device.random import RandomStream
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
+from kdexp.training import loop as training
+from kdexp.training.graph import RecordedSteps
+from kdexp.training.loop import train
+from kdexp.training.steps import Steps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")

@@ -6,7 +6,7 @@ import torch
 from own_networks import NormNet
 from torch import nn
 
-from kdexp.grafting import graft
+from kdexp.network.graft import graft
 
 IMAGE = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -3,8 +3,8 @@ import resource
 import pytest
 import torch
 
-from kdexp import heap
-from kdexp.heap import kept_between_steps
+from kdexp.device import heap
+from kdexp.device.heap import kept_between_steps
 
 
 def pages_mapped_by(steps: int) -> int:

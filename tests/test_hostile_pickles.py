@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint
+from kdexp.errors import BadCheckpoint
+from kdexp.network.checkpoint.fit import load_checkpoint
 
 
 def net():

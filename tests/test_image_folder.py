@@ -8,24 +8,25 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import said
+from conftest import COMPOSER, said
 from PIL import Image
 from torchvision import transforms
 
 import kdexp
-from kdexp import cli
-from kdexp.arguments import InvalidArguments
-from kdexp.config import compose_command
-from kdexp.data import image_folder, resident
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
+from kdexp.data import image_folder
+from kdexp.data import split as resident
 from kdexp.data.augmentation import ResizedCrops
 from kdexp.data.class_folders import EXTENSIONS
-from kdexp.data.dataset import DataUnavailable, RawImages
-from kdexp.data.decoding import ImageFiles, decode, read_square
+from kdexp.data.decoding import decode, read_square
+from kdexp.data.fingerprint import normalisation
 from kdexp.data.image_folder import ImageFolder
-from kdexp.data.resident import Split, load
-from kdexp.data.summary import normalisation
-from kdexp.memory import available_memory
-from kdexp.run import run
+from kdexp.data.images import ImageFiles, RawImages
+from kdexp.data.load import load
+from kdexp.data.split import Split
+from kdexp.device.memory import available_memory
+from kdexp.errors import DataUnavailable, InvalidArguments
 
 CPU = torch.device("cpu")
 GIVEN = {
@@ -533,7 +534,7 @@ def test_a_command_trains_on_grey_images_and_finds_them_again(root, command):
 def test_colour_images_train_convolutions_and_the_student_knows_its_classes(tmp_path, root):
     words = ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=32", "teacher=lightnn", "student=lightnn"]
     words += ["dataset.resized_crop=[0.3,1.0]", "dataset.flip=true", "dataset.val_fraction=0", f"output_dir={tmp_path}", *BRIEF]
-    assert run(compose_command(words))
+    assert run(COMPOSER.compose(words))
     (folder,) = (tmp_path / "runs").iterdir()
     student = kdexp.load(folder)
     assert student.classes == ["cat", "dog"]

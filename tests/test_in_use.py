@@ -14,27 +14,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHORT, said
+from conftest import COMPOSER, SHORT, said
 from rich.console import Console
 
-from kdexp import inventory, multirun, pruning
-from kdexp.config import compose_command
+from kdexp.commands import multirun
+from kdexp.commands import store as inventory
+from kdexp.commands.run import run
+from kdexp.configuration.compose import as_yaml, compose_command
+from kdexp.deployment.export import draft
+from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
-from kdexp.in_use import Claim, settle_killed, user_of
-from kdexp.locks import fcntl, holder
 from kdexp.processes import Process
-from kdexp.run import run
-from kdexp.run_state import settle, write_state
-from kdexp.spec import key_of
-from kdexp.store import Store
-from kdexp.stored import LearnerLost
-from kdexp.stored_outputs import StoredOutputs
+from kdexp.store import pruning
+from kdexp.store.in_use import Claim, settle_killed, user_of
+from kdexp.store.learners import Store
+from kdexp.store.locks import fcntl, holder
+from kdexp.store.outputs import StoredOutputs
+from kdexp.store.run_state import settle, write_state
+from kdexp.store.spec import key_of
 from kdexp.sweep import read
-from kdexp.writing import draft
 
 KEY = "0123456789abcdef"
 HERE = Process.this().host
-HOLD = "from pathlib import Path\nfrom contextlib import ExitStack\nfrom kdexp.locks import hold\nstack = ExitStack()\n"
+HOLD = "from pathlib import Path\nfrom contextlib import ExitStack\nfrom kdexp.store.locks import hold\nstack = ExitStack()\n"
 GONE = 4_000_000
 """The number of no process: larger than Linux gives out."""
 
@@ -54,7 +56,7 @@ def another(code):
 
 def claims(root, keys, run=None):
     """Lines that need those keys of a store, for `another`."""
-    first = "from pathlib import Path\nfrom kdexp.in_use import Claim\n"
+    first = "from pathlib import Path\nfrom kdexp.store.in_use import Claim\n"
     return f"{first}claim = Claim(Path({str(root)!r}))\nclaim.add({keys!r}, {run})"
 
 
@@ -305,7 +307,7 @@ def test_an_export_removes_what_a_killed_one_left(tmp_path):
 def killed_run(folder):
     """The folder of a run whose process was killed while it wrote."""
     folder.mkdir(parents=True)
-    write_whole(folder / "config.yaml", "seed: 0")
+    write_whole(folder / "config.yaml", as_yaml(COMPOSER.compose([])))
     write_state(folder, "running")
     (folder / "run.lock").write_text(f"process {GONE} on {HERE}")
     left_by(GONE, folder / "table.csv").write_text("half")

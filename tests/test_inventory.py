@@ -10,9 +10,9 @@ import pytest
 import torch
 from crafted import spec_of
 
-from kdexp import inventory
-from kdexp.store import Store
-from kdexp.stored_outputs import StoredOutputs
+from kdexp.commands import store as inventory
+from kdexp.store.learners import Store
+from kdexp.store.outputs import StoredOutputs
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_prune_by_age(store, kdexp_store):
 def test_what_is_being_trained_is_not_removed(store, kdexp_store):
     key = "0123456789abcdef"
     root = store[0].root
-    code = f"with kdexp.store.Store({str(root.parent)!r}).locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
+    code = f"with kdexp.store.learners.Store({str(root.parent)!r}).locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    holder = subprocess.Popen([sys.executable, "-c", f"import kdexp.store\n{code}"], **pipes)
+    holder = subprocess.Popen([sys.executable, "-c", f"import kdexp.store.learners\n{code}"], **pipes)
     try:
         assert holder.stdout.readline() == "held\n"
         _, shown = kdexp_store("prune", key, "--yes")
@@ -144,7 +144,7 @@ def test_no_store(kdexp_store, tmp_path):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, kdexp.inventory; assert 'torch' not in sys.modules"
+    code = "import sys, kdexp.commands.store; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

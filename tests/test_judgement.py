@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import said
 
-from kdexp.judgement import Judgement, binomial_tail
+from kdexp.tasks.judgement import Judgement, binomial_tail
 
 
 @pytest.mark.parametrize(

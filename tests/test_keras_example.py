@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from kdexp.config import build, compose_command
-from kdexp.network import Shape, build_network
-from kdexp.validation import validate
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
+from kdexp.network.build import build_network
+from kdexp.validation.validator import validate
 
 EXPERIMENT = "experiment=mnist_keras"
 FANS = {
@@ -36,4 +38,4 @@ def test_both_optimizers_have_the_epsilon_of_keras_and_other_experiments_that_of
 
 def test_another_optimizer_can_be_chosen():
     composed = compose_command([EXPERIMENT, "optimizer=sgd"])
-    assert validate(composed) == [] and composed.teacher_optimizer._target_ == "kdexp.optimization.SGD"
+    assert validate(composed) == [] and composed.teacher_optimizer._target_ == "kdexp.training.optimization.SGD"

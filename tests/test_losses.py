@@ -23,15 +23,15 @@ from loss_bench import (
 )
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
 from kdexp.distillation.base import soft_target_loss
 from kdexp.distillation.cosine import Cosine
 from kdexp.distillation.hint import Hint
 from kdexp.distillation.kd import KD
 from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.none import NoDistillation
-from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.errors import InvalidArguments, UnknownLayer
 from kdexp.models.tutorial import DeepNN, LightNN
+from kdexp.network.capture import Capture, Outputs
 
 
 def kd(**changed):

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loss_bench import LAYERS, WEIGHTS, between, feature_method, few, halves, own_term, random
 
-from kdexp.arguments import InvalidArguments
 from kdexp.distillation.at import AttentionTransfer
-from kdexp.features import UnknownLayer
+from kdexp.errors import InvalidArguments, UnknownLayer
 
 modes = pytest.mark.parametrize("mode", ["code", "paper"])
 powers = st.sampled_from([1.0, 1.5, 2.0, 4.0])

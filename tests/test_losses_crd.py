@@ -10,10 +10,10 @@ from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, probe, random
 from test_training import Silent, prepared
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
 from kdexp.distillation.crd import CRD, Draws, contrastive_loss
-from kdexp.features import Outputs
-from kdexp.training import train
+from kdexp.errors import InvalidArguments
+from kdexp.network.capture import Outputs
+from kdexp.training.loop import train
 
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]
 OWN = {"mode": "exact", "nce_k": 5, "tau": 0.07, "momentum": 0.5, "embedding": 4}

@@ -9,7 +9,7 @@ from loss_bench import START, WEIGHTS, batch_of, few, pairs_within, random, temp
 
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.dkd import DKD, decoupled, other_classes
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 
 PARTS = {"weight": 1.0, "target_weight": 1.0, "nontarget_weight": 8.0, "warmup_epochs": 0}
 

@@ -9,7 +9,7 @@ from loss_bench import between, feature_method, few, own_term, parameter_count, 
 from torch import nn
 
 from kdexp.distillation.fitnet import FitNet
-from kdexp.features import UnknownLayer
+from kdexp.errors import UnknownLayer
 
 CONVOLUTIONS = [
     # student's size, teacher's size, kernel, stride, size of the result

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdexp.distillation.base import Progress
 from kdexp.distillation.reviewkd import Fusion, ReviewKD, pyramid_loss
-from kdexp.features import Capture, Outputs, UnknownLayer
+from kdexp.errors import UnknownLayer
 from kdexp.models.mlp import MLP
 from kdexp.models.mobilenetv2_cifar import MobileNetV2
 from kdexp.models.resnet_cifar import ResNet
@@ -16,6 +16,7 @@ from kdexp.models.shufflenetv1_cifar import ShuffleNetV1
 from kdexp.models.shufflenetv2_cifar import ShuffleNetV2
 from kdexp.models.vgg_cifar import VGG
 from kdexp.models.wide_resnet import WideResNet
+from kdexp.network.capture import Capture, Outputs
 
 OURS = [(2, 8, 8), (3, 4, 4), (5, 2, 2), (6,)]
 THEIRS = [(4, 8, 8), (7, 4, 4), (3, 2, 2), (5,)]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from loss_bench import START, batch_of, feature_method, few, random
 
-from kdexp.arguments import InvalidArguments
 from kdexp.distillation.rkd import RKD, angles, distances
+from kdexp.errors import InvalidArguments
 
 KNOBS = {"distance_weight": 25.0, "angle_weight": 50.0}
 

@@ -8,11 +8,13 @@ from loss_bench import START, WEIGHTS, batch_of, probe, random
 from test_roles import Parts
 from torch import nn
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
 from kdexp.distillation.semckd import SemCKD, projection
-from kdexp.features import Capture, Outputs, UnknownLayer
-from kdexp.network import Shape, on_meta
-from kdexp.roles import find_roles
+from kdexp.errors import UnknownLayer
+from kdexp.network.build import on_meta
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.landmarks import find_roles
 
 BATCH = 8
 OURS = {"a": (2, 4, 4), "b": (3, 2, 2)}

@@ -8,7 +8,7 @@ from loss_bench import LAYERS, START, WEIGHTS, batch_of, probe, random
 from torch import nn
 
 from kdexp.distillation.srrl import SRRL
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 
 
 def classifier(width=5, classes=3):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loss_bench import few, random
 
 from kdexp.models.ensemble import Ensemble
-from kdexp.plan import Entry
+from kdexp.training.entry import Entry
 
 SMALL = {"_target_": "kdexp.models.mlp.MLP", "hidden": [4]}
 WHOLE = ("dataset.student_fraction=1", "num_threads=1")

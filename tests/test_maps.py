@@ -12,7 +12,7 @@ from kdexp.distillation.fitnet import FitNet
 from kdexp.distillation.maps import pool_to_min
 from kdexp.distillation.sp import SimilarityPreserving
 from kdexp.distillation.vid import VariationalInformation
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 
 sides = st.integers(1, 6)
 

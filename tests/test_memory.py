@@ -8,14 +8,14 @@ from on_meta import META, Peak, images_of, let_meta_train, prepared_from
 from test_configs import options
 from test_training import Silent
 
-from kdexp.config import compose_command
-from kdexp.data.resident import Split
-from kdexp.device import Precision
-from kdexp.kept import KeptOutputs
-from kdexp.learner import Learner
-from kdexp.plan import Plan
-from kdexp.recall import Source, recall
-from kdexp.training import train
+from kdexp.configuration.compose import compose_command
+from kdexp.data.split import Split
+from kdexp.device.precision import Precision
+from kdexp.experiment.plan import Plan
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
+from kdexp.training.learner import Learner
+from kdexp.training.loop import train
 
 CARD = 4 * 2**30
 BESIDE = 2**29

@@ -11,10 +11,11 @@ import torch
 import yaml
 from test_configs import CONF, options
 
-from kdexp.config import build, target
+from kdexp.configuration.nodes import build, target
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import FeatureDistiller
-from kdexp.features import Capture
-from kdexp.network import Shape, build_network, on_meta
+from kdexp.network.build import build_network, on_meta
+from kdexp.network.capture import Capture
 
 SHAPE = Shape(100, 3, 32)
 THREE, FOUR = ["f1", "f2", "f3"], ["f1", "f2", "f3", "f4"]

@@ -4,13 +4,13 @@ from functools import cache
 
 import pytest
 import torch
+from conftest import COMPOSER
 from pairs import random_batch, untrained_pair
 from test_configs import options
 
-from kdexp.config import compose_command
+from kdexp.data.shape import Shape
 from kdexp.distillation.base import Progress
-from kdexp.network import Shape
-from kdexp.validation import Validator
+from kdexp.validation.validator import Validator
 
 SHAPE = Shape(100, 3, 32)
 METHODS = [method for method in options("distillation") if method != "none"]
@@ -52,7 +52,7 @@ def words(role, family):
 @cache
 def composed(method, student, teacher):
     data = ("dataset=cifar100", "dataset.root=.", "dataset.download=true", "batch_size=4")
-    return compose_command([*data, f"distillation={method}", *words("student", student), *words("teacher", teacher)])
+    return COMPOSER.compose([*data, f"distillation={method}", *words("student", student), *words("teacher", teacher)])
 
 
 validator = Validator()

@@ -1,14 +1,16 @@
 """What holds for every distillation method, found by glob."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 from test_configs import options
 
-from kdexp.config import build, compose_command
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Progress
-from kdexp.preparation import prepare
+from kdexp.training.prepare import prepare
 
 METHODS = options("distillation")
 TEACHING = [method for method in METHODS if build(compose_command([f"distillation={method}"]).distillation).uses_teacher]
@@ -23,8 +25,8 @@ which move as slowly as the learning rate; CRD draws other images at every call,
 class Bench:
     """A baseline and a distilled learner of one method with their teacher, and one batch of digits."""
 
-    def __init__(self, make_experiment, method, *overrides):
-        self.experiment = make_experiment(*PAIR, f"distillation={method}", *overrides)
+    def __init__(self, make_experiment, school, method, *overrides):
+        self.experiment = make_experiment(*PAIR, f"distillation={method}", f"store={school}", *overrides)
         self.experiment.obtain(["teacher"])
         self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
         network = self.experiment.teacher_network(self.entries)
@@ -43,9 +45,15 @@ class Bench:
         return self.learner.distiller.losses(self.batch, student, self.teacher(self.batch), START)
 
 
+@pytest.fixture(scope="session")
+def school(tmp_path_factory):
+    """A store that all benches share, so that each teacher is trained once."""
+    return tmp_path_factory.mktemp("school")
+
+
 @pytest.fixture
-def bench(make_experiment, method):
-    return Bench(make_experiment, method)
+def bench(make_experiment, school, method):
+    return Bench(make_experiment, school, method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -107,9 +115,9 @@ def test_a_partial_last_batch_is_fine(bench):
 
 
 @pytest.mark.parametrize("method", TEACHING)
-def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, method):
-    exact = Bench(make_experiment, method).terms()
-    rough = Bench(make_experiment, method, "precision=bf16").terms()
+def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, school, method):
+    exact = Bench(make_experiment, school, method).terms()
+    rough = Bench(make_experiment, school, method, "precision=bf16").terms()
     assert all(term.dtype == torch.float32 for term in rough.values())
     for name, term in exact.items():
         assert float(term.detach()) == pytest.approx(float(rough[name].detach()), rel=0.1)
@@ -135,8 +143,8 @@ def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
 
 
 @pytest.mark.parametrize("method", TEACHING)
-def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make_experiment, method):
-    bench = Bench(make_experiment, method, "student=resnet14", "student.widths=[4,4,8,16]")
+def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make_experiment, school, method):
+    bench = Bench(make_experiment, school, method, "student=resnet14", "student.widths=[4,4,8,16]")
     if any(parameter.requires_grad for parameter in bench.learner.distiller.parameters()):
         return  # a module that was drawn at random stands between the two
     bench.learner.model.load_state_dict(bench.teacher.model.state_dict())
@@ -146,10 +154,15 @@ def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_training_that_was_cut_off_goes_on_as_if_nothing_had_happened(make_experiment, tmp_path, monkeypatch, method):
+def test_a_training_that_was_cut_off_goes_on_as_if_nothing_had_happened(make_experiment, school, tmp_path, monkeypatch, method):
     def experiment(place):
-        return make_experiment(*PAIR, f"distillation={method}", f"output_dir={tmp_path / place}")
+        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / place}")
 
+    make_experiment(*PAIR, "distillation=none", f"store={school}").run()  # teacher and baseline
+    for place in ("whole", "cut"):
+        shutil.copytree(school, tmp_path / place)
+    if method == "none":  # the baseline is what is cut off
+        shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
     whole, cut = experiment("whole").run()[-1], experiment("cut")
     keep_progress = cut._keep_progress
 

@@ -6,19 +6,20 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from processes import command
 from rich.console import Console
 from test_configs import options
 
-from kdexp import cli, lockstep, multirun, plan
-from kdexp.config import compose_command
-from kdexp.learner import Learner
-from kdexp.multirun import Job, Lockstep, run_jobs
-from kdexp.network import build_network
-from kdexp.preparation import prepare
-from kdexp.store import Store
-from kdexp.teacher import Teacher
+from kdexp.commands import main as cli
+from kdexp.commands import multirun
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.experiment import lockstep, plan
+from kdexp.network.build import build_network
+from kdexp.store.learners import Store
+from kdexp.teacher.frozen import Teacher
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
@@ -33,7 +34,7 @@ def sweep(tmp_path):
     def run(*words, lockstep=None, place="out"):
         screen = io.StringIO()
         overrides = cli.expand([f"output_dir={tmp_path / place}", *SHORT, *words])
-        jobs = [Job(number, job, compose_command(job)) for number, job in enumerate(overrides)]
+        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=screen, width=200))
         store = Store(tmp_path / place / "store")
         keys = [path.name for path in store.root.iterdir() if path.is_dir()] if store.root.is_dir() else []

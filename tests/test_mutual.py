@@ -3,18 +3,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import COMPOSER
 from hypothesis import given
 from loss_bench import START, WEIGHTS, few, pairs_within, random, temperatures
 from test_training import prepared, run
 
-from kdexp.arguments import InvalidArguments
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
-from kdexp.learner import Learner
-from kdexp.network import build_network
-from kdexp.preparation import prepare
-from kdexp.validation import validate
+from kdexp.errors import InvalidArguments
+from kdexp.network.build import build_network
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
+from kdexp.validation.validator import validate
 
 MLP = {"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}
 WITH_DROPOUT = ("student=lightnn", "distillation=mutual")
@@ -219,7 +220,7 @@ def test_what_is_hashed_is_the_peer_itself(make_experiment):
     ],
 )
 def test_a_peer_is_validated_like_a_network(words, problems):
-    found = list(map(str, validate(compose_command(["distillation=mutual", *words]))))
+    found = list(map(str, validate(COMPOSER.compose(["distillation=mutual", *words]))))
     assert len(found) >= len(problems) and all(
         sentence.startswith(begin) for sentence, begin in zip(found, problems, strict=False)
     )

@@ -11,15 +11,14 @@ from conftest import said
 from crafted import craft
 from crafted_sweeps import CraftedSweep
 
-from kdexp import inventory
-from kdexp.arguments import InvalidArguments, Problem, first_line
-from kdexp.checkpoint.read import BadCheckpoint
-from kdexp.console import Screen
-from kdexp.journal import Journal
+from kdexp.commands import store as inventory
+from kdexp.commands.report import tell
+from kdexp.commands.run import report
+from kdexp.errors import BadCheckpoint, InvalidArguments, Problem, first_line
+from kdexp.experiment.journal import Journal
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, markdown
-from kdexp.run import report
-from kdexp.sweep.command import tell
+from kdexp.text.console import Screen
 
 EVIL = "a\x1b[31mb\nc|\u202ed\x9be [/red] $x$ <i>"
 SHOWN = r"a\x1b[31mb\nc|\u202ed\x9be [/red] $x$ <i>"

@@ -6,9 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdexp.checkpoint.fit import load_checkpoint
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
-from kdexp.network import Shape, build_network
+from kdexp.data.shape import Shape
+from kdexp.errors import BadCheckpoint
+from kdexp.network.build import build_network
+from kdexp.network.checkpoint.fit import load_checkpoint
+from kdexp.network.checkpoint.read import read_checkpoint
 
 SHAPE = Shape(num_classes=3, in_channels=1, image_size=4)
 

@@ -1,9 +1,9 @@
 import pytest
+from conftest import COMPOSER
 
-from kdexp.config import compose_command
-from kdexp.network import Shape
-from kdexp.network_check import check_network, smallest_image
-from kdexp.validation import validate
+from kdexp.data.shape import Shape
+from kdexp.validation.networks import check_network, smallest_image
+from kdexp.validation.validator import validate
 
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
 
@@ -45,7 +45,7 @@ def test_a_network_that_looks_at_values_is_checked_on_the_cpu():
     own = ["~teacher.hidden", "~student.hidden", "student._target_=own_networks.LooksAtValues"]
     for method in ("kd", "hint"):
         command = [f"distillation={method}", "teacher._target_=own_networks.NormNet", *own]
-        assert validate(compose_command(command)) == []
+        assert validate(COMPOSER.compose(command)) == []
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_a_network_that_looks_at_values_is_checked_on_the_cpu():
 def test_a_module_that_can_not_be_imported_is_named_with_its_error(tmp_path, monkeypatch, capsys, module, why):
     (tmp_path / "broken.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
-    (problem,) = validate(compose_command(["student._target_=broken.Net"]))
+    (problem,) = validate(COMPOSER.compose(["student._target_=broken.Net"]))
     assert str(problem) == f"student._target_='broken.Net': can't be imported ({why})"
     assert capsys.readouterr().err == ""

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
-from kdexp.device import Precision, RandomStream
+from kdexp.device.precision import Precision
+from kdexp.device.random import RandomStream
 from kdexp.distillation.none import NoDistillation
-from kdexp.features import Capture
-from kdexp.learner import Learner
-from kdexp.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
+from kdexp.errors import InvalidArguments
+from kdexp.network.capture import Capture
+from kdexp.training.learner import Learner
+from kdexp.training.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
 
 CPU = torch.device("cpu")
 SHARED = {"lr": 0.1, "weight_decay": 0.0, "decay_biases_and_norms": True, "clip_norm": None}

@@ -9,14 +9,14 @@ from crafted_sweeps import CraftedSweep, right_first
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.arguments import InvalidArguments
-from kdexp.config import compose_command
-from kdexp.published import Published, Reference, departures, explain, reference, unsourced
+from kdexp.configuration.compose import compose_command
+from kdexp.errors import InvalidArguments
+from kdexp.report.published import Published, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width
 from kdexp.sweep import fold, read
 from kdexp.sweep.table import columns_of, text
-from kdexp.validation import validate
+from kdexp.validation.validator import validate
 
 SOURCE = {"source": "Somebody 2020", "metric": "top-1 % after the last epoch"}
 NUMBERS = {
@@ -155,7 +155,7 @@ def test_a_sweep_shows_published_beside_measured(sweep):
 
 
 def test_the_files_and_the_page_have_them_too(sweep):
-    from kdexp.sweep.command import tell
+    from kdexp.commands.report import tell
 
     folder = sweep.close()
     assert tell([folder], folder) == 0
@@ -245,7 +245,7 @@ def own(tmp_path):
 
 
 def test_a_run_shows_them_and_they_change_no_learner(own, here, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdexp.run.draw_curves", lambda *_: None)
+    monkeypatch.setattr("kdexp.commands.run.draw_curves", lambda *_: None)
     code, shown = here(*own)
     assert code == 0 and max(map(len, shown.out.splitlines()[-20:])) <= 100
     assert "84.00 ± 1.20" in shown.out and "Published: Somebody 2020; top-1 % after the last epoch." in shown.out

@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdexp.config import compose_command
+from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress
-from kdexp.experiment import Experiment
+from kdexp.experiment.experiment import Experiment
 from kdexp.models.tutorial import DeepNN
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_on_cifar10_the_first_twenty_steps_equal_the_tutorials_own_pipeline(make
 
 def prepare_teacher(experiment):
     """The teacher as a learner, before its training."""
-    from kdexp.preparation import prepare
+    from kdexp.training.prepare import prepare
 
     return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.precision, experiment.data.train.labels)
 

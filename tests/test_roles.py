@@ -4,9 +4,12 @@ import torch.nn.functional as F
 from own_networks import NormNet
 from torch import nn
 
-from kdexp.features import Capture, Roles, UnknownLayer, channels_first, roles_of
-from kdexp.network import Shape, build_network, device_of, sketch_network
-from kdexp.roles import find_roles
+from kdexp.data.shape import Shape
+from kdexp.errors import UnknownLayer
+from kdexp.network.build import build_network, device_of, sketch_network
+from kdexp.network.capture import Capture
+from kdexp.network.landmarks import Roles, find_roles, roles_of
+from kdexp.network.layers import channels_first
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 

@@ -10,10 +10,10 @@ from conftest import SHORT
 from rich.console import Console
 
 import kdexp
-from kdexp.config import compose_command
+from kdexp.commands.run import claim_folder, run
+from kdexp.configuration.compose import compose_command
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
-from kdexp.run import claim_folder, run
 
 
 @pytest.fixture

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import COMPOSER
 from crafted import KEY, MLP, NONE, as_run, craft, rewrite
 from hydra.utils import instantiate
 from safetensors.torch import save_file
 
 import kdexp
 import kdexp.models.mlp
-from kdexp.checkpoint.read import BadCheckpoint
-from kdexp.config import compose_command
-from kdexp.descriptions import FileName
-from kdexp.export import main
-from kdexp.foreign import BadResult, check_model
-from kdexp.schema import Key, problems_of
-from kdexp.stored import CorruptEntry
-from kdexp.validation import validate
+from kdexp.commands.export import main
+from kdexp.deployment.trust import check_model
+from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
+from kdexp.store.descriptions import FileName
+from kdexp.store.schema import Key, problems_of
+from kdexp.validation.validator import validate
 
 
 def leave_mark(**given):
@@ -40,7 +39,7 @@ NO_NETWORKS = [
     {"_target_": "os.system", "command": "touch executed"},
     {"_target_": "subprocess.run", "args": ["touch", "executed"]},
     {"_target_": "builtins.exec", "_args_": ["open('executed', 'w')"]},
-    {"_target_": "kdexp.cli.main"},
+    {"_target_": "kdexp.commands.main.main"},
     {"_target_": "kdexp.models.mlp.MLP.__init__"},
     {"_target_": "torch.hub.load", "repo_or_dir": "stranger/net"},
     {"_target_": "torch.nn.init.ones_"},
@@ -276,7 +275,7 @@ def test_a_command_with_a_hostile_checkpoint_is_refused_before_anything_runs(tmp
     words = ["teacher.checkpoint=net.pt", "student.checkpoint=net.pt", f"output_dir={tmp_path}/outputs"]
     sentence = "net.pt is refused: loading it would run code (posix.system); ask for a safetensors file or a state dict"
     found = [
-        (problem.name, problem.sentence.replace("nt.system", "posix.system")) for problem in validate(compose_command(words))
+        (problem.name, problem.sentence.replace("nt.system", "posix.system")) for problem in validate(COMPOSER.compose(words))
     ]
     assert found == [("teacher.checkpoint", sentence), ("student.checkpoint", sentence)]
     assert not (tmp_path / "outputs").exists()

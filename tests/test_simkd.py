@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, probe, random
 from own_networks import NormNet
 from rich.console import Console
@@ -16,16 +16,19 @@ from test_training import prepared
 from torch import nn
 
 import kdexp
-from kdexp.config import build, compose_command
-from kdexp.cost import parameter_count
+from kdexp.commands.export import main
+from kdexp.commands.run import run
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
+from kdexp.deployment.formats import FORMATS
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
-from kdexp.export import main
-from kdexp.features import Capture, Outputs, Roles
-from kdexp.formats import FORMATS
-from kdexp.network import Shape, on_meta, with_values
-from kdexp.run import run
-from kdexp.store import Store
-from kdexp.validation import validate
+from kdexp.network.build import on_meta, with_values
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.cost import parameter_count
+from kdexp.network.landmarks import Roles
+from kdexp.store.learners import Store
+from kdexp.validation.validator import validate
 
 SIMKD = (*PAIR, "distillation=simkd")
 
@@ -185,7 +188,7 @@ def finished(tmp_path_factory):
     """The folder of a short run that all tests read and none writes to, and what it printed."""
     folder, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
     words = [f"output_dir={folder}", *SHORT, *SIMKD, "limit_batches=8", "diagnosis=always", "epochs=4"]
-    assert run(compose_command(words), console=Console(file=printed, width=80))
+    assert run(COMPOSER.compose(words), console=Console(file=printed, width=80))
     return next((folder / "runs").iterdir()), printed.getvalue()
 
 
@@ -332,7 +335,7 @@ REFUSALS = [
 @pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
 def test_refused_with_one_sentence_before_training(words, sentence, tmp_path):
     nets = ["dataset=cifar10", f"dataset.root={tmp_path}", "teacher=resnet32x4", "student=resnet8x4", "distillation=simkd"]
-    (found,) = (str(problem) for problem in validate(compose_command([*nets, *words])) if problem.name != "")
+    (found,) = (str(problem) for problem in validate(COMPOSER.compose([*nets, *words])) if problem.name != "")
     assert sentence in found
 
 

@@ -5,11 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.config import build, compose_command
-from kdexp.data.dataset import DataUnavailable
-from kdexp.data.resident import load
-from kdexp.network import Shape, build_network
-from kdexp.validation import validate
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.load import load
+from kdexp.data.shape import Shape
+from kdexp.errors import DataUnavailable
+from kdexp.network.build import build_network
+from kdexp.validation.validator import validate
 
 ONE_IS_LEFT = ("batch_size=89", "limit_batches=null")
 """Of the 90 images that students see of the digits; of the teacher's 900 there are ten."""

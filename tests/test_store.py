@@ -10,9 +10,10 @@ from crafted import result_of, spec_of
 from processes import command
 
 from kdexp.distillation.vid import VariationalInformation
-from kdexp.spec import _files, key_of
-from kdexp.store import Store
-from kdexp.stored import CorruptEntry, read_entry
+from kdexp.errors import CorruptEntry
+from kdexp.store.learners import Store
+from kdexp.store.spec import _files, key_of
+from kdexp.store.stored import read_entry
 
 
 @pytest.fixture

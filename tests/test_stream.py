@@ -17,12 +17,15 @@ from conftest import said
 from PIL import Image
 from test_image_folder import BRIEF, CPU, GIVEN, SMALL, folder, picture, write_classes
 
-from kdexp import memory
-from kdexp.data import keeping, storage, summary, workers
-from kdexp.data.dataset import DataUnavailable, ImageLost
+from kdexp.data import fingerprint as summary
+from kdexp.data import pixels as storage
+from kdexp.data import placement as keeping
+from kdexp.data import workers
 from kdexp.data.digits import Digits
-from kdexp.data.keeping import Keeping, place
-from kdexp.data.resident import load
+from kdexp.data.load import load
+from kdexp.data.placement import Keeping, place
+from kdexp.device import memory
+from kdexp.errors import DataUnavailable, ImageLost
 
 GB = 10**9
 VARIED = {
@@ -189,7 +192,7 @@ def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(ro
 
 
 def test_a_failing_run_ends_its_workers(root, tmp_path, make_experiment, monkeypatch):
-    from kdexp import run
+    from kdexp.commands import run
 
     monkeypatch.setattr(run, "carry_out", lambda experiment, _: next(experiment.data.train.in_order(2)) / None)
     with pytest.raises(TypeError):
@@ -267,9 +270,9 @@ def test_an_image_that_is_lost_on_the_way_ends_the_run_in_a_sentence(tmp_path, h
     os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
     code, printed = here(*words, "force=true")
     assert code == 3
-    assert printed.err == (
+    assert printed.err.splitlines(keepends=True)[-1] == (
         "kdexp: own/train/cat/00.png (no image that Pillow knows) can't be read any more; "
-        "what was finished is kept, and the same command goes on from there\n"
+        "finished epochs are saved, run the same command to resume\n"
     )
     states = sorted(json.loads(file.read_text())["state"] for file in (tmp_path / "outputs" / "runs").glob("*/status.json"))
     assert states == ["failed", "finished"]
@@ -431,9 +434,9 @@ def test_pieces_have_a_limit(root, size, expected):
 GROWTH = """
 import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
-from kdexp.data.keeping import Keeping
-from kdexp.data.resident import load
-from kdexp.heap import kept_between_steps
+from kdexp.data.placement import Keeping
+from kdexp.data.load import load
+from kdexp.device.heap import kept_between_steps
 
 def megabytes(name, process="self"):
     with open(f"/proc/{process}/status") as status:

@@ -1,20 +1,20 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import COMPOSER
 from hypothesis import given
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, pairs_within, probe, random, temperatures
 from test_training import prepared, run
 from torch import nn
 
-from kdexp.arguments import InvalidArguments
-from kdexp.config import compose_command
 from kdexp.distillation.base import soft_target_loss
 from kdexp.distillation.dkd import DKD
 from kdexp.distillation.hint import Hint
 from kdexp.distillation.mse_logits import MSELogits
 from kdexp.distillation.sum import Sum
-from kdexp.features import Outputs
-from kdexp.validation import validate
+from kdexp.errors import InvalidArguments
+from kdexp.network.capture import Outputs
+from kdexp.validation.validator import validate
 
 MSE = {"_target_": "kdexp.distillation.mse_logits.MSELogits", **WEIGHTS, "weight": 2.0}
 HINT = {"_target_": "kdexp.distillation.hint.Hint", **WEIGHTS, **LAYERS, "weight": 3.0}
@@ -37,7 +37,7 @@ def bench(methods, **changed):
 
 
 def complaints(*words):
-    return list(map(str, validate(compose_command(["distillation=sum", *words]))))
+    return list(map(str, validate(COMPOSER.compose(["distillation=sum", *words]))))
 
 
 @torch.no_grad()

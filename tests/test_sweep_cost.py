@@ -12,10 +12,17 @@ import torch
 from conftest import SHORT
 from rich.console import Console
 
-from kdexp import cli, composer, config, experiment, files, lockstep, method_check, multirun, plan, validation, wanted
-from kdexp.composer import Composer
-from kdexp.config import as_yaml, compose_command
-from kdexp.multirun import Job, Lockstep, run_jobs
+from kdexp import files
+from kdexp.commands import main as cli
+from kdexp.commands import multirun
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.configuration import compose
+from kdexp.configuration import compose as composer
+from kdexp.configuration.compose import Composer, as_yaml, compose_command
+from kdexp.experiment import experiment, lockstep, plan
+from kdexp.experiment import lookahead as wanted
+from kdexp.validation import methods as method_check
+from kdexp.validation import validator as validation
 
 BRIEF = (*SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1")
 
@@ -117,13 +124,13 @@ def test_a_file_that_changed_is_read_again(tmp_path, monkeypatch):
 
 
 def test_a_configuration_is_written_as_omegaconf_writes_it_but_only_where_it_changed(count):
-    count(config.OmegaConf, "to_yaml")
+    count(compose.OmegaConf, "to_yaml")
     words = ["student.hidden=[8]", "distillation.alpha=null", "store='a: \"b\" ü'", "+student.extra={1: 2, 0: [{x: null}]}"]
     for seed in (0, 1, 2):
         composed = compose_command([*words, f"seed={seed}"])
         assert as_yaml(composed) == as_yaml(Composer().compose([*words, f"seed={seed}"]))
     assert count.counts["to_yaml"] <= len(composed) + 2 + 3, "every key once, the seed each time; the composer looks, too"
-    assert as_yaml(composed) == config.OmegaConf.to_yaml(composed)
+    assert as_yaml(composed) == compose.OmegaConf.to_yaml(composed)
 
 
 @pytest.mark.parametrize("together", [None, Lockstep(None)])

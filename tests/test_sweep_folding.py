@@ -12,11 +12,11 @@ from crafted_sweeps import CraftedSweep, right_first
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.spec import FORMAT
+from kdexp.store.spec import FORMAT
 from kdexp.sweep import NothingToReport, fold, read
 from kdexp.sweep.difference import Pairs
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.reading import Job, Result
+from kdexp.sweep.read import Job, Result
 from kdexp.sweep.remarks import _pairing, lacking, remarks
 
 

@@ -17,12 +17,13 @@ from crafted import signed
 from crafted_sweeps import CraftedSweep
 from rich.console import Console
 
-from kdexp import cli
-from kdexp.cli import expand
-from kdexp.config import compose_command
-from kdexp.sweep import command, fold, page, pictures, read
-from kdexp.sweep.reading import Job
-from kdexp.sweep.sources import commands
+from kdexp.commands import main as cli
+from kdexp.commands import report as command
+from kdexp.commands.main import expand
+from kdexp.configuration.compose import compose_command
+from kdexp.sweep import fold, page, pictures, read
+from kdexp.sweep.read import Job
+from kdexp.sweep.repeat import commands
 
 VOID = {"meta", "img", "br"}
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from matplotlib import rc_context
 
 from kdexp.sweep import fold, read
+from kdexp.sweep.origins import Sources
 from kdexp.sweep.pictures.cost import draw_parameters, front
 from kdexp.sweep.pictures.drawing import draw_all
 from kdexp.sweep.pictures.lines import draw_line
@@ -19,7 +20,6 @@ from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
 from kdexp.sweep.pictures.style import SETTINGS, apart, chosen, finish
 from kdexp.sweep.remarks import signed
-from kdexp.sweep.sources import Sources
 
 TEMPERATURES, ALPHAS = (20.0, 1.0, 4.0), (0.5, 0.1)
 
@@ -197,7 +197,7 @@ def test_names_are_not_taken_for_formulas(tmp_path):
 
 
 def test_the_table_alone_needs_no_matplotlib():
-    code = "import sys, kdexp.sweep.command; assert 'matplotlib' not in sys.modules"
+    code = "import sys, kdexp.commands.report; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -10,13 +10,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import SHORT
+from conftest import COMPOSER, SHORT
 from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
-from kdexp.config import compose_command
-from kdexp.run import run
-from kdexp.sweep import command, fold, read, show, write
+from kdexp.commands import report as command
+from kdexp.commands.run import run
+from kdexp.sweep import fold, read, show, write
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_thousand_results_are_reported_in_three_seconds(tmp_path):
         changes = {"distillation__temperature": temperature, "seed": seed, "teacher_seed": seed}
         sweep.job(f"{seed}", validation=1 / temperature, **changes)
     folder, before = sweep.close(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "kdexp.sweep.command", str(folder)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "kdexp.commands.report", str(folder)], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, so that it holds where other work goes on.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 4
@@ -143,17 +143,17 @@ def test_a_thousand_results_are_reported_in_three_seconds(tmp_path):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, kdexp.sweep.command; assert 'torch' not in sys.modules"
+    code = "import sys, kdexp.commands.report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_real_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdexp.run.draw_curves", lambda *_: None)
+    monkeypatch.setattr("kdexp.commands.run.draw_curves", lambda *_: None)
     for temperature in (1, 4):
         for seed in range(3):
             words = [f"output_dir={tmp_path}", *SHORT, f"distillation.temperature={temperature}", f"seed={seed}"]
             words.append("controls=[random_teacher,label_smoothing]")
-            assert run(compose_command(words), words, Console(file=io.StringIO()))
+            assert run(COMPOSER.compose(words), words, Console(file=io.StringIO()))
     comparison = fold(read([tmp_path]))
     assert comparison.complete
     (table,) = comparison.tables

@@ -6,12 +6,12 @@ import pytest
 from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
-from kdexp.cli import check, expand
-from kdexp.composer import Composer
+from kdexp.commands.main import check, expand
+from kdexp.configuration.compose import Composer
 from kdexp.sweep import fold, read, show
+from kdexp.sweep.origins import Sources
 from kdexp.sweep.page import page
 from kdexp.sweep.remarks import remarks
-from kdexp.sweep.sources import Sources
 from kdexp.sweep.table import text
 
 HEAD = "was chosen from {} configurations with these same networks, so its difference is probably too high"

@@ -10,10 +10,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from test_configs import CONF, options
 
-from kdexp.cli import _swept_in_files, expand
-from kdexp.composer import Composer
-from kdexp.config import compose_command
-from kdexp.validation import Validator
+from kdexp.commands.main import _swept_in_files, expand
+from kdexp.configuration.compose import Composer, compose_command
+from kdexp.validation.validator import Validator
 
 validator = Validator()
 """One for all, as for the jobs of a sweep: each network is looked at once."""
@@ -58,7 +57,7 @@ def test_a_pair_is_named_by_its_protocol_teacher_and_student_and_its_file_says_h
 
 
 def test_the_training_is_that_of_the_source(composed):
-    sgd = {"_target_": "kdexp.optimization.SGD", "momentum": 0.9, "weight_decay": 0.0005, "clip_norm": None}
+    sgd = {"_target_": "kdexp.training.optimization.SGD", "momentum": 0.9, "weight_decay": 0.0005, "clip_norm": None}
     crd = {"lr": 0.05, "nesterov": False, "decay_biases_and_norms": True} | sgd
     kim = {"lr": 0.1, "nesterov": True, "decay_biases_and_norms": False} | sgd
     for name, config in composed.items():

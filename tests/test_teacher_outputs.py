@@ -7,22 +7,24 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import SHORT, said
+from conftest import COMPOSER, SHORT, said
 from crafted import spec_of
 from rich.console import Console
 from test_training import prepared
 
-from kdexp import cli, kept, recall
-from kdexp.config import compose_command
-from kdexp.kept import KeptOutputs
-from kdexp.known import LOGITS, KnownOutputs
-from kdexp.multirun import Job, Lockstep, run_jobs
-from kdexp.recall import Source
+from kdexp.commands import main as cli
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.configuration.compose import compose_command
+from kdexp.experiment import session as kept
+from kdexp.experiment.lookahead import layers_read
 from kdexp.report.facts import measure
-from kdexp.store import Store
-from kdexp.stored_outputs import StoredOutputs, weights_digest, worth_storing
-from kdexp.teacher import Teacher
-from kdexp.wanted import layers_read
+from kdexp.store.learners import Store
+from kdexp.store.outputs import StoredOutputs, weights_digest, worth_storing
+from kdexp.teacher import lookup as recall
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.frozen import Teacher
+from kdexp.teacher.lookup import Source
+from kdexp.teacher.table import LOGITS, KnownOutputs
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
@@ -55,7 +57,7 @@ def sweep(tmp_path):
 
     def run(*words, lockstep=None):
         overrides = cli.expand([f"output_dir={tmp_path}", *SHORT, *WHOLE, *words])
-        jobs = [Job(number, job, compose_command(job)) for number, job in enumerate(overrides)]
+        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=io.StringIO(), width=200))
         states = [json.loads(path.read_text())["state"] for path in folder.glob("*/status.json")]
         assert states == ["finished"] * len(jobs)
@@ -264,7 +266,7 @@ def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experi
 
 
 def test_which_layers_jobs_read_is_known_before_data_are_read(monkeypatch):
-    monkeypatch.setattr("kdexp.plan.load", None)
+    monkeypatch.setattr("kdexp.experiment.plan.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
     configs = [compose_command(job) for job in cli.expand(words)]
     (names,) = layers_read(configs).values()
@@ -390,7 +392,7 @@ def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, store
     def full(*_words):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdexp.stored_outputs.write_entry", full)
+    monkeypatch.setattr("kdexp.store.outputs.write_entry", full)
     experiment = make_experiment(*WHOLE)
     assert all(entry.stored for entry in experiment.run())
     assert "takes no outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")

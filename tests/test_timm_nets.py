@@ -4,11 +4,12 @@ import pytest
 import torch
 from test_torchvision_nets import SQUARES
 
-from kdexp.config import compose_command
-from kdexp.data.dataset import DataUnavailable
-from kdexp.features import Capture
-from kdexp.network import Shape, build_network, on_meta, start
-from kdexp.validation import validate
+from kdexp.configuration.compose import compose_command
+from kdexp.data.shape import Shape
+from kdexp.errors import DataUnavailable
+from kdexp.network.build import build_network, on_meta, start
+from kdexp.network.capture import Capture
+from kdexp.validation.validator import validate
 
 timm = pytest.importorskip("timm")
 

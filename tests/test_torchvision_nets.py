@@ -4,22 +4,23 @@ import re
 
 import pytest
 import torch
+from conftest import COMPOSER
 from own_networks import NormNet
 from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
 import kdexp
-from kdexp.config import compose_command
-from kdexp.cost import parameter_count
-from kdexp.data.dataset import DataUnavailable
-from kdexp.features import Capture
+from kdexp.commands.run import run
+from kdexp.data.shape import Shape
+from kdexp.errors import DataUnavailable
 from kdexp.models import torchvision_weights
 from kdexp.models.torchvision_nets import torchvision_net
 from kdexp.models.torchvision_weights import TorchvisionWeights
-from kdexp.network import Shape, build_network, device_of, on_meta, sketch_network, start
-from kdexp.run import run
-from kdexp.validation import validate
+from kdexp.network.build import build_network, device_of, on_meta, sketch_network, start
+from kdexp.network.capture import Capture
+from kdexp.network.cost import parameter_count
+from kdexp.validation.validator import validate
 
 SMALL = ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "shufflenet_v2_x0_5", "squeezenet1_1"]
 LARGE = ["vgg11_bn", "convnext_tiny", "vit_b_32", "swin_t"]
@@ -46,7 +47,7 @@ def pair(teacher, student):
 
 
 def complaints(*overrides):
-    return [str(problem) for problem in validate(compose_command([*SQUARES, *overrides]))]
+    return [str(problem) for problem in validate(COMPOSER.compose([*SQUARES, *overrides]))]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -118,7 +119,7 @@ def test_a_family_teaches_and_learns_logits_and_features(make_experiment, name):
         "teacher_optimizer.lr=1e-4",
     )
     experiment = make_experiment(*SQUARES, *pair(name, name), "distillation=hint", "distillation.kd_weight=1", *brief)
-    assert validate(compose_command([*SQUARES, *pair(name, name), "distillation=hint"])) == []
+    assert validate(COMPOSER.compose([*SQUARES, *pair(name, name), "distillation=hint"])) == []
     entries = experiment.run()
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert all(entry.stored and not entry.failure for entry in entries)
@@ -171,7 +172,7 @@ def test_refused_with_a_sentence(words, sentence):
 def test_a_last_batch_of_one_image_is_refused_before_anything_is_written(tmp_path):
     overrides = [*SQUARES, *pair("shufflenet_v2_x0_5", "shufflenet_v2_x0_5"), "dataset.images=9", f"output_dir={tmp_path}"]
     with pytest.raises(DataUnavailable, match=r"^teacher: the last batch of 9 images is a single one, .*; batch_size=5 leaves"):
-        run(compose_command(overrides))
+        run(COMPOSER.compose(overrides))
     assert not (tmp_path / "runs").exists()
 
 
@@ -267,14 +268,14 @@ def test_the_run_says_where_it_starts_and_its_students_need_no_file_afterwards(p
     file = publish("shufflenet_v2_x0_5", drawn("shufflenet_v2_x0_5"))
     nets = pair("shufflenet_v2_x0_5", "shufflenet_v2_x0_5")
     command = [*SQUARES, *nets, "student.weights=DEFAULT", f"output_dir={tmp_path}", "teacher_epochs=1"]
-    assert run(compose_command(command))
+    assert run(COMPOSER.compose(command))
     told = "distilled: starts from torchvision's shufflenet_v2_x0_5 IMAGENET1K_V1, fc freshly initialised"
     assert told in capsys.readouterr().out
     file.unlink()
     (tmp_path / file.name).unlink()
     (folder,) = (tmp_path / "runs").iterdir()
     assert kdexp.load(folder)(torch.rand(1, 3, 32, 32)).shape == (1, 4)
-    assert run(compose_command(command))  # everything is in the store
+    assert run(COMPOSER.compose(command))  # everything is in the store
 
 
 def test_validation_downloads_nothing(monkeypatch):

@@ -7,12 +7,12 @@ from conftest import said
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.distillation.base import Progress
-from kdexp.kept import KeptOutputs
 from kdexp.models.tutorial import LightNN
-from kdexp.plan import Entry
-from kdexp.preparation import prepare
-from kdexp.recall import Source, recall
-from kdexp.training import train
+from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.lookup import Source, recall
+from kdexp.training.entry import Entry
+from kdexp.training.loop import train
+from kdexp.training.prepare import prepare
 
 WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")
 

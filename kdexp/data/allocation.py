@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdexp.arguments import a_few
 from kdexp.data.layout import Layout
+from kdexp.errors import a_few
 from kdexp.files import shown
 
 

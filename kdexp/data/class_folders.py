@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdexp.arguments import a_few
-from kdexp.data.decoding import ImageFiles
+from kdexp.data.images import ImageFiles
 from kdexp.data.listing import (
     EXTENSIONS,
     Listing,
@@ -23,6 +22,7 @@ from kdexp.data.listing import (
     straight_images,
     subfolders,
 )
+from kdexp.errors import a_few
 from kdexp.files import reason, shown
 
 ABOUT_IMAGES = {"annotation", "annotations", "label", "labels", "csv", "json", "xml", "txt", "doc", "docs", "meta", "metadata"}

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Self
 
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Checked, InvalidArguments, NonNegativeInt, Problem, Range, Seed, a_few
+from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
 from kdexp.data.augmentation import Augmentation, NumberedViews
+from kdexp.data.images import RawImages
+from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
 if TYPE_CHECKING:
-    from kdexp.data.decoding import ImageFiles
-
-
-class DataUnavailable(RuntimeError):
-    """Images, or weights to start from, that can't be read or used; the message says why and what would help."""
-
-
-class ImageLost(OSError):
-    """An image that can't be read in the middle of a run."""
-
-
-@dataclass(frozen=True)
-class RawImages:
-    """Undecided images as they are on disk: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
-
-    images: Tensor
-    labels: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of `images`."""
-        return tuple(self.images.shape)
-
-    def __getitem__(self, rows: Tensor) -> RawImages:
-        return RawImages(self.images[rows], self.labels[rows])
+    from kdexp.data.images import ImageFiles
 
 
 class ImageDataset(Checked):

@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,11 +15,11 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from kdexp.arguments import first_line
 from kdexp.data.content import content_kind
-from kdexp.data.dataset import RawImages
 from kdexp.data.findings import Finding, heard_from_libraries, refuse, warnings_of
+from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.listing import irregular
+from kdexp.errors import first_line
 from kdexp.files import reason
 
 if TYPE_CHECKING:
@@ -31,30 +30,6 @@ CHUNK = 32
 """Images that a thread decodes before the progress bar moves."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What Pillow may take a file for, whatever its suffix; for others it starts programs, such as Ghostscript for EPS."""
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Files of images that become uint8 squares [`channels`, `size`, `size`] when they are asked for; `labels` int64 [N]."""
-
-    paths: list[str]
-    labels: Tensor
-    channels: int
-    size: int
-
-    def __getitem__(self, rows: Tensor) -> ImageFiles:
-        """Those of a mask [N], or of row numbers."""
-        numbers = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
-        return replace(self, paths=[self.paths[row] for row in numbers.tolist()], labels=self.labels[rows])
-
-    def __add__(self, other: ImageFiles) -> ImageFiles:
-        """These files, then the others."""
-        return replace(self, paths=self.paths + other.paths, labels=torch.cat([self.labels, other.labels]))
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of the tensor that all images would be."""
-        return len(self.paths), self.channels, self.size, self.size
 
 
 def decode(*groups: ImageFiles) -> list[RawImages]:

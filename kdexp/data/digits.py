@@ -7,7 +7,8 @@ from importlib.resources import files
 import numpy as np
 import torch
 
-from kdexp.data.dataset import ImageDataset, RawImages
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.images import RawImages
 
 
 class Digits(ImageDataset):

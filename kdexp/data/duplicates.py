@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from kdexp.arguments import a_few
-from kdexp.data.decoding import ImageFiles
+from kdexp.data.images import ImageFiles
+from kdexp.errors import a_few
 from kdexp.files import shown
 
 MOST = 3

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, NamedTuple
 
-from kdexp.arguments import a_few
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import DataUnavailable, a_few
 from kdexp.files import shown
 
 

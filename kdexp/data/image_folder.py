@@ -9,13 +9,15 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from kdexp.arguments import Fraction, InvalidArguments, Problem, Range, a_few
+from kdexp.configuration.arguments import Fraction, Range
 from kdexp.data.augmentation import Augmentation, ResizedCrops
-from kdexp.data.dataset import ImageDataset, RawImages, stratified_draw
-from kdexp.data.decoding import CHUNK, ImageFiles, decode
+from kdexp.data.dataset import ImageDataset, stratified_draw
+from kdexp.data.decoding import CHUNK, decode
+from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.used_folders import UsedFolders
+from kdexp.device.memory import available_memory
+from kdexp.errors import InvalidArguments, Problem, a_few
 from kdexp.files import reason, shown
-from kdexp.memory import available_memory
 
 MARGIN = 256 / 224
 """With random resized crops, how much larger than `image_size` images are kept."""

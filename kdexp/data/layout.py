@@ -7,8 +7,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdexp.arguments import a_few, did_you_mean
 from kdexp.data.listing import bears_images, entries, is_leftover, straight_images, subfolders, suffix
+from kdexp.errors import a_few, did_you_mean
 from kdexp.files import reason, shown
 
 PART = re.compile(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from kdexp.data.dataset import ImageDataset, RawImages
-from kdexp.data.decoding import ImageFiles, decode_with_findings
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.decoding import decode_with_findings
 from kdexp.data.findings import Finding
-from kdexp.data.keeping import Keeping, place
+from kdexp.data.images import ImageFiles, RawImages
+from kdexp.data.placement import Keeping, place
 from kdexp.data.workers import Workers
 
 Images = RawImages | ImageFiles

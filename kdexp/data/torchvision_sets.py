@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdexp.arguments import first_line
 from kdexp.data.class_folders import ClassFolders, note_ignored
-from kdexp.data.dataset import DataUnavailable, ImageDataset, RawImages
+from kdexp.data.dataset import ImageDataset
 from kdexp.data.decoding import decode
+from kdexp.data.images import RawImages
 from kdexp.data.layout import holds_images, not_a_folder
+from kdexp.errors import DataUnavailable, first_line
 from kdexp.files import file_digest
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdexp.arguments import a_few
 from kdexp.data.allocation import allocate
 from kdexp.data.class_folders import ClassFolders, in_order, note_ignored
 from kdexp.data.layout import LOOKED_FOR, better_above, find_layout, override, part_name
 from kdexp.data.listing import entries, is_leftover
+from kdexp.errors import a_few
 
 
 class UsedFolders:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdexp.arguments import first_line
-from kdexp.data.dataset import ImageLost
-from kdexp.data.decoding import CHUNK, ImageFiles, fill
+from kdexp.data.decoding import CHUNK, fill
 from kdexp.data.findings import Finding, heard_from_libraries
-from kdexp.heap import give_back
+from kdexp.data.images import ImageFiles
+from kdexp.device.heap import give_back
+from kdexp.errors import ImageLost, first_line
 
 AHEAD = 4
 """Pieces that a worker has decoded, or is to decode, before they are asked for."""

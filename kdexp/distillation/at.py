@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import Range
+from kdexp.configuration.arguments import Range
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Fraction, InvalidArguments, Problem, Temperature, Weight
+from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
-from kdexp.features import Outputs, UnknownLayer, roles_of
+from kdexp.data.shape import Shape
+from kdexp.errors import InvalidArguments, Problem, UnknownLayer
+from kdexp.network.capture import Capture, Outputs
+from kdexp.network.landmarks import classifier_of, has_roles, roles_of
 
 if TYPE_CHECKING:
-    from kdexp.learner import Learner
-    from kdexp.network import Shape
+    pass
+
+if TYPE_CHECKING:
+    from kdexp.data.shape import Shape
 
 Terms = dict[str, Tensor]
 
@@ -55,6 +60,19 @@ class Progress:
     def ramp(self, epochs: int) -> float:
         """A factor that rises to 1 in equal steps from epoch to epoch: n/`epochs` all through epoch n, counted from 1."""
         return min((int(self.epoch) + 1) / epochs, 1.0) if epochs else 1.0
+
+
+class Trainee(Protocol):
+    """What a method may ask of the learner that it trains."""
+
+    def forward(self, image: Tensor) -> Outputs:
+        """The student's outputs on `image` [N, C, H, W]."""
+
+    def ask(self, network: nn.Module, image: Tensor) -> Tensor:
+        """The logits [N, K] of another network that the method trains."""
+
+    def descend(self, terms: Terms) -> None:
+        """Takes one optimizer step on the sum of the terms."""
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -125,7 +143,7 @@ class Distiller(nn.Module, Checked):
         """What `losses` and the training accuracy look at, in place of what the student's network itself says."""
         return student
 
-    def update(self, learner: Learner, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
+    def update(self, learner: Trainee, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
         """Takes the training step(s) for one batch and returns the named loss terms."""
         student = learner.forward(batch.image)
         terms = self.losses(batch, student, teacher, progress)
@@ -256,3 +274,9 @@ def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[list[str]]:
         if not names:
             raise UnknownLayer(f"{type(model).__name__} declares no {role}, so its layers must be named")
     return [[names] if isinstance(names, str) else list(names) for names in found]
+
+
+def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
+    """What a method that joins these two networks may look at before training."""
+    classify = classifier_of(teacher.model) if teacher and has_roles(teacher.model) else None
+    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)

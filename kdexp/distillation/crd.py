@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Fraction, Range, Temperature
+from kdexp.configuration.arguments import Fraction, Range, Temperature
 from kdexp.distillation.base import FeatureDistiller
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import NonNegativeInt, Weight
+from kdexp.configuration.arguments import NonNegativeInt, Weight
 from kdexp.distillation.base import Distiller
 
 

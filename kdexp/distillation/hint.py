@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import size_of
-from kdexp.features import Outputs
+from kdexp.network.capture import Outputs
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Module:

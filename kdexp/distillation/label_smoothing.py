@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch.nn.functional as F
 
-from kdexp.arguments import Range
+from kdexp.configuration.arguments import Range
 from kdexp.distillation.none import NoDistillation
 
 

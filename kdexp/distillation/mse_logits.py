@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from kdexp.arguments import Weight
+from kdexp.configuration.arguments import Weight
 from kdexp.distillation.base import Distiller
 
 

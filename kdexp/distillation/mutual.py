@@ -5,8 +5,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import InvalidArguments, Problem
 from kdexp.distillation.base import Distiller, Terms, soft_target_loss
+from kdexp.errors import InvalidArguments, Problem
 
 
 class Mutual(Distiller):
@@ -31,7 +31,7 @@ class Mutual(Distiller):
         self.node = peer
 
     def setup(self, probe):
-        from kdexp.network import build_network, sketch_network  # which know of methods themselves
+        from kdexp.network.build import build_network, sketch_network  # which know of methods themselves
 
         build = sketch_network if probe.student.logits.is_meta else build_network
         try:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import NonNegativeInt
+from kdexp.configuration.arguments import NonNegativeInt
 from kdexp.distillation.base import FeatureDistiller
 
 WIDEST = 512

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.arguments import InvalidArguments, Problem, Weight
+from kdexp.configuration.arguments import Weight
 from kdexp.distillation.base import FeatureDistiller
+from kdexp.errors import InvalidArguments, Problem
 
 NEAREST = 1e-6
 """Images closer than this in a net's representation have no direction from one to the other, and pull neither."""

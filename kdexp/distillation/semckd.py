@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min
-from kdexp.features import Outputs, UnknownLayer, roles_of
+from kdexp.errors import UnknownLayer
+from kdexp.network.capture import Outputs
+from kdexp.network.landmarks import roles_of
 
 SMALLEST_BATCH = 4
 """Images from which the embeddings of similarities have an output."""

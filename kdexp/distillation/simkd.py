@@ -5,12 +5,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Count, listed
+from kdexp.configuration.arguments import Count
 from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min, size_of
-from kdexp.evaluation import same_answers
-from kdexp.features import INPUT, Outputs, Roles, classifier_of, has_roles, roles_of
-from kdexp.grafting import graft
+from kdexp.errors import listed
+from kdexp.network.capture import Outputs
+from kdexp.network.graft import graft
+from kdexp.network.landmarks import Roles, classifier_of, has_roles, roles_of
+from kdexp.network.layers import INPUT
+from kdexp.tasks.classification import same_answers
 
 PROJECTED = ".projected"
 """The feature that `answer` adds to the student's outputs."""

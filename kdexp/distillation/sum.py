@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import InvalidArguments, Problem, problems, refusals
-from kdexp.config import arguments, build, target
+from kdexp.configuration.arguments import problems
+from kdexp.configuration.nodes import arguments, build, target
 from kdexp.distillation.base import OWN_WAYS, Distiller, declares, is_static
+from kdexp.errors import InvalidArguments, Problem, refusals
 
 OF_THE_SUM = ("alpha", "ce_weight", "kd_weight")
 

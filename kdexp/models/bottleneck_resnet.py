@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Blocks, Checked, Count
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.landmarks import Roles
 
 WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4

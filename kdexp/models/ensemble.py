@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem, Temperature
-from kdexp.network import Shape, build_network
+from kdexp.configuration.arguments import Checked, Count, Temperature
+from kdexp.data.shape import Shape
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.build import build_network
 
 
 class Ensemble(nn.Module, Checked):

@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, InvalidArguments, Problem, Width
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Checked, Count, Width
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.landmarks import Roles
 
 
 def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Width
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Checked, Count, Width
+from kdexp.network.landmarks import Roles
 
 
 class MLP(nn.Module, Checked):

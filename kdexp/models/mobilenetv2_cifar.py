@@ -8,8 +8,8 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Range
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Checked, Count, Range
+from kdexp.network.landmarks import Roles
 
 STAGES = (
     ((1, 16, 1, 1), (6, 24, 2, 1)),

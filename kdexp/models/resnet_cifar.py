@@ -6,8 +6,9 @@ like; `wide_resnet` has the real ones.
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Depth, InvalidArguments, Problem, Width
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Checked, Count, Depth, Width
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.landmarks import Roles
 
 
 class Block(nn.Module):

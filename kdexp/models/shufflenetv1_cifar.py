@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem, Width
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Blocks, Checked, Count, Width
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.landmarks import Roles
 
 STEM = 24
 

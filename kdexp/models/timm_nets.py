@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.arguments import Count, InvalidArguments, Problem, first_line, listed
-from kdexp.data.dataset import DataUnavailable
+from kdexp.configuration.arguments import Count
+from kdexp.errors import DataUnavailable, InvalidArguments, Problem, first_line, listed
 
 
 def timm_net(*, num_classes: Count, in_channels: Count, image_size: Count, name: str, weights: str | None) -> nn.Module:

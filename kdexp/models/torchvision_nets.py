@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch import nn
 from torchvision import models
 
-from kdexp.arguments import Count, InvalidArguments, Problem, did_you_mean, listed
+from kdexp.configuration.arguments import Count
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.models.torchvision_weights import TorchvisionWeights
 
 WINDOWS = 224

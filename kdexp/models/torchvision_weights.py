@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from kdexp.arguments import first_line, listed
-from kdexp.checkpoint.fit import fit
-from kdexp.checkpoint.heads import fit_stem
-from kdexp.checkpoint.read import BadCheckpoint, read_checkpoint
-from kdexp.data.dataset import DataUnavailable
+from kdexp.errors import BadCheckpoint, DataUnavailable, first_line, listed
 from kdexp.files import file_digest
+from kdexp.network.checkpoint.fit import fit
+from kdexp.network.checkpoint.heads import fit_stem
+from kdexp.network.checkpoint.read import read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Pooling comes before the ReLU here: values and gradients are the same, on a quar
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Fraction
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Checked, Count, Fraction
 from kdexp.models.pooling import MaxPool2x2
+from kdexp.network.landmarks import Roles
 
 
 def _convolutions(in_channels: int, widths: list[int], pool_after: set[int]) -> nn.Sequential:

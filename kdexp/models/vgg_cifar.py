@@ -5,9 +5,10 @@ Tian et al. 2020 (CRD, arXiv 1910.10699) made them so: no pooling before the las
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Blocks, Checked, Count, InvalidArguments, Problem, Width
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Blocks, Checked, Count, Width
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.models.pooling import MaxPool2x2
+from kdexp.network.landmarks import Roles
 
 POOLED_FOUR_TIMES = 64
 """Pixels from which there is a pooling before the last stage too."""

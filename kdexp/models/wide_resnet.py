@@ -4,8 +4,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kdexp.arguments import Checked, Count, Depth, InvalidArguments, Problem, Width
-from kdexp.features import Roles
+from kdexp.configuration.arguments import Checked, Count, Depth, Width
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.landmarks import Roles
 
 
 class Block(nn.Module):

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexp.characters import one_line
 from kdexp.files import write_whole
+from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
-    from kdexp.journal import Journal
-    from kdexp.plan import Entry
+    from kdexp.experiment.journal import Journal
+    from kdexp.training.entry import Entry
 
 
 def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:

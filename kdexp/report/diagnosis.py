@@ -15,8 +15,8 @@ from kdexp.report.findings import Finding, findings, percent
 from kdexp.report.table import written
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
-    from kdexp.plan import Entry
+    from kdexp.experiment.experiment import Experiment
+    from kdexp.training.entry import Entry
 
 MOST = 3
 """So many findings are shown."""

@@ -12,18 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.data.batch import Batch
+from kdexp.deployment.rebuild import deployed_network
+from kdexp.device.precision import on_device
 from kdexp.distillation.base import Distiller, Progress
-from kdexp.evaluation import chance_of_split, correct, only_one_right
-from kdexp.features import Outputs, evaluating
-from kdexp.judgement import Judgement
-from kdexp.learner import Learner
-from kdexp.loading import deployed_network
-from kdexp.preparation import on_device, prepare
-from kdexp.stored import Stored
+from kdexp.network.capture import Outputs
+from kdexp.network.layers import evaluating
+from kdexp.store.stored import Stored
+from kdexp.tasks.classification import chance_of_split, correct, only_one_right
+from kdexp.tasks.judgement import Judgement
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
-    from kdexp.plan import Entry
+    from kdexp.experiment.experiment import Experiment
+    from kdexp.training.entry import Entry
 
 IMAGES = 1000
 """About so many training images are looked at."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 
-from kdexp.advice import HIGHEST_TEMPERATURE, alternatives, higher_rate, longer, lower_rate, override
-from kdexp.config import build, conf_dir
+from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.nodes import build
+from kdexp.experiment.advice import HIGHEST_TEMPERATURE, alternatives, higher_rate, longer, lower_rate, override
 from kdexp.report.facts import GREW, Facts
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
 
 MORE_SEEDS = "-m seed=0,1,2,3,4"
 SIGNIFICANT = 0.05

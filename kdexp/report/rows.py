@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from kdexp import cost
-from kdexp.evaluation import agreement
-from kdexp.loading import deployed_network
-from kdexp.preparation import on_device
-from kdexp.published import Reference, reference
-from kdexp.stored import Stored
+from kdexp.deployment.rebuild import deployed_network
+from kdexp.device.precision import on_device
+from kdexp.network import cost
+from kdexp.report.published import Reference, reference
+from kdexp.store.stored import Stored
+from kdexp.tasks.classification import agreement
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
-    from kdexp.plan import Entry
+    from kdexp.experiment.experiment import Experiment
+    from kdexp.training.entry import Entry
 
 LATENCY_BATCH = 128
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from rich.box import Box
 from rich.table import Table
 
-from kdexp.characters import one_line
+from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
-    from kdexp.experiment import Experiment
+    from kdexp.experiment.experiment import Experiment
     from kdexp.report.rows import Row
 
 AnyRow = TypeVar("AnyRow")

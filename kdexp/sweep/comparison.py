@@ -9,14 +9,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdexp.parts import PARTS, option
-from kdexp.published import Reference, departures, unsourced
-from kdexp.sweep.choice import Group, choose
-from kdexp.sweep.configuration import Configuration
+from kdexp.configuration.roles import PARTS, option
+from kdexp.report.published import Reference, departures, unsourced
+from kdexp.sweep.axes import settings_of, varied
 from kdexp.sweep.observations import Observation, configurations
-from kdexp.sweep.reading import FINISHED, Job, Sweep
-from kdexp.sweep.settings import settings_of, varied
-from kdexp.sweep.sources import fresh_command, used_seeds
+from kdexp.sweep.read import FINISHED, Job, Sweep
+from kdexp.sweep.repeat import fresh_command, used_seeds
+from kdexp.sweep.row import Configuration
+from kdexp.sweep.selection import Group, choose
 
 MANY_INTERVALS = 20
 """For more intervals that hold together the stored logits are not read for them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from kdexp.stored import is_file_of
-from kdexp.sweep.reading import Result
+from kdexp.store.stored import is_file_of
+from kdexp.sweep.read import Result
 
 TOLERANCE = 1e-6
 

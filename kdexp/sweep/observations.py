@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kdexp.parts import option, part_of
-from kdexp.sweep.reading import Job, Result, Sweep
-from kdexp.sweep.settings import Settings, settings_of
+from kdexp.configuration.roles import option, part_of
+from kdexp.sweep.axes import Settings, settings_of
+from kdexp.sweep.read import Job, Result, Sweep
 
 
 @dataclass(frozen=True)

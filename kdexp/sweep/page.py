@@ -9,18 +9,18 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from kdexp.characters import visible
 from kdexp.files import remove_drafts, write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.configuration import Configuration
-from kdexp.sweep.details import Details, command_line
+from kdexp.sweep.origins import Sources
+from kdexp.sweep.page_rows import Details, command_line
 from kdexp.sweep.pictures import available
 from kdexp.sweep.pictures.slices import slices
-from kdexp.sweep.reading import Sweep
+from kdexp.sweep.read import Sweep
 from kdexp.sweep.remarks import remarks
-from kdexp.sweep.sources import Sources
+from kdexp.sweep.row import Configuration
 from kdexp.sweep.table import columns_of, title
+from kdexp.text.characters import visible
 
 if TYPE_CHECKING:
     from kdexp.sweep.pictures.style import Picture

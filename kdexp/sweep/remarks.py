@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdexp.parts import EXPLAINED
-from kdexp.published import explain
+from kdexp.configuration.roles import EXPLAINED
+from kdexp.report.published import explain
 from kdexp.report.table import written
+from kdexp.sweep.axes import written_settings
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.configuration import BEST, BEST_OF_METHOD, Configuration
 from kdexp.sweep.difference import Difference, Interval
-from kdexp.sweep.reading import NEVER_STARTED
-from kdexp.sweep.settings import written_settings
+from kdexp.sweep.read import NEVER_STARTED
+from kdexp.sweep.row import BEST, BEST_OF_METHOD, Configuration
 
 IN_WORDS = 6
 """So many differences have a sentence each; of more, those that are marked."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kdexp.characters import one_line
 from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
+from kdexp.sweep.axes import headings, written_settings, written_value
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
-from kdexp.sweep.settings import headings, written_settings, written_value
+from kdexp.sweep.row import Configuration
+from kdexp.text.characters import one_line
 
 LISTED = 20
 """About so many unfinished jobs are listed on the screen; the files list all."""
@@ -64,7 +64,7 @@ def text(comparison: Comparison) -> str:
     parts = []
     for table in comparison.tables:
         columns = columns_of(table)
-        said = "".join(f"- {one_line(sentence)}\n" for sentence in remarks(table))
+        said = "".join("- " + "\n".join(map(one_line, remark.split("\n"))) + "\n" for remark in remarks(table))
         parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{said}")
     lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in map(one_line, lacking(comparison))]
     if lines:

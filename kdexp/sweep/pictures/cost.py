@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.pictures.style import COLOURS, FAINT, MARKERS, TEACHER, apart, chosen, label, logarithmic, new_figure
+from kdexp.sweep.row import Configuration
 from kdexp.sweep.table import title
 
 Cost = Callable[[Configuration], float]

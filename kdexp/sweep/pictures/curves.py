@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdexp.parts import PARTS
+from kdexp.configuration.roles import PARTS
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
+from kdexp.sweep.origins import Sources
 from kdexp.sweep.pictures.style import COLOURS, DASHES, chosen, label, logarithmic, new_figure
-from kdexp.sweep.sources import Sources
+from kdexp.sweep.row import Configuration
 from kdexp.sweep.table import title
 
 MOST = 8

@@ -9,13 +9,13 @@ from itertools import count
 from matplotlib import rc_context
 
 from kdexp.sweep.comparison import Comparison, DataTable
+from kdexp.sweep.origins import Sources
 from kdexp.sweep.pictures.cost import draw_latency, draw_parameters
 from kdexp.sweep.pictures.curves import draw_curves, shown
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
 from kdexp.sweep.pictures.style import SETTINGS, Picture, chosen, finish
-from kdexp.sweep.sources import Sources
 
 
 def draw_all(comparison: Comparison, sources: Sources) -> list[list[Picture]]:

@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.pictures.slices import Slice, is_number
 from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure, seeds
-from kdexp.sweep.settings import headings, written_value
+from kdexp.sweep.row import Configuration
 from kdexp.sweep.table import title
 
 LOGARITHMIC = 8

@@ -11,12 +11,12 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.pictures.slices import Slice
 from kdexp.sweep.pictures.style import FAINT, new_figure, seeds
 from kdexp.sweep.remarks import signed
-from kdexp.sweep.settings import headings, written_value
+from kdexp.sweep.row import Configuration
 from kdexp.sweep.table import title
 
 CELL = 0.85, 0.6

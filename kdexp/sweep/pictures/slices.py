@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kdexp.sweep.axes import Settings, option, settings_of, written_settings
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
-from kdexp.sweep.reading import FINISHED, Sweep
-from kdexp.sweep.settings import Settings, option, settings_of, written_settings
+from kdexp.sweep.read import FINISHED, Sweep
+from kdexp.sweep.row import Configuration
 
 MOST_SLICES = 6
 """Of a method whose other settings take more combinations of values no pictures are drawn."""

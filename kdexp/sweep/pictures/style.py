@@ -13,10 +13,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from kdexp.sweep.axes import written_settings
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.configuration import Configuration
 from kdexp.sweep.remarks import models_vary
-from kdexp.sweep.settings import written_settings
+from kdexp.sweep.row import Configuration
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#666666")
 """Okabe and Ito's (2008), its yellow and black replaced: the one is faint on white, the other the teacher's."""

@@ -1,0 +1,1 @@
+"""The commands: kdexp, kdexp-store, kdexp-report, kdexp-export."""

@@ -1,0 +1,149 @@
+"""A multirun in this process: job after job, data and teacher's outputs kept between them, a line each; then one table."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdexp.commands.run import carry_out, claim_folder, describe_run, writing_to
+from kdexp.errors import DataUnavailable, Unwritable, first_line
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.lockstep import train_together
+from kdexp.experiment.lookahead import layers_read
+from kdexp.experiment.session import Kept
+from kdexp.files import write_whole
+from kdexp.report.rows import Row
+from kdexp.report.table import percent
+from kdexp.store.locks import hold
+from kdexp.store.run_state import ALIVE, FAILED, write_state
+
+
+@dataclass(frozen=True)
+class Job:
+    """One combination of a multirun."""
+
+    number: int
+    overrides: Sequence[str]
+    config: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Its run folder, inside the sweep's."""
+        return f"{self.number:03d}"
+
+
+@dataclass(frozen=True)
+class Lockstep:
+    """That compatible jobs train side by side, `most` learners in one loop (None: as memory allows)."""
+
+    most: int | None
+
+
+def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None) -> Path:
+    """Runs validated jobs; a failing one fails alone. Returns the sweep's folder; raises `Unwritable` before anything."""
+    journal, kept = Journal(console, quiet=True), Kept()
+    folder = claim_sweep(jobs, command)
+    journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    kept.layers = layers_read(job.config for job in jobs)
+    alive = ExitStack()
+    alive.callback(kept.close)
+    try:
+        with suppress(OSError):
+            hold(folder / ALIVE, alive)
+        if lockstep is not None:
+            _side_by_side(jobs, folder, journal, kept, lockstep.most)
+        of_data = {same[0].number: same for same in _by_data(jobs)}
+        for job in jobs:
+            _claim(of_data.get(job.number, ()), folder, journal, kept)
+            words = " ".join(text for text in job.overrides if text not in common)
+            journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, kept)}")
+    except KeyboardInterrupt:
+        journal.headline(f"kdexp-report {folder} tells what there is of this sweep")
+        raise
+    finally:
+        alive.close()
+    return folder
+
+
+def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept) -> None:
+    """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
+    with suppress(Exception):
+        for job in jobs:
+            experiment = Experiment(job.config, journal, kept)
+            experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
+
+
+def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept, most: int | None) -> None:
+    """Trains what the jobs need in lockstep; what goes wrong there is left to the jobs, one by one."""
+    journal.open_log(folder / "log.txt")
+    try:
+        for same in _by_data(jobs):
+            train_together([*filter(None, (_ready(job, journal, kept) for job in same))], most)
+    except Exception as error:  # whatever it is, a job that can do without goes on
+        journal.note(traceback.format_exc())
+        journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
+    finally:
+        journal.close_log()
+
+
+def _by_data(jobs: Sequence[Job]) -> Iterable[Sequence[Job]]:
+    """The jobs of one data set after those of another, so that one alone is in memory; none train side by side anyway."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(str(job.config["dataset"]), []).append(job)
+    return groups.values()
+
+
+def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
+    """A new folder that says what all jobs are; raises `Unwritable`."""
+    config = jobs[0].config
+    with writing_to(config):
+        folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "sweeps", config)
+        listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
+        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
+    return folder
+
+
+def _ready(job: Job, journal: Journal, kept: Kept) -> Experiment | None:
+    """The job's experiment, or None if it can't start: then the job itself says why."""
+    try:
+        experiment = Experiment(job.config, journal, kept, job=f"#{job.number}")
+        experiment.make_ready()
+    except (DataUnavailable, Unwritable, OSError):
+        return None
+    return experiment
+
+
+def run_job(job: Job, folder: Path, journal: Journal, kept: Kept) -> str:
+    """Runs one job in its folder; returns what became of it in a few words."""
+    try:
+        with writing_to(job.config):
+            folder.mkdir()
+            experiment = Experiment(job.config, journal, kept)
+            describe_run(folder, job.config, job.overrides, experiment)
+        experiment.make_ready()
+        outcome = carry_out(experiment, folder, brief=True)
+    except (DataUnavailable, Unwritable, OSError) as error:
+        write_state(folder, FAILED, str(error))
+        return f"failed: {error}"
+    except Exception as error:  # whatever it is, the other jobs go on
+        why = f"{type(error).__name__}: {first_line(error)}; {folder}/traceback.txt has more"
+        with suppress(OSError):
+            write_whole(folder / "traceback.txt", traceback.format_exc())
+        write_state(folder, FAILED, why)
+        return f"failed: {why}"
+    return f"failed: {outcome.reason}" if outcome.reason else ", ".join(map(_result, outcome.rows))
+
+
+def _result(row: Row) -> str:
+    difference = f" ({row.difference:+.2f})" if row.difference is not None else ""
+    return f"{row.role} {percent(row.test_top1)}{difference}"

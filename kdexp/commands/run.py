@@ -1,0 +1,208 @@
+"""One job: makes the run folder, obtains the learners, shows and writes what they are worth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdexp.configuration.compose import as_yaml
+from kdexp.configuration.roles import EXPLAINED
+from kdexp.errors import Unwritable, first_line
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.starts import start_notes
+from kdexp.files import reason, write_whole
+from kdexp.report.curves import draw_curves
+from kdexp.report.diagnosis import diagnose
+from kdexp.report.published import departures, explain, unsourced
+from kdexp.report.rows import Row, add_published, make_rows
+from kdexp.report.table import draw_table
+from kdexp.report.write import write_history, write_table
+from kdexp.store.locks import hold
+from kdexp.store.provenance import provenance
+from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
+from kdexp.training.entry import Entry
+
+
+def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
+    """Runs a validated configuration; returns whether every learner finished and all was written.
+
+    Raises `DataUnavailable` and `Unwritable` before anything is trained.
+    """
+    journal = Journal(console)
+    experiment = Experiment(config, journal)
+    with closing(experiment.kept):
+        experiment.make_ready()
+        with writing_to(config):
+            folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
+            describe_run(folder, config, overrides, experiment)
+        outcome = carry_out(experiment, folder)
+    return not outcome.reason
+
+
+@contextmanager
+def writing_to(config: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, an `OSError` is `Unwritable`: what it tells concerns `output_dir`."""
+    try:
+        yield
+    except OSError as error:
+        where = str(config["output_dir"])
+        raise Unwritable(f"output_dir={where!r} can't be written: {reason(error)}; output_dir=FOLDER names another") from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: the rows of its table, and why it did not end well (empty if it did)."""
+
+    rows: list[Row]
+    reason: str
+
+
+def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> Outcome:
+    """Obtains the learners and reports them in the folder, which says at any time how far the job is."""
+    journal = experiment.journal
+    with ExitStack() as alive:
+        journal.open_log(folder / "log.txt")
+        alive.callback(journal.close_log)
+        with suppress(OSError):
+            hold(folder / ALIVE, alive)
+        experiment.claim([], folder)
+        write_state(folder, RUNNING)
+        try:
+            journal.say(f"run folder: {folder}")
+            for line in unsourced(experiment.config, _command(folder)):
+                journal.say(line)
+            for note in start_notes(experiment):
+                journal.remark(note)
+            return report(folder, experiment.run(), experiment, journal, brief=brief)
+        except KeyboardInterrupt:
+            write_state(folder, INTERRUPTED)
+            raise
+        except Exception as error:
+            write_state(folder, FAILED, first_line(error))
+            raise
+
+
+def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
+    """A new folder named by time and a hash of the configuration; never one that another run has."""
+    digest = hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest}"
+    for attempt in range(1000):
+        folder = runs / (name if not attempt else f"{name}_{attempt + 1}")
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+            return folder
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"a thousand runs named {name} under {runs}")
+
+
+def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], experiment: Experiment) -> None:
+    """Writes what was asked and on what it ran: `config.yaml`, `command.txt`, `provenance.json`."""
+    write_whole(folder / "config.yaml", as_yaml(config))
+    write_whole(folder / "command.txt", shlex.join(["kdexp", *overrides]) + "\n")
+    write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
+
+
+def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, brief: bool = False) -> Outcome:
+    """Writes the table and the state of the job, then prints the table; unless `brief` adds the curves and a diagnosis.
+
+    Whatever happens while that is printed, it is in the run folder.
+    """
+    rows = make_rows(entries, experiment)
+    beside = list(_beside_published(folder, rows, experiment))
+    missing = _unwritten(partial(write_history, folder, entries), partial(write_table, folder, rows, experiment))
+    _conclude(folder, entries, rows, missing)
+    journal.say("")
+    journal.say(draw_table(rows, experiment, journal.console.width))
+    for line in [*remarks(entries, experiment), *beside]:
+        journal.say(line)
+    missing = missing or _unwritten(partial(_explain, folder, entries, experiment, journal, brief))
+    if missing:
+        journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
+    return _conclude(folder, entries, rows, missing)
+
+
+def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> None:
+    """Writes and says what takes a while: the curves, and why the student is no better."""
+    if not brief:
+        draw_curves(folder, entries, journal)
+    if not brief or experiment.settings.diagnosis == "always":
+        tell_why(folder, entries, experiment, journal)
+
+
+def _unwritten(*writes: Callable[[], None]) -> str:
+    """Why one of `writes` could not write its files; empty if all could."""
+    try:
+        for write in writes:
+            write()
+    except OSError as error:
+        return reason(error)
+    return ""
+
+
+def _conclude(folder: Path, entries: list[Entry], rows: list[Row], missing: str) -> Outcome:
+    """What the job came to, given why files of it are missing; the folder says so, too."""
+    failed = "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure)
+    outcome = Outcome(rows, f"{folder} lacks files: {missing}" if missing else failed)
+    write_state(folder, FAILED if outcome.reason else FINISHED, outcome.reason)
+    return outcome
+
+
+def _command(folder: Path) -> list[str]:
+    """The words that a run was asked for with."""
+    return shlex.split((folder / "command.txt").read_text("utf-8", "surrogateescape"))[1:]
+
+
+def _beside_published(folder: Path, rows: list[Row], experiment: Experiment) -> Iterator[str]:
+    """Fills published numbers into the rows; yields what is to be known of them."""
+    if not experiment.config.get("published"):
+        return
+    asked = _command(folder)
+    numbers = add_published(rows, experiment, asked)
+    yield from explain([(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)], departures(asked))
+
+
+def tell_why(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:
+    """Says and writes why the distilled student may be no better than its baseline, where it is not."""
+    try:
+        for line in diagnose(entries, experiment, folder):
+            journal.say(line)
+    except RuntimeError as error:  # out of memory, or a method whose losses can't be asked again
+        journal.warn(f"no diagnosis of the distilled student: {first_line(error)}")
+
+
+def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
+    """What a reader of the table must know to take it for what it is."""
+    lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
+    lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
+    lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
+    student = experiment.config["student"]
+    if start := student.get("checkpoint") or student.get("weights"):
+        lines.append(f"The student starts from trained weights ({start}): its baseline is plain transfer learning.")
+    data, share = experiment.data, experiment.dataset.student_fraction
+    if share < 1:
+        seen, there_are = len(data.student_train), len(data.train)
+        lines.append(f"Students saw {seen} of the teacher's {there_are} images (dataset.student_fraction={share:g}).")
+    where = f"{experiment.precision.label} on {experiment.device.type}"
+    lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
+    lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
+    return lines
+
+
+def _training_only(entry: Entry) -> str:
+    assert entry.stored is not None
+    extra = entry.stored.result["training_only_parameters"]
+    return (
+        f"{entry.role} trained {entry.stored.result['parameters'] + extra:,} parameters, {extra:,} of them for training alone."
+    )

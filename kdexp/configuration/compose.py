@@ -1,0 +1,213 @@
+"""Composes the many jobs of a sweep: Hydra is asked once per choice of options, and numbers are filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from kdexp.configuration.option_files import OptionFiles
+from kdexp.configuration.quoting import parse
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
+from kdexp.files import is_file
+
+
+class Composer:
+    """Composes jobs as `compose_command` does, but quicker where only values differ."""
+
+    def __init__(self, config_dir: str | None = None, config_name: str = "config"):
+        self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
+        self.folders = [Path(folder) for folder in (conf_dir(), config_dir) if folder]
+        self._wholes: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
+
+    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `mistakes` explains."""
+        parsed = [parse(text) for text in overrides]
+        values = [override for override in parsed if self.sets_value(override)]
+        known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
+        if known is None:
+            return as_plain(compose_command(overrides, **self.where))
+        config = known[0].copy()
+        for override in values:
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return with_choices(config, known[1])
+
+    def hydra(self, overrides: Sequence[str]) -> DictConfig:
+        """Hydra's own node, as far as overrides decide it that choose one option and are no mistakes."""
+        good: list[str] = []
+        for text in overrides:
+            with suppress(Exception):  # composing explains it
+                parsed = parse(text)
+                if not parsed.is_sweep_override() and not self.sets_value(parsed):
+                    good.append(text)
+        try:
+            return self._whole(tuple(good)).hydra
+        except Exception:  # composing explains it
+            return self._whole(()).hydra
+
+    def sets_value(self, override: Override) -> bool:
+        """Whether it sets a key, and chooses, adds or removes nothing."""
+        key = override.key_or_group
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
+            return False
+        return not (override.is_sweep_override() or key.startswith("hydra") or self.is_group(key))
+
+    def is_group(self, key: str) -> bool:
+        """Whether a key chooses options, rather than setting a value."""
+        return len(key) < 200 and any((folder / key).is_dir() for folder in self.folders)  # longer names raise OSError
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group, those of a user's own folder included; none if there is no such group."""
+        return sorted(
+            {file.stem for folder in self.folders if self.is_group(group) for file in (folder / group).glob("*.yaml")}
+        )
+
+    def file_of(self, config: str) -> Path | None:
+        """The YAML file of `GROUP/OPTION`, the first in Hydra's order; None if there is none."""
+        return next((file for folder in self.folders if is_file(str(file := folder / f"{config}.yaml"))), None)
+
+    def own_file_of(self, config: str, suffix: str = ".yaml") -> Path | None:
+        """The file of `GROUP/OPTION` in the user's own folder; None if there is none."""
+        return next((file for folder in self.folders[1:] if is_file(str(file := folder / f"{config}{suffix}"))), None)
+
+    def _whole(self, overrides: tuple[str, ...]) -> DictConfig:
+        if overrides not in self._wholes:
+            self._wholes[overrides] = compose_whole(overrides, **self.where)
+        return self._wholes[overrides]
+
+    def _chosen(self, overrides: tuple[str, ...]) -> tuple[DictConfig, Any] | None:
+        """What these overrides compose to, with what Hydra says of them; None where values depend on Hydra's own node."""
+        if overrides not in self._composed:
+            whole = self._whole(overrides)
+            config = without_hydra(whole)
+            text = OmegaConf.to_yaml(config)
+            self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime)
+        return self._composed[overrides]
+
+
+GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
+
+
+def conf_dir() -> str:
+    """The folder of the shipped YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"kdexp was installed without its conf/ folder (looked beside {package})")
+
+
+def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
+    """What Hydra makes of one job's overrides, with the names of the chosen options under `choices`."""
+    composed = compose_whole(overrides, config_dir=config_dir, config_name=config_name)
+    return OmegaConf.create(with_choices(without_hydra(composed), composed.hydra.runtime))
+
+
+def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
+    """What Hydra makes of one job's overrides, unresolved, with Hydra's own node; `config_dir` may have any name."""
+    version.setbase("1.3")
+    search_path = create_config_search_path(conf_dir())
+    if config_dir:  # as Hydra's --config-dir adds it
+        own = f"file://{Path(config_dir).absolute()}"
+        search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
+    OptionFiles.trusted = conf_dir()
+    SourcesRegistry.instance().types["file"] = OptionFiles
+    GlobalHydra.instance().clear()
+    try:
+        Hydra.create_main_hydra2("kdexp", search_path)
+        composed = compose(config_name, list(overrides), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().clear()
+    HydraConfig.instance().set_config(composed)
+    return composed
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The same configuration, copied, without Hydra's own node."""
+    config = composed.copy()
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def shown(composed: DictConfig, which: str, package: str | None, *, resolve: bool) -> str:
+    """YAML of the whole configuration, of Hydra's own node (`which="hydra"`) or of the rest (`job`), or of one node of it.
+
+    Raises `InvalidArguments` for a node that is not there.
+    """
+    config = (
+        composed
+        if which == "all"
+        else OmegaConf.masked_copy(composed, "hydra")
+        if which == "hydra"
+        else without_hydra(composed)
+    )
+    part = config if package in (None, "_global_") else OmegaConf.select(config, str(package))
+    if part is None:
+        known = [str(name) for name in config]
+        sentence = f"={package!r}: no such part;{did_you_mean(str(package), known)} known: {listed(known)}"
+        raise InvalidArguments([Problem("--package", sentence)])
+    if not OmegaConf.is_config(part):
+        return f"{part}\n"
+    if resolve:
+        OmegaConf.resolve(part)
+    return (f"# @package {package}\n" if package else "") + OmegaConf.to_yaml(part)
+
+
+def with_choices(config: DictConfig, runtime: Any) -> dict[str, Any]:
+    """The resolved configuration plus the option that was chosen in each of our groups, for tables and run folders.
+
+    `runtime` is what Hydra says of its choices and of the folders that it read. An ensemble's members that are given by name
+    become nodes.
+    """
+    resolved = as_plain(config)
+    named = {name: choice for name, choice in runtime.choices.items() if name.partition("@")[0] in GROUPS}
+    choices = {name.rpartition("@")[2]: choice for name, choice in named.items()}
+    teacher = resolved.get("teacher")
+    if isinstance(teacher, dict) and isinstance(teacher.get("members"), list):
+        folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+        choices |= {f"teacher.members.{n}": one for n, one in enumerate(teacher["members"]) if isinstance(one, str)}
+        teacher["members"] = [_model(member, folders) for member in teacher["members"]]
+    return {**resolved, "choices": choices}
+
+
+def _model(member: Any, folders: Sequence[Path]) -> Any:
+    """The node of a network that is given by its name; what is no name of one is returned as it is."""
+    files = [folder / "model" / f"{member}.yaml" for folder in folders] if isinstance(member, str) else []
+    found = next((file for file in files if file.is_file()), None)
+    return OmegaConf.to_container(OmegaConf.load(found)) if found else member
+
+
+def as_plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as dictionaries and lists of its own, resolved."""
+    if not isinstance(config, DictConfig):
+        return deepcopy(dict(config))
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """The configuration as OmegaConf writes it, key by key: most jobs of a sweep differ from the one before in few of them."""
+    return "".join(_lines(name, value, repr(value)) for name, value in as_plain(config).items())
+
+
+def _lines(name: str, value: Any, said: str) -> str:
+    if _written.get(name, ("", ""))[0] != said:
+        _written[name] = said, OmegaConf.to_yaml({name: value})
+    return _written[name][1]
+
+
+_written: dict[str, tuple[str, str]] = {}
+"""Under each key, what was written last and how it was said."""

@@ -1,0 +1,198 @@
+"""The flags of `kdexp`. They are Hydra's; those that would run foreign code or find nothing are refused with a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from os import R_OK, X_OK, access
+from pathlib import Path
+from typing import NamedTuple
+
+from kdexp.errors import Problem, listed
+
+_SHORT = {
+    "-h": "--help",
+    "-c": "--cfg",
+    "-p": "--package",
+    "-r": "--run",
+    "-m": "--multirun",
+    "-sc": "--shell-completion",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+    "-cd": "--config-dir",
+    "-i": "--info",
+}
+
+_SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")
+
+_VALUED = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+    "--config-name": (),
+    "--config-dir": (),
+}
+"""Flags with a value, and the values that they accept where these are few."""
+
+_REFUSED = {
+    "--experimental-rerun": "would load a pickle, which can run any code; a run's command.txt repeats it",
+    "--config-path": "kdexp needs its own files; --config-dir FOLDER adds yours",
+}
+
+_ALONE = ("--run", "--multirun", "--cfg", "--info", "--shell-completion", "--hydra-help")
+"""What a command does; one of these at a time."""
+
+KNOWN = (*_SWITCHES, *_VALUED)
+
+COMPLETIONS = tuple(f"{what}={shell}" for what in ("install", "uninstall", "query") for shell in ("bash", "zsh", "fish"))
+
+
+class Stray(NamedTuple):
+    """A setting that is not typed as `KEY=VALUE`: what was typed, and the key and the value that were probably meant."""
+
+    typed: str
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Flags:
+    """A command line: its flags by their long names, its overrides, and settings that are written otherwise."""
+
+    given: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    strays: list[Stray] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def __contains__(self, flag: str) -> bool:
+        return flag in self.given
+
+    @property
+    def config_dir(self) -> str | None:
+        """The folder of a user's own YAML files."""
+        return self.given.get("--config-dir")
+
+    @property
+    def config_name(self) -> str:
+        """The name of the file that is composed first."""
+        return self.given.get("--config-name", "config")
+
+    @property
+    def only_shows(self) -> bool:
+        """Whether the command shows a configuration, rather than running it."""
+        return "--cfg" in self or "--info" in self
+
+    @property
+    def repeated(self) -> list[str]:
+        """The words with which another command repeats this one: where the configuration comes from, and the overrides."""
+        sources = [word for flag in ("--config-dir", "--config-name") if flag in self for word in (flag, self.given[flag])]
+        return [*sources, *self.overrides]
+
+    @property
+    def words(self) -> list[str]:
+        """The flags by their long names, as Hydra's own parser reads them."""
+        return [word for name, value in self.given.items() for word in ((name,) if name in _SWITCHES else (name, value))]
+
+
+def read_flags(words: Sequence[str]) -> Flags:
+    """The command line, read without running anything; what is wrong with its flags is in `problems`."""
+    flags, rest = Flags(), list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            flags.overrides.extend(rest)
+            break
+        if word == "-" or not word.startswith("-"):
+            spaced = _with_spaces(word, rest)
+            flags.strays.extend([spaced] if spaced else [])
+            flags.overrides.extend([] if spaced else [word])
+        else:
+            _read_flag(word, rest, flags)
+    if flags.config_dir:
+        flags = replace(flags, given=flags.given | {"--config-dir": _expanded(flags.config_dir)})
+    flags.problems.extend(_conflicts(flags))
+    return flags
+
+
+def _read_flag(word: str, rest: list[str], flags: Flags) -> None:
+    """Adds one flag; takes its value from the rest of the words."""
+    name, equals, value = word.partition("=")
+    name = _SHORT.get(name, name)
+    if name in _REFUSED:
+        flags.problems.append(Problem(name, _REFUSED[name]))
+        if not equals and rest:
+            rest.pop(0)
+        return
+    if name in _SWITCHES:
+        flags.given[name] = value
+        if equals:
+            flags.problems.append(Problem(name, f"={value!r}: takes no value"))
+        return
+    if name not in _VALUED:
+        following = bool(rest) and not equals and "=" not in rest[0] and not rest[0].startswith("--")
+        flags.strays.append(Stray(word, name, value if equals else rest.pop(0) if following else None))
+        return
+    choices = _VALUED[name]
+    if not equals and name == "--info":
+        value = rest.pop(0) if rest and rest[0] in choices else "all"
+    elif not equals:
+        value = rest.pop(0) if rest else ""
+    if name in flags and flags.given[name] != value:
+        flags.problems.append(Problem(name, f"given twice ({flags.given[name]}, {value}); keep one"))
+    if choices and value not in choices:
+        flags.problems.append(Problem(name, f"={value!r}: must be one of {listed(choices)}"))
+    flags.given[name] = value
+
+
+def _with_spaces(word: str, rest: list[str]) -> Stray | None:
+    """The setting that a word and those after it make, as in `seed = 1`, `seed =1` or `seed 1`; takes these words."""
+    if "=" in word or not rest or not re.fullmatch(r"[A-Za-z_][\w.]*", word):
+        return None
+    if not rest[0].startswith("=") and not re.fullmatch(r"[\d.]+", rest[0]):
+        return None
+    typed, value = [word, rest.pop(0)], ""
+    if typed[1] == "=" and rest and "=" not in rest[0]:
+        typed.append(rest.pop(0))
+    value = typed[-1].lstrip("=")
+    return Stray(" ".join(typed), word, value or None)
+
+
+def _expanded(folder: str) -> str:
+    try:
+        return str(Path(folder).expanduser())
+    except RuntimeError:  # an unknown user; then there is no such folder
+        return folder
+
+
+def _conflicts(flags: Flags) -> Iterator[Problem]:
+    """What flags can't do together, and folders and words that a flag needs and that are not there."""
+    together = [flag for flag in _ALONE if flag in flags]
+    if len(together) > 1:
+        yield Problem("", f"{' and '.join(together)} can't be combined; keep one")
+    for flag in ("--resolve", "--package"):
+        if flag in flags and "--cfg" not in flags:
+            yield Problem(flag, "is a part of showing the configuration; add --cfg job")
+    for flag in ("--package", "--config-name", "--config-dir"):
+        if flags.given.get(flag) == "":
+            yield Problem(flag, "needs a value")
+    if flags.config_dir:
+        yield from _folder(flags.config_dir)
+    if "--shell-completion" in flags and (len(flags.overrides) != 1 or flags.overrides[0] not in COMPLETIONS):
+        given = " ".join(flags.overrides)
+        yield Problem(
+            "--shell-completion", f"needs one of {listed(COMPLETIONS)}{f', not {given}' if given else ''}; see kdexp --help"
+        )
+
+
+def _folder(folder: str) -> Iterator[Problem]:
+    path = Path(folder)
+    try:
+        there, is_file = path.is_dir(), path.exists()
+    except OSError:  # a name too long, or a folder on the way that may not be entered
+        there = is_file = False
+    if not there:
+        what = "is a file, not a folder" if is_file else "no such folder"
+        yield Problem("--config-dir", f"={folder!r}: {what}; give the folder that holds your GROUP/OPTION.yaml files")
+    elif not access(path, R_OK | X_OK):
+        yield Problem("--config-dir", f"={folder!r}: may not be read; chmod u+rx {folder}")

@@ -1,0 +1,139 @@
+"""A user's own YAML files, read with care: what Hydra would fail on is refused with the file, the line and a reason."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdexp.errors import first_line
+from kdexp.files import reason
+
+LARGEST = 200_000
+"""Bytes of one file: more take the YAML parser seconds."""
+
+DEEPEST, MOST_NODES = 50, 10_000
+"""Levels of one file, and values after its aliases are written out."""
+
+_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp")}
+
+
+class BadOptionFile(HydraException):
+    """A YAML file that can't be used; the message names it, the line, and the reason."""
+
+    def __init__(self, path: str | Path, what: str, line: int | None = None):
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {what}")
+
+
+class OptionFiles(FileConfigSource):
+    """The files of one folder, as Hydra asks for them; those that `kdexp` brings are trusted."""
+
+    trusted = ""
+    """The folder of the shipped files."""
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether anything has that name: what can't be read is refused when it is loaded, not passed over."""
+        return os.path.lexists(self._place(config_path))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """One file's content; raises `BadOptionFile`."""
+        if self.path == self.trusted:
+            return super().load_config(config_path)
+        path = self._place(config_path)
+        text = _read(path)
+        _check(path, text)
+        try:
+            config = OmegaConf.load(io.StringIO(text))
+        except yaml.YAMLError as error:
+            raise _explained(path, error) from error
+        except (OmegaConfBaseException, OSError, ValueError, TypeError) as error:
+            raise BadOptionFile(path, first_line(error)) from error
+        header = ConfigSource._get_header_dict(text[:512])
+        return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header=header)
+
+    def _place(self, config_path: str) -> str:
+        return f"{self.path}/{self._normalize_file_name(config_path)}"
+
+
+def _read(path: str) -> str:
+    """The text of a regular file of UTF-8."""
+    try:
+        there = Path(path).stat()
+        if not stat.S_ISREG(there.st_mode):
+            raise BadOptionFile(path, "is not a regular file")
+        if there.st_size > LARGEST:
+            raise BadOptionFile(path, f"has {there.st_size:,} bytes; at most {LARGEST:,} are read")
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise BadOptionFile(path, f"can't be read: {reason(error)}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise BadOptionFile(path, f"is not UTF-8 text (byte {content[error.start]:#04x}); save it as UTF-8", line) from error
+
+
+def _check(path: str, text: str) -> None:
+    """Raises `BadOptionFile` for what is not a mapping of plain values of a reasonable size."""
+    _count_brackets(path, text)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise _explained(path, error) from error
+    except RecursionError as error:
+        raise BadOptionFile(path, f"is nested too deeply; at most {DEEPEST} levels") from error
+    if root is None:
+        return
+    _measure(path, root, [], {})
+    if not isinstance(root, yaml.MappingNode):
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise BadOptionFile(path, f"holds {kind}, not KEY: VALUE lines", _line(root))
+    for key, _ in root.value:
+        if key.tag.rpartition(":")[2] not in ("str", "merge"):
+            raise BadOptionFile(path, "a key is not a text", _line(key))
+
+
+def _count_brackets(path: str, text: str) -> None:
+    """Refuses what the parser takes minutes for: far more open brackets than levels are allowed."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if sum(map(line.count, "[{")) - sum(map(line.count, "]}")) > 4 * DEEPEST or line.count("[" * DEEPEST):
+            raise BadOptionFile(path, f"is nested too deeply; at most {DEEPEST} levels", number)
+
+
+def _explained(path: str, error: yaml.YAMLError) -> BadOptionFile:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    what = problem or first_line(error)
+    if "'\\t'" in what:
+        what = "starts with a tab; YAML indents with spaces"
+    return BadOptionFile(path, what, mark.line + 1 if mark else None)
+
+
+def _measure(path: str, node: Any, above: list[Any], known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out, each node measured once."""
+    if node in above:
+        raise BadOptionFile(path, "an alias refers to what it is part of", _line(node))
+    if len(above) > DEEPEST:
+        raise BadOptionFile(path, f"is nested too deeply; at most {DEEPEST} levels", _line(node))
+    if node.tag not in _PLAIN:
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        raise BadOptionFile(path, f"the tag {tag} is refused; values are plain texts, numbers, lists and mappings", _line(node))
+    if id(node) not in known:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        items = [item for pair in pairs for item in pair] or (node.value if isinstance(node, yaml.SequenceNode) else [])
+        known[id(node)] = 1 + sum(_measure(path, item, [*above, node], known) for item in items)
+    if known[id(node)] > MOST_NODES:
+        raise BadOptionFile(path, f"holds more than {MOST_NODES:,} values once its aliases are written out", _line(node))
+    return known[id(node)]
+
+
+def _line(node: Any) -> int:
+    return node.start_mark.line + 1

@@ -1,0 +1,108 @@
+"""Words of a command line: what is wrong with one that can't be read, and how a text is written so that it can be."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import lru_cache
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+
+from kdexp.errors import first_cause, first_line
+
+LONGEST = 4_000
+"""Characters of one word: longer lists take Hydra's parser seconds."""
+
+_BRACKETS = {"[": "]", "{": "}", "(": ")"}
+_QUOTED = "\ue000"
+"""Stands for a quoted part, whatever it holds."""
+
+_FREE = re.compile(r"[\w/\-\\+.$%*@?| ]", re.ASCII)
+"""Characters that a text without quotes may hold."""
+
+
+def parse(word: str) -> Override:
+    """One word of a command line; raises what Hydra's parser raises, and `ValueError` for words of extreme length."""
+    if len(word) > LONGEST:
+        raise ValueError(f"has {len(word):,} characters; at most {LONGEST:,} are read")
+    return _parse(word)
+
+
+_parse = lru_cache(maxsize=100_000)(OverridesParser.create().parse_override)
+
+
+def as_word(key: str, text: str) -> str:
+    """`KEY=TEXT` with the text in quotes, as it is typed into a shell."""
+    single = f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+    if not re.search(r'["$`\\!]', single):
+        return f'"{single}"'
+    double = f"{key}={QuotedString(text, Quote.double).with_quotes()}"
+    return shlex.quote(single if '"' in text else double)
+
+
+def expand_home(word: str) -> str:
+    """The word with `~` or `~USER` at the start of its value replaced: shells leave it in `dataset.root=~/data`.
+
+    Raises `RuntimeError` for an unknown user. Words without it are returned as they are.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or not value.startswith("~"):
+        return word
+    return f"{key}={QuotedString(str(Path(value).expanduser()), Quote.single).with_quotes()}"
+
+
+def shortened(word: str) -> str:
+    """The word, its middle left out where it is long."""
+    return word if len(word) <= 80 else f"{word[:60]}…{word[-15:]}"
+
+
+def unreadable(word: str, error: BaseException) -> str:
+    """Why Hydra's parser can't read `KEY=VALUE`, given the error that it raised, and how the word is written instead."""
+    key, _, value = word.partition("=")
+    shown = repr(shortened(word))
+    if not re.fullmatch(r"\+{0,2}[\w./@$-]+|~[\w./@$-]+", key):
+        return f"{shown} can't be read: {key!r} is not a key; see kdexp --help"
+    bare = key.lstrip("+~")
+    if "while evaluating" in first_line(error):
+        cause = first_line(first_cause(error))
+        way_out = f"; a text with brackets is written {as_word(bare, value)}" if cause.startswith("Unknown function") else ""
+        return f"{shown} can't be read: {cause}{way_out}"
+    return f"{shown} can't be read: {_fault(bare, value)}"
+
+
+def _fault(key: str, value: str) -> str:
+    if not value:
+        return f"{key!r} is not a key; see kdexp --help"
+    text = value[0] not in _BRACKETS
+    way_out = f"; write {as_word(key, value)}" if text and len(value) <= 80 else ""
+    bare, quote = _without_quoted(value)
+    if quote:
+        return f"the quote {quote} is not closed{'; add it at the end' if value[0] == quote else way_out}"
+    foreign = next((sign for sign in bare if not _FREE.match(sign) and sign not in f"[]{{}}(),:={_QUOTED}"), "")
+    if foreign:
+        return f"{foreign!r} must be inside quotes{way_out}"
+    if bracket := _unbalanced(bare):
+        return bracket if value[0] in _BRACKETS else f"{bracket}{way_out}"
+    signs = "=" if value[0] in _BRACKETS else "=(){}[]"
+    if sign := next((sign for sign in signs if sign in bare), ""):
+        return f"{sign!r} is out of place, or must be inside quotes{way_out}"
+    return f"quotes are missing around a part of it{way_out}" if _QUOTED in bare else f"',' or ':' is out of place{way_out}"
+
+
+def _without_quoted(value: str) -> tuple[str, str]:
+    """The value with a stand-in for each quoted part, and the quote that is never closed (or an empty string)."""
+    bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", _QUOTED, value)
+    return bare, next((sign for sign in bare if sign in "'\""), "")
+
+
+def _unbalanced(bare: str) -> str:
+    """Which bracket has no partner, or an empty string."""
+    open_: list[str] = []
+    for sign in bare:
+        if sign in _BRACKETS:
+            open_.append(sign)
+        elif sign in _BRACKETS.values() and (not open_ or _BRACKETS[open_.pop()] != sign):
+            return f"{sign!r} has no opening bracket before it"
+    return f"{open_[-1]!r} is not closed; add {_BRACKETS[open_[-1]]!r}" if open_ else ""

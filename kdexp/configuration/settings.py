@@ -1,0 +1,46 @@
+"""The run's own settings: the keys of `conf/config.yaml` that belong to no group."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+from kdexp.configuration.arguments import Checked, Count, Range, Seed
+from kdexp.configuration.roles import Control
+
+Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
+"""Threads or processes of a run: with thousands of them, systems end the process that starts them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Checked):
+    """What a run is told besides its parts; `conf/config.yaml` says what each key means."""
+
+    seed: Seed
+    teacher_seed: Seed
+    epochs: Count
+    teacher_epochs: Count
+    batch_size: Count
+    limit_batches: Count | None
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "tf32", "bf16"]
+    fast: bool
+    compile: bool
+    graph: bool
+    num_threads: Threads | None
+    memory: Memory
+    workers: Threads | None
+    latency: bool
+    diagnosis: Literal["auto", "always", "never"]
+    dry_run: bool
+    force: bool
+    store: str
+    output_dir: str
+    controls: list[Control]
+
+
+NAMES = tuple(field.name for field in fields(Settings))
+
+
+Memory = Literal["auto", "device", "ram", "disk"]

@@ -1,0 +1,84 @@
+"""A data set, read and split, on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from kdexp.data.dataset import ImageDataset, stratified_draw
+from kdexp.data.fingerprint import summarise
+from kdexp.data.placement import Keeping
+from kdexp.data.source import find
+from kdexp.data.split import AS_IT_FITS, Split
+from kdexp.data.workers import Workers
+from kdexp.errors import DataUnavailable
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as a run uses it; the students' training images are among the teacher's."""
+
+    train: Split
+    student_train: Split
+    validation: Split | None
+    test: Split
+    fingerprint: str
+    mean: list[float]
+    std: list[float]
+    told: str = ""
+    """Where the images are and why, if not on the device."""
+    notes: Sequence[str] = ()
+    """How the images were found, a sentence each."""
+    warnings: Sequence[str] = ()
+    """What is wrong with some of them."""
+    workers: Workers | None = None
+
+    def close(self) -> None:
+        """Ends the worker processes, if there are any; images on disk that are asked for later start new ones."""
+        if self.workers is not None:
+            self.workers.close()
+
+
+def load(
+    dataset: ImageDataset,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    keeping: Keeping = AS_IT_FITS,
+) -> Data:
+    """Reads, splits and normalises; draws depend on `split_seed` alone. Raises `DataUnavailable`."""
+    source = find(dataset, device, keeping)
+    train = source.train
+    if complaint := dataset.split_complaint(train.labels.bincount(minlength=dataset.num_classes).tolist()):
+        raise DataUnavailable(complaint)
+    held_out = dataset.held_out(train.labels)
+    rows, validation = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+    seen = stratified_draw(train.labels[rows], dataset.student_fraction, dataset.split_seed + 1)
+    given = dataset.mean is not None and dataset.std is not None
+    summary = summarise(source, ~held_out, given=given, kept=keeping.summaries)
+    dataset = dataset.normalised_by(summary.mean, summary.std)
+    assert dataset.mean is not None and dataset.std is not None
+    split = partial(
+        Split,
+        dataset=dataset,
+        device=device,
+        memory_format=memory_format,
+        resident=source.resident,
+        workers=source.workers,
+    )
+    teacher_split = split(train, augmented=True, rows=rows)
+    return Data(
+        train=teacher_split,
+        student_train=teacher_split if bool(seen.all()) else split(train, augmented=True, rows=rows[seen]),
+        validation=split(train, augmented=False, rows=validation) if len(validation) else None,
+        test=split(source.test, augmented=False),
+        fingerprint=summary.fingerprint,
+        mean=dataset.mean,
+        std=dataset.std,
+        told=source.told,
+        notes=dataset.notes(),
+        warnings=summary.warnings,
+        workers=source.workers,
+    )

@@ -1,0 +1,1 @@
+"""One run: its plan, its learners, what the jobs of a process share."""

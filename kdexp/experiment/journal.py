@@ -1,0 +1,160 @@
+"""What a run says while it works: on the terminal with bars, into a pipe as plain lines, and into the run's log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from kdexp.files import reason
+from kdexp.text.characters import one_line
+from kdexp.text.console import Screen
+from kdexp.training.learner import Learner
+
+MOST_BARS = 6
+
+PLAIN_LINES = 10
+"""About so many lines a training leaves in a log."""
+
+
+class Journal:
+    """Everything said goes to the log, once there is a run folder, and to the console.
+
+    A text is a sentence and stays on one line: control characters and line breaks, which only a name in it can have, are
+    shown as escapes. A quiet journal, that of a sweep, tells the console warnings and headlines alone.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False):
+        self.quiet = quiet
+        self.console = console or Screen()
+        self._log: Console | None = None
+        self._remarks: set[str] = set()
+
+    def open_log(self, path: Path) -> None:
+        """Also writes into this file from now on; warns where that can't be."""
+        try:
+            self._log = Screen(path.open("w", encoding="utf-8"), width=200)
+        except OSError as error:
+            self.warn(f"no log: {path} can't be written ({reason(error)})")
+
+    def close_log(self) -> None:
+        """Ends what `open_log` began."""
+        if self._log is not None:
+            self._log.file.close()
+            self._log = None
+
+    def say(self, words: Any) -> None:
+        """Writes a sentence, or anything that rich can draw, into the log, and prints it unless the journal is quiet."""
+        self._write(words)
+        if not self.quiet:
+            self._print(words)
+
+    def headline(self, words: Any) -> None:
+        """Prints even where the journal is quiet."""
+        self._write(words)
+        self._print(words)
+
+    def _print(self, words: Any) -> None:
+        _put(words, self.console)
+
+    def remark(self, sentence: str) -> None:
+        """Prints a sentence even where the journal is quiet, whose console prints the same one once."""
+        if self.quiet and sentence in self._remarks:
+            self._write(sentence)
+        else:
+            self._remarks.add(sentence)
+            self.headline(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Prints a sentence that a user should not overlook; a quiet journal's console prints the same one once."""
+        self.remark(f"warning: {sentence}")
+
+    def warn_once(self, sentence: str) -> None:
+        """Warns unless it has said the very same before."""
+        if f"warning: {sentence}" not in self._remarks:
+            self.warn(sentence)
+
+    def note(self, words: str) -> None:
+        """Writes a text of any number of lines into the log alone."""
+        for line in words.splitlines():
+            self._write(line)
+
+    def _write(self, words: Any) -> None:
+        if self._log is None:
+            return
+        try:
+            _put(words, self._log)
+            self._log.file.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._log.file.close()
+            self._log = None
+            self.warn(f"the log ends here: {reason(error)}")
+
+    @contextmanager
+    def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
+        """Follows one training of `epochs` times `steps` batches: a bar per learner on a terminal."""
+        if not self.console.is_terminal:
+            yield TrainingWatch(self, epochs)
+            return
+        latest = TextColumn("{task.fields[latest]}", markup=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TimeRemainingColumn(), latest)
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            yield TrainingWatch(self, epochs, bars, _tasks(bars, learners, epochs, steps))
+
+
+def _put(words: Any, console: Console) -> None:
+    if isinstance(words, str):
+        console.print(one_line(words), markup=False, soft_wrap=True)
+    else:
+        console.print(words, markup=False)
+
+
+def _tasks(bars: Progress, learners: Sequence[Learner], epochs: int, steps: int) -> dict[str, TaskID]:
+    """A bar per learner, or one for all of many."""
+    done = [len(learner.history) * steps for learner in learners]
+    if len(learners) > MOST_BARS:
+        task = bars.add_task(f"{len(learners)} learners", total=len(learners) * epochs * steps, completed=sum(done), latest="")
+        return {learner.name: task for learner in learners}
+    return {
+        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=so_far, latest="")
+        for learner, so_far in zip(learners, done, strict=True)
+    }
+
+
+class TrainingWatch:
+    """Follows the train loop: bars on a terminal, and everywhere a line per learner every few epochs."""
+
+    def __init__(self, journal: Journal, epochs: int, bars: Progress | None = None, tasks: Mapping[str, TaskID] | None = None):
+        self.journal, self.epochs = journal, epochs
+        self._bars, self._tasks = bars, tasks or {}
+
+    def step(self, learners: Sequence[Learner]) -> None:
+        """A batch is done."""
+        if self._bars is not None:
+            for learner in learners:
+                self._bars.advance(self._tasks[learner.name])
+
+    def epoch(self, learners: Sequence[Learner]) -> None:
+        """An epoch is done."""
+        done = len(learners[0].history)
+        last = done == self.epochs or any(learner.failure for learner in learners)
+        due = last or done % max(1, self.epochs // PLAIN_LINES) == 0
+        for learner in learners:
+            words = measured(learner.history[-1])
+            if self._bars is not None:
+                self._bars.update(self._tasks[learner.name], latest=one_line(words))
+            if due:
+                tell = self.journal.note if self._bars is not None and not last else self.journal.say
+                tell(f"  epoch {done}/{self.epochs}  {learner.name}: {words}")
+
+
+def measured(row: dict[str, float]) -> str:
+    """One epoch's named losses and accuracies in a few words."""
+    losses = [f"{n} {v:.4f}" for n, v in row.items() if n not in ("epoch", "loss") and not n.endswith("accuracy")]
+    shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f}%" for n, v in row.items() if n.endswith("accuracy")]
+    return " ".join(losses + shares)

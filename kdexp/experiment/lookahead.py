@@ -1,0 +1,54 @@
+"""Which layers of their teachers the jobs of a multirun read, known before the first of them starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from kdexp.configuration.nodes import build
+from kdexp.configuration.roles import node_at
+from kdexp.data.shape import Shape
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.plan import Plan
+from kdexp.network.build import sketch_network, without_start
+
+
+def network_name(node: Mapping[str, Any], shape: Shape) -> str:
+    """What stands for a network's architecture in `layers_read`."""
+    return json.dumps([without_start(node), vars(shape)], sort_keys=True)
+
+
+@cache
+def _sketch_of(name: str):
+    node, shape = json.loads(name)
+    return sketch_network(node, Shape(**shape))
+
+
+def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The names of the layers by their network's name; no data are read for it."""
+    found: dict[str, dict[str, None]] = {}
+    looked_at = set()
+    for config in configs:
+        plan = Plan(config, Journal(quiet=True))
+        for role in plan.needed:
+            part = plan.part(role)
+            if part.teacher not in plan.sources(role):
+                continue
+            paths = (part.model, plan.part(part.teacher).model)
+            student, teacher = (network_name(node_at(plan.config, path), plan.shape) for path in paths)
+            method = node_at(plan.config, part.method)
+            asked = (student, teacher, json.dumps(method, sort_keys=True))
+            if asked not in looked_at:
+                looked_at.add(asked)
+                found.setdefault(teacher, {}).update(dict.fromkeys(_layers(student, teacher, method)))
+    _sketch_of.cache_clear()
+    return {teacher: list(names) for teacher, names in found.items()}
+
+
+def _layers(student: str, teacher: str, method: dict[str, Any]) -> list[str]:
+    try:
+        return build(method).layers(_sketch_of(student), _sketch_of(teacher))[1]
+    except Exception:  # whatever it is: the job that has this method says it
+        return []

@@ -1,0 +1,171 @@
+"""What a configuration asks for: which learners, on which data, and everything that decides their weights."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdexp.configuration.compose import as_plain
+from kdexp.configuration.nodes import build, nodes_within, target
+from kdexp.configuration.roles import Part, node_at, option, part_of, seed_offset, sources_of
+from kdexp.configuration.settings import NAMES, Settings
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.load import Data, load
+from kdexp.data.placement import Keeping
+from kdexp.data.shape import Shape
+from kdexp.device.precision import Precision, pick_device
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.session import Kept
+from kdexp.files import file_digest
+from kdexp.network.build import without_start
+from kdexp.network.checkpoint.classes import classes_of, rows_for
+from kdexp.store.spec import LearnerSpec
+from kdexp.store.stored import SUMMARIES
+from kdexp.training.entry import Entry
+
+
+def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:
+    """A method's node; of the networks in it, which are drawn anew, it says no more how their training starts."""
+    nodes = nodes_within(method)
+    return {name: without_start(value) if name in nodes else value for name, value in method.items()}
+
+
+class Plan:
+    """A composed, validated configuration: its data, its learners, and what decides their weights."""
+
+    def __init__(self, config: Mapping[str, Any], journal: Journal, kept: Kept | None = None, job: str = ""):
+        self.config = as_plain(config)
+        self.journal = journal
+        self.kept = kept or Kept()
+        self.job = job
+        self._specs: dict[str, LearnerSpec] = {}
+        self.settings = Settings(**{name: self.config[name] for name in NAMES})
+        self.device = pick_device(self.settings.device)
+        ways = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
+        self.precision = Precision.pick(self.settings.precision, self.device, **ways)
+        self.dataset: ImageDataset = build(self.config["dataset"])
+        self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
+        self.precision.set()
+        if self.settings.num_threads:
+            torch.set_num_threads(self.settings.num_threads)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set on the device; raises `DataUnavailable`."""
+        settings = self.settings
+        summaries = None if settings.dry_run else Path(settings.store).expanduser() / SUMMARIES
+        keeping = Keeping(settings.memory, settings.workers, summaries)
+        where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, keeping)
+        data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping))
+        for note in data.notes:
+            self.journal.remark(note)
+        for sentence in data.warnings:
+            self.journal.warn(sentence)
+        if data.told:
+            self.journal.say(data.told)
+        if self.dataset.mean is None or self.dataset.std is None:
+            mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
+            self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")
+        return data
+
+    @cached_property
+    def roles(self) -> list[str]:
+        """The learners of this run, the teacher first."""
+        distills = self.config["distillation"]["_target_"] != self.config["baseline"]["_target_"]
+        first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
+        return first + list(self.settings.controls)
+
+    @property
+    def needed(self) -> list[str]:
+        """The roles, and before them those of the learners that they are taught by or made of."""
+        found: dict[str, None] = {}
+        for role in self.roles:
+            self._add_needed(role, found)
+        return list(found)
+
+    def _add_needed(self, role: str, found: dict[str, None]) -> None:
+        # A function within `needed` that calls itself would keep the plan and its data till Python looks for cycles.
+        for source in self.sources(role):
+            self._add_needed(source, found)
+        found[role] = None
+
+    def sources(self, role: str) -> list[str]:
+        """The roles of the learners that this one is taught by or made of."""
+        taught = self._uses_teacher(role) and not self.part(role).teaches
+        return [self.part(role).teacher] if taught else sources_of(role, self.config)
+
+    def teacher_node(self, role: str) -> dict[str, Any] | None:
+        """The node of the network that teaches the learner in this role, if one does."""
+        return self.spec(self.part(role).teacher).model if self._uses_teacher(role) else None
+
+    def part(self, role: str) -> Part:
+        """The nodes that make the learner in this role."""
+        return part_of(role, self.config)
+
+    def entry(self, role: str) -> Entry:
+        """What the configuration says of a role, before it is known whether the store has it."""
+        part = self.part(role)
+        checkpoint = None if part.from_scratch else node_at(self.config, part.model).get("checkpoint")
+        dataset = self.config["choices"]["dataset"]
+        model, classes = option(self.config, part.model), self.dataset.classes
+        return Entry(role, model, self._method(role), self.spec(role), dataset, checkpoint, classes, job=self.job)
+
+    def _method(self, role: str) -> str:
+        """How the learner in this role is made, for the table."""
+        part = self.part(role)
+        sources = [option(self.config, self.part(source).model) for source in self.sources(role)] if part.teaches else []
+        if "members" in node_at(self.config, part.model):
+            alike = Counter(sources)
+            return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in alike.items())
+        described = build(node_at(self.config, part.method)).describe()
+        return f"{described} from {sources[0]}" if sources else described
+
+    def spec(self, role: str) -> LearnerSpec:
+        """Everything that decides the weights of the learner in this role."""
+        if role not in self._specs:
+            self._specs[role] = self._spec(role)
+        return self._specs[role]
+
+    def _spec(self, role: str) -> LearnerSpec:
+        part, settings = self.part(role), self.settings
+        model = dict(node_at(self.config, part.model))
+        members = [source for source in self.sources(role) if ".members." in source]
+        checkpoint = None if part.from_scratch else model.get("checkpoint")
+        model = without_start(model)
+        if part.from_scratch and "weights" in model:
+            model["weights"] = None
+        if checkpoint:
+            model["checkpoint"] = file_digest(Path(checkpoint))
+            if (rows := rows_for(self.dataset.classes, classes_of(Path(checkpoint)))) is not None:
+                model["checkpoint_rows"] = rows
+        if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):
+            model["frozen_backbone"] = True
+        epochs = settings.teacher_epochs if part.teaches else settings.epochs
+        return LearnerSpec(
+            data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
+            model=model,
+            method=_networks_drawn_anew(node_at(self.config, part.method)),
+            optimizer=self.config[part.optimizer],
+            schedule=self.config[part.schedule],
+            epochs=0 if part.untrained or members or (part.teaches and checkpoint) else epochs,
+            batch_size=settings.batch_size,
+            seed=settings.teacher_seed + seed_offset(part.model) if part.teaches else settings.seed,
+            precision=self.precision.label,
+            limit_batches=settings.limit_batches,
+            teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
+            members=[self.spec(member).key for member in members],
+        )
+
+    def _uses_teacher(self, role: str) -> bool:
+        return bool(target(node_at(self.config, self.part(role).method)).uses_teacher)
+
+    def _data_identity(self, student_fraction: float) -> dict[str, Any]:
+        read = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}
+        told = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
+        return {**read, **vars(self.shape), **told, "student_fraction": student_fraction}

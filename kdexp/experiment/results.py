@@ -1,0 +1,70 @@
+"""A finished learner: evaluated on the test images, for the first and only time, and stored."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from kdexp.data.split import Split
+from kdexp.network import cost
+from kdexp.store.learners import Store
+from kdexp.store.provenance import provenance
+from kdexp.store.stored import Stored
+from kdexp.tasks.classification import metrics
+from kdexp.training.learner import Learner
+
+if TYPE_CHECKING:
+    from kdexp.training.entry import Entry
+
+
+def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> Stored:
+    """Stores weights, test logits and result of a learner trained on so many images, `company` learners side by side."""
+    tensors, logits = _weights_and_logits(learner, test)
+    labels = test.labels.cpu()
+    result = {
+        "model": entry.model,
+        "method": entry.method,
+        "dataset": entry.dataset,
+        "spec": entry.spec.identity(),
+        **costs(learner, test),
+        "train_images": images,
+        "test": {epoch: _judged(learner, metrics(values, labels)) for epoch, values in logits.items()},
+        "best_epoch": learner.best_epoch,
+        "history": learner.history,
+        "train_seconds": learner.seconds,
+        "trained_at": time.strftime("%Y-%m-%d %H:%M"),
+        "continued_after": learner.continued_after,
+        "provenance": {**provenance(learner.precision.device), "trained_side_by_side": company},
+    }
+    return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())
+
+
+def _judged(learner: Learner, measured: dict[str, float]) -> dict[str, float | None]:
+    """What was measured on test images; None throughout where answers mean nothing."""
+    return {name: None if learner.untrained else value for name, value in measured.items()}
+
+
+def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Weights and test logits after the `last` epoch, and after the `best` one on validation data where there is any."""
+    tensors = {"last": {name: value.clone() for name, value in learner.state_dict().items()}}
+    logits = {"last": learner.logits(test)}
+    if learner.best_epoch is not None:
+        tensors["best"] = learner.best_weights
+        learner.load_state_dict(learner.best_weights)
+        logits["best"] = learner.logits(test)
+        learner.load_state_dict(tensors["last"])
+    return tensors, logits
+
+
+def costs(learner: Learner, test: Split) -> dict[str, Any]:
+    """Parameters, multiply-adds and size of what is deployed, and the parameters that only training needs."""
+    deployed = set(learner.deployed.parameters())
+    trained = [p for group in learner.optimizer.param_groups for p in group["params"]]
+    return {
+        "parameters": cost.parameter_count(learner.deployed),
+        "training_only_parameters": sum(p.numel() for p in trained if p not in deployed),
+        "macs": cost.multiply_adds(learner.deployed, next(test.in_order(1))),
+        "size_mb": cost.size_mb(learner.deployed),
+    }

@@ -1,0 +1,1 @@
+"""Networks: built, started from weights, captured, measured."""

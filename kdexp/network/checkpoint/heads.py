@@ -1,0 +1,142 @@
+"""Both ends of a network, whose shapes depend on the data: its classifier, and the convolution that reads the image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from kdexp.network.checkpoint.classes import differences, rows_for
+from kdexp.network.landmarks import Roles
+
+Weights = Mapping[str, Tensor]
+
+
+class Fitted(NamedTuple):
+    """A file's weights after what was done to make one end of a network fit."""
+
+    weights: dict[str, Tensor]
+    change: str = ""
+    """What was done, in a few words."""
+    unfit: dict[str, str] = {}
+    """The modules that do not fit all the same, and why."""
+    rows: tuple[int, ...] = ()
+    """For each class of the data the row of the file's classifier that answers for it, where that is not the same row."""
+    classes: int = 0
+    """How many classes the file's classifier tells apart, 0 if there is none."""
+
+
+def within(name: str, modules: Collection[str]) -> bool:
+    """Whether a tensor belongs to one of these modules."""
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def shape_of(tensors: Weights, name: str) -> str:
+    """The shape of a tensor, as it is written in messages."""
+    return "×".join(map(str, tensors[name].shape)) or "scalar" if name in tensors else "none"
+
+
+def for_channels(weight: Tensor, channels: int) -> Tensor | None:
+    """The weight [O, C, H, W] of a first convolution for images of other channels; it then answers to grey as it did before.
+
+    One channel gets the sum over all; of one channel all get an equal share. None between other numbers.
+    """
+    if weight.dim() != 4 or 1 not in (channels, weight.shape[1]):
+        return None
+    return weight.sum(1, keepdim=True) if channels == 1 else weight.expand(-1, channels, -1, -1) / channels
+
+
+def fit_stem(model: nn.Module, weights: Weights) -> Fitted:
+    """Fits the first convolution to the channels of the images."""
+    own, stem = model.state_dict(), _first_convolution(model)
+    name, found = f"{stem}.weight", dict(weights)
+    if not stem or _fits(own, found, stem):
+        return Fitted(found)
+    conv, change = model.get_submodule(stem), ""
+    assert isinstance(conv, nn.Conv2d)
+    adapted = for_channels(found[name], conv.in_channels) if name in found and conv.groups == 1 else None
+    if adapted is not None and name in own and adapted.shape == own[name].shape != found[name].shape:
+        how = "summed" if conv.in_channels == 1 else "shared out"
+        change = f"first convolution {stem} {how} from {found[name].shape[1]} to {conv.in_channels} channels"
+        found[name] = adapted
+    unfit = {} if _fits(own, found, stem) else {stem: f"file: {shape_of(found, name)}, model: {shape_of(own, name)}"}
+    return Fitted(found, change, unfit)
+
+
+def _first_convolution(model: nn.Module) -> str:
+    """The first convolution in the order of `named_modules`, unless it is the classifier; empty where there is none."""
+    names = (name for name, module in model.named_modules() if name and isinstance(module, nn.Conv2d))
+    first = next(names, "")
+    return "" if first == classifier_name(model) else first
+
+
+def classifier_name(model: nn.Module) -> str:
+    """The module that gives the logits; empty where it is unknown."""
+    roles = getattr(model, "roles", None)
+    return roles.classifier if isinstance(roles, Roles) else ""
+
+
+def fit_head(model: nn.Module, weights: Weights, theirs: Sequence[str] | None, ours: Sequence[str] | None) -> Fitted:
+    """Puts the classifier's rows in the order of our classes, where those of the file, `theirs`, have names and are all there.
+
+    Raises `ValueError` for a file that names more or fewer classes than its classifier has rows, and for another order where it
+    is unknown which module is the classifier.
+    """
+    own, classifier, found = model.state_dict(), classifier_name(model), dict(weights)
+    count = _classes(found, classifier)
+    if theirs and count and len(set(theirs)) != count:
+        raise ValueError(f"names {len(set(theirs))} classes, but its classifier has {count} rows")
+    modules, rows = _answering(own, found, classifier), rows_for(ours, theirs)
+    if rows is not None and not classifier:
+        raise ValueError(
+            "has other classes than the data, or in another order, and it is unknown which module gives the logits"
+        )
+    if rows == [] and count:
+        return Fitted(found, unfit=dict.fromkeys(modules, differences(ours or [], theirs or [])), classes=count)
+    change = ""
+    if rows and count:
+        found |= {name: value[rows] for name, value in found.items() if within(name, modules) and value.shape[:1] == (count,)}
+        change = f"classes put in the data's order{f', {len(rows)} of its {count}' if len(rows) != count else ''}"
+    unfit = {module: _misfit(own, found, module) for module in modules if not _fits(own, found, module)}
+    return Fitted(found, change, unfit, tuple(rows or ()), count or 0)
+
+
+def _answering(own: Weights, weights: Weights, classifier: str) -> list[str]:
+    """The classifier, and further modules that tell as many classes apart on either side, as distilled transformers have."""
+    if not classifier:
+        return []
+    ours, theirs = _classes(own, classifier), _classes(weights, classifier)
+    found = {classifier: None}
+    for name in (name for name in own if ours != theirs and name in weights and not within(name, [classifier])):
+        mine, other = own[name].shape, weights[name].shape
+        if mine[:1] == (ours,) and other[:1] == (theirs,) and mine[1:] == other[1:]:
+            found[name.rpartition(".")[0]] = None
+    return list(found)
+
+
+def _classes(weights: Weights, classifier: str) -> int | None:
+    """How many classes a classifier's weights tell apart; None where there are none."""
+    return next((len(value) for value in _part(weights, classifier).values() if value.dim()), None)
+
+
+def _misfit(own: Weights, weights: Weights, module: str) -> str:
+    ours, theirs = _classes(own, module), _classes(weights, module)
+    if theirs is None:
+        return "the file has none"
+    if ours != theirs:
+        return f"file: {theirs} classes, data: {ours}"
+    name = next(name for name in (*_part(own, module), *_part(weights, module)) if not _same_shape(own, weights, name))
+    return f"{name} has the shape {shape_of(weights, name)} in the file, {shape_of(own, name)} in the model"
+
+
+def _part(weights: Weights, module: str) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if within(name, [module])} if module else {}
+
+
+def _fits(own: Weights, weights: Weights, module: str) -> bool:
+    return all(_same_shape(own, weights, name) for name in (*_part(own, module), *_part(weights, module)))
+
+
+def _same_shape(own: Weights, weights: Weights, name: str) -> bool:
+    return name in own and name in weights and own[name].shape == weights[name].shape

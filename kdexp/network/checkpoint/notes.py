@@ -1,0 +1,70 @@
+"""What a user should read about how the weights of a file were found: one plain phrase for each step that was needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+
+from kdexp.errors import a_few, listed
+from kdexp.network.checkpoint.archive import Contents
+from kdexp.network.checkpoint.entries import Entry
+from kdexp.network.checkpoint.weights import EMA, WRAPPERS, Part, is_extra
+
+PLAIN = frozenset({"builtins", "collections", "copyreg", "torch", "numpy", "datetime", "pathlib", "functools", "operator"})
+"""Modules of Python and of libraries whose objects are values; others are named where they were not read."""
+
+TRANSLATED = 2
+"""Modules whose two names are shown, and the last one."""
+
+
+def notes_on(part: Part, entries: Sequence[Entry], contents: Contents) -> Iterator[str]:
+    """On the part that was taken of the file's `entries`, in the order of the steps."""
+    unread = sorted(kind for kind in contents.kinds if kind.partition(".")[0] not in PLAIN)
+    if any(kind.startswith("__torch__.") for kind in unread):
+        yield "a TorchScript archive; its tensors were read, its code was not run"
+    elif any(entry.of_module for entry in part.found.values()):
+        yield "a network that was pickled whole; its tensors were read, its code was not run"
+    elif unread:
+        yield f"objects that are no tensors were left unread ({a_few(unread, 3)})"
+    if part.within(EMA):
+        yield "averaged weights (EMA) taken"
+    yield from _place(part)
+    if part.unwrapped:
+        wrappers = {word for entry in part.found.values() for word in entry.path.split(".")} & WRAPPERS
+        yield f"{listed(map(repr, sorted(wrappers)))} left out of the names"
+    if part.source:
+        yield f"names of {part.source} translated: {_translation(part)}"
+    if left := list(dict.fromkeys(_left_out(part, entries))):
+        yield f"left out, no part of the network: {a_few(left, 4)}"
+
+
+def _place(part: Part) -> Iterator[str]:
+    mappings = {entry.around for entry in part.found.values()}
+    within = [word for word in min(mappings, default=()) if not (part.unwrapped and word in WRAPPERS)]
+    words = part.prefix.split(".")[:-1]
+    at = ".".join(within).split(".") if within else []
+    if len(mappings) > 1 or words[: len(at)] != at:
+        at = []
+    if at:
+        yield f"weights read from {'.'.join(at)!r}"
+    if words[len(at) :]:
+        yield f"{'.'.join(words[len(at) :]) + '.'!r} dropped from the names"
+
+
+def _translation(part: Part) -> str:
+    pairs = {part.names[own].rpartition(".")[0]: own.rpartition(".")[0] for own in part.found}
+    shown = [f"{theirs} → {ours}" for theirs, ours in pairs.items()]
+    return ", ".join(shown if len(shown) <= TRANSLATED + 1 else [*shown[:TRANSLATED], "…", shown[-1]])
+
+
+def _left_out(part: Part, entries: Sequence[Entry]) -> Iterator[str]:
+    """The tensors of the same mappings that were not taken: profilers' counts by their last names, others by their first."""
+    mappings = {entry.around for entry in part.found.values()}
+    foreign = [entry for entry in part.left(entries) if not is_extra(entry)]  # whether the network can do without is open
+    taken = {id(entry) for entry in (*part.found.values(), *foreign)}
+    beside = [entry.name for entry in entries if entry.around in mappings and id(entry) not in taken]
+    everything = [entry.name.split(".") for entry in entries if entry.around in mappings]
+    depth = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*everything, strict=False)))
+    for name in beside:
+        last = name.rpartition(".")[2]
+        yield last if last.startswith("total_") else ".".join(name.split(".")[: depth + 1])

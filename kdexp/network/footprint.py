@@ -1,0 +1,75 @@
+"""The memory that networks and their trainings take at least, counted on networks without values."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.data.shape import Shape
+from kdexp.device.memory import size_text
+from kdexp.network.build import device_of
+from kdexp.network.cost import size_bytes
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a network has to fit in: `free` bytes, for so many `copies` of its parameters.
+
+    One of a network that only answers; for one in training also the gradients, and the moments that its optimizer keeps.
+    """
+
+    free: int
+    copies: int = 1
+
+    def shortage(self, network: nn.Module, method: nn.Module | None = None) -> str:
+        """Why the network does not fit, with the modules of its method if given, or an empty string."""
+        needed = self.copies * sum(size_bytes(module) for module in (network, method) if module is not None)
+        if needed <= self.free:
+            return ""
+        what = "its weights take" if method is None else "with the modules that the method adds, the student takes"
+        if self.copies > 1 and method is None:
+            what = "with gradients and optimizer state it takes"
+        fix = "choose a smaller network" + (" or batch_size" if method is not None else "")
+        return f"{what} {size_text(needed)} of memory, but {size_text(self.free)} are free; {fix}"
+
+
+ROOMY = Room(sys.maxsize)
+"""Room for any network."""
+
+
+def batch_shortage(network: nn.Module, shape: Shape, images: int, copies: int, free: int, width: int = 4) -> str:
+    """Why a training on batches of so many images does not fit into `free` bytes, or an empty string.
+
+    `width` is the number of bytes per value that a forward pass keeps.
+    """
+    kept = activation_bytes(network, shape, images) * width // 4
+    needed = copies * size_bytes(network) + kept
+    if needed <= free:
+        return ""
+    return (
+        f"training on batches of {images} images takes {size_text(needed)} of memory, but {size_text(free)} are free; "
+        "choose a smaller batch_size or network"
+    )
+
+
+def activation_bytes(network: nn.Module, shape: Shape, images: int) -> int:
+    """Bytes that a forward pass on so many images keeps for the backward pass; 0 where the network has values."""
+    if device_of(network).type != "meta":
+        return 0
+    own = {value.untyped_storage()._cdata for value in (*network.parameters(), *network.buffers())}
+    sizes: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage._cdata not in own:
+            sizes[storage._cdata] = storage.nbytes()
+        return value
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
+    with suppress(Exception), hooks, torch.enable_grad():  # what fails here the training tells of
+        network(shape.probe("meta", images=images))
+    return sum(sizes.values())

@@ -1,0 +1,1 @@
+"""Trained learners and teacher outputs on disk."""

@@ -1,0 +1,180 @@
+"""The store: one folder per trained learner, named by the hash of its spec, written whole or not at all.
+
+Beside the folders lie `KEY.progress`, the last whole epoch of a learner in training, and `KEY.lock`, held by who trains it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from kdexp.errors import CorruptEntry, Unwritable
+from kdexp.files import DRAFT, draft_of, file_digest, is_file, reason, sync, write_whole
+from kdexp.store.locks import acquire
+from kdexp.store.schema import self_digest
+from kdexp.store.stored import LEARNERS, RESULT, Stored, read_entry, under_its_key
+
+Say = Callable[[str], None]
+DIGEST = 32
+"""Bytes of the SHA-256 at the end of a file of progress."""
+
+SLOW = 0.5
+"""Seconds from one epoch to the next from which progress also outlasts a power failure, for which a disk takes milliseconds."""
+
+
+class Store:
+    """Finished and unfinished learners under `root/learner/`; `say` is told what a user should know."""
+
+    def __init__(self, root: str | Path, say: Say = print):
+        self.root = Path(root).expanduser() / LEARNERS
+        self.say = say
+        self._kept_at = time.monotonic()
+
+    def find(self, key: str) -> Stored | None:
+        """The stored learner, verified file by file, or None; a damaged one is named and counts as absent."""
+        if not self.has(key):
+            return None
+        try:
+            found = under_its_key(read_entry(self.root / key))
+            self.forget_progress(key)  # that of a process killed between its last two changes
+            return found
+        except CorruptEntry as error:
+            self.say(f"store: {error}; it is trained again")
+            return None
+
+    def has(self, key: str) -> bool:
+        """Whether a learner is there, its files unread."""
+        return is_file(self.root / key / RESULT)
+
+    def require_writable(self) -> None:
+        """Raises `Unwritable` if nothing can be stored."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=self.root).close()
+        except OSError as error:
+            raise Unwritable(
+                f"store={str(self.root.parent)!r} can't be written: {reason(error)}; store=FOLDER names another"
+            ) from error
+
+    @contextmanager
+    def locked(self, wanted: Mapping[str, str]) -> Iterator[None]:
+        """Holds the locks of the wanted keys (key to a name for messages), waiting for processes that train them."""
+        with ExitStack() as stack:
+            for key, name in sorted(wanted.items()):
+                if acquire(self.root / f"{key}.lock", f"the {name} ({key})", stack, self.say):
+                    self._tidy(key)
+            yield
+
+    def _tidy(self, key: str) -> None:
+        """What a killed process left beside the place of a key: a whole draft is moved there, the rest is removed."""
+        for draft in sorted(self.root.glob(f"{key}*{DRAFT}*")):
+            if draft.is_file():
+                draft.unlink()
+            elif (draft / RESULT).is_file() and not (self.root / key).exists():
+                draft.rename(self.root / key)
+            else:
+                shutil.rmtree(draft)
+
+    def save(self, key: str, result: dict[str, Any], tensors: Mapping[str, dict[str, Tensor]], state: dict[str, Any]) -> Stored:
+        """Writes a learner beside its place and then moves it there in one step; raises `OSError` and then leaves nothing."""
+
+        def write(folder: Path) -> None:
+            for name, group in tensors.items():
+                write_tensors(folder, name, group)
+            (folder / "training.pt").write_bytes(_packed(state).getbuffer())
+
+        stored = write_entry(self.root / key, result, write)
+        self.forget_progress(key)
+        return stored
+
+    def keep_progress(self, key: str, state: dict[str, Any]) -> None:
+        """Keeps the state of a learner after a whole epoch, in place of the one before; raises `OSError`."""
+        packed = _packed(state)
+        packed.write(hashlib.sha256(packed.getbuffer()).digest())
+        slow = time.monotonic() - self._kept_at > SLOW
+        write_whole(self.root / f"{key}.progress", packed.getbuffer(), lasting=slow)
+        self._kept_at = time.monotonic()
+
+    def progress(self, key: str) -> dict[str, Any] | None:
+        """The state that `keep_progress` kept last, or None; a damaged one is named and counts as absent."""
+        path = self.root / f"{key}.progress"
+        if not path.is_file():
+            return None
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self.say(f"store: {path} can't be read ({reason(error)}); what it kept is trained again")
+            return None
+        packed, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
+        if hashlib.sha256(packed).digest() != digest:
+            self.say(f"store: {path} is damaged; what it kept is trained again")
+            return None
+        return torch.load(io.BytesIO(packed), "cpu", weights_only=True)
+
+    def forget_progress(self, key: str) -> None:
+        """Removes what `keep_progress` kept, if it is there and can be removed."""
+        with suppress(OSError):
+            (self.root / f"{key}.progress").unlink()
+
+
+def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> Stored:
+    """Has a folder written beside its place, adds the result that vouches for its files, and moves it there in one step.
+
+    Raises `OSError` and then leaves what was there. What is written is on the disk before it moves, and the move before this
+    returns: if the power fails, the place holds the old or the new, whole.
+    """
+    draft, outdated = draft_of(place), draft_of(place)
+    try:
+        draft.mkdir(parents=True)
+        write(draft)
+        complete = {**_finite(result), "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())}}
+        complete["digest"] = self_digest(complete)
+        (draft / RESULT).write_text(json.dumps(complete, indent=1, allow_nan=False), "utf-8")
+        for path in (*draft.iterdir(), draft):
+            sync(path)
+        if place.exists():
+            place.rename(outdated)
+        draft.rename(place)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        if outdated.exists():
+            outdated.rename(place)
+        raise
+    sync(place.parent)
+    shutil.rmtree(outdated, ignore_errors=True)
+    return Stored(place, complete)
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for every number that is not finite, such as the likelihood of answers that overflowed."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_tensors(folder: Path, name: str, group: Mapping[str, Tensor]) -> None:
+    """Writes tensors as `name`.safetensors."""
+    plain = {n: t.detach().cpu().contiguous().clone() for n, t in group.items()}
+    (folder / f"{name}.safetensors").write_bytes(safetensors_bytes(plain))
+
+
+def _packed(state: dict[str, Any]) -> io.BytesIO:
+    # Packed in memory: what a full disk then raises is an OSError, not whatever the packer makes of it.
+    packed = io.BytesIO()
+    torch.save(state, packed)
+    return packed

@@ -1,0 +1,248 @@
+"""Files of plain values that may be damaged or a stranger's: read within bounds and checked against their declaration.
+
+A declaration is a `TypedDict` with the annotations of `kdexp.configuration.arguments`, and `Text`. Keys that it does not name,
+such as those of a newer version, are kept; their values must be plain, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, Required, is_typeddict
+
+from kdexp.configuration.arguments import Range, misfit
+from kdexp.errors import BadFile, Problem, first_line, listed
+from kdexp.files import reason
+
+LARGEST_FILE = 2**25
+"""Bytes; the result of ten thousand epochs takes a tenth."""
+DEEPEST, LONGEST, LARGEST_WHOLE = 24, 10**5, 2**63
+"""Values within values, characters of a text, and the whole number that no number may reach."""
+SHOWN_PROBLEMS = 3
+
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 60
+
+
+@dataclass(frozen=True)
+class Text:
+    """The texts that a key accepts, as a note inside `Annotated[str, Text("[0-9]+", "digits")]`: a regular expression."""
+
+    pattern: str
+    meaning: str
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value, re.DOTALL) is not None
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
+Check = Callable[[Any, int], list[Problem]]
+
+Name = Annotated[str, Text(".{1,2000}", "a text of 1 to 2,000 characters")]
+Key = Annotated[str, Text("[0-9a-f]{16}", "16 hexadecimal digits")]
+Digest = Annotated[str, Text("[0-9a-f]{64}", "64 hexadecimal digits")]
+
+
+def read_json(path: Path, kind: Any) -> dict[str, Any]:
+    """What a JSON file says, which is of that declared kind; raises `BadFile` with its first few problems."""
+    found = parse_json(read_text(path), path)
+    require(found, kind, path)
+    return found
+
+
+def read_text(path: Path) -> str:
+    """What an ordinary file of no unusual size holds, decoded; raises `BadFile`."""
+    try:
+        if not path.is_file():  # opening a pipe would wait, and a device never ends
+            raise BadFile(f"{path} can't be read: {'it is no ordinary file' if path.exists() else 'No such file or directory'}")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise BadFile(f"{path} can't be read: it is larger than {LARGEST_FILE >> 20} MB")
+        return content.decode()
+    except OSError as error:
+        raise BadFile(f"{path} can't be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{path} is damaged: it is no text in UTF-8") from error
+
+
+def is_small(value: Any, most: int = 10**5) -> bool:
+    """Whether a value holds so few values in all; false of one that holds itself, as YAML can say."""
+    waiting, met = [value], 0
+    while waiting and met <= most:
+        one = waiting.pop()
+        met += 1
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return met <= most
+
+
+def parse_json(text: str, source: Path) -> Any:
+    """The value of strict JSON, where no key stands twice and there are no NaN and Infinity; raises `BadFile`."""
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        why = "values are nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise BadFile(f"{source} is damaged: {why}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {_shown.repr(next(name for name in names if names.count(name) > 1))} stands twice")
+    return made
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def require(value: Any, kind: Any, source: Path) -> None:
+    """Raises `BadFile` with the first few problems, unless the value is of that declared kind and agrees with its digest."""
+    if found := problems_of(value, kind):
+        more = f" and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
+        raise BadFile(f"{source} is damaged: {'; '.join(map(str, found[:SHOWN_PROBLEMS]))}{more}")
+    if "digest" in value and value["digest"] != self_digest(value):
+        raise BadFile(f"{source} was changed after it was written")
+
+
+def self_digest(value: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a file says but for its `digest`, which holds it."""
+    rest = {name: inner for name, inner in value.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def problems_of(value: Any, kind: Any) -> list[Problem]:
+    """Everything in a value that its annotation does not allow, under dotted paths."""
+    return checker(kind)(value, 0)
+
+
+@cache
+def checker(kind: Any) -> Check:
+    """What finds the problems of values of that annotation, made once; it also takes how deep a value lies in others."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Required, NotRequired):
+        return checker(inner[0])
+    if is_typeddict(kind):
+        return _mapping(kind)
+    if origin is Annotated:
+        return _noted(checker(inner[0]), [note for note in inner[1:] if isinstance(note, Range | Text)])
+    if origin in (typing.Union, types.UnionType):
+        return _one_of([checker(option) for option in inner if option is not type(None)], type(None) in inner)
+    if origin is dict:
+        return _dictionary(checker(inner[0]), checker(inner[1]))
+    if origin is list:
+        return _list(checker(inner[0]))
+    return _plain if kind is Any else _single(kind)
+
+
+def _mapping(kind: Any) -> Check:
+    declared = {name: checker(inner) for name, inner in typing.get_type_hints(kind, include_extras=True).items()}
+    required: frozenset[str] = kind.__required_keys__
+
+    def check(value: Any, depth: int) -> list[Problem]:
+        if not isinstance(value, dict):
+            return [Problem("", f"={_shown.repr(value)}: must hold {listed(sorted(required)[:3])} and so on")]
+        found = [Problem(name, "missing") for name in sorted(required - value.keys())]
+        for name, inner in value.items():
+            found += _of_key(name, _plain) if name not in declared else []
+            found += [problem.under(_written(name)) for problem in declared.get(name, _plain)(inner, depth + 1)]
+        return found
+
+    return check
+
+
+def _noted(check_value: Check, notes: Sequence[Range | Text]) -> Check:
+    def check(value: Any, depth: int) -> list[Problem]:
+        unmet = [note for note in notes if value not in note] if not (found := check_value(value, depth)) else []
+        return found + [Problem("", f"={_shown.repr(value)}: must be {note}") for note in unmet]
+
+    return check
+
+
+def _one_of(options: Sequence[Check], nullable: bool) -> Check:
+    def check(value: Any, depth: int) -> list[Problem]:
+        if value is None and nullable:
+            return []
+        found = [option(value, depth) for option in options]
+        return found[0] if all(found) else []
+
+    return check
+
+
+def _dictionary(check_key: Check, check_value: Check) -> Check:
+    def check(value: Any, depth: int) -> list[Problem]:
+        if not isinstance(value, dict) or depth > DEEPEST:
+            return _no_container(value, dict[str, Any])
+        found = [problem for name in value for problem in _of_key(name, check_key)]
+        for name, inner in value.items():
+            found += [problem.under(_written(name)) for problem in check_value(inner, depth + 1)]
+        return found
+
+    return check
+
+
+def _list(check_value: Check) -> Check:
+    def check(value: Any, depth: int) -> list[Problem]:
+        if not isinstance(value, list) or depth > DEEPEST:
+            return _no_container(value, list[Any])
+        each = ((place, check_value(inner, depth + 1)) for place, inner in enumerate(value))
+        return [problem.under(str(place)) for place, found in each for problem in found]
+
+    return check
+
+
+def _no_container(value: Any, kind: Any) -> list[Problem]:
+    complaint = misfit(value, kind)
+    return [Problem("", f"={_shown.repr(value)}: {complaint}" if complaint else "values are nested too deeply")]
+
+
+def _single(kind: Any) -> Check:
+    def check(value: Any, _depth: int) -> list[Problem]:
+        complaint = ("" if type(value) is kind else misfit(value, kind)) or _unplain(value)
+        return [Problem("", f"={_shown.repr(value)}: {complaint}")] if complaint else []
+
+    return check
+
+
+def _plain(value: Any, depth: int) -> list[Problem]:
+    """Of values of which nothing is declared."""
+    if isinstance(value, dict | list):
+        return checker(dict[Any, Any] if isinstance(value, dict) else list[Any])(value, depth)
+    complaint = _unplain(value)
+    return [Problem("", f"={_shown.repr(value)}: {complaint}")] if complaint else []
+
+
+def _of_key(name: Any, check: Check) -> list[Problem]:
+    written = _shown.repr(name)
+    complaints = (problem.sentence.removeprefix(f"={written}: ") for problem in check(name, 0))
+    return [Problem("", f"has the key {written}, which {complaint}") for complaint in complaints]
+
+
+def _unplain(value: Any) -> str:
+    """Why a single value is none that our files hold, or an empty string."""
+    if isinstance(value, str):
+        if len(value) > LONGEST:
+            return f"must be at most {LONGEST:,} characters"
+        return "" if value.isascii() or not re.search("[\ud800-\udfff]", value) else "must hold whole characters"
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "must be a finite number"
+    if isinstance(value, int):
+        return "" if abs(value) < LARGEST_WHOLE else "must be a smaller number"
+    return "" if value is None else "must be a number, a text, true, false or null"
+
+
+def _written(name: Any) -> str:
+    """A key as it stands in a path."""
+    return name if isinstance(name, str) and name.isidentifier() and len(name) < 60 else _shown.repr(name)

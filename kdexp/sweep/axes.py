@@ -1,0 +1,94 @@
+"""What was set for a learner, under the names of the command line, and which of it differs between the rows of a table."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kdexp.configuration.roles import PARTS, option, part_of
+from kdexp.text.characters import one_line
+
+Settings = dict[str, Any]
+"""Dotted keys to plain values; a group's own name holds the option that was chosen."""
+
+SILENT = ("_target_", "root", "download", "name")
+"""What names a place, or what the table names anyway."""
+NAMED_ANYWAY = {"dataset", "student", *(part.method for part in PARTS.values())}
+
+
+def settings_of(config: Mapping[str, Any], role: str) -> Settings:
+    """What decides the learner in this role, from a job's resolved configuration.
+
+    A learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and `epochs` in
+    every role, so that one column holds the teacher's and the student's; what taught it keeps the prefix `teacher`.
+    """
+    part = part_of(role, config)
+    own = {"dataset": "dataset", part.model: "student"}
+    own |= {part.method: part.method} if part.method in config else {}  # else it is inside the network's own node
+    own |= {part.optimizer: "optimizer", part.schedule: "schedule"}
+    epochs = "teacher_epochs" if part.teaches else "epochs"
+    found = {"epochs": config[epochs], "batch_size": config["batch_size"], "limit_batches": config["limit_batches"]}
+    found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
+    if part.teaches:
+        found.pop("dataset.student_fraction", None)  # it saw all images
+    if part.method == "distillation" and part_of(part.teacher, config).teaches and config.get("teacher"):
+        found["teacher_epochs"] = config["teacher_epochs"]
+        for node in ("teacher", "teacher_optimizer", "teacher_schedule"):
+            found |= dict(_node(config, node, node))
+    return found
+
+
+def _node(config: Mapping[str, Any], node: str, called: str) -> Iterator[tuple[str, Any]]:
+    yield called, option(config, node)
+    yield from _flat(called, config[node])
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}.{name}", value)
+        elif name not in SILENT:
+            yield f"{prefix}.{name}", value
+
+
+def varied(rows: Iterable[tuple[str, Settings]]) -> list[str]:
+    """The keys that differ between rows (role and settings) of one role; an option's own keys only where both chose it.
+
+    Left out is what has a column of its own anyway, and what was set for the teacher if it only follows the student's.
+    """
+    rows = list(rows)
+    values = defaultdict(set)
+    for role, settings in rows:
+        for key, value in settings.items():
+            group = key.partition(".")[0]
+            values[key, role, "" if key == group else settings.get(group)].add(str(value))
+    differing = {key for (key, _, _), found in values.items() if len(found) > 1} - NAMED_ANYWAY
+    followers = {key for key in differing if _follows(key, [settings for _, settings in rows])}
+    return [key for key in dict.fromkeys(key for _, settings in rows for key in settings) if key in differing - followers]
+
+
+def _follows(key: str, settings: list[Settings]) -> bool:
+    own = key.removeprefix("teacher_")
+    return own != key and all(each[key] == each.get(own) for each in settings if key in each)
+
+
+def headings(keys: Sequence[str]) -> dict[str, str]:
+    """Key to the shortest name that no other key has, as it may be shown."""
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: one_line(name if last[name := key.rpartition(".")[2]] == 1 else key) for key in keys}
+
+
+def written_settings(settings: Settings, keys: Sequence[str]) -> str:
+    """The settings under these keys in a line, such as `temperature=4 alpha=0.1`."""
+    short = headings(keys)
+    return " ".join(f"{short[key]}={written_value(settings[key])}" for key in keys if key in settings)
+
+
+def written_value(value: Any) -> str:
+    """A setting as one would type it, on one line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower() if value is not None else "null"
+    if isinstance(value, list):
+        return f"[{','.join(map(written_value, value))}]"
+    return f"{value:g}" if isinstance(value, float) else one_line(value)

@@ -1,0 +1,46 @@
+"""What lies behind the rows of a comparison: their jobs, the commands that repeat them, and what their results tell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from kdexp.store.stored import read_result
+from kdexp.sweep.read import Job, Result, Sweep
+
+if TYPE_CHECKING:
+    from kdexp.sweep.comparison import DataTable
+    from kdexp.sweep.row import Configuration
+
+
+class Sources:
+    """Finds what a row was made from."""
+
+    def __init__(self, sweep: Sweep):
+        self.sweep = sweep
+        self._jobs = {str(job.folder): job for job in sweep.jobs}
+
+    def jobs(self, row: Configuration) -> list[Job]:
+        """The jobs that it was read from, by seed."""
+        return [self._jobs[folder] for folder in row.jobs]
+
+    def job(self, folder: str) -> Job:
+        """The job in this folder."""
+        return self._jobs[folder]
+
+    def result(self, key: str) -> Result:
+        """What was read of a learner."""
+        return self.sweep.results[key]
+
+    def history(self, key: str) -> list[dict[str, float]]:
+        """A learner's epochs, read again from the store."""
+        return list(read_result(self.sweep.results[key].folder).result["history"])
+
+    def latencies(self, table: DataTable) -> dict[tuple[str, int], list[float]]:
+        """Milliseconds for one image, each time it was measured (`latency=true`), by network: model and parameters."""
+        found = defaultdict[tuple[str, int], list[float]](list)
+        for row in table.rows:
+            for job in self.jobs(row):
+                if job.config.get("latency") and row.role in job.latencies:
+                    found[row.model, row.parameters].append(job.latencies[row.role])
+        return found

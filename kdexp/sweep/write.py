@@ -1,0 +1,66 @@
+"""What a report leaves in a folder: `sweep.json` with every number, `sweep.csv` with a line per configuration, `sweep.md`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kdexp.files import remove_drafts, write_whole
+from kdexp.report.write import csv_text
+from kdexp.sweep.axes import headings, written_value
+from kdexp.sweep.comparison import Comparison, DataTable
+from kdexp.sweep.remarks import lacking, remarks
+from kdexp.sweep.row import Configuration
+from kdexp.sweep.table import text
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """Writes the three files, the folder too if it is not there; raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_drafts(folder)
+    lines = [_line(row, table) for table in comparison.tables for row in table.rows]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    write_whole(folder / "sweep.csv", csv_text(names, lines))
+    write_whole(folder / "sweep.md", text(comparison))
+    write_whole(folder / "sweep.json", json.dumps(_plain(comparison), indent=1))
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    plain = asdict(comparison)
+    for table, told in zip(comparison.tables, plain["tables"], strict=True):
+        told["remarks"] = remarks(table)
+        for row, line in zip(table.rows, told["rows"], strict=True):
+            if row.difference and line["difference"]:
+                line["difference"]["within_noise"] = row.difference.within_noise
+    return {**plain, "complete": comparison.complete, "lacking": lacking(comparison)}
+
+
+def _line(row: Configuration, table: DataTable) -> dict[str, Any]:
+    """Accuracies are shares of 1, differences points, as in `sweep.json`."""
+    settings = {heading: row.settings[key] for key, heading in headings(table.columns).items() if key in row.settings}
+    line: dict[str, Any] = {
+        "dataset": table.dataset,
+        "mark": row.mark,
+        "role": row.role,
+        "model": row.model,
+        "method": row.method,
+        **{heading: written_value(value) for heading, value in settings.items()},
+        "parameters": row.parameters,
+        "n": row.n,
+        "seeds": " ".join(map(str, row.seeds)),
+        "validation_mean": row.validation_mean,
+        "test_mean": row.test_mean,
+        "test_std": row.test_std,
+    }
+    if number := row.published:
+        line |= {"published": number.mean, "published_std": number.std, "published_n": number.n}
+        line |= {"standard_errors": row.standard_errors}
+    if difference := row.difference:
+        line |= {"difference": difference.mean, "difference_std": difference.std, "correlation": difference.correlation}
+        line |= {"level": difference.level, "within_noise": difference.within_noise}
+        for name in ("over_seeds", "over_seeds_and_images"):
+            if interval := getattr(difference, name):
+                line |= {f"{name}_{end}": value for end, value in asdict(interval).items()}
+    return line

@@ -1,0 +1,32 @@
+"""One learner of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdexp.store.spec import LearnerSpec
+from kdexp.store.stored import Stored
+
+
+@dataclass
+class Entry:
+    """One learner of a run: what was asked for, and whether it was found, trained or failed."""
+
+    role: str
+    model: str
+    method: str
+    spec: LearnerSpec
+    dataset: str = ""
+    checkpoint: str | None = None
+    classes: list[str] | None = None
+    """The names of the data's classes, where they have any."""
+    stored: Stored | None = None
+    failure: str = ""
+    reused: bool = False
+    job: str = ""
+    """Which job of a sweep asks for it, where learners of several train side by side."""
+
+    @property
+    def name(self) -> str:
+        """What it is called while it trains."""
+        return f"{self.role} {self.job}" if self.job else self.role

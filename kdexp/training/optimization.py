@@ -1,0 +1,149 @@
+"""Optimizers and learning-rate schedules, as recipes that are checked before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from kdexp.configuration.arguments import SMALLEST, Checked, Fraction, NonNegative, Positive, Range
+from kdexp.errors import InvalidArguments, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRecipe(Checked):
+    """What the optimizers share; a subclass names torch's class and adds its own knobs."""
+
+    lr: Annotated[float, Range(above=0, within=(SMALLEST, 1e30))]
+    weight_decay: Annotated[float, Range(at_least=0, within=(0, 1e9))]
+    decay_biases_and_norms: bool
+    clip_norm: Positive | None
+
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps of each parameter."""
+        return 0
+
+    def build(self, modules: Iterable[nn.Module], *, fused: bool = False) -> torch.optim.Optimizer:
+        """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay.
+
+        `fused` asks for torch's one-kernel step, which rounds differently.
+        """
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        spared = [] if self.decay_biases_and_norms else [p for p in parameters if p.ndim < 2]
+        spared_ids = set(map(id, spared))
+        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in spared_ids]}]
+        groups += [{"params": spared, "weight_decay": 0.0}] if spared else []
+        return self.torch_optimizer(groups, fused=fused or None)
+
+    def torch_optimizer(self, groups: list[dict[str, Any]], *, fused: bool | None) -> torch.optim.Optimizer:
+        """Torch's own optimizer of those parameter groups."""
+        raise NotImplementedError
+
+
+def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Has the optimizer read its learning rates from tensors beside its parameters, so that its step can be recorded.
+
+    That holds for fused ones; torch's others ask the host.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+        if "capturable" in group:
+            group["capturable"] = True
+    optimizer._warned_capturable_if_run_uncaptured = True  # as its first steps are not recorded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(OptimizerRecipe):
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980); its weight decay is an L2 term of the gradient."""
+
+    betas: list[Annotated[float, Range(at_least=0, below=1)]]
+    eps: Positive
+
+    def __post_init__(self):
+        if len(self.betas) != 2:
+            raise InvalidArguments([Problem("betas", f"={self.betas!r}: must be two numbers")])
+
+    def _knobs(self) -> dict[str, Any]:
+        return {"lr": self.lr, "betas": tuple(self.betas), "eps": self.eps, "weight_decay": self.weight_decay}
+
+    @property
+    def moments(self) -> int:
+        return 2
+
+    def torch_optimizer(self, groups, *, fused):
+        return torch.optim.Adam(groups, **self._knobs(), fused=fused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    def torch_optimizer(self, groups, *, fused):
+        return torch.optim.AdamW(groups, **self._knobs(), fused=fused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(OptimizerRecipe):
+    """Stochastic gradient descent with momentum, Nesterov's if asked."""
+
+    momentum: Annotated[float, Range(at_least=0, below=1)]
+    nesterov: bool
+
+    def __post_init__(self):
+        if self.nesterov and not self.momentum:
+            raise InvalidArguments([Problem("nesterov", "=True: needs a momentum above 0")])
+
+    @property
+    def moments(self) -> int:
+        return int(self.momentum > 0)
+
+    def torch_optimizer(self, groups, *, fused):
+        return torch.optim.SGD(
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=fused,
+        )
+
+
+class Constant(Checked):
+    """The learning rate as the optimizer has it."""
+
+    def __init__(self):
+        pass
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        """What the learning rate is multiplied by at a point of the training, `epoch` in [0, epochs]."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Checked):
+    """A linear rise over `warmup_epochs`, then half a cosine down to `final_fraction` of the learning rate."""
+
+    warmup_epochs: NonNegative
+    final_fraction: Fraction
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        if epoch < self.warmup_epochs:
+            return epoch / self.warmup_epochs
+        done = (epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
+        return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStep(Checked):
+    """The learning rate times `gamma` after each of the `milestones` (whole epochs done)."""
+
+    milestones: list[Positive]
+    gamma: Annotated[float, Range(above=0, within=(1e-6, 1e3))]
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

@@ -1,0 +1,169 @@
+"""Learners and their teacher, built from specs and ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.configuration.nodes import build
+from kdexp.data.batch import Batch
+from kdexp.data.shape import Shape
+from kdexp.data.split import Split
+from kdexp.device.memory import free_memory
+from kdexp.device.precision import Precision, on_device
+from kdexp.device.random import RandomStream
+from kdexp.distillation.base import Distiller, Progress, probe_of
+from kdexp.errors import DataUnavailable, first_line
+from kdexp.network.build import Published, build_network, sketch_network, start
+from kdexp.network.capture import Capture
+from kdexp.network.footprint import batch_shortage
+from kdexp.network.landmarks import classifier_of
+from kdexp.teacher.frozen import Teacher
+from kdexp.training.learner import Learner
+
+if TYPE_CHECKING:
+    from kdexp.training.entry import Entry
+
+AUXILIARY_SEED = 2**31
+"""Added to the seed for modules that methods build, so that they never move a student's initial weights."""
+
+
+def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, Any] | None) -> Published | None:
+    """The published weights that an entry's training starts from, now on this disk; raises `DataUnavailable`.
+
+    Also where a batch does not fit into memory, and where the last batch is a single image that the network or the method
+    can't be trained on, as batch norm can't normalise one vector. `teacher` is the node of the network that teaches it.
+    """
+    spec = entry.spec
+    alone = spec.epochs and split.leaves_one(spec.batch_size, spec.limit_batches)
+    if alone and (complaint := _on_one_image(entry, shape, teacher)):
+        better = (size for size in range(spec.batch_size + 1, len(split) + 1) if (len(split) - 1) % size)
+        way_out = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
+        raise DataUnavailable(
+            f"{entry.role}: the last batch of {len(split)} images is a single one, on which {complaint}; {way_out}"
+        )
+    network = sketch_network(spec.model, shape)
+    if spec.epochs and (shortage := _batch_shortage(entry, network, split, shape)):
+        raise DataUnavailable(f"{entry.role}: {shortage}")
+    published: Published | None = getattr(network, "published", None)
+    if published:
+        published.fetch()
+    return published
+
+
+def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape) -> str:
+    """Why the largest batch of an entry's training does not fit into the free memory, or an empty string.
+
+    Counted where it is known what a forward pass keeps: not of a compiled network, nor of one that is frozen in part.
+    """
+    spec, free = entry.spec, free_memory(split.labels.device)
+    if "compiled" in spec.precision or spec.model.get("frozen_backbone"):
+        return ""
+    copies = 2 + getattr(build(spec.optimizer), "moments", 0)
+    width = 2 if spec.precision.startswith("bf16") else 4
+    return batch_shortage(network, shape, min(spec.batch_size, len(split)), copies, free, width)
+
+
+def _on_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, Any] | None) -> str:
+    """What can't be trained on a single image, and why, found by one step of an untrained learner; empty if all can."""
+    precision = Precision("fp32", torch.device("cpu"))
+    model = entry.spec.model | ({"weights": None} if entry.spec.model.get("weights") else {})
+    untrained = replace(entry, checkpoint=None, spec=replace(entry.spec, model=model))
+    with RandomStream(0, precision.device):
+        teaching = build_network(teacher, shape) if teacher else None
+    (learner,), frozen = prepare([untrained], teaching, shape, precision, torch.arange(shape.num_classes))
+    image, first = shape.probe(precision.device, images=1), torch.zeros(1, dtype=torch.long)
+    learner.train()
+    what = f"{entry.model} can't be trained"
+    try:
+        with learner.stream:
+            with torch.no_grad():
+                theirs = frozen.capture(image) if frozen else None
+                learner.model(image)
+            what += f" by {entry.method}"
+            learner.distiller.update(learner, Batch(image, first, first), theirs, Progress(0, entry.spec.epochs, 0))
+    except ValueError as error:
+        return f"{what} ({first_line(error)})"
+    except Exception:  # what else a step may raise is for the training to tell, as it does not come of a single image
+        return ""
+    return ""
+
+
+def prepare(
+    entries: Sequence[Entry],
+    teacher_network: nn.Module | None,
+    shape: Shape,
+    precision: Precision,
+    labels: Tensor,
+) -> tuple[list[Learner], Teacher | None]:
+    """A new learner per entry, and the one teacher that answers for all of them (None if no method uses one).
+
+    `labels` [N] are those of the images that they are trained on.
+    """
+    drafts = [_Draft(entry, shape, precision) for entry in entries]
+    teacher = None
+    if teacher_network is not None:
+        moved = on_device(teacher_network, precision)
+        wanted = [name for draft in drafts for name in draft.ask_layers(moved)]
+        teacher = Teacher(moved, wanted, shape.probe(precision.device), precision, entries[0].spec.batch_size)
+    return [draft.finish(teacher, labels) for draft in drafts], teacher
+
+
+def classifier_alone(network: nn.Module) -> nn.Module:
+    """The network's classifier, after everything else was frozen."""
+    network.requires_grad_(False)
+    return classifier_of(network).requires_grad_(True)
+
+
+class _Draft:
+    """A student whose method does not know yet what it compares."""
+
+    def __init__(self, entry: Entry, shape: Shape, precision: Precision):
+        self.entry, self.shape, self.precision = entry, shape, precision
+        self.stream = RandomStream(entry.spec.seed, precision.device)
+        with self.stream:
+            network = build_network(entry.spec.model, shape)
+            fresh = start(network, entry.checkpoint, entry.classes, entry.role)
+        self.untrained = bool(fresh) and not entry.spec.epochs
+        self.network = on_device(network, precision)
+        self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
+        self.distiller: Distiller = build(entry.spec.method)
+        self.layers: list[str] = []
+
+    def ask_layers(self, teacher: nn.Module) -> list[str]:
+        """Settles the student's layers and returns the teacher's."""
+        if not self.distiller.uses_teacher:
+            return []
+        self.layers, of_teacher = self.distiller.layers(self.network, teacher)
+        return of_teacher
+
+    def finish(self, teacher: Teacher | None, labels: Tensor) -> Learner:
+        """The learner, its method's modules drawn from a random stream of their own.
+
+        What of the student's network is not deployed is not trained either.
+        """
+        spec, device = self.entry.spec, self.precision.device
+        theirs = teacher.capture if teacher and self.distiller.uses_teacher else None
+        capture = Capture(self.network, self.layers, self.shape.probe(device), compiled=self.precision.compile)
+        with RandomStream(spec.seed + AUXILIARY_SEED, device):
+            self.distiller.setup(probe_of(capture, theirs, labels, spec.batch_size, self.shape))
+        deployed = self.distiller.deployed(self.network, theirs.model if theirs else None)
+        for unused in set(self.network.parameters()) - set(deployed.parameters()):
+            unused.requires_grad_(False)
+        return Learner(
+            name=self.entry.name,
+            model=self.network,
+            trained=self.trained,
+            capture=capture,
+            distiller=self.distiller.to(device),
+            recipe=build(self.entry.spec.optimizer),
+            schedule=build(self.entry.spec.schedule),
+            stream=self.stream,
+            precision=self.precision,
+            deployed=deployed,
+            untrained=self.untrained,
+        )
