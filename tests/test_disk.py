@@ -158,7 +158,7 @@ def test_a_learner_that_can_not_be_replaced_is_kept(tmp_path, monkeypatch):
     real = Path.rename
 
     def refuses(self, target):
-        if Path(target).name == KEY and (self / "result.json").read_text().count("second"):
+        if Path(target).name == KEY and (self / "result.json").read_text().count('"second"'):
             raise OSError(errno.EIO, "Input/output error")
         return real(self, target)
 
