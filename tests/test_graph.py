@@ -38,11 +38,12 @@ SMALL = (
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def without_onednn():
     """On some CPUs oneDNN's gradient of convolutions of a few channels corrupts the heap ("free(): invalid size")."""
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield
+    torch.backends.mkldnn.enabled = False
+    yield
+    torch.backends.mkldnn.enabled = True
 
 
 @pytest.fixture
@@ -146,6 +147,7 @@ def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_exp
     assert_same(learner, recorded_whole)
 
 
+@pytest.mark.usefixtures("without_onednn")
 def test_a_method_that_does_not_say_so_is_not_recorded_and_trains_beside_the_others(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember")
     options = (*options, "graph=true")

@@ -16,12 +16,12 @@ from kdexp import files
 from kdexp.commands import main as cli
 from kdexp.commands import multirun
 from kdexp.commands.multirun import Job, Lockstep, run_jobs
-from kdexp.configuration import compose
+from kdexp.configuration import compose, quoting
 from kdexp.configuration import compose as composer
 from kdexp.configuration.compose import Composer, as_yaml, compose_command
 from kdexp.experiment import experiment, lockstep, plan
 from kdexp.experiment import lookahead as wanted
-from kdexp.validation import methods as method_check
+from kdexp.training import sketch
 from kdexp.validation import validator as validation
 
 BRIEF = (*SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1")
@@ -55,7 +55,7 @@ def count(monkeypatch):
 
 
 def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
-    for module, name in ((composer, "compose_whole"), (validation, "check_network"), (method_check, "Capture")):
+    for module, name in ((composer, "compose_whole"), (validation, "check_network"), (sketch, "Capture")):
         count(module, name)
     jobs = cli.expand(["distillation=hint", "distillation.temperature=1,2,3,4", "distillation.alpha=0.1,0.9", "seed=0,1,2"])
     configs, found = cli.check(jobs, Composer())
@@ -86,15 +86,12 @@ def test_a_step_on_one_image_is_tried_once_for_each_distinct_method(sweep, count
     assert count.counts["check_start"] == 4, "teacher, baseline, two distilled"
 
 
-def test_an_override_is_parsed_once_for_all_jobs(monkeypatch):
-    parsed, real = Counter(), composer.OverridesParser.parse_override
-    monkeypatch.setattr(
-        composer.OverridesParser, "parse_override", lambda self, text: parsed.update([text]) or real(self, text)
-    )
+def test_an_override_is_parsed_once_for_all_jobs():
+    quoting._parse.cache_clear()
     made = Composer()
     for seed in (0, 1, 2):
         made.compose(["epochs=3", f"seed={seed}"])
-    assert parsed == {"epochs=3": 1, "seed=0": 1, "seed=1": 1, "seed=2": 1}
+    assert quoting._parse.cache_info().misses == 4, "epochs=3 and three seeds"
 
 
 def test_jobs_whose_learners_are_stored_read_each_file_once(sweep, monkeypatch):

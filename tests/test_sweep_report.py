@@ -128,6 +128,7 @@ def test_many_unfinished_jobs_are_listed_in_full_in_the_file(grid, kdexp_report)
     assert "seed=29" in (grid.folder / "sweep.md").read_text()
 
 
+@pytest.mark.alone
 def test_a_thousand_results_are_reported_in_three_seconds(tmp_path):
     sweep = CraftedSweep(tmp_path)
     for seed in range(334):

@@ -15,11 +15,12 @@ from test_training import prepared
 from kdexp.commands import main as cli
 from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
-from kdexp.experiment import session as kept
 from kdexp.experiment.lookahead import layers_read
+from kdexp.experiment.session import Kept
 from kdexp.report.facts import measure
 from kdexp.store.learners import Store
 from kdexp.store.outputs import StoredOutputs, weights_digest, worth_storing
+from kdexp.teacher import cache as kept
 from kdexp.teacher import lookup as recall
 from kdexp.teacher.cache import KeptOutputs
 from kdexp.teacher.frozen import Teacher
@@ -170,7 +171,7 @@ def test_teachers_that_take_turns_are_asked_once_each(sweep, asked):
 
 
 def test_a_pass_records_only_what_is_lacking(make_experiment, asked):
-    shared = kept.Kept()
+    shared = Kept()
     for method, expected in (("kd", IMAGES), ("at", 2 * IMAGES), ("kd", 2 * IMAGES), ("hint", 2 * IMAGES)):
         experiment = make_experiment(*STAGED, *WHOLE, f"distillation={method}", f"seed={len(asked)}")
         experiment.kept = shared
