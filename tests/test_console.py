@@ -110,9 +110,10 @@ def test_a_progress_bar_of_others_stays_on_its_line():
 
 @pytest.mark.parametrize(("columns", "width"), [("0", 80), ("1", 80), ("-5", 80), ("wide", 80), ("²", 80), ("9" * 5000, 80)])
 def test_a_width_that_is_none_is_the_usual_one(monkeypatch, columns, width):
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setenv("LINES", columns)
-    assert Screen(io.StringIO()).width == width
+    with monkeypatch.context() as patch:  # pytest itself reads them after the test
+        patch.setenv("COLUMNS", columns)
+        patch.setenv("LINES", columns)
+        assert Screen(io.StringIO()).width == width
 
 
 @pytest.mark.parametrize(("columns", "width"), [("20", 20), ("133", 133), ("999999999", 10_000)])

@@ -38,7 +38,7 @@ SMALL = (
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def without_onednn():
     """On some CPUs oneDNN's gradient of convolutions of a few channels corrupts the heap ("free(): invalid size")."""
     torch.backends.mkldnn.enabled = False
@@ -147,7 +147,6 @@ def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_exp
     assert_same(learner, recorded_whole)
 
 
-@pytest.mark.usefixtures("without_onednn")
 def test_a_method_that_does_not_say_so_is_not_recorded_and_trains_beside_the_others(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember")
     options = (*options, "graph=true")
@@ -286,6 +285,7 @@ OPERATORS = {
 
 @pytest.mark.parametrize(("pair", "pinned"), OPERATORS.items())
 def test_the_operators_of_a_step_are_as_many_as_they_were(make_experiment, pair, pinned):
+    torch.backends.mkldnn.enabled = True  # the operators that are counted are its
     method, teacher_name, student = pair
     experiment = make_experiment(f"distillation={method}", f"teacher={teacher_name}", f"student={student}", "fast=true")
     (learner,), teacher = fresh(experiment, "distilled")
