@@ -80,15 +80,22 @@ def peak_mb(device: torch.device) -> float:
     return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
-    """Floating-point operations per second of a large matrix product: the best of ten."""
-    size = 8192 if device.type == "cuda" else size
-    one = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(10):
-        start = time.perf_counter()
-        one @ one
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+def peak_flops(device: torch.device, dtype: torch.dtype, enough: float = 0.1) -> float:
+    """Floating-point operations per second of a large matrix product: the best of ten.
+
+    Sizes double until one product takes `enough` seconds: a chip without bf16 units would take minutes for a large one.
+    """
+    size, largest = 256, 8192 if device.type == "cuda" else 2048
+    while size < largest and _matmul_seconds(size, device, dtype) < enough:
+        size *= 2
+    return 2 * size**3 / min(_matmul_seconds(size, device, dtype) for _ in range(10))
+
+
+def _matmul_seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    matrix = torch.randn(size, size, device=device).to(dtype)
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    matrix @ matrix
+    synchronize()
+    return time.perf_counter() - start

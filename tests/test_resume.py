@@ -218,7 +218,7 @@ def test_an_interrupted_command_ends_at_once_with_one_sentence_and_goes_on(tmp_p
         process.kill()
     assert process.exitcode == code, printed.read_text()
     last = printed.read_text().splitlines()[-1]
-    assert last == "interrupted; every whole epoch is kept: the same command goes on from there"
+    assert last == "interrupted; finished epochs are saved, run the same command to resume"
     assert "Traceback" not in printed.read_text()
     again = command(tmp_path, [*words[:1], "epochs=1", *words[2:]])
     again.join(timeout=60)

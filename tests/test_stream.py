@@ -223,7 +223,7 @@ def test_an_interrupt_ends_the_run_and_its_workers(root, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert errors == "interrupted; every whole epoch is kept: the same command goes on from there\n"
+    assert errors == "interrupted; finished epochs are saved, run the same command to resume\n"
     deadline = time.monotonic() + 10
     while of_session(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
