@@ -18,8 +18,8 @@ from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.network.build import build_network
 from kdexp.store.spec import LearnerSpec
-from kdexp.teacher.cache import KeptOutputs
-from kdexp.teacher.lookup import Source, recall
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.entry import Entry
 from kdexp.training.graph import RecordedSteps
 from kdexp.training.prepare import prepare
@@ -47,7 +47,7 @@ def company(students: int, ways: dict[str, bool]) -> tuple[Steps, list]:
     split = Split(raw, build(config["dataset"]), precision.device, augmented=True, memory_format=precision.memory_format)
     learners, teacher = prepare(entries, build_network(config["teacher"], shape), shape, precision, raw.labels)
     assert teacher is not None
-    recall(teacher, split, Source("", KeptOutputs(), None))
+    recall(teacher, split, LookupSource("", OutputCache(), None))
     teacher.see_all(split)
     for learner in learners:
         learner.train()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from work import SEED, Point, Work, network
 
 from kdexp.data.augmentation import NumberedViews
-from kdexp.device.heap import kept_between_steps
+from kdexp.device.heap import retain_freed_memory
 from kdexp.models.tutorial import TutorialNet
 from kdexp.training.prepare import AUXILIARY_SEED
 
@@ -28,7 +28,7 @@ class Resident:
         self.losses: list[float] = []
         self.teacher_images = self.bytes_kept = 0
 
-    @kept_between_steps()
+    @retain_freed_memory()
     def run(self) -> None:
         """Everything of the phase, from untrained nets to test accuracies."""
         work, (train, tests) = self.work, self.work.raw

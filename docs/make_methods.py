@@ -90,7 +90,7 @@ def compares(made: type[Distiller]) -> str:
         return "nothing of a teacher"
     if not issubclass(made, FeatureDistiller):
         return "logits"
-    pairs = [" + ".join(roles).replace("_", " ") for roles in (made.roles, made.teacher_roles) if roles]
+    pairs = [" + ".join(landmarks).replace("_", " ") for landmarks in (made.landmarks, made.teacher_landmarks) if landmarks]
     return " with the teacher's ".join(pairs)
 
 

@@ -5,7 +5,7 @@ import json
 
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.store.spec import FORMAT, key_of
 
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
@@ -75,7 +75,7 @@ def craft(folder, *, key=None, network=None, shape=SHAPE, **spec):
     described = spec_of(shape=shape, **spec)
     weights = build_network(network or described["model"], shape).state_dict()
     named = {"last": {f"model.{name}": value for name, value in weights.items()}}
-    return Store(folder).save(key or key_of(described), result_of(described), named, {}).path
+    return LearnerStore(folder).save(key or key_of(described), result_of(described), named, {}).path
 
 
 def rewrite(learner, **changes):

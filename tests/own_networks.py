@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 
 class NormNet(nn.Module):
     """A convolution with batch norm and an in-place ReLU, for 8×8 images."""
 
-    roles = Roles(classifier="head", last_map="body")
+    landmarks = Landmarks(classifier="head", last_map="body")
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int, width: int = 8):
         super().__init__()
@@ -78,7 +78,7 @@ class DropNet(NormNet):
 class StagedNet(nn.Module):
     """Three stages, of maps half as large each, and dropout before the classifier."""
 
-    roles = Roles(
+    landmarks = Landmarks(
         classifier="head",
         last_map="stages.2",
         stages=("stages.0", "stages.1", "stages.2"),

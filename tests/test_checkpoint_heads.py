@@ -25,7 +25,7 @@ from kdexp.network.checkpoint.classes import classes_of
 from kdexp.network.checkpoint.fit import load_checkpoint, start_from
 from kdexp.network.checkpoint.heads import for_channels
 from kdexp.network.checkpoint.read import read_checkpoint
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 from kdexp.report.rows import make_rows
 from kdexp.training.prepare import prepare
 from kdexp.validation.validator import validate
@@ -39,7 +39,7 @@ class Headed(NormNet):
     def __init__(self, head, name="head", channels=1):
         super().__init__(num_classes=2, in_channels=channels, image_size=8)
         self.head = head
-        self.roles = Roles(classifier=name, last_map="body")
+        self.landmarks = Landmarks(classifier=name, last_map="body")
 
 
 class Pooled(Headed):
@@ -87,10 +87,10 @@ def test_a_classifier_for_other_classes_keeps_its_values_and_the_rest_is_the_fil
     file, model = net(7), net(3)
     path, before = saved(file, tmp_path / "seven.safetensors"), {n: v.clone() for n, v in model.state_dict().items()}
     (sentence,) = load_checkpoint(model, path, partly=True)
-    head = f"{model.roles.classifier}."
+    head = f"{model.landmarks.classifier}."
     for name, value in model.state_dict().items():
         assert torch.equal(value, (before if name.startswith(head) else file.state_dict())[name]), name
-    assert sentence.startswith(f"starts from {path}, classifier {model.roles.classifier} freshly initialised (")
+    assert sentence.startswith(f"starts from {path}, classifier {model.landmarks.classifier} freshly initialised (")
     assert sentence.endswith("(file: 7 classes, data: 3)")
 
 
@@ -234,7 +234,7 @@ def test_metadata_of_another_kind_name_no_classes(tmp_path, stated):
 
 def test_an_order_is_refused_where_the_classifier_is_unknown(tmp_path):
     file, model = NETS["linear"](3), NETS["linear"](3)
-    model.roles = None
+    model.landmarks = None
     path = saved(file, tmp_path / "named.safetensors", ANIMALS[::-1])
     with pytest.raises(BadCheckpoint, match="in another order, and it is unknown which module gives the logits"):
         load_checkpoint(model, path, classes=ANIMALS, partly=True)

@@ -1,4 +1,4 @@
-"""The networks for 32×32 images: published parameter counts, maps, roles, initial values, blocks of other libraries."""
+"""The networks for 32×32 images: published parameter counts, maps, landmarks, initial values, blocks of other libraries."""
 
 from functools import partial
 from math import sqrt
@@ -111,12 +111,12 @@ def test_parameters_and_maps_are_the_published_ones(name):
     count, maps = PUBLISHED[name]
     network = on_meta(node(name), HUNDRED)
     assert parameter_count(network) == count
-    roles = network.roles
-    features = captured(network, [*roles.stages, roles.last_map, *roles.preactivations, roles.pooled], HUNDRED.probe("meta"))
-    assert " ".join(f"{features[stage].shape[1]}@{features[stage].shape[2]}" for stage in roles.stages) == maps
-    assert [features[layer].shape for layer in roles.preactivations] == [features[stage].shape for stage in roles.stages]
-    assert features[roles.last_map].shape == features[roles.stages[-1]].shape
-    assert features[roles.pooled].shape == (2, network.classifier.in_features)
+    found = network.landmarks
+    features = captured(network, [*found.stages, found.last_map, *found.preactivations, found.pooled], HUNDRED.probe("meta"))
+    assert " ".join(f"{features[stage].shape[1]}@{features[stage].shape[2]}" for stage in found.stages) == maps
+    assert [features[layer].shape for layer in found.preactivations] == [features[stage].shape for stage in found.stages]
+    assert features[found.last_map].shape == features[found.stages[-1]].shape
+    assert features[found.pooled].shape == (2, network.classifier.in_features)
 
 
 @pytest.mark.parametrize("name", TEN_CLASSES)
@@ -134,11 +134,11 @@ def test_every_network_is_held_to_a_published_number():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_classifier_makes_logits_of_the_pooled_vector(name):
     network, image = real(name), torch.randn(2, 3, 32, 32)
-    outputs = Capture(network, [network.roles.last_map, network.roles.pooled], image).probe
-    pooled = outputs.features[network.roles.pooled]
+    outputs = Capture(network, [network.landmarks.last_map, network.landmarks.pooled], image).probe
+    pooled = outputs.features[network.landmarks.pooled]
     assert torch.equal(network.classifier(pooled), outputs.logits)
     if not hasattr(network, "head"):  # a further convolution
-        assert torch.equal(outputs.features[network.roles.last_map].mean((2, 3)), pooled)
+        assert torch.equal(outputs.features[network.landmarks.last_map].mean((2, 3)), pooled)
 
 
 def shuffled(maps):
@@ -159,9 +159,9 @@ ACTIVATED = {
 @pytest.mark.parametrize("name", ACTIVATED)
 def test_a_stage_is_its_preactivation_activated(name):
     network, image = real(name), torch.randn(2, 3, 32, 32)
-    roles = network.roles
-    features = captured(network, [*roles.stages, *roles.preactivations], image)
-    for stage, before in zip(roles.stages, roles.preactivations, strict=True):
+    found = network.landmarks
+    features = captured(network, [*found.stages, *found.preactivations], image)
+    for stage, before in zip(found.stages, found.preactivations, strict=True):
         assert (features[before] < 0).any()
         assert torch.equal(ACTIVATED[name](features[before]), features[stage])
 
@@ -169,13 +169,13 @@ def test_a_stage_is_its_preactivation_activated(name):
 def test_the_preactivations_of_a_wide_net_are_its_stages_normalised():
     network, image = real("wrn_16_2").train(), torch.randn(2, 3, 32, 32)
     network(image)  # so that the statistics are no longer 0 and 1
-    roles = network.roles
-    features = captured(network, [*roles.stages, *roles.preactivations, roles.last_map], image)
+    found = network.landmarks
+    features = captured(network, [*found.stages, *found.preactivations, found.last_map], image)
     network.eval()
-    for stage, norm in zip(roles.stages, roles.preactivations, strict=True):
+    for stage, norm in zip(found.stages, found.preactivations, strict=True):
         assert torch.equal(network.get_submodule(norm)(features[stage]), features[norm])
         assert not torch.equal(features[stage], features[norm])
-    assert torch.equal(features[roles.preactivations[-1]].relu(), features[roles.last_map])
+    assert torch.equal(features[found.preactivations[-1]].relu(), features[found.last_map])
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if not name.startswith("shuffle")])

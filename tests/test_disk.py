@@ -16,7 +16,7 @@ from rich.console import Console
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
 from kdexp.files import write_whole
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.store.spec import key_of
 
 KEY = key_of(spec_of())
@@ -152,7 +152,7 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch
 
 
 def test_a_learner_that_can_not_be_replaced_is_kept(tmp_path, monkeypatch):
-    store = Store(tmp_path, say=print)
+    store = LearnerStore(tmp_path, say=print)
     weights = {"last": {}}
     store.save(KEY, result_of(spec_of(), trained_at="first"), weights, {})
     real = Path.rename

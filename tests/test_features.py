@@ -10,7 +10,7 @@ from kdexp.models.keras_mnist import StridedNet, pad_same
 from kdexp.models.mlp import MLP
 from kdexp.models.tutorial import DeepNN, LightNN
 from kdexp.network.capture import Capture, Outputs
-from kdexp.network.landmarks import Roles, roles_of
+from kdexp.network.landmarks import Landmarks, landmarks_of
 from kdexp.network.layers import find_layers
 
 COLOUR = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
@@ -280,33 +280,33 @@ def test_a_change_is_mapped_over_logits_and_features():
 @pytest.mark.parametrize("made", SHIPPED)
 def test_the_roles_of_a_shipped_model_are_layers_that_run(made):
     net, image = made()
-    roles = roles_of(net)
-    outputs = Capture(net, [roles.classifier, roles.last_map, *roles.stages, roles.pooled], image).probe
-    assert isinstance(net.get_submodule(roles.classifier), nn.Linear)
-    assert torch.equal(net.get_submodule(roles.classifier)(outputs.features[roles.pooled]), outputs.logits)
-    assert torch.equal(outputs.features[roles.classifier], outputs.logits)
+    landmarks = landmarks_of(net)
+    outputs = Capture(net, [landmarks.classifier, landmarks.last_map, *landmarks.stages, landmarks.pooled], image).probe
+    assert isinstance(net.get_submodule(landmarks.classifier), nn.Linear)
+    assert torch.equal(net.get_submodule(landmarks.classifier)(outputs.features[landmarks.pooled]), outputs.logits)
+    assert torch.equal(outputs.features[landmarks.classifier], outputs.logits)
     assert outputs.logits.shape == (2, 10)
 
 
 @pytest.mark.parametrize(("made", "shape"), [(deepnn, (32, 8, 8)), (lightnn, (16, 8, 8)), (strided, (6, 7, 7)), (mlp, (5,))])
 def test_the_last_map_of_a_shipped_model_has_its_shape(made, shape):
     net, image = made()
-    name = roles_of(net).last_map
+    name = landmarks_of(net).last_map
     assert Capture(net, [name], image).probe.features[name].shape[1:] == shape
 
 
 def test_a_model_without_roles_is_refused():
-    with pytest.raises(UnknownLayer, match=r"^Identity declares no roles, so its layers must be named$"):
-        roles_of(nn.Identity())
+    with pytest.raises(UnknownLayer, match=r"^Identity declares no landmarks, so its layers must be named$"):
+        landmarks_of(nn.Identity())
 
 
 def test_roles_must_be_declared_as_roles():
     net = two_layers()
-    net.roles = {"classifier": "2", "last_map": "0"}
+    net.landmarks = {"classifier": "2", "last_map": "0"}
     with pytest.raises(UnknownLayer):
-        roles_of(net)
-    net.roles = Roles(classifier="2", last_map="0")
-    assert roles_of(net).stages == ()
+        landmarks_of(net)
+    net.landmarks = Landmarks(classifier="2", last_map="0")
+    assert landmarks_of(net).stages == ()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from test_methods import PAIR
 from test_training import Silent, prepared
 
 from kdexp.device.random import RandomStream
-from kdexp.teacher.cache import KeptOutputs
-from kdexp.teacher.lookup import Source, recall
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training import loop as training
 from kdexp.training.graph import RecordedSteps
 from kdexp.training.loop import train
@@ -30,7 +30,7 @@ def trained(experiment, *roles):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        recall(teacher, split, Source("", KeptOutputs(), None))
+        recall(teacher, split, LookupSource("", OutputCache(), None))
     ways = {"epochs": 4, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
     train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
     return learners
@@ -76,7 +76,7 @@ def test_the_host_neither_waits_nor_copies_while_steps_are_replayed(make_experim
     experiment = make_experiment(*LONG, *PAIR, "distillation=at")
     learners, teacher = prepared(experiment, "baseline", "distilled")
     split = experiment.data.student_train
-    recall(teacher, split, Source("", KeptOutputs(), None))
+    recall(teacher, split, LookupSource("", OutputCache(), None))
     teacher.see_all(split)
     steps = RecordedSteps(split, teacher, 2, 16, 0, None)
     for learner in learners:

@@ -14,11 +14,11 @@ from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.device.graphs import HostQuestions, buffers_in_place
 from kdexp.device.random import RandomStream
-from kdexp.distillation.base import Progress, is_static
+from kdexp.distillation.base import Progress, is_capturable
 from kdexp.distillation.kd import KD
 from kdexp.network.build import build_network
-from kdexp.teacher.cache import KeptOutputs
-from kdexp.teacher.lookup import Source, recall
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training import graph
 from kdexp.training import loop as training
 from kdexp.training.loop import train
@@ -90,7 +90,7 @@ def trained(experiment, *roles, epochs=3, change=lambda *_: None):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        recall(teacher, split, Source("", KeptOutputs(), None))
+        recall(teacher, split, LookupSource("", OutputCache(), None))
     ways = {"epochs": epochs, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
     train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
     return learners
@@ -105,7 +105,7 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_shipped_method_is_static(method):
-    assert is_static(build(compose_command([f"distillation={method}"]).distillation))
+    assert is_capturable(build(compose_command([f"distillation={method}"]).distillation))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -163,7 +163,7 @@ class Inherits(KD):
 
 def test_only_a_methods_own_word_counts():
     shared = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
-    assert is_static(KD(**shared)) and not is_static(Inherits(**shared))
+    assert is_capturable(KD(**shared)) and not is_capturable(Inherits(**shared))
 
 
 def test_a_network_that_looks_at_values_is_found_out_and_takes_its_steps_as_usual(make_experiment, recorded):
@@ -290,7 +290,7 @@ def test_the_operators_of_a_step_are_as_many_as_they_were(make_experiment, pair,
     experiment = make_experiment(f"distillation={method}", f"teacher={teacher_name}", f"student={student}", "fast=true")
     (learner,), teacher = fresh(experiment, "distilled")
     split = experiment.data.student_train
-    recall(teacher, split, Source("", KeptOutputs(), None))
+    recall(teacher, split, LookupSource("", OutputCache(), None))
     teacher.see_all(split)
     shown = split.epoch(0, 0)
     learner.train()

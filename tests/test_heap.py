@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdexp.device import heap
-from kdexp.device.heap import kept_between_steps
+from kdexp.device.heap import retain_freed_memory
 
 
 def pages_mapped_by(steps: int) -> int:
@@ -16,7 +16,7 @@ def pages_mapped_by(steps: int) -> int:
 
 @pytest.mark.skipif(heap.platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_only_inside_memory_stays_at_hand():
-    with kept_between_steps():
+    with retain_freed_memory():
         pages_mapped_by(5)
         inside = pages_mapped_by(10)
     outside = pages_mapped_by(10)
@@ -24,7 +24,7 @@ def test_only_inside_memory_stays_at_hand():
 
 
 def test_memory_is_given_back_afterwards_and_after_an_error():
-    with pytest.raises(RuntimeError), kept_between_steps():
+    with pytest.raises(RuntimeError), retain_freed_memory():
         held = resident()
         torch.ones(2**25)
         raise RuntimeError
@@ -39,5 +39,5 @@ def resident() -> int:
 def test_without_glibc_nothing_happens(monkeypatch):
     monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(heap.ctypes, "CDLL", None)
-    with kept_between_steps():
+    with retain_freed_memory():
         pass

@@ -27,9 +27,9 @@ from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.processes import Process
 from kdexp.store import pruning
 from kdexp.store.in_use import Claim, settle_killed, user_of
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import fcntl, holder
-from kdexp.store.outputs import StoredOutputs
+from kdexp.store.outputs import OutputStore
 from kdexp.store.run_state import settle, write_state
 from kdexp.store.spec import key_of
 from kdexp.sweep import read
@@ -63,7 +63,7 @@ def claims(root, keys, run=None):
 @pytest.fixture
 def root(tmp_path):
     """A store of one learner, of which one more is unfinished."""
-    store = Store(tmp_path / "store", say=print)
+    store = LearnerStore(tmp_path / "store", say=print)
     store.save(key_of({}), {"trained_at": "now", "spec": {}}, {"last": {"w": torch.zeros(2)}}, {})
     store.keep_progress(KEY, {"history": []})
     return tmp_path / "store"
@@ -103,7 +103,7 @@ def test_prune_leaves_what_a_living_process_needs(root, kdexp_store, key):
 
 def test_outputs_are_claimed_before_they_are_looked_for(root):
     claim = Claim(root)
-    outputs = StoredOutputs(root, {"teacher": KEY}, {"model": "m", "dataset": "d"}, print, claim.add)
+    outputs = OutputStore(root, {"teacher": KEY}, {"model": "m", "dataset": "d"}, print, claim.add)
     assert outputs.read("", (4, 3)) is None
     (key,) = json.loads(claim.path.read_text())["keys"]
     assert user_of(root, key) == str(Process.this())
@@ -118,7 +118,7 @@ def test_a_run_claims_all_that_it_needs_and_lets_go_of_it(make_experiment):
     keys = [experiment.spec(role).key for role in experiment.needed]
     root = experiment.store.root.parent
     assert len(keys) == 3 and {user_of(root, key) for key in keys} == {str(Process.this())}
-    experiment.kept.close()
+    experiment.session.close()
     assert {user_of(root, key) for key in keys} == {""}
 
 
@@ -135,8 +135,8 @@ def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, m
     again = make_experiment()
     again.make_ready()
     monkeypatch.undo()
-    assert len(again.kept.starts) == 1, "it was looked at as what is trained"
-    with closing(again.kept):
+    assert len(again.session.starts) == 1, "it was looked at as what is trained"
+    with closing(again.session):
         assert [entry.reused for entry in again.run()] == [False, True, True]
 
 
@@ -145,8 +145,8 @@ def test_the_first_job_of_a_sweep_keeps_what_the_last_one_needs(tmp_path, monkey
     jobs = [multirun.Job(number, [f"seed={number}"], config) for number, config in enumerate(configs)]
     seen = []
 
-    def look(job, folder, journal, kept):
-        (claim,) = kept.claims.values()
+    def look(job, folder, journal, session):
+        (claim,) = session.claims.values()
         seen.append(set(json.loads(claim.path.read_text())["keys"]))
         return "done"
 
@@ -183,7 +183,7 @@ def test_progress_that_can_not_be_read_is_told_and_counts_as_absent(root, monkey
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     monkeypatch.setattr(Path, "read_bytes", gone)
-    assert Store(root.parent / "store", say=print).progress(KEY) is None
+    assert LearnerStore(root.parent / "store", say=print).progress(KEY) is None
     assert "can't be read (No such file or directory); what it kept is trained again" in capsys.readouterr().out
 
 
@@ -388,7 +388,7 @@ def changes(monkeypatch):
 
 
 def test_a_learner_is_on_the_disk_before_it_moves_and_the_move_before_it_counts(tmp_path, changes):
-    store = Store(tmp_path, say=print)
+    store = LearnerStore(tmp_path, say=print)
     store.save(KEY, {"spec": {}}, {"last": {}, "logits": {}}, {})
     files = {"last.safetensors", "logits.safetensors", "training.pt", "result.json"}
     assert set(changes[:4]) == {f"sync {name}" for name in files}
@@ -404,7 +404,7 @@ def test_a_table_lasts_and_the_log_of_epochs_need_not(tmp_path, changes):
 
 
 def test_progress_of_slow_epochs_lasts(tmp_path, changes, monkeypatch):
-    store = Store(tmp_path, say=print)
+    store = LearnerStore(tmp_path, say=print)
     store.require_writable()
     changes.clear()
     store.keep_progress(KEY, {})

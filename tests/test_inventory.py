@@ -11,8 +11,8 @@ import torch
 from crafted import spec_of
 
 from kdexp.commands import store as inventory
-from kdexp.store.learners import Store
-from kdexp.store.outputs import StoredOutputs
+from kdexp.store.learners import LearnerStore
+from kdexp.store.outputs import OutputStore
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def test_prune_by_age(store, kdexp_store):
 def test_what_is_being_trained_is_not_removed(store, kdexp_store):
     key = "0123456789abcdef"
     root = store[0].root
-    code = f"with kdexp.store.learners.Store({str(root.parent)!r}).locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
+    made = f"kdexp.store.learners.LearnerStore({str(root.parent)!r})"
+    code = f"with {made}.locked({{{key!r}: 'x'}}): print('held', flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     holder = subprocess.Popen([sys.executable, "-c", f"import kdexp.store.learners\n{code}"], **pipes)
     try:
@@ -105,7 +106,7 @@ def test_what_is_being_trained_is_not_removed(store, kdexp_store):
 
 def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tmp_path):
     identity = {"format": 1, "teacher": store[1]["teacher"], "weights": "0" * 64, "data": spec_of()["data"]}
-    outputs = StoredOutputs(tmp_path / "store", identity, {"model": "mlp_wide", "dataset": "digits"}, print)
+    outputs = OutputStore(tmp_path / "store", identity, {"model": "mlp_wide", "dataset": "digits"}, print)
     for layer in ("", "body.2"):
         assert outputs.write(layer, torch.zeros(4, 3))
     code, shown = kdexp_store("list")
@@ -149,5 +150,5 @@ def test_it_needs_no_torch():
 
 
 def test_a_store_of_another_version_is_listed_as_damaged(store, kdexp_store, tmp_path):
-    (Store(tmp_path / "store").root / store[1]["teacher"] / "result.json").write_text("{}")
+    (LearnerStore(tmp_path / "store").root / store[1]["teacher"] / "result.json").write_text("{}")
     assert "damaged" in kdexp_store("list")[1]

@@ -347,7 +347,7 @@ def test_feature_methods_read_the_last_map_where_no_layers_are_named(method):
 
 def test_a_role_that_a_network_does_not_tell_is_refused():
     class Deep(Cosine):
-        roles = ("preactivations",)
+        landmarks = ("preactivations",)
 
     shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
     made = Deep(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=["features"])
@@ -357,7 +357,7 @@ def test_a_role_that_a_network_does_not_tell_is_refused():
 
 def test_the_pooled_vector_is_a_role():
     class Pooled(Cosine):
-        roles = ("pooled",)
+        landmarks = ("pooled",)
 
     shape = {"num_classes": 10, "in_channels": 3, "image_size": 32, "dropout": 0.1}
     made = Pooled(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)

@@ -181,8 +181,8 @@ def test_families_of_all_depths_and_sizes_join_with_the_pooled_vector_last(stude
     nets, image = (student(), teacher()), torch.randn(2, 3, 32, 32)
     method = review()
     layers = method.layers(*nets)
-    assert [names[-1] for names in layers] == [net.roles.pooled for net in nets]
-    assert len(layers[0]) == 1 + min(len(net.roles.stages) for net in nets)
+    assert [names[-1] for names in layers] == [net.landmarks.pooled for net in nets]
+    assert len(layers[0]) == 1 + min(len(net.landmarks.stages) for net in nets)
     said = [Capture(net, names, image) for net, names in zip(nets, layers, strict=True)]
     method.setup(probe(*(capture.probe for capture in said)))
     assert all(features.dim() == 2 for features in method.pairs(*(capture(image) for capture in said))[-1])

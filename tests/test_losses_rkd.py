@@ -124,6 +124,6 @@ def test_no_relation_at_all_is_refused():
 
 
 def test_it_reads_the_pooled_vectors():
-    assert RKD.roles == ("pooled",)
+    assert RKD.landmarks == ("pooled",)
     made, _, _ = feature_method(RKD, random(2, 3), random(2, 3), **KNOBS, weight=2.0)
     assert made.describe() == "CE + 2 RKD"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from loss_bench import START, WEIGHTS, batch_of, probe, random
-from test_roles import Parts
+from test_landmarks import Parts
 from torch import nn
 
 from kdexp.configuration.compose import compose_command
@@ -14,7 +14,7 @@ from kdexp.distillation.semckd import SemCKD, projection
 from kdexp.errors import UnknownLayer
 from kdexp.network.build import on_meta
 from kdexp.network.capture import Capture, Outputs
-from kdexp.network.landmarks import find_roles
+from kdexp.network.landmarks import find_landmarks
 
 BATCH = 8
 OURS = {"a": (2, 4, 4), "b": (3, 2, 2)}
@@ -172,7 +172,7 @@ def test_all_stages_of_both_nets_take_part(teacher, student, sizes):
     nets = [on_meta(compose_command([f"student={name}"]).student, shape) for name in (student, teacher)]
     made = SemCKD(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
     layers = made.layers(*nets)
-    assert layers == tuple(list(net.roles.stages) for net in nets) and tuple(map(len, layers)) == sizes
+    assert layers == tuple(list(net.landmarks.stages) for net in nets) and tuple(map(len, layers)) == sizes
     said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
     with torch.device("meta"):
         made.setup(probe(*said, batch_size=64))
@@ -193,6 +193,6 @@ def test_what_it_can_not_compare_is_refused():
     with pytest.raises(ValueError, match=r"^only feature maps can be pooled to one size, not 7 \(student\)"):
         semckd(student=maps({"a": (7,)}))
     vectors = Parts(width=10, flat=nn.Flatten(), hidden=nn.Linear(3072, 10))
-    vectors.roles = find_roles(vectors, torch.zeros(2, 3, 32, 32))
+    vectors.landmarks = find_landmarks(vectors, torch.zeros(2, 3, 32, 32))
     with pytest.raises(UnknownLayer, match="^Parts declares no stages, so its layers must be named$"):
         SemCKD(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None).layers(vectors, vectors)

@@ -132,7 +132,7 @@ def test_members_of_a_users_own_folder_are_known_by_name(here, tmp_path):
         (["teacher.members=[mlp_wide,mlp_smal]"], "teacher.members.1='mlp_smal': no such network; did you mean mlp_small?"),
         (["teacher.members=[]"], "teacher.members=[]: must name networks"),
         (["teacher.combine=mean"], "teacher.combine='mean': must be one of logits, probabilities"),
-        (["distillation=hint", "student=resnet8"], "Ensemble declares no roles, so its layers must be named"),
+        (["distillation=hint", "student=resnet8"], "Ensemble declares no landmarks, so its layers must be named"),
     ],
 )
 def test_ensembles_that_can_not_be_are_refused(refused, words, sentence):

@@ -12,8 +12,8 @@ from kdexp.configuration.compose import compose_command
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.experiment.plan import Plan
-from kdexp.teacher.cache import KeptOutputs
-from kdexp.teacher.lookup import Source, recall
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.learner import Learner
 from kdexp.training.loop import train
 
@@ -53,7 +53,7 @@ def take_two_steps(experiment, entries, precision, steps=2):
     tested = Split(images_of(experiment.shape, 10_000, place), experiment.dataset, precision.device, **ways)
     validation = Split(images_of(experiment.shape, 500, place), experiment.dataset, precision.device, **ways)
     if teacher:
-        recall(teacher, split, Source("", KeptOutputs(), None))
+        recall(teacher, split, LookupSource("", OutputCache(), None))
     ways = {"epochs": 1, "seed": 0, "limit_batches": steps, "watch": Silent(), "keep": lambda _: None}
     train(learners, split, teacher=teacher, validation=validation, batch_size=experiment.settings.batch_size, **ways)
     assert [learner.traceback for learner in learners if learner.failure] == []

@@ -126,5 +126,5 @@ def test_the_stages_of_a_wide_residual_net_end_in_sums_that_nothing_has_activate
 @pytest.mark.parametrize(("name", "image_size"), [("mlp_small", 8), ("lightnn", 32), ("keras_student", 28)])
 def test_without_stages_sp_compares_the_last_maps(name, image_size):
     net = network(name, Shape(10, 1, image_size))
-    assert net.roles.stages == ()
-    assert build(node("distillation", "sp")).layers(net, net) == ([net.roles.last_map], [net.roles.last_map])
+    assert net.landmarks.stages == ()
+    assert build(node("distillation", "sp")).layers(net, net) == ([net.landmarks.last_map], [net.landmarks.last_map])

@@ -16,7 +16,7 @@ from kdexp.commands import multirun
 from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.experiment import lockstep, plan
 from kdexp.network.build import build_network
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.teacher.frozen import Teacher
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
@@ -36,7 +36,7 @@ def sweep(tmp_path):
         overrides = cli.expand([f"output_dir={tmp_path / place}", *SHORT, *words])
         jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=screen, width=200))
-        store = Store(tmp_path / place / "store")
+        store = LearnerStore(tmp_path / place / "store")
         keys = [path.name for path in store.root.iterdir() if path.is_dir()] if store.root.is_dir() else []
         return folder, screen.getvalue(), {key: store.find(key) for key in keys}
 
@@ -235,7 +235,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(tmp_path):
     for name in ("whole", "killed"):
         outputs = tmp_path / name / "outputs"
         newest = max((outputs / "sweeps").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        store = Store(outputs / "store")
+        store = LearnerStore(outputs / "store")
         keys = [path.name for path in store.root.iterdir() if path.is_dir()]
         found[name] = (newest / "sweep.csv").read_text(), weights({key: store.find(key) for key in keys})
     assert found["whole"] == found["killed"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdexp.configuration.compose import compose_command
 from kdexp.errors import InvalidArguments
-from kdexp.report.published import Published, Reference, departures, explain, reference, unsourced
+from kdexp.report.published import PublishedTable, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, METHOD_ROOM, fitting, markdown, readable, table_width
 from kdexp.sweep import fold, read
@@ -56,7 +56,7 @@ def test_the_distance_is_as_far_the_other_way_round_and_grows_with_seeds(ours, t
 
 
 def test_numbers_are_found_by_role_method_and_settings():
-    found = Published(**NUMBERS)
+    found = PublishedTable(**NUMBERS)
     assert found.reference("teacher", {}) == Reference(0.95, None, None, *SOURCE.values())
     assert found.reference("baseline", {}) == Reference(0.80, 0.01, 4, *SOURCE.values())
     assert found.reference("distilled.kd", {"temperature": 4}).mean == 0.84
@@ -116,7 +116,7 @@ def test_bad_numbers_are_refused_all_at_once(given, sentences):
         assert complaint.startswith(sentence)
     if isinstance(given, dict):
         with pytest.raises(InvalidArguments):
-            Published(**given)
+            PublishedTable(**given)
 
 
 def test_what_is_unknown_is_said():

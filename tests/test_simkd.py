@@ -26,8 +26,8 @@ from kdexp.distillation.simkd import PROJECTED, SimKD, projector
 from kdexp.network.build import on_meta, with_values
 from kdexp.network.capture import Capture, Outputs
 from kdexp.network.cost import parameter_count
-from kdexp.network.landmarks import Roles
-from kdexp.store.learners import Store
+from kdexp.network.landmarks import Landmarks
+from kdexp.store.learners import LearnerStore
 from kdexp.validation.validator import validate
 
 SIMKD = (*PAIR, "distillation=simkd")
@@ -154,7 +154,7 @@ def test_what_is_deployed_shares_all_it_can_and_knows_its_roles():
     assert whole.head is teacher.head and whole.body[0] is student.body and whole.body[1] is made.projector
     assert not whole.head.weight.requires_grad and student.head is not teacher.head
     assert parameter_count(whole) == sum(map(parameter_count, (student.body, made.projector, teacher.head)))
-    assert whole.roles == Roles("head", "body") and student.roles is NormNet.roles
+    assert whole.landmarks == Landmarks("head", "body") and student.landmarks is NormNet.landmarks
     assert Capture(whole, ["body", "head.input"], image).probe.features["body"].shape == (2, 6, 8, 8)
 
 
@@ -195,7 +195,7 @@ def finished(tmp_path_factory):
 def stored(folder):
     """The distilled learner of a run: its entry in the store."""
     row = json.loads((folder / "table.json").read_text())["rows"][-1]
-    return Store(folder.parent.parent / "store").find(row["key"]), row
+    return LearnerStore(folder.parent.parent / "store").find(row["key"]), row
 
 
 def test_its_parameters_are_those_of_what_is_deployed(finished):
@@ -351,7 +351,7 @@ class Rolefree(nn.Module):
 def test_networks_without_roles_are_refused():
     for nets in ((Rolefree(), Net(4)), (Net(4), Rolefree())):
         with pytest.raises(
-            ValueError, match="^simkd exchanges classifiers, and Rolefree declares no roles that say which it is$"
+            ValueError, match="^simkd exchanges classifiers, and Rolefree declares no landmarks that say which it is$"
         ):
             SimKD(**WEIGHTS | LAYERS | {"factor": 2}).layers(*nets)
 
@@ -363,5 +363,5 @@ def test_a_sketch_with_values_runs_as_the_network_would():
     image, state = image_of(2, 3, 32, 32), torch.random.get_rng_state()
     assert made(image).isfinite().all() and made(image).std() > 0
     assert torch.equal(with_values(sketch)(image), made(image)) and torch.equal(torch.random.get_rng_state(), state)
-    assert sketch.stem[0].weight.is_meta and made.roles == sketch.roles
+    assert sketch.stem[0].weight.is_meta and made.landmarks == sketch.landmarks
     assert torch.equal(with_values(made).stem[0].weight, made.stem[0].weight)

@@ -11,7 +11,7 @@ from processes import command
 
 from kdexp.distillation.vid import VariationalInformation
 from kdexp.errors import CorruptEntry
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.store.spec import _files, key_of
 from kdexp.store.stored import read_entry
 
@@ -19,7 +19,7 @@ from kdexp.store.stored import read_entry
 @pytest.fixture
 def store(tmp_path):
     said_so = []
-    made = Store(tmp_path / "store", say=said_so.append)
+    made = LearnerStore(tmp_path / "store", say=said_so.append)
     made.heard = said_so
     return made
 

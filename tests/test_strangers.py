@@ -35,7 +35,7 @@ from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
 from kdexp.store import schema
 from kdexp.store.descriptions import Learner
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.store.schema import read_json
 from kdexp.store.spec import key_of
 from kdexp.sweep import NothingToReport, fold, read
@@ -91,7 +91,7 @@ def own_learner(folder, **nodes):
     sizes = {"body.1.weight": (4, 64), "body.1.bias": (4,), "head.weight": (10, 4), "head.bias": (10,)}
     weights = {f"model.{name}": torch.rand(size) for name, size in sizes.items()}
     spec = spec_of(**{"model": {"_target_": "parts_of_mine.Net"}, **nodes})
-    return Store(folder).save(key_of(spec), result_of(spec), {"last": weights}, {}).path
+    return LearnerStore(folder).save(key_of(spec), result_of(spec), {"last": weights}, {}).path
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_claims_of_what_was_trained_take_no_memory(tmp_path):
     weights = {f"model.{name}": value for name, value in net.items()}
     weights |= {f"method.projector.{name}": torch.ones(size) for name, size in projector.items()}
     result = result_of(spec, train_images=2 * 10**9)
-    learner = Store(tmp_path).save(key_of(spec), result, {"last": weights}, {}).path
+    learner = LearnerStore(tmp_path).save(key_of(spec), result, {"last": weights}, {}).path
     assert kdexp.load(learner)(IMAGES).shape == (2, 10)
 
 
@@ -349,7 +349,7 @@ def test_a_damaged_result_is_believed_by_nobody(tmp_path, exported, kdexp_store,
         assert str(learner) in str(refusal.value) and len(str(refusal.value)) < 600 + len(str(learner))
         assert exported(learner)[0] == 2
     heard = []
-    assert Store(tmp_path, heard.append).find(KEY) is None
+    assert LearnerStore(tmp_path, heard.append).find(KEY) is None
     assert len(heard) == (how not in ("pipe", "folder"))
     for words in (["list"], ["verify"]):
         code, shown = kdexp_store(root, *words)
@@ -625,7 +625,7 @@ def test_whatever_stands_in_a_result_it_is_used_or_refused(folder_of_sweep, muta
             place = learner.rename(root / key_of_any(found["spec"], learner.name))
         (item,) = inventory.items(root.parent)
         inventory._line(item, 0)
-        Store(root.parent, lambda _: None).find(place.name)
+        LearnerStore(root.parent, lambda _: None).find(place.name)
     finally:
         place.rename(learner)
         (learner / "result.json").write_text(whole)

@@ -162,7 +162,7 @@ def test_a_run_is_the_same_to_the_last_digit_and_only_disk_takes_workers(root, t
         words = (f"memory={where}", "workers=2", "diagnosis=always", "limit_batches=null", "batch_size=5")
         experiment = make_experiment(*own(root, tmp_path / where, *words))
         entries = experiment.run()
-        experiment.kept.close()
+        experiment.session.close()
         assert sum(process.daemon for process in processes) == count, "one pool of workers for all splits and epochs"
         assert where == "disk" or not processes
         found[where] = (
@@ -436,7 +436,7 @@ import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
 from kdexp.data.placement import Keeping
 from kdexp.data.load import load
-from kdexp.device.heap import kept_between_steps
+from kdexp.device.heap import retain_freed_memory
 
 def megabytes(name, process="self"):
     with open(f"/proc/{process}/status") as status:
@@ -444,7 +444,7 @@ def megabytes(name, process="self"):
 
 def train(root, where):
     data = load(ImageFolder(root=root, **given), torch.device("cpu"), keeping=Keeping(where, 2))
-    with kept_between_steps():
+    with retain_freed_memory():
         images = sum(len(batch.label) for batch in data.train.batches(16, seed=0, epoch=0))
     workers = max((megabytes("RssAnon", child.pid) for child in multiprocessing.active_children()), default=0)
     data.close()

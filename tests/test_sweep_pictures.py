@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib import rc_context
 
 from kdexp.sweep import fold, read
-from kdexp.sweep.origins import Sources
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.cost import draw_parameters, front
 from kdexp.sweep.pictures.drawing import draw_all
 from kdexp.sweep.pictures.lines import draw_line
@@ -51,7 +51,7 @@ def folded(sweep):
 def drawn(sweep):
     """Every picture of a crafted sweep by name."""
     found = read([sweep.close()])
-    (pictures,) = draw_all(fold(found), Sources(found))
+    (pictures,) = draw_all(fold(found), Origins(found))
     return {picture.name: picture for picture in pictures}
 
 

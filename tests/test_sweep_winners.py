@@ -9,7 +9,7 @@ from rich.console import Console
 from kdexp.commands.main import check, expand
 from kdexp.configuration.compose import Composer
 from kdexp.sweep import fold, read, show
-from kdexp.sweep.origins import Sources
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.page import page
 from kdexp.sweep.remarks import remarks
 from kdexp.sweep.table import text
@@ -120,4 +120,4 @@ def test_the_command_stands_whole_on_the_screen_in_markdown_and_on_the_page(tmp_
     show(comparison, Console(width=60, highlight=False))
     assert f"\n  {command}\n" in capsys.readouterr().out
     assert f"new seeds:\n  {command}\n" in text(comparison)
-    assert f'new seeds:<code class="command">{command}</code></li>' in page(comparison, Sources(sweep), [[]])
+    assert f'new seeds:<code class="command">{command}</code></li>' in page(comparison, Origins(sweep), [[]])

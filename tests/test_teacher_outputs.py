@@ -16,16 +16,16 @@ from kdexp.commands import main as cli
 from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment.lookahead import layers_read
-from kdexp.experiment.session import Kept
+from kdexp.experiment.session import Session
 from kdexp.report.facts import measure
-from kdexp.store.learners import Store
-from kdexp.store.outputs import StoredOutputs, weights_digest, worth_storing
+from kdexp.store.learners import LearnerStore
+from kdexp.store.outputs import OutputStore, weights_digest, worth_storing
 from kdexp.teacher import cache as kept
 from kdexp.teacher import lookup as recall
-from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.lookup import Source
-from kdexp.teacher.table import LOGITS, KnownOutputs
+from kdexp.teacher.lookup import LookupSource
+from kdexp.teacher.table import LOGITS, OutputTable
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
@@ -68,7 +68,7 @@ def sweep(tmp_path):
 
 
 def source(**more):
-    return Source("", KeptOutputs(), None, **more)
+    return LookupSource("", OutputCache(), None, **more)
 
 
 def pairs(split, seeds, epochs, images=None):
@@ -171,10 +171,10 @@ def test_teachers_that_take_turns_are_asked_once_each(sweep, asked):
 
 
 def test_a_pass_records_only_what_is_lacking(make_experiment, asked):
-    shared = Kept()
+    shared = Session()
     for method, expected in (("kd", IMAGES), ("at", 2 * IMAGES), ("kd", 2 * IMAGES), ("hint", 2 * IMAGES)):
         experiment = make_experiment(*STAGED, *WHOLE, f"distillation={method}", f"seed={len(asked)}")
-        experiment.kept = shared
+        experiment.session = shared
         experiment.run()
         assert sum(asked) == expected, method
 
@@ -238,17 +238,17 @@ def test_what_is_too_large_is_asked_for_in_every_batch_and_said(make_experiment,
 
 
 def test_what_is_kept_is_bounded_and_what_was_used_longest_ago_goes_first(monkeypatch):
-    outputs, example, free = KeptOutputs(), torch.zeros(2, 10), 16_000
+    outputs, example, free = OutputCache(), torch.zeros(2, 10), 16_000
     held = lambda: sum(known.bytes for known in outputs._known.values())  # noqa: E731
     monkeypatch.setattr(kept, "free_memory", lambda _device: free - held())
     for key in ("a", "b", "c", "a", "d"):
-        known = outputs.use(key, lambda: KnownOutputs(25, 1, torch.device("cpu")))
+        known = outputs.use(key, lambda: OutputTable(25, 1, torch.device("cpu")))
         if LOGITS not in known.shown:
             assert outputs.make_room(known, known.size(example))
             known.reserve(LOGITS, example)
         assert held() <= free * kept.OUTPUTS_SHARE
     assert list(outputs._known) == ["b", "c", "a", "d"]
-    known = outputs.use("e", lambda: KnownOutputs(50, 1, torch.device("cpu")))
+    known = outputs.use("e", lambda: OutputTable(50, 1, torch.device("cpu")))
     assert outputs.make_room(known, known.size(example)) and list(outputs._known) == ["a", "d", "e"]
     assert not outputs.make_room(known, 4001) and list(outputs._known) == ["a", "d", "e"], "nothing goes in vain"
 
@@ -317,7 +317,7 @@ def test_what_is_damaged_is_said_and_made_again(make_experiment, asked, stores_a
         spec = json.loads((place / "result.json").read_text())["spec"]
         identity = {name: value for name, value in spec.items() if name != "layer"}
         shutil.rmtree(place)
-        StoredOutputs(experiment.settings.store, identity, {}, print).write("", torch.zeros(3, 10))
+        OutputStore(experiment.settings.store, identity, {}, print).write("", torch.zeros(3, 10))
     else:
         content = file.read_bytes()
         file.write_bytes(content[:-1] if damage == "truncated" else content[:-1] + b"x")
@@ -353,7 +353,7 @@ def test_nothing_is_read_that_was_computed_otherwise(make_experiment, asked, sto
 def test_a_teacher_that_was_trained_again_is_another_whatever_its_key(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
     entry = experiment.run()[0]
-    store, stored = Store(experiment.settings.store), entry.stored
+    store, stored = LearnerStore(experiment.settings.store), entry.stored
     others = {name: value + 0.01 for name, value in stored.tensors("last").items()}
     kept_files = {name: stored.tensors(name) for name in ("best", "logits")}
     store.save(
@@ -382,7 +382,7 @@ def test_two_processes_may_store_the_same(make_experiment, tmp_path):
     told = []
     identity = {"format": 1, "teacher": "0" * 16, "weights": "0" * 64, "data": spec_of()["data"]}
     about = {"model": "net", "dataset": "digits"}
-    ours, theirs = (StoredOutputs(tmp_path, identity, about, told.append) for _ in range(2))
+    ours, theirs = (OutputStore(tmp_path, identity, about, told.append) for _ in range(2))
     values = torch.rand(3, 2)
     assert ours.write("", values) and theirs.write("", values) and not told
     assert torch.equal(theirs.read("", (3, 2)), values)

@@ -38,7 +38,7 @@ def complaints(*overrides):
 def test_a_network_of_timm_answers_and_has_roles(name, classifier, last_map, shape):
     network = on_meta(node(name), SHAPE)
     assert network(SHAPE.probe("meta")).shape == (2, 4)
-    assert (network.roles.classifier, network.roles.last_map) == (classifier, last_map)
+    assert (network.landmarks.classifier, network.landmarks.last_map) == (classifier, last_map)
     assert Capture(network, [last_map], SHAPE.probe("meta")).probe.features[last_map].shape == (2, *shape)
 
 

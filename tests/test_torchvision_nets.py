@@ -74,10 +74,10 @@ def test_there_are_no_auxiliary_classifiers(name):
 
 def map_sizes(name, stem):
     network = sketch_network(node(name, stem), SHAPE)
-    roles = network.roles
+    landmarks = network.landmarks
     with torch.device(device_of(network)):
-        features = Capture(network, [*roles.stages, roles.last_map], SHAPE.probe(device_of(network))).probe.features
-    return [features[layer].shape[2] for layer in roles.stages] or features[roles.last_map].shape[1]
+        features = Capture(network, [*landmarks.stages, landmarks.last_map], SHAPE.probe(device_of(network))).probe.features
+    return [features[layer].shape[2] for layer in landmarks.stages] or features[landmarks.last_map].shape[1]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_every_classifier_of_torchvision_runs_and_has_roles(name):
     shape = Shape(num_classes=4, in_channels=1, image_size=224)
     network = sketch_network(node(name), shape)
     assert network(shape.probe(device_of(network))).shape == (2, 4)
-    assert network.roles.classifier and network.roles.last_map
+    assert network.landmarks.classifier and network.landmarks.last_map
 
 
 REFUSALS = [

@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.distillation.base import Progress
 from kdexp.models.tutorial import LightNN
-from kdexp.teacher.cache import KeptOutputs
-from kdexp.teacher.lookup import Source, recall
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.entry import Entry
 from kdexp.training.loop import train
 from kdexp.training.prepare import prepare
@@ -41,7 +41,7 @@ def run(experiment, learners, teacher, epochs=2, limit=3):
 
 def look_up(teacher, split):
     """Has a teacher's outputs for all images computed and looked up from now on."""
-    recall(teacher, split, Source("", KeptOutputs(), None))
+    recall(teacher, split, LookupSource("", OutputCache(), None))
     teacher.see_all(split)
 
 

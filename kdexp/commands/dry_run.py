@@ -18,7 +18,7 @@ from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
-from kdexp.experiment.session import Kept
+from kdexp.experiment.session import Session
 from kdexp.experiment.starts import start_notes
 from kdexp.network import cost
 from kdexp.network.build import device_of, sketch_network
@@ -55,14 +55,14 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
 
 def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
     """Prints the jobs of a multirun, which of their learners the store holds, and how long the others may take."""
-    journal, kept = Journal(console), Kept()
+    journal, session = Journal(console), Session()
     quiet = Journal(journal.console, quiet=True)
     common = set.intersection(*(set(job.overrides) for job in jobs))
     table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
     wanted: dict[str, tuple[Experiment, Entry]] = {}
     notes: dict[str, None] = {}
     for job in jobs:
-        experiment = Experiment(job.config, quiet, kept)
+        experiment = Experiment(job.config, quiet, session)
         notes |= dict.fromkeys(start_notes(experiment))
         if unreadable := _unreadable(experiment):
             journal.say(f"what the store holds is unknown: {unreadable}")
@@ -104,7 +104,7 @@ def _unreadable(experiment: Experiment) -> str:
     except DataUnavailable as error:
         return str(error)
     finally:
-        experiment.kept.close()
+        experiment.session.close()
     return ""
 
 

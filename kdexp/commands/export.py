@@ -16,7 +16,7 @@ from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
 
 if TYPE_CHECKING:
-    from kdexp.store.stored import Stored
+    from kdexp.store.stored import StoredLearner
 
 FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (extra onnx)"
 FAILED, BAD_COMMAND, INTERRUPTED = 1, 2, 130
@@ -96,7 +96,7 @@ def complaints(asked: argparse.Namespace, output: Path) -> Iterator[str]:
         yield f"the folder {output.parent} {what}; --output FILE names another place"
 
 
-def find(asked: argparse.Namespace) -> Stored:
+def find(asked: argparse.Namespace) -> StoredLearner:
     """The learner to export; raises `OSError` or `ValueError` with a sentence."""
     from kdexp.deployment.load import find_stored
     from kdexp.errors import UnknownRole
@@ -107,7 +107,7 @@ def find(asked: argparse.Namespace) -> Stored:
         raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.there[-1:])) from error
 
 
-def heading(output: Path, stored: Stored, epoch: str) -> str:
+def heading(output: Path, stored: StoredLearner, epoch: str) -> str:
     """What was written, in one line."""
     result = stored.result
     accuracy = result["test"][epoch]["top1"]

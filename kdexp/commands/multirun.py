@@ -18,7 +18,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.lockstep import train_together
 from kdexp.experiment.lookahead import layers_read
-from kdexp.experiment.session import Kept
+from kdexp.experiment.session import Session
 from kdexp.files import write_whole
 from kdexp.report.rows import Row
 from kdexp.report.table import percent
@@ -49,23 +49,23 @@ class Lockstep:
 
 def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None) -> Path:
     """Runs validated jobs; a failing one fails alone. Returns the sweep's folder; raises `Unwritable` before anything."""
-    journal, kept = Journal(console, quiet=True), Kept()
+    journal, session = Journal(console, quiet=True), Session()
     folder = claim_sweep(jobs, command)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
     common = set.intersection(*(set(job.overrides) for job in jobs))
-    kept.layers = layers_read(job.config for job in jobs)
+    session.layers = layers_read(job.config for job in jobs)
     alive = ExitStack()
-    alive.callback(kept.close)
+    alive.callback(session.close)
     try:
         with suppress(OSError):
             hold(folder / ALIVE, alive)
         if lockstep is not None:
-            _side_by_side(jobs, folder, journal, kept, lockstep.most)
+            _side_by_side(jobs, folder, journal, session, lockstep.most)
         of_data = {same[0].number: same for same in _by_data(jobs)}
         for job in jobs:
-            _claim(of_data.get(job.number, ()), folder, journal, kept)
+            _claim(of_data.get(job.number, ()), folder, journal, session)
             words = " ".join(text for text in job.overrides if text not in common)
-            journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, kept)}")
+            journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, session)}")
     except KeyboardInterrupt:
         journal.headline(f"kdexp-report {folder} tells what there is of this sweep")
         raise
@@ -74,20 +74,20 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     return folder
 
 
-def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept) -> None:
+def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session) -> None:
     """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
     with suppress(Exception):
         for job in jobs:
-            experiment = Experiment(job.config, journal, kept)
+            experiment = Experiment(job.config, journal, session)
             experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
 
 
-def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, kept: Kept, most: int | None) -> None:
+def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session, most: int | None) -> None:
     """Trains what the jobs need in lockstep; what goes wrong there is left to the jobs, one by one."""
     journal.open_log(folder / "log.txt")
     try:
         for same in _by_data(jobs):
-            train_together([*filter(None, (_ready(job, journal, kept) for job in same))], most)
+            train_together([*filter(None, (_ready(job, journal, session) for job in same))], most)
     except Exception as error:  # whatever it is, a job that can do without goes on
         journal.note(traceback.format_exc())
         journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
@@ -113,22 +113,22 @@ def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
     return folder
 
 
-def _ready(job: Job, journal: Journal, kept: Kept) -> Experiment | None:
+def _ready(job: Job, journal: Journal, session: Session) -> Experiment | None:
     """The job's experiment, or None if it can't start: then the job itself says why."""
     try:
-        experiment = Experiment(job.config, journal, kept, job=f"#{job.number}")
+        experiment = Experiment(job.config, journal, session, job=f"#{job.number}")
         experiment.make_ready()
     except (DataUnavailable, Unwritable, OSError):
         return None
     return experiment
 
 
-def run_job(job: Job, folder: Path, journal: Journal, kept: Kept) -> str:
+def run_job(job: Job, folder: Path, journal: Journal, session: Session) -> str:
     """Runs one job in its folder; returns what became of it in a few words."""
     try:
         with writing_to(job.config):
             folder.mkdir()
-            experiment = Experiment(job.config, journal, kept)
+            experiment = Experiment(job.config, journal, session)
             describe_run(folder, job.config, job.overrides, experiment)
         experiment.make_ready()
         outcome = carry_out(experiment, folder, brief=True)

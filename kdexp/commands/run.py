@@ -41,7 +41,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Conso
     """
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    with closing(experiment.kept):
+    with closing(experiment.session):
         experiment.make_ready()
         with writing_to(config):
             folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)

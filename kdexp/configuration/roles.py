@@ -13,7 +13,7 @@ Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scr
 
 
 @dataclass(frozen=True)
-class Part:
+class RoleSpec:
     """The nodes of the configuration that make a learner, and how it departs from them."""
 
     model: str = "student"
@@ -34,18 +34,18 @@ class Part:
         return self.model.partition(".")[0] == "teacher"
 
 
-_TEACHER = Part("teacher", "baseline", "teacher_optimizer", "teacher_schedule", teacher="")
+_TEACHER = RoleSpec("teacher", "baseline", "teacher_optimizer", "teacher_schedule", teacher="")
 
 PARTS = {
     "teacher": _TEACHER,
     "untrained_teacher": replace(_TEACHER, untrained=True, from_scratch=True),
-    "baseline": Part(method="baseline"),
-    "distilled": Part(),
-    "random_teacher": Part(teacher="untrained_teacher"),
-    "self_teacher": Part(teacher="baseline"),
-    "label_smoothing": Part(method="label_smoothing"),
-    "from_scratch": Part(method="baseline", from_scratch=True),
-    "frozen_backbone": Part(method="baseline", frozen_backbone=True),
+    "baseline": RoleSpec(method="baseline"),
+    "distilled": RoleSpec(),
+    "random_teacher": RoleSpec(teacher="untrained_teacher"),
+    "self_teacher": RoleSpec(teacher="baseline"),
+    "label_smoothing": RoleSpec(method="label_smoothing"),
+    "from_scratch": RoleSpec(method="baseline", from_scratch=True),
+    "frozen_backbone": RoleSpec(method="baseline", frozen_backbone=True),
 }
 
 EXPLAINED = {
@@ -58,7 +58,7 @@ EXPLAINED = {
 """What the remarks under the table say of each control."""
 
 
-def part_of(role: str, config: Mapping[str, Any]) -> Part:
+def part_of(role: str, config: Mapping[str, Any]) -> RoleSpec:
     """What makes the learner in a role: one of `PARTS`, or what a teacher is made of, whose role is its node's path.
 
     `teacher.teacher` taught the teacher, by the method under `teacher.distillation`; `teacher.members.0` is a member of an

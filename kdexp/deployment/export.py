@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from kdexp.configuration.nodes import build
-from kdexp.deployment.formats import Answers, Format, Student
+from kdexp.deployment.formats import Answers, Exportable, Format
 from kdexp.deployment.load import load_stored
 from kdexp.deployment.rebuild import shape_of
 from kdexp.errors import first_line
 from kdexp.files import draft_mark, remove_drafts, sync
 from kdexp.network.build import STARTING
 from kdexp.network.cost import median_seconds, parameter_count
-from kdexp.store.stored import Stored
+from kdexp.store.stored import StoredLearner
 from kdexp.version import __version__
 
 BATCHES = (1, 7)
@@ -28,7 +28,7 @@ class ExportFailed(RuntimeError):
     """A network that a format can't hold, or a file that does not answer as the network does."""
 
 
-def describe(stored: Stored, epoch: str, modules: Sequence[str] = ()) -> Student:
+def describe(stored: StoredLearner, epoch: str, modules: Sequence[str] = ()) -> Exportable:
     """A stored network and what a file should say of it; raises what `kdexp.load` does."""
     predictor, shape, spec = load_stored(stored, epoch, modules), shape_of(stored), stored.result["spec"]
     network = {name: value for name, value in spec["model"].items() if name not in STARTING}
@@ -44,10 +44,10 @@ def describe(stored: Stored, epoch: str, modules: Sequence[str] = ()) -> Student
         "kdexp": __version__,
     }
     about = {name: v if isinstance(v, str) else json.dumps(v) for name, v in told.items()}
-    return Student(predictor, shape, about, tuple(modules))
+    return Exportable(predictor, shape, about, tuple(modules))
 
 
-def export(student: Student, chosen: Format, output: Path) -> list[str]:
+def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
     """Writes the file and returns the lines that say what it is worth.
 
     Raises `ExportFailed`; then there is no file, or the one that was there before.
@@ -91,7 +91,7 @@ def draft(output: Path) -> Iterator[Path]:
 
 
 @torch.no_grad()
-def largest_difference(student: Student, answers: Answers) -> float:
+def largest_difference(student: Exportable, answers: Answers) -> float:
     """The largest difference of a logit on random images, as a share of the largest logit of its batch."""
     generator = torch.Generator().manual_seed(0)
     shares = []
@@ -105,7 +105,7 @@ def largest_difference(student: Student, answers: Answers) -> float:
 
 
 @torch.no_grad()
-def latencies(student: Student, answers: Answers) -> tuple[float, float]:
+def latencies(student: Exportable, answers: Answers) -> tuple[float, float]:
     """Median seconds for one image: of the file, and of the network as it was."""
     image = student.shape.probe("cpu", images=1)
     return median_seconds(answers, image), median_seconds(student.predictor, image)

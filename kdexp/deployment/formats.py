@@ -28,7 +28,7 @@ Answers = Callable[["Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True)
-class Student:
+class Exportable:
     """A network to take away, and what is written down beside its weights: its `model` node, unless it is made of several."""
 
     predictor: Predictor
@@ -51,7 +51,7 @@ class Format:
         """What is not installed of `needs`."""
         return [name for name in self.needs if find_spec(name) is None]
 
-    def write(self, student: Student, path: Path) -> None:
+    def write(self, student: Exportable, path: Path) -> None:
         """Writes the student; raises whatever the format's own writer does."""
         raise NotImplementedError
 
@@ -159,7 +159,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def traced(student: Student) -> ExportedProgram:
+def traced(student: Exportable) -> ExportedProgram:
     """The student's graph for any number of images; raises what torch does for a network that it can't follow."""
     import torch
 

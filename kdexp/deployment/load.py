@@ -20,7 +20,7 @@ from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_c
 from kdexp.network.checkpoint.fit import fit
 from kdexp.store.descriptions import Exported, Table
 from kdexp.store.schema import parse_json, read_json, require
-from kdexp.store.stored import RESULT, Stored, read_entry, under_its_key
+from kdexp.store.stored import RESULT, StoredLearner, read_entry, under_its_key
 
 EPOCHS = ("last", "best")
 LARGEST_PROBE = 2**24
@@ -66,7 +66,7 @@ def load(path: str | Path, role: str = "distilled", epoch: str = "last", *, modu
     return load_file(path, modules) if path.is_file() else load_stored(find_stored(path, role), epoch, modules)
 
 
-def find_stored(folder: Path, role: str) -> Stored:
+def find_stored(folder: Path, role: str) -> StoredLearner:
     """The learner that a run folder has in `role`, or that a folder of the store holds; raises what `load` does."""
     if (folder / "table.json").is_file():
         return under_its_key(read_entry(_of_run(folder, role)))
@@ -96,7 +96,7 @@ def _of_run(folder: Path, role: str) -> Path:
     return learner
 
 
-def load_stored(stored: Stored, epoch: str = "last", modules: Sequence[str] = ()) -> Predictor:
+def load_stored(stored: StoredLearner, epoch: str = "last", modules: Sequence[str] = ()) -> Predictor:
     """The deployed network of a stored learner whose description may be a stranger's; raises what `load` does."""
     source, data = stored.path / RESULT, stored.result["spec"]["data"]
     there = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
@@ -123,7 +123,7 @@ def _check_data(data: Mapping[str, Any], source: Path) -> None:
         raise BadResult(f"{source} is refused: its images have more than {LARGEST_PROBE:,} values each")
 
 
-def _check_names(stored: Stored, modules: Sequence[str], taught: Sequence[Path] = ()) -> None:
+def _check_names(stored: StoredLearner, modules: Sequence[str], taught: Sequence[Path] = ()) -> None:
     """Raises `BadResult` unless a learner, and each teacher that is deployed with it, is made of networks and methods."""
     spec, source = stored.result["spec"], stored.path / RESULT
     check_model(spec["model"], source, modules)

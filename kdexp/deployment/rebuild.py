@@ -19,10 +19,10 @@ from kdexp.errors import BadCheckpoint, BadResult
 from kdexp.network.build import build_network
 from kdexp.network.capture import Capture
 from kdexp.network.checkpoint.fit import fit
-from kdexp.store.stored import RESULT, Stored, read_entry, under_its_key
+from kdexp.store.stored import RESULT, StoredLearner, read_entry, under_its_key
 
 
-def _teacher_of(stored: Stored) -> Stored:
+def _teacher_of(stored: StoredLearner) -> StoredLearner:
     """The stored learner that taught this one; raises `BadResult` where there is none, `CorruptEntry` for a damaged one."""
     key = stored.result["spec"]["teacher"]
     if key is None:
@@ -40,7 +40,7 @@ def shapes_in(path: Path) -> dict[str, Tensor]:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
-def stored_network(stored: Stored, epoch: str = "last", device: str = "cpu") -> nn.Module:
+def stored_network(stored: StoredLearner, epoch: str = "last", device: str = "cpu") -> nn.Module:
     """The network that was trained, with its stored weights; on `meta` without values."""
     weights = _part(stored, epoch, "model", device)
     model = _built(stored.result["spec"]["model"], shape_of(stored), weights, device)
@@ -54,7 +54,7 @@ def _built(node: Mapping[str, Any], shape: Shape, weights: Mapping[str, Tensor],
         return build_network(node, shape)
 
 
-def deployed_network(stored: Stored, epoch: str = "last", device: str = "cpu") -> nn.Module:
+def deployed_network(stored: StoredLearner, epoch: str = "last", device: str = "cpu") -> nn.Module:
     """What is deployed of a stored learner: the trained network, or what its method makes of it; on `meta` without values."""
     spec, model = stored.result["spec"], stored_network(stored, epoch, device)
     distiller: Distiller = build(spec["method"])
@@ -68,7 +68,7 @@ def deployed_network(stored: Stored, epoch: str = "last", device: str = "cpu") -
     return distiller.deployed(model, teacher)
 
 
-def _probe(stored: Stored, distiller: Distiller, model: nn.Module, teacher: nn.Module, device: str) -> Probe:
+def _probe(stored: StoredLearner, distiller: Distiller, model: nn.Module, teacher: nn.Module, device: str) -> Probe:
     """What the method saw when it made its modules, but for the labels' values."""
     shape = shape_of(stored)
     layers = distiller.layers(model, teacher)
@@ -77,13 +77,13 @@ def _probe(stored: Stored, distiller: Distiller, model: nn.Module, teacher: nn.M
     return probe_of(ours, theirs, labels, stored.result["spec"]["batch_size"], shape)
 
 
-def shape_of(stored: Stored) -> Shape:
+def shape_of(stored: StoredLearner) -> Shape:
     """The shape of the data that a stored learner was trained on."""
     data = stored.result["spec"]["data"]
     return Shape(data["num_classes"], data["in_channels"], data["image_size"])
 
 
-def _part(stored: Stored, epoch: str, part: str, device: str) -> dict[str, Tensor]:
+def _part(stored: StoredLearner, epoch: str, part: str, device: str) -> dict[str, Tensor]:
     """The tensors of the `model` or the `method`, by the names that they have there; on `meta` without values."""
     tensors = shapes_in(stored.path / f"{epoch}.safetensors") if device == "meta" else stored.tensors(epoch)
     return {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}

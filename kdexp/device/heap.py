@@ -17,7 +17,7 @@ NOTHING_GIVEN_BACK = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 
 @contextmanager
-def kept_between_steps() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Inside, memory that is freed is not given back to the system; afterwards it is, and all is as usual.
 
     Otherwise glibc maps every large tensor anew and unmaps it when it is freed, so that the system must clear all its pages

@@ -24,9 +24,9 @@ class AttentionTransfer(FeatureDistiller):
     """
 
     label = "AT"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("stages",)
+    landmarks = ("stages",)
 
     def __init__(self, *, mode: Literal["code", "paper"], power: Annotated[float, Range(at_least=1, within=(1, 16))], **shared):
         super().__init__(**shared)

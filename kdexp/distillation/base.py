@@ -15,7 +15,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem, UnknownLayer
 from kdexp.network.capture import Capture, Outputs
-from kdexp.network.landmarks import classifier_of, has_roles, roles_of
+from kdexp.network.landmarks import classifier_of, has_landmarks, landmarks_of
 
 if TYPE_CHECKING:
     pass
@@ -46,7 +46,7 @@ class Probe:
     """Of every batch but perhaps the last one of an epoch."""
     shape: Shape
     classify: Callable[[Tensor], Tensor] | None = None
-    """The frozen teacher's classifier: its pooled vectors [N, D] to logits [N, K]; None where no role says which it is."""
+    """The frozen teacher's classifier: its pooled vectors [N, D] to logits [N, K]; None where no landmark says which it is."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Distiller(nn.Module, Checked):
     label: str = ""
     """What the table calls the method's own term."""
     weight: float = 1.0
-    static: bool = False
+    capturable: bool = False
     """Whether steps on whole batches are the same work on other tensors as long as `phase` stays: nothing of what they compute
     reaches Python, and what the method remembers are buffers. Such a step may be recorded and replayed (graph=true). Each class
     declares it for itself.
@@ -168,7 +168,7 @@ class Distiller(nn.Module, Checked):
         return {}
 
     def phase(self, progress: Progress) -> Any:
-        """All that the steps of a static method read of the progress."""
+        """All that the steps of a capturable method read of the progress."""
         return None
 
     def deployed(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
@@ -201,9 +201,9 @@ OWN_WAYS = ("update", "losses", "answer", "deployed")
 """What a method overrides that is more than terms to be added."""
 
 
-def is_static(method: Distiller) -> bool:
-    """Whether the method's own class declares its steps static."""
-    return declares(method, "static")
+def is_capturable(method: Distiller) -> bool:
+    """Whether the method's own class declares its steps capturable."""
+    return declares(method, "capturable")
 
 
 def declares(method: Distiller, word: str) -> bool:
@@ -211,17 +211,17 @@ def declares(method: Distiller, word: str) -> bool:
     return word in vars(type(method)) and getattr(method, word)
 
 
-Role = Literal["last_map", "last_stage", "stages", "second_stage", "preactivations", "pooled"]
+Landmark = Literal["last_map", "last_stage", "stages", "second_stage", "preactivations", "pooled"]
 
 
 class FeatureDistiller(Distiller):
-    """A method that reads intermediate layers: by role where none are named, else by `named_modules()` name, in pairs.
+    """A method that reads intermediate layers: by landmark where none are named, else by `named_modules()` name, in pairs.
 
-    Where neither net's layers are named and one has more of a role, the first ones are paired and the others left out.
+    Where neither net's layers are named and one has more of a landmark, the first ones are paired and the others left out.
     """
 
-    roles: tuple[Role, ...] = ("last_map",)
-    teacher_roles: tuple[Role, ...] = ()
+    landmarks: tuple[Landmark, ...] = ("last_map",)
+    teacher_landmarks: tuple[Landmark, ...] = ()
     """The teacher's, where they are not the student's."""
 
     def __init__(
@@ -238,11 +238,11 @@ class FeatureDistiller(Distiller):
         self.teacher_layers = teacher_layers
 
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
-        """Raises `UnknownLayer` for models without roles, `ValueError` for lists of unequal length."""
+        """Raises `UnknownLayer` for models without landmarks, `ValueError` for lists of unequal length."""
         assert teacher is not None
         named = (self.student_layers, self.teacher_layers)
-        ours = _by_role(student, self.roles) if named[0] is None else [named[0]]
-        theirs = _by_role(teacher, self.teacher_roles or self.roles) if named[1] is None else [named[1]]
+        ours = _by_landmark(student, self.landmarks) if named[0] is None else [named[0]]
+        theirs = _by_landmark(teacher, self.teacher_landmarks or self.landmarks) if named[1] is None else [named[1]]
         if named == (None, None):
             both = list(zip(ours, theirs, strict=True))
             ours, theirs = [mine[: len(other)] for mine, other in both], [other[: len(mine)] for mine, other in both]
@@ -267,16 +267,16 @@ def _paired(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
     return list(zip(ours, theirs, strict=True))
 
 
-def _by_role(model: nn.Module, roles: tuple[Role, ...]) -> list[list[str]]:
-    """The layers of each role, shallow to deep; raises `UnknownLayer` for a role that the model does not have."""
-    found = [getattr(roles_of(model), role) for role in roles]
-    for role, names in zip(roles, found, strict=True):
+def _by_landmark(model: nn.Module, landmarks: tuple[Landmark, ...]) -> list[list[str]]:
+    """The layers of each landmark, shallow to deep; raises `UnknownLayer` for a landmark that the model does not have."""
+    found = [getattr(landmarks_of(model), landmark) for landmark in landmarks]
+    for landmark, names in zip(landmarks, found, strict=True):
         if not names:
-            raise UnknownLayer(f"{type(model).__name__} declares no {role}, so its layers must be named")
+            raise UnknownLayer(f"{type(model).__name__} declares no {landmark}, so its layers must be named")
     return [[names] if isinstance(names, str) else list(names) for names in found]
 
 
 def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
     """What a method that joins these two networks may look at before training."""
-    classify = classifier_of(teacher.model) if teacher and has_roles(teacher.model) else None
+    classify = classifier_of(teacher.model) if teacher and has_landmarks(teacher.model) else None
     return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)

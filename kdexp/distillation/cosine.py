@@ -21,7 +21,7 @@ class Cosine(FeatureDistiller):
     """1 − cosine similarity of the flattened representations, averaged over the batch and summed over pairs of layers."""
 
     label = "cosine"
-    static = True
+    capturable = True
     features_only = True
 
     def setup(self, probe):

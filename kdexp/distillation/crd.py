@@ -103,9 +103,9 @@ class CRD(FeatureDistiller):
     """
 
     label = "CRD"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("pooled",)
+    landmarks = ("pooled",)
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class DKD(Distiller):
     """
 
     label = "DKD"
-    static = True
+    capturable = True
     tempered = True
 
     def __init__(

@@ -45,9 +45,9 @@ class FitNet(Hint):
     """
 
     label = "FitNet"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("second_stage",)
+    landmarks = ("second_stage",)
     regressor = staticmethod(regressor)
 
     def transfer(self, batch, student, teacher, progress):

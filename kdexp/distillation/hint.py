@@ -27,7 +27,7 @@ class Hint(FeatureDistiller):
     """Mean squared error between the regressed student features and the teacher's, over all elements, summed over pairs."""
 
     label = "hint"
-    static = True
+    capturable = True
     features_only = True
     regressor = staticmethod(regressor)
 

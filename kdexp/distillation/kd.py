@@ -7,4 +7,4 @@ class KD(Distiller):
     """`ce_weight`·CE + `kd_weight`·T²·KL(teacher ‖ student): exactly what the base class shares."""
 
     own_weights = (0.0, 1.0)
-    static = True
+    capturable = True

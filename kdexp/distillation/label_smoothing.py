@@ -11,7 +11,7 @@ from kdexp.distillation.none import NoDistillation
 class LabelSmoothing(NoDistillation):
     """Cross-entropy with (1 − `smoothing`)·label + `smoothing`/K as the target of each of K classes."""
 
-    static = True
+    capturable = True
 
     def __init__(self, *, smoothing: Annotated[float, Range(at_least=0, below=1)], **shared):
         super().__init__(**shared)

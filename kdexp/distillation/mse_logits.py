@@ -11,7 +11,7 @@ class MSELogits(Distiller):
 
     own_weights = (0.0, 0.0)
     label = "logit MSE"
-    static = True
+    capturable = True
 
     def __init__(self, *, weight: Weight, **shared):
         super().__init__(**shared)

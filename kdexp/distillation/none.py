@@ -7,7 +7,7 @@ class NoDistillation(Distiller):
     """Cross-entropy on the labels. `temperature` and the weights are accepted, so that sweeps cover it, and change nothing."""
 
     uses_teacher = False
-    static = True
+    capturable = True
 
     def __init__(self, **shared):
         super().__init__(**shared)

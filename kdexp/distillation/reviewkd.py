@@ -63,10 +63,10 @@ class ReviewKD(FeatureDistiller):
     """
 
     label = "ReviewKD"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("stages", "pooled")
-    teacher_roles = ("preactivations", "pooled")
+    landmarks = ("stages", "pooled")
+    teacher_landmarks = ("preactivations", "pooled")
 
     def __init__(self, *, warmup_epochs: NonNegativeInt, **shared):
         super().__init__(**shared)

@@ -39,9 +39,9 @@ class RKD(FeatureDistiller):
     """
 
     label = "RKD"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("pooled",)
+    landmarks = ("pooled",)
 
     def __init__(self, *, distance_weight: Weight, angle_weight: Weight, **shared):
         super().__init__(**shared)

@@ -8,7 +8,7 @@ from kdexp.distillation.base import FeatureDistiller
 from kdexp.distillation.maps import pool_to_min
 from kdexp.errors import UnknownLayer
 from kdexp.network.capture import Outputs
-from kdexp.network.landmarks import roles_of
+from kdexp.network.landmarks import landmarks_of
 
 SMALLEST_BATCH = 4
 """Images from which the embeddings of similarities have an output."""
@@ -49,9 +49,9 @@ class SemCKD(FeatureDistiller):
     """
 
     label = "SemCKD"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("stages",)
+    landmarks = ("stages",)
 
     def layers(self, student, teacher):
         """Raises `UnknownLayer` for models without stages where none are named."""
@@ -102,6 +102,6 @@ class SemCKD(FeatureDistiller):
 
 
 def _stages(network: nn.Module) -> list[str]:
-    if not roles_of(network).stages:
+    if not landmarks_of(network).stages:
         raise UnknownLayer(f"{type(network).__name__} declares no stages, so its layers must be named")
-    return list(roles_of(network).stages)
+    return list(landmarks_of(network).stages)

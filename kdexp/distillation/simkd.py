@@ -11,7 +11,7 @@ from kdexp.distillation.maps import pool_to_min, size_of
 from kdexp.errors import listed
 from kdexp.network.capture import Outputs
 from kdexp.network.graft import graft
-from kdexp.network.landmarks import Roles, classifier_of, has_roles, roles_of
+from kdexp.network.landmarks import Landmarks, classifier_of, has_landmarks, landmarks_of
 from kdexp.network.layers import INPUT
 from kdexp.tasks.classification import same_answers
 
@@ -41,7 +41,7 @@ class SimKD(FeatureDistiller):
     """
 
     label = "SimKD"
-    static = True
+    capturable = True
     own_weights = (0.0, 0.0)
 
     def __init__(self, *, factor: Count, **shared):
@@ -51,9 +51,9 @@ class SimKD(FeatureDistiller):
     def layers(self, student, teacher):
         """Raises `ValueError` for networks of which it is unknown what their classifiers read, or where no map is that."""
         for network in (student, teacher):
-            if not has_roles(network):
+            if not has_landmarks(network):
                 raise ValueError(
-                    f"simkd exchanges classifiers, and {type(network).__name__} declares no roles that say which it is"
+                    f"simkd exchanges classifiers, and {type(network).__name__} declares no landmarks that say which it is"
                 )
         ours, theirs = super().layers(student, teacher)
         if ours[0].endswith(INPUT):
@@ -65,8 +65,8 @@ class SimKD(FeatureDistiller):
         return ours, theirs
 
     def _check_teacher(self, teacher: nn.Module, layer: str) -> None:
-        head = roles_of(teacher).head
-        if head and layer == roles_of(teacher).last_map:
+        head = landmarks_of(teacher).head
+        if head and layer == landmarks_of(teacher).last_map:
             raise ValueError(
                 f"simkd takes the map whose averages the teacher's classifier reads, and between {layer} and the classifier of "
                 f"{type(teacher).__name__} there is {listed(head)}: add distillation.teacher_layers=[{head[-1]}] if that gives "
@@ -99,15 +99,15 @@ class SimKD(FeatureDistiller):
         return {"simkd": F.mse_loss(*pool_to_min(student.features[PROJECTED], theirs))}
 
     def deployed(self, student, teacher):
-        layer, roles = self._student_layer, roles_of(student)
-        later = roles.head[roles.head.index(layer) + 1 :] if layer in roles.head else roles.head
+        layer, landmarks = self._student_layer, landmarks_of(student)
+        later = landmarks.head[landmarks.head.index(layer) + 1 :] if layer in landmarks.head else landmarks.head
         changes = {
             layer: nn.Sequential(student.get_submodule(layer), self.projector),
             **{name: nn.Identity() for name in later},
-            roles.classifier: classifier_of(teacher),
+            landmarks.classifier: classifier_of(teacher),
         }
         whole: Any = graft(student, changes)
-        whole.roles = Roles(roles.classifier, layer, roles.stages)
+        whole.landmarks = Landmarks(landmarks.classifier, layer, landmarks.stages)
         return whole
 
 

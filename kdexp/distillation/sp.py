@@ -19,8 +19,8 @@ class SimilarityPreserving(FeatureDistiller):
     """
 
     label = "SP"
-    static = True
-    roles = ("last_stage",)
+    capturable = True
+    landmarks = ("last_stage",)
     features_only = True
 
     def setup(self, probe):

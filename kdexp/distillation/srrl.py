@@ -19,8 +19,8 @@ class SRRL(FeatureDistiller):
     """
 
     label = "SRRL"
-    static = True
-    roles = ("pooled",)
+    capturable = True
+    landmarks = ("pooled",)
 
     def setup(self, probe):
         """Raises `ValueError` also where it is unknown which module the teacher's classifier is."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdexp.configuration.arguments import problems
 from kdexp.configuration.nodes import arguments, build, target
-from kdexp.distillation.base import OWN_WAYS, Distiller, declares, is_static
+from kdexp.distillation.base import OWN_WAYS, Distiller, declares, is_capturable
 from kdexp.errors import InvalidArguments, Problem, refusals
 
 OF_THE_SUM = ("alpha", "ce_weight", "kd_weight")
@@ -21,7 +21,7 @@ class Sum(Distiller):
     Terms are called as their methods call them, with `NAME.` in front where two would be called alike.
     """
 
-    static = True
+    capturable = True
 
     def __init__(self, *, methods: dict[str, Any], **shared):
         super().__init__(**shared)
@@ -37,7 +37,7 @@ class Sum(Distiller):
                 found += [problem.under(f"methods.{name}") for problem in refusals(error)]
         if found:
             raise InvalidArguments(found)
-        self.static = all(is_static(method) for method in self.parts.values())
+        self.capturable = all(is_capturable(method) for method in self.parts.values())
 
     @property
     def parts(self) -> dict[str, Distiller]:

@@ -44,9 +44,9 @@ class VariationalInformation(FeatureDistiller):
     """
 
     label = "VID"
-    static = True
+    capturable = True
     features_only = True
-    roles = ("stages",)
+    landmarks = ("stages",)
 
     def setup(self, probe):
         pairs = [pool_to_min(*pair) for pair in self.pairs(probe.student, probe.teacher)]

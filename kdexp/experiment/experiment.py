@@ -14,20 +14,20 @@ import torch
 
 from kdexp.data.split import Split
 from kdexp.deployment.rebuild import deployed_network
-from kdexp.device.heap import kept_between_steps
+from kdexp.device.heap import retain_freed_memory
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.experiment.advice import lower_rate
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
 from kdexp.experiment.results import keep
 from kdexp.files import reason
-from kdexp.store.learners import Store
-from kdexp.store.outputs import StoredOutputs, identity_of
+from kdexp.store.learners import LearnerStore
+from kdexp.store.outputs import OutputStore, identity_of
 from kdexp.store.spec import key_of
-from kdexp.store.stored import Stored
+from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.lookup import Source, compute, recall
+from kdexp.teacher.lookup import LookupSource, compute, recall
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
 from kdexp.training.loop import train
@@ -38,13 +38,13 @@ class Experiment(Plan):
     """A plan with a store: obtains its learners, from the store or by training them."""
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> LearnerStore:
         """Where learners are kept."""
-        return Store(self.settings.store, say=self.journal.say)
+        return LearnerStore(self.settings.store, say=self.journal.say)
 
     def has(self, key: str) -> bool:
         """Whether that learner need not be trained."""
-        return key in self.kept.trained or (not self.settings.force and self.store.has(key))
+        return key in self.session.trained or (not self.settings.force and self.store.has(key))
 
     def make_ready(self) -> None:
         """Reads the data, fetches published weights and looks at the store, for what is to be trained.
@@ -61,7 +61,7 @@ class Experiment(Plan):
     def claim(self, keys: Iterable[str], run: Path | None = None) -> None:
         """Keeps `kdexp-store prune` from these keys, till the process or its last job ends; `run` is the folder of this job."""
         try:
-            self.kept.claim(self.store.root.parent).add(keys, run)
+            self.session.claim(self.store.root.parent).add(keys, run)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):  # where nothing is removed either
                 self.journal.warn_once(
@@ -76,9 +76,9 @@ class Experiment(Plan):
         if split.leaves_one(spec.batch_size, spec.limit_batches):
             asked += [spec.method, teacher]
         key = json.dumps(asked)
-        if key not in self.kept.starts:
-            self.kept.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")
-        return self.kept.starts[key]
+        if key not in self.session.starts:
+            self.session.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")
+        return self.session.starts[key]
 
     def lacking(self) -> list[Entry]:
         """What is to be trained, before it what that is taught by or made of."""
@@ -137,7 +137,7 @@ class Experiment(Plan):
         for role in self.sources(entry.role):
             (source,) = self.obtain([role])
             if source.stored is None:
-                self.kept.failures[entry.spec.key] = f"{role} failed: {source.failure}"
+                self.session.failures[entry.spec.key] = f"{role} failed: {source.failure}"
                 return
             self._judge(source)
 
@@ -147,16 +147,16 @@ class Experiment(Plan):
             with self.store.locked({entry.spec.key: entry.name for entry in lacking}):
                 if lacking := self._find(entries):
                     self._train(lacking)
-                    self.kept.failures |= {entry.spec.key: entry.failure for entry in lacking if entry.failure}
-                    self.kept.trained |= {entry.spec.key for entry in lacking if entry.stored}
+                    self.session.failures |= {entry.spec.key: entry.failure for entry in lacking if entry.failure}
+                    self.session.trained |= {entry.spec.key for entry in lacking if entry.stored}
 
     def _find(self, entries: list[Entry]) -> list[Entry]:
         """Fills in what the store holds (under force=true, what this process trained) and returns the entries that it lacks."""
         for entry in entries:
-            if entry.stored is None and (not self.settings.force or entry.spec.key in self.kept.trained):
+            if entry.stored is None and (not self.settings.force or entry.spec.key in self.session.trained):
                 entry.stored = self.store.find(entry.spec.key)
                 entry.reused = entry.stored is not None
-            entry.failure = self.kept.failures.get(entry.spec.key, "")
+            entry.failure = self.session.failures.get(entry.spec.key, "")
         return [entry for entry in entries if entry.stored is None and not entry.failure]
 
     def _judge(self, teacher: Entry) -> None:
@@ -171,14 +171,14 @@ class Experiment(Plan):
                 f"the {teacher.role} comes from a checkpoint: it may have been trained on this run's validation images"
             )
 
-    def _say_accuracy(self, teacher: Entry, stored: Stored) -> None:
+    def _say_accuracy(self, teacher: Entry, stored: StoredLearner) -> None:
         answers = stored.tensors("logits")
         judgement = Judgement.of(answers["last"], answers["labels"])
         self.journal.say(f"{teacher.role} {teacher.model}: test accuracy {100 * judgement.accuracy:.2f} %")
         if warning := judgement.warning(f"the {teacher.role}"):
             self.journal.warn(warning)
 
-    @kept_between_steps()
+    @retain_freed_memory()
     def _train(self, entries: list[Entry]) -> None:
         spec = entries[0].spec
         split = self.split_of(entries[0])
@@ -216,16 +216,16 @@ class Experiment(Plan):
         if whole and (stored := compute(teacher, split, source)):
             self.journal.say(stored)
 
-    def source_of(self, teacher: Teacher, entries: list[Entry]) -> Source:
+    def source_of(self, teacher: Teacher, entries: list[Entry]) -> LookupSource:
         """Where the outputs of these entries' teacher for the images they see may be known from."""
         spec, taught_by = entries[0].spec, self._teacher_of(entries)
         assert taught_by is not None
         identity = identity_of(taught_by, teacher.model, spec, self.device)
         about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
         where = (self.settings.store, identity, about, self.journal.say, self.claim)
-        stored = None if self.settings.force else StoredOutputs(*where)
-        later = self.kept.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
-        return Source(key_of(identity), self.kept.outputs, stored, later)
+        stored = None if self.settings.force else OutputStore(*where)
+        later = self.session.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
+        return LookupSource(key_of(identity), self.session.outputs, stored, later)
 
     def _assemble(self, learner: Learner, entry: Entry) -> None:
         """Gives an ensemble the weights of its members."""
@@ -272,11 +272,11 @@ class Experiment(Plan):
         stored = self._teacher_of(entries)
         return deployed_network(stored) if stored else None
 
-    def _teacher_of(self, entries: list[Entry]) -> Stored | None:
+    def _teacher_of(self, entries: list[Entry]) -> StoredLearner | None:
         key = next((entry.spec.teacher for entry in entries if entry.spec.teacher), None)
         return self._needed(key) if key else None
 
-    def _needed(self, key: str) -> Stored:
+    def _needed(self, key: str) -> StoredLearner:
         """A learner that the store had; raises `LearnerLost`."""
         found = self.store.find(key)
         if found is None:

@@ -68,7 +68,7 @@ def _lacking(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, En
     for experiment in experiments:
         for entry in experiment.lacking():
             key = entry.spec.key
-            if key not in met and key not in experiment.kept.failures:
+            if key not in met and key not in experiment.session.failures:
                 yield experiment, entry
             met.add(key)
 

@@ -13,7 +13,7 @@ import torch
 
 from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
-from kdexp.configuration.roles import Part, node_at, option, part_of, seed_offset, sources_of
+from kdexp.configuration.roles import RoleSpec, node_at, option, part_of, seed_offset, sources_of
 from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.load import Data, load
@@ -21,7 +21,7 @@ from kdexp.data.placement import Keeping
 from kdexp.data.shape import Shape
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
-from kdexp.experiment.session import Kept
+from kdexp.experiment.session import Session
 from kdexp.files import file_digest
 from kdexp.network.build import without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
@@ -39,10 +39,10 @@ def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:
 class Plan:
     """A composed, validated configuration: its data, its learners, and what decides their weights."""
 
-    def __init__(self, config: Mapping[str, Any], journal: Journal, kept: Kept | None = None, job: str = ""):
+    def __init__(self, config: Mapping[str, Any], journal: Journal, session: Session | None = None, job: str = ""):
         self.config = as_plain(config)
         self.journal = journal
-        self.kept = kept or Kept()
+        self.session = session or Session()
         self.job = job
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
@@ -62,7 +62,9 @@ class Plan:
         summaries = None if settings.dry_run else Path(settings.store).expanduser() / SUMMARIES
         keeping = Keeping(settings.memory, settings.workers, summaries)
         where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, keeping)
-        data: Data = self.kept.data.get(where, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping))
+        data: Data = self.session.data.get(
+            where, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping)
+        )
         for note in data.notes:
             self.journal.remark(note)
         for sentence in data.warnings:
@@ -104,7 +106,7 @@ class Plan:
         """The node of the network that teaches the learner in this role, if one does."""
         return self.spec(self.part(role).teacher).model if self._uses_teacher(role) else None
 
-    def part(self, role: str) -> Part:
+    def part(self, role: str) -> RoleSpec:
         """The nodes that make the learner in this role."""
         return part_of(role, self.config)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kdexp.data.split import Split
 from kdexp.network import cost
-from kdexp.store.learners import Store
+from kdexp.store.learners import LearnerStore
 from kdexp.store.provenance import provenance
-from kdexp.store.stored import Stored
+from kdexp.store.stored import StoredLearner
 from kdexp.tasks.classification import metrics
 from kdexp.training.learner import Learner
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdexp.training.entry import Entry
 
 
-def keep(store: Store, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> Stored:
+def keep(store: LearnerStore, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> StoredLearner:
     """Stores weights, test logits and result of a learner trained on so many images, `company` learners side by side."""
     tensors, logits = _weights_and_logits(learner, test)
     labels = test.labels.cpu()

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.store.in_use import Claim
-from kdexp.teacher.cache import KeptOutputs
+from kdexp.teacher.cache import OutputCache
 
 if TYPE_CHECKING:
     pass
 
 
-class Last:
+class SingleCache:
     """The value that was made last, under its key; the one before is let go first, so that memory does not grow."""
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class Last:
 
 
 @dataclass
-class Kept:
+class Session:
     """The last data set on its device, teachers' outputs for its images, and what became of learners."""
 
-    data: Last = field(default_factory=Last)
-    outputs: KeptOutputs = field(default_factory=KeptOutputs)
+    data: SingleCache = field(default_factory=SingleCache)
+    outputs: OutputCache = field(default_factory=OutputCache)
     layers: dict[str, list[str]] = field(default_factory=dict)
     """Which layers of a teacher the jobs of this process read, by its network (`kdexp.experiment.lookahead`)."""
     starts: dict[str, str] = field(default_factory=dict)

@@ -137,8 +137,8 @@ def _notes(path: str, plan: Plan) -> list[str]:
     if not node.get("checkpoint"):
         return []
     key = json.dumps([path, node, vars(plan.shape), classes])
-    if key not in plan.kept.notes:
+    if key not in plan.session.notes:
         _, start = _started(path, node, plan.shape, classes)
         told = start.sentences() if path == "student" else start.sentences_of_teacher()
-        plan.kept.notes[key] = [f"{path}: {sentence}" for sentence in told]
-    return plan.kept.notes[key]
+        plan.session.notes[key] = [f"{path}: {sentence}" for sentence in told]
+    return plan.session.notes[key]

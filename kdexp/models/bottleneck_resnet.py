@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Blocks, Checked, Count
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
@@ -54,7 +54,7 @@ class BottleneckResNet(nn.Module, Checked):
         self.stages = nn.Sequential(*stages)
         self.classifier = nn.Linear(outs, num_classes)
         names = tuple(f"stages.{place}" for place in range(len(blocks)))
-        self.roles = Roles(
+        self.landmarks = Landmarks(
             classifier="classifier",
             last_map=names[-1],
             stages=names,

@@ -22,7 +22,7 @@ class Ensemble(nn.Module, Checked):
     `temperature` the arithmetic mean is taken, and its logits at that temperature are given. `members` are nodes of networks.
     """
 
-    roles = None
+    landmarks = None
     """Its members' layers have parts to play, none of its own."""
 
     def __init__(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 
 def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
@@ -23,7 +23,7 @@ class StridedNet(nn.Module, Checked):
     Initial weights are Keras's: uniform ones of Glorot and Bengio 2010, biases 0.
     """
 
-    roles = Roles(classifier="classifier", last_map="conv2")
+    landmarks = Landmarks(classifier="classifier", last_map="conv2")
 
     def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, channels: list[Width]):
         super().__init__()

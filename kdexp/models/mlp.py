@@ -5,13 +5,13 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Width
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 
 class MLP(nn.Module, Checked):
     """Linear layers with ReLU on the flattened image; `image` [N, C, H, W] to logits [N, K]."""
 
-    roles = Roles(classifier="classifier", last_map="features")
+    landmarks = Landmarks(classifier="classifier", last_map="features")
 
     def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, hidden: list[Width]):
         super().__init__()

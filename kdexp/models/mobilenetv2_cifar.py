@@ -9,7 +9,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Range
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 STAGES = (
     ((1, 16, 1, 1), (6, 24, 2, 1)),
@@ -57,7 +57,7 @@ class MobileNetV2(nn.Module, Checked):
     last convolution never gets less than 1280.
     """
 
-    roles = Roles(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES, head=("head",))
+    landmarks = Landmarks(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES, head=("head",))
 
     def __init__(
         self,

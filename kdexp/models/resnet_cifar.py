@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Depth, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 
 class Block(nn.Module):
@@ -50,7 +50,7 @@ class ResNet(nn.Module, Checked):
             )
         )
         self.classifier = nn.Linear(outs[-1], num_classes)
-        self.roles = Roles(
+        self.landmarks = Landmarks(
             classifier="classifier",
             last_map="stages.2",
             stages=("stages.0", "stages.1", "stages.2"),

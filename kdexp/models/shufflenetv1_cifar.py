@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 STEM = 24
 
@@ -68,7 +68,7 @@ class ShuffleNetV1(nn.Module, Checked):
         )
         self.classifier = nn.Linear(widths[-1], num_classes)
         names = tuple(f"stages.{place}" for place in range(len(blocks)))
-        self.roles = Roles(
+        self.landmarks = Landmarks(
             classifier="classifier",
             last_map=names[-1],
             stages=names,

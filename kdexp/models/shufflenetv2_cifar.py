@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 STEM = 24
 
@@ -72,7 +72,7 @@ class ShuffleNetV2(nn.Module, Checked):
         self.head = nn.Sequential(*_pointwise(widths[-1], head), nn.ReLU())
         self.classifier = nn.Linear(head, num_classes)
         names = tuple(f"stages.{place}" for place in range(len(blocks)))
-        self.roles = Roles(
+        self.landmarks = Landmarks(
             classifier="classifier",
             last_map=names[-1],
             stages=names,

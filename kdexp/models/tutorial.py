@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Fraction
 from kdexp.models.pooling import MaxPool2x2
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 
 def _convolutions(in_channels: int, widths: list[int], pool_after: set[int]) -> nn.Sequential:
@@ -26,7 +26,7 @@ class TutorialNet(nn.Module, Checked):
     widths: list[int]
     pool_after: set[int]
     hidden: int
-    roles = Roles(classifier="classifier.3", last_map="features", head=("classifier.0", "classifier.1"))
+    landmarks = Landmarks(classifier="classifier.3", last_map="features", head=("classifier.0", "classifier.1"))
 
     def __init__(self, *, num_classes: Count, in_channels: Count, image_size: Count, dropout: Fraction):
         super().__init__()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdexp.configuration.arguments import Blocks, Checked, Count, Width
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.models.pooling import MaxPool2x2
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 POOLED_FOUR_TIMES = 64
 """Pixels from which there is a pooling before the last stage too."""
@@ -36,7 +36,7 @@ class VGG(nn.Module, Checked):
         ]
         self.stem, self.stages = parts[0], nn.Sequential(*parts[1:])
         self.classifier = nn.Linear(widths[-1], num_classes)
-        self.roles = Roles(
+        self.landmarks = Landmarks(
             classifier="classifier",
             last_map="stages.3",
             stages=("stages.0", "stages.1", "stages.2", "stages.3"),

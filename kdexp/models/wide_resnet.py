@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Count, Depth, Width
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 
 class Block(nn.Module):
@@ -37,7 +37,7 @@ class WideResNet(nn.Module, Checked):
     `depth` is 6n + 4. Stages give sums that no ReLU has seen; the last map is the activated one that is pooled.
     """
 
-    roles = Roles(
+    landmarks = Landmarks(
         classifier="classifier",
         last_map="relu",
         stages=("stages.0", "stages.1", "stages.2"),

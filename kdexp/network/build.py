@@ -17,13 +17,13 @@ from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network.checkpoint.fit import start_from
-from kdexp.network.landmarks import Roles, find_roles
+from kdexp.network.landmarks import Landmarks, find_landmarks
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that say how it is trained, and are no arguments of its constructor."""
 
 
-class Published(Protocol):
+class PretrainedWeights(Protocol):
     """Weights that an architecture's authors published: what a network that can start from them holds as `published`."""
 
     def fetch(self) -> None:
@@ -41,11 +41,11 @@ def without_start(node: Mapping[str, Any]) -> dict[str, Any]:
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """The network that a `model`, `teacher` or `student` node describes, freshly initialised: `start` gives it weights.
 
-    Where its family declares no `roles`, they are found by one forward pass.
+    Where its family declares no `landmarks`, they are found by one forward pass.
     """
     network = build(without_start(node), **asdict(shape))
-    if not isinstance(getattr(network, "roles", ...), Roles | None):
-        network.roles = find_roles(network, shape.probe(device_of(network)))
+    if not isinstance(getattr(network, "landmarks", ...), Landmarks | None):
+        network.landmarks = find_landmarks(network, shape.probe(device_of(network)))
     return network
 
 
@@ -106,7 +106,7 @@ def start(
     `classes` are the names of the data's, where they have any; `role` decides where the checkpoint has both a teacher and a
     student that fit. Returns the modules that keep their initial values, since the checkpoint's do not fit the data.
     """
-    published: Published | None = getattr(network, "published", None)
+    published: PretrainedWeights | None = getattr(network, "published", None)
     if checkpoint:
         return start_from(network, checkpoint, role=role, classes=classes, partly=True).fresh
     if published:

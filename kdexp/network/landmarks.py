@@ -1,4 +1,4 @@
-"""Roles in networks whose family declares none: found by watching one forward pass."""
+"""Landmarks in networks whose family declares none: found by watching one forward pass."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class _Said(NamedTuple):
     shape: torch.Size
 
 
-def find_roles(network: nn.Module, image: Tensor) -> Roles | None:
-    """The roles that a forward pass on `image` [N, C, H, W] shows, or None where no linear module gives the logits.
+def find_landmarks(network: nn.Module, image: Tensor) -> Landmarks | None:
+    """The landmarks that a forward pass on `image` [N, C, H, W] shows, or None where no linear module gives the logits.
 
     The classifier is the last linear layer or convolution with as many outputs as there are logits. Of what ran before it, and
     before the global pooling, a stage is a run of maps of one size that no later map exceeds; its module is the last in the run
@@ -42,7 +42,7 @@ def find_roles(network: nn.Module, image: Tensor) -> Roles | None:
     last = stages or [one.name for one in spatial or before]
     if not last:
         return None
-    return Roles(said[ends[-1]].name, last[-1], tuple(stages), head=_head(said[: ends[-1]], last[-1]))
+    return Landmarks(said[ends[-1]].name, last[-1], tuple(stages), head=_head(said[: ends[-1]], last[-1]))
 
 
 def _watch(network: nn.Module, image: Tensor) -> tuple[list[_Said], torch.Size]:
@@ -108,8 +108,8 @@ def _stages(said: list[_Said]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Names of the layers that play a part in distillation, as a model family declares them in its `roles`."""
+class Landmarks:
+    """Names of the layers that play a part in distillation, as a model family declares them in its `landmarks`."""
 
     classifier: str
     """The last linear module: its input is the pooled vector, its output the logits."""
@@ -141,19 +141,19 @@ class Roles:
         return self.classifier + INPUT
 
 
-def roles_of(model: nn.Module) -> Roles:
-    """The roles that a model's family declares or a probe found; raises `UnknownLayer` where there are none."""
-    if not has_roles(model):
-        raise UnknownLayer(f"{type(model).__name__} declares no roles, so its layers must be named")
-    return model.roles  # type: ignore[return-value]
+def landmarks_of(model: nn.Module) -> Landmarks:
+    """The landmarks that a model's family declares or a probe found; raises `UnknownLayer` where there are none."""
+    if not has_landmarks(model):
+        raise UnknownLayer(f"{type(model).__name__} declares no landmarks, so its layers must be named")
+    return model.landmarks  # type: ignore[return-value]
 
 
-def has_roles(model: nn.Module) -> bool:
+def has_landmarks(model: nn.Module) -> bool:
     """Whether it is known which of the model's layers play a part in distillation."""
-    return isinstance(getattr(model, "roles", None), Roles)
+    return isinstance(getattr(model, "landmarks", None), Landmarks)
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
-    """The module that gives the logits; raises `UnknownLayer` for models without roles."""
-    name = roles_of(model).classifier
+    """The module that gives the logits; raises `UnknownLayer` for models without landmarks."""
+    name = landmarks_of(model).classifier
     return find_layers(model, [name])[name]

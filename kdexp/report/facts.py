@@ -17,7 +17,7 @@ from kdexp.device.precision import on_device
 from kdexp.distillation.base import Distiller, Progress
 from kdexp.network.capture import Outputs
 from kdexp.network.layers import evaluating
-from kdexp.store.stored import Stored
+from kdexp.store.stored import StoredLearner
 from kdexp.tasks.classification import chance_of_split, correct, only_one_right
 from kdexp.tasks.judgement import Judgement
 from kdexp.training.learner import Learner
@@ -112,7 +112,7 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
     )
 
 
-def _on_training_images(entry: Entry, stored: Mapping[str, Stored], experiment: Experiment, *, answering: bool) -> dict:
+def _on_training_images(entry: Entry, stored: Mapping[str, StoredLearner], experiment: Experiment, *, answering: bool) -> dict:
     """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched.
 
     `answering` is whether the teacher's classifier was trained.
@@ -127,7 +127,7 @@ def _on_training_images(entry: Entry, stored: Mapping[str, Stored], experiment: 
     batches = list(split.batches(spec.batch_size, seed=spec.seed, epoch=0, limit=limit))
     labels = torch.cat([batch.label for batch in batches])
     source = experiment.source_of(teacher, [entry])
-    if known := source.kept.find(source.key, teacher.capture.layers):
+    if known := source.cache.find(source.key, teacher.capture.layers):
         teacher.look_up(known)
         teacher.see(split, seed=spec.seed, epoch=0, images=limit * spec.batch_size)
     asked = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
@@ -155,7 +155,7 @@ def _on_training_images(entry: Entry, stored: Mapping[str, Stored], experiment: 
     }
 
 
-def _accuracy(stored: Stored, batches: Sequence[Batch], experiment: Experiment) -> float:
+def _accuracy(stored: StoredLearner, batches: Sequence[Batch], experiment: Experiment) -> float:
     network = on_device(deployed_network(stored), experiment.precision)
     with evaluating(network), experiment.precision.autocast():
         hits = sum(float(correct(network(batch.image), batch.label)) for batch in batches)

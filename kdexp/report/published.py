@@ -54,7 +54,7 @@ class Reference:
         return f"{100 * self.mean:.2f}" + (f" ± {100 * self.std:.2f}" if self.std is not None else "")
 
 
-class Published(Checked):
+class PublishedTable(Checked):
     """What one source published of a table's rows: for every role, or method of a distilled student, a number or several.
 
     `unsourced` are settings of methods that no source gives for these networks, under the names of the methods.
@@ -109,9 +109,9 @@ def complaints(given: Any) -> list[Problem]:
     if given is None:
         return []
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        return [Problem("published", f"={given!r}: must be null or have the keys {listed(parameters(Published))}")]
+        return [Problem("published", f"={given!r}: must be null or have the keys {listed(parameters(PublishedTable))}")]
     try:
-        Published(**given)
+        PublishedTable(**given)
     except InvalidArguments as error:
         return [problem.under("published") for problem in refusals(error)]
     return []
@@ -126,7 +126,7 @@ def reference(config: Mapping[str, Any], role: str, overrides: Sequence[str]) ->
     """What was published of the row in this role of a job; None if nothing was, or the job is not that experiment."""
     if not config.get("published") or departures(overrides):
         return None
-    published = Published(**config["published"])
+    published = PublishedTable(**config["published"])
     if role != "distilled":
         return published.reference(role, {})
     method = config["choices"]["distillation"]
@@ -138,7 +138,7 @@ def unsourced(config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     if not config.get("published") or departures(overrides):
         return []
     method, node = config["choices"]["distillation"], config["distillation"]
-    names = Published(**config["published"]).unsourced.get(method, [])
+    names = PublishedTable(**config["published"]).unsourced.get(method, [])
     return [
         f"distillation.{name}={node[name]} is the default of {method}: no source gives a value for this experiment."
         for name in names

@@ -10,7 +10,7 @@ from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
 from kdexp.network import cost
 from kdexp.report.published import Reference, reference
-from kdexp.store.stored import Stored
+from kdexp.store.stored import StoredLearner
 from kdexp.tasks.classification import agreement
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def add_published(rows: Sequence[Row], experiment: Experiment, overrides: Sequen
     return found
 
 
-def _fill(row: Row, stored: Stored) -> None:
+def _fill(row: Row, stored: StoredLearner) -> None:
     result = stored.result
     last, best = result["test"]["last"], result["test"].get("best")
     for name in (
@@ -107,7 +107,7 @@ def _fill(row: Row, stored: Stored) -> None:
         row.validation_top1 = result["history"][-1].get("validation_accuracy")
 
 
-def _compare(row: Row, stored: Stored, teacher: Stored | None, baseline: Stored | None) -> None:
+def _compare(row: Row, stored: StoredLearner, teacher: StoredLearner | None, baseline: StoredLearner | None) -> None:
     assert row.parameters is not None
     if teacher is not None and row.role != "teacher":
         row.compression = teacher.result["parameters"] / row.parameters

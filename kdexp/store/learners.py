@@ -25,7 +25,7 @@ from kdexp.errors import CorruptEntry, Unwritable
 from kdexp.files import DRAFT, draft_of, file_digest, is_file, reason, sync, write_whole
 from kdexp.store.locks import acquire
 from kdexp.store.schema import self_digest
-from kdexp.store.stored import LEARNERS, RESULT, Stored, read_entry, under_its_key
+from kdexp.store.stored import LEARNERS, RESULT, StoredLearner, read_entry, under_its_key
 
 Say = Callable[[str], None]
 DIGEST = 32
@@ -35,7 +35,7 @@ SLOW = 0.5
 """Seconds from one epoch to the next from which progress also outlasts a power failure, for which a disk takes milliseconds."""
 
 
-class Store:
+class LearnerStore:
     """Finished and unfinished learners under `root/learner/`; `say` is told what a user should know."""
 
     def __init__(self, root: str | Path, say: Say = print):
@@ -43,7 +43,7 @@ class Store:
         self.say = say
         self._kept_at = time.monotonic()
 
-    def find(self, key: str) -> Stored | None:
+    def find(self, key: str) -> StoredLearner | None:
         """The stored learner, verified file by file, or None; a damaged one is named and counts as absent."""
         if not self.has(key):
             return None
@@ -88,7 +88,9 @@ class Store:
             else:
                 shutil.rmtree(draft)
 
-    def save(self, key: str, result: dict[str, Any], tensors: Mapping[str, dict[str, Tensor]], state: dict[str, Any]) -> Stored:
+    def save(
+        self, key: str, result: dict[str, Any], tensors: Mapping[str, dict[str, Tensor]], state: dict[str, Any]
+    ) -> StoredLearner:
         """Writes a learner beside its place and then moves it there in one step; raises `OSError` and then leaves nothing."""
 
         def write(folder: Path) -> None:
@@ -130,7 +132,7 @@ class Store:
             (self.root / f"{key}.progress").unlink()
 
 
-def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> Stored:
+def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> StoredLearner:
     """Has a folder written beside its place, adds the result that vouches for its files, and moves it there in one step.
 
     Raises `OSError` and then leaves what was there. What is written is on the disk before it moves, and the move before this
@@ -155,7 +157,7 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
         raise
     sync(place.parent)
     shutil.rmtree(outdated, ignore_errors=True)
-    return Stored(place, complete)
+    return StoredLearner(place, complete)
 
 
 def _finite(value: Any) -> Any:

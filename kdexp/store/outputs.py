@@ -18,7 +18,7 @@ from kdexp.files import reason
 from kdexp.store.descriptions import Outputs
 from kdexp.store.learners import write_entry, write_tensors
 from kdexp.store.spec import LearnerSpec, key_of
-from kdexp.store.stored import OUTPUTS, RESULT, Stored, read_entry, under_its_key
+from kdexp.store.stored import OUTPUTS, RESULT, StoredLearner, read_entry, under_its_key
 
 FORMAT = 1
 """Raised when images are cut or normalised in another way, so that older outputs are not taken for today's."""
@@ -47,7 +47,7 @@ def computed_on(device: torch.device) -> dict[str, Any]:
     return {"torch": torch.__version__, "device": f"{device.type} {chip}", "threads": torch.get_num_threads()}
 
 
-def identity_of(taught_by: Stored, network: nn.Module, spec: LearnerSpec, device: torch.device) -> dict[str, Any]:
+def identity_of(taught_by: StoredLearner, network: nn.Module, spec: LearnerSpec, device: torch.device) -> dict[str, Any]:
     """All that a stored teacher's outputs for a learner's images depend on, but for the layer; `network` is the teacher."""
     return {
         "format": FORMAT,
@@ -61,7 +61,7 @@ def identity_of(taught_by: Stored, network: nn.Module, spec: LearnerSpec, device
     }
 
 
-class StoredOutputs:
+class OutputStore:
     """The outputs of one teacher for one split under `root/outputs/`, by what `identity_of` tells and by layer.
 
     `claim` is given the keys of what is read or written, before that.

@@ -22,7 +22,7 @@ LEARNERS, OUTPUTS, SUMMARIES = "learner", "outputs", "summaries"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredLearner:
     """A finished learner in the store."""
 
     path: Path
@@ -45,7 +45,7 @@ class Stored:
             raise CorruptEntry(f"{path} can't be read: {first_line(error)}") from error
 
 
-def read_result(path: Path, kind: Any = Learner) -> Stored:
+def read_result(path: Path, kind: Any = Learner) -> StoredLearner:
     """What the result in a stored folder says, which is undamaged and of that kind; the other files are not read.
 
     Raises `CorruptEntry`.
@@ -60,7 +60,7 @@ def read_result(path: Path, kind: Any = Learner) -> Stored:
         raise
     except BadFile as error:
         raise CorruptEntry(str(error)) from error
-    return Stored(path, result)
+    return StoredLearner(path, result)
 
 
 def other_format(result: Any) -> str:
@@ -70,7 +70,7 @@ def other_format(result: Any) -> str:
     return f"is of format {found}, not {FORMAT}" if isinstance(found, int) and found != FORMAT else ""
 
 
-def read_entry(path: Path, kind: Any = Learner) -> Stored:
+def read_entry(path: Path, kind: Any = Learner) -> StoredLearner:
     """What is stored in a folder; raises `CorruptEntry` if any of its files is damaged or missing."""
     found = read_result(path, kind)
     for name, digest in found.result["files"].items():
@@ -87,7 +87,7 @@ def is_file_of(path: Path, digest: str) -> bool:
         return False
 
 
-def under_its_key(found: Stored) -> Stored:
+def under_its_key(found: StoredLearner) -> StoredLearner:
     """The same, if the key that its folder is named by is its own; raises `CorruptEntry`."""
     if key_of(found.result["spec"]) != found.path.name:
         raise CorruptEntry(f"{found.path} holds something else than its name says")

@@ -9,7 +9,7 @@ from typing import Any
 from kdexp.configuration.roles import PARTS, option, part_of
 from kdexp.text.characters import one_line
 
-Settings = dict[str, Any]
+AxisValues = dict[str, Any]
 """Dotted keys to plain values; a group's own name holds the option that was chosen."""
 
 SILENT = ("_target_", "root", "download", "name")
@@ -17,7 +17,7 @@ SILENT = ("_target_", "root", "download", "name")
 NAMED_ANYWAY = {"dataset", "student", *(part.method for part in PARTS.values())}
 
 
-def settings_of(config: Mapping[str, Any], role: str) -> Settings:
+def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     """What decides the learner in this role, from a job's resolved configuration.
 
     A learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and `epochs` in
@@ -52,7 +52,7 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}.{name}", value
 
 
-def varied(rows: Iterable[tuple[str, Settings]]) -> list[str]:
+def varied(rows: Iterable[tuple[str, AxisValues]]) -> list[str]:
     """The keys that differ between rows (role and settings) of one role; an option's own keys only where both chose it.
 
     Left out is what has a column of its own anyway, and what was set for the teacher if it only follows the student's.
@@ -68,7 +68,7 @@ def varied(rows: Iterable[tuple[str, Settings]]) -> list[str]:
     return [key for key in dict.fromkeys(key for _, settings in rows for key in settings) if key in differing - followers]
 
 
-def _follows(key: str, settings: list[Settings]) -> bool:
+def _follows(key: str, settings: list[AxisValues]) -> bool:
     own = key.removeprefix("teacher_")
     return own != key and all(each[key] == each.get(own) for each in settings if key in each)
 
@@ -79,7 +79,7 @@ def headings(keys: Sequence[str]) -> dict[str, str]:
     return {key: one_line(name if last[name := key.rpartition(".")[2]] == 1 else key) for key in keys}
 
 
-def written_settings(settings: Settings, keys: Sequence[str]) -> str:
+def written_values(settings: AxisValues, keys: Sequence[str]) -> str:
     """The settings under these keys in a line, such as `temperature=4 alpha=0.1`."""
     short = headings(keys)
     return " ".join(f"{short[key]}={written_value(settings[key])}" for key in keys if key in settings)

@@ -11,11 +11,11 @@ from typing import Any
 
 from kdexp.configuration.roles import PARTS, option
 from kdexp.report.published import Reference, departures, unsourced
-from kdexp.sweep.axes import settings_of, varied
+from kdexp.sweep.axes import axis_values, varied
 from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.read import FINISHED, Job, Sweep
 from kdexp.sweep.repeat import fresh_command, used_seeds
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.selection import Group, choose
 
 MANY_INTERVALS = 20
@@ -29,8 +29,8 @@ class DataTable:
     dataset: str
     fingerprint: str
     columns: list[str]
-    """The keys of `Configuration.settings` that differ between rows."""
-    rows: list[Configuration]
+    """The keys of `SweepRow.settings` that differ between rows."""
+    rows: list[SweepRow]
     tried: dict[str, dict[str, int]]
     """Student to `baseline` or option of `distillation` to the number of configurations started, unfinished ones too."""
     variants: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class DataTable:
         return [(row.option if row.role == "distilled" else row.role, row.published, row.n) for row in self.rows]
 
     @property
-    def compared(self) -> list[Configuration]:
+    def compared(self) -> list[SweepRow]:
         """The rows that were given an interval."""
         return [row for row in self.rows if row.difference and row.difference.level]
 
@@ -183,5 +183,5 @@ def _tried(sweep: Sweep, dataset: str, fingerprint: str) -> dict[str, dict[str, 
         distills = config["distillation"]["_target_"] != config["baseline"]["_target_"]
         for role in ("baseline", "distilled") if distills else ("baseline",):
             method = "baseline" if role == "baseline" else option(config, "distillation")
-            found[option(config, "student")][method].add(str(settings_of(config, role)))
+            found[option(config, "student")][method].add(str(axis_values(config, role)))
     return {student: {method: len(asked) for method, asked in methods.items()} for student, methods in found.items()}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kdexp.configuration.roles import option, part_of
-from kdexp.sweep.axes import Settings, settings_of
+from kdexp.sweep.axes import AxisValues, axis_values
 from kdexp.sweep.read import Job, Result, Sweep
 
 
@@ -27,9 +27,9 @@ class Observation:
     """Whether its seed met teachers of several seeds."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> AxisValues:
         """What was set for it, the precision it was trained in included."""
-        told = settings_of(self.job.config, self.role) if self.job.config else {}
+        told = axis_values(self.job.config, self.role) if self.job.config else {}
         if self.result.spec["teacher"] is None:
             told = {key: value for key, value in told.items() if not key.startswith("teacher")}
         crossed = {"teacher_seed": self.teacher_seed} if self.crossed else {}

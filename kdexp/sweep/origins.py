@@ -10,17 +10,17 @@ from kdexp.sweep.read import Job, Result, Sweep
 
 if TYPE_CHECKING:
     from kdexp.sweep.comparison import DataTable
-    from kdexp.sweep.row import Configuration
+    from kdexp.sweep.row import SweepRow
 
 
-class Sources:
+class Origins:
     """Finds what a row was made from."""
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
         self._jobs = {str(job.folder): job for job in sweep.jobs}
 
-    def jobs(self, row: Configuration) -> list[Job]:
+    def jobs(self, row: SweepRow) -> list[Job]:
         """The jobs that it was read from, by seed."""
         return [self._jobs[folder] for folder in row.jobs]
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from kdexp.files import remove_drafts, write_whole
 from kdexp.report.table import Column
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.origins import Sources
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.page_rows import Details, command_line
 from kdexp.sweep.pictures import available
 from kdexp.sweep.pictures.slices import slices
 from kdexp.sweep.read import Sweep
 from kdexp.sweep.remarks import remarks
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import columns_of, title
 from kdexp.text.characters import visible
 
@@ -31,7 +31,7 @@ UNFOLDED = 20
 
 def illustrate(comparison: Comparison, sweep: Sweep, folder: Path) -> str:
     """Writes `report.html` and, if matplotlib is installed, `pictures/`; returns what to say of it. Raises `OSError`."""
-    sources = Sources(sweep)
+    sources = Origins(sweep)
     pictures: list[list[Picture]] = [[] for _ in comparison.tables]
     if available():
         from kdexp.sweep.pictures.drawing import draw_all
@@ -53,7 +53,7 @@ def keep_pictures(pictures: Sequence[Picture], folder: Path) -> None:
         write_whole(folder / f"{picture.name}.svg", picture.svg)
 
 
-def page(comparison: Comparison, sources: Sources, pictures: Sequence[Sequence[Picture]]) -> str:
+def page(comparison: Comparison, sources: Origins, pictures: Sequence[Sequence[Picture]]) -> str:
     """The whole page; everything that came from elsewhere is escaped, in its markup and in what is hidden in it."""
     names = ", ".join(Path(folder).resolve().name for folder in comparison.folders)
     details = Details(sources)
@@ -95,7 +95,7 @@ def _table(table: DataTable, prefix: str) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
-def _side(column: Column[Configuration]) -> str:
+def _side(column: Column[SweepRow]) -> str:
     return ' class="right"' if column.right else ""
 
 

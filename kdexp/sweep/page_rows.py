@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from kdexp.report.table import percent
-from kdexp.sweep.axes import written_settings
+from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.origins import Sources
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.remarks import models_vary, signed
 from kdexp.sweep.repeat import asked_for, commands
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -23,7 +23,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 class Details:
     """Writes them as HTML."""
 
-    def __init__(self, sources: Sources):
+    def __init__(self, sources: Origins):
         self.sources = sources
 
     def command_of(self, folder: str) -> str:
@@ -45,10 +45,10 @@ class Details:
             if words := asked_for(folder):
                 yield command_line(shlex.join(["kdexp", *words]))
 
-    def of_row(self, row: Configuration, table: DataTable, anchor: str, number: int) -> Iterator[str]:
+    def of_row(self, row: SweepRow, table: DataTable, anchor: str, number: int) -> Iterator[str]:
         """A folded part: the commands that repeat a row, its seeds, its provenance, its configuration."""
         words = [row.mark, row.role, row.model if models_vary(table) else "", row.method]
-        name = " ".join(word for word in (*words, written_settings(row.settings, table.columns)) if word)
+        name = " ".join(word for word in (*words, written_values(row.settings, table.columns)) if word)
         yield f'<details id="{anchor}"><summary>{number}. {escape(name)}: {percent(row.test_mean)} %</summary>'
         jobs = self.sources.jobs(row)
         yield from map(command_line, commands(jobs))
@@ -71,7 +71,7 @@ def versions(provenance: dict[str, Any]) -> str:
     return f"{packages}, Python {provenance['python']} on {provenance['device']}{commit}"
 
 
-def _seeds(row: Configuration) -> Iterator[str]:
+def _seeds(row: SweepRow) -> Iterator[str]:
     differences = dict(zip(row.difference.seeds, row.difference.points, strict=True)) if row.difference else {}
     yield '<div class="wide"><table><thead><tr><th>seed</th><th class="right">val %</th><th class="right">test %</th>'
     yield '<th class="right">vs base</th><th>key in the store</th><th>job</th></tr></thead><tbody>'
@@ -82,7 +82,7 @@ def _seeds(row: Configuration) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
-def _of_seed(row: Configuration) -> str:
+def _of_seed(row: SweepRow) -> str:
     return f" of seed {row.seeds[0]}" if row.n > 1 else ""
 
 

@@ -18,7 +18,7 @@ from kdexp.store.descriptions import Configuration, Jobs, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike
-from kdexp.store.stored import RESULT, Stored, other_format, read_result, under_its_key
+from kdexp.store.stored import RESULT, StoredLearner, other_format, read_result, under_its_key
 from kdexp.text.characters import one_line
 
 JOBS = "jobs.json"
@@ -194,7 +194,7 @@ def result_in(path: Path) -> Result:
     return _result(stored)
 
 
-def _result(stored: Stored) -> Result:
+def _result(stored: StoredLearner) -> Result:
     told = stored.result
     model, method, dataset = (one_line(told[name]) for name in ("model", "method", "dataset"))
     validation = told["history"][-1].get("validation_accuracy") if told["history"] else None

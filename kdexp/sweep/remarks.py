@@ -8,11 +8,11 @@ from pathlib import Path
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.published import explain
 from kdexp.report.table import written
-from kdexp.sweep.axes import written_settings
+from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
 from kdexp.sweep.read import NEVER_STARTED
-from kdexp.sweep.row import BEST, BEST_OF_METHOD, Configuration
+from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
 
 IN_WORDS = 6
 """So many differences have a sentence each; of more, those that are marked."""
@@ -65,7 +65,7 @@ def _choice(table: DataTable) -> Iterator[str]:
             yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
 
 
-def _same_terms(ours: Configuration, theirs: Configuration) -> bool:
+def _same_terms(ours: SweepRow, theirs: SweepRow) -> bool:
     """Whether the two are the same student on the same training data."""
     keys = [key for key in ours.settings if key.startswith("dataset")]
     return ours.model == theirs.model and all(ours.settings[key] == theirs.settings.get(key) for key in keys)
@@ -92,7 +92,7 @@ def _chance(table: DataTable) -> Iterator[str]:
         yield _summary(rest, table)
 
 
-def _summary(rows: list[Configuration], table: DataTable) -> str:
+def _summary(rows: list[SweepRow], table: DataTable) -> str:
     clear = [_name(row, table) for row in rows if row.difference and row.difference.within_noise is False]
     unknown = sum(row.n == 1 for row in rows)
     noise = len(rows) - len(clear) - unknown
@@ -159,7 +159,7 @@ def _best_baselines(table: DataTable) -> Iterator[str]:
                 yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
 
 
-def _compared(ours: Configuration, baseline: Configuration) -> bool:
+def _compared(ours: SweepRow, baseline: SweepRow) -> bool:
     return ours.difference is not None and set(ours.difference.baselines) <= set(baseline.keys)
 
 
@@ -198,9 +198,9 @@ def lacking(comparison: Comparison) -> list[str]:
     return lines + [f"  {sentence}" for sentence in comparison.damaged]
 
 
-def _name(row: Configuration, table: DataTable) -> str:
+def _name(row: SweepRow, table: DataTable) -> str:
     words = [row.mark, row.role if row.role != "distilled" else "", row.model if models_vary(table) else "", row.method]
-    return " ".join(word for word in (*words, written_settings(row.settings, table.columns)) if word)
+    return " ".join(word for word in (*words, written_values(row.settings, table.columns)) if word)
 
 
 def models_vary(table: DataTable) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from kdexp.report.published import Reference, reference
-from kdexp.sweep.axes import Settings
+from kdexp.sweep.axes import AxisValues
 from kdexp.sweep.difference import Difference, Pairs
 from kdexp.sweep.observations import Observation
 from kdexp.sweep.statistics import std_of
@@ -16,7 +16,7 @@ BEST, BEST_OF_METHOD = "★", "☆"
 
 
 @dataclass
-class Configuration:
+class SweepRow:
     """One configuration under the seeds that finished. Accuracies are shares of 1, standard deviations the sample ones."""
 
     role: str
@@ -24,7 +24,7 @@ class Configuration:
     method: str
     option: str
     """What was chosen for its method on the command line."""
-    settings: Settings
+    settings: AxisValues
     parameters: int
     seeds: list[int]
     keys: list[str]
@@ -60,7 +60,7 @@ class Configuration:
         return len(self.seeds)
 
     @classmethod
-    def of(cls, observations: Sequence[Observation]) -> Configuration:
+    def of(cls, observations: Sequence[Observation]) -> SweepRow:
         """Folds the observations of one configuration."""
         ordered = sorted(observations, key=lambda one: one.result.seed)
         results, first = [one.result for one in ordered], ordered[0]

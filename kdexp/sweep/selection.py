@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from kdexp.sweep.difference import Pairs
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.row import BEST, BEST_OF_METHOD, Configuration
+from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
 
 
 @dataclass
 class Group:
     """A row and the observations behind it."""
 
-    row: Configuration
+    row: SweepRow
     observations: list[Observation]
 
     @classmethod
     def of(cls, observations: list[Observation]) -> Group:
         """The row that these observations make."""
-        return cls(Configuration.of(observations), observations)
+        return cls(SweepRow.of(observations), observations)
 
     @property
     def pairs(self) -> Pairs:

@@ -8,10 +8,10 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
-from kdexp.sweep.axes import headings, written_settings, written_value
+from kdexp.sweep.axes import headings, written_value, written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.text.characters import one_line
 
 LISTED = 20
@@ -72,12 +72,12 @@ def text(comparison: Comparison) -> str:
     return "\n".join(parts)
 
 
-def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[Configuration]]:
+def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRow]]:
     """The columns for this table; `narrow` calls methods by their options and puts all settings into one column."""
     settings = _settings_together(table) if narrow else _settings_apart(table)
     validated = any(row.validation_mean is not None for row in table.rows if row.role != "teacher")
-    validation = [Column[Configuration]("val %", lambda row: percent(row.validation_mean), always=True)] if validated else []
-    model = [Column[Configuration]("model", lambda row: row.model, always=True, right=False)] if models_vary(table) else []
+    validation = [Column[SweepRow]("val %", lambda row: percent(row.validation_mean), always=True)] if validated else []
+    model = [Column[SweepRow]("model", lambda row: row.model, always=True, right=False)] if models_vary(table) else []
     return [
         Column("", lambda row: row.mark, always=True, right=False),
         Column("role", lambda row: _breakable(row.role) if narrow else row.role, always=True, right=False),
@@ -102,25 +102,25 @@ def _breakable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _settings_apart(table: DataTable) -> list[Column[Configuration]]:
+def _settings_apart(table: DataTable) -> list[Column[SweepRow]]:
     return [Column(heading, _setting(key), always=True) for key, heading in headings(table.columns).items()]
 
 
-def _settings_together(table: DataTable) -> list[Column[Configuration]]:
-    return [Column("settings", lambda row: written_settings(row.settings, table.columns), always=True, right=False)]
+def _settings_together(table: DataTable) -> list[Column[SweepRow]]:
+    return [Column("settings", lambda row: written_values(row.settings, table.columns), always=True, right=False)]
 
 
-def _setting(key: str) -> Callable[[Configuration], str]:
+def _setting(key: str) -> Callable[[SweepRow], str]:
     return lambda row: written_value(row.settings[key]) if key in row.settings else "–"
 
 
-def _interval(row: Configuration) -> str:
+def _interval(row: SweepRow) -> str:
     if row.difference is None:
         return "–"
     return span(row.difference.over_seeds_and_images or row.difference.over_seeds)
 
 
-def _needed(row: Configuration) -> str:
+def _needed(row: SweepRow) -> str:
     if row.difference is None or not row.difference.within_noise:
         return "–"
     enough = [interval.sufficient_n for interval in row.difference.intervals]

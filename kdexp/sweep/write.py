@@ -12,7 +12,7 @@ from kdexp.report.write import csv_text
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.remarks import lacking, remarks
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import text
 
 
@@ -37,7 +37,7 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
     return {**plain, "complete": comparison.complete, "lacking": lacking(comparison)}
 
 
-def _line(row: Configuration, table: DataTable) -> dict[str, Any]:
+def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
     """Accuracies are shares of 1, differences points, as in `sweep.json`."""
     settings = {heading: row.settings[key] for key, heading in headings(table.columns).items() if key in row.settings}
     line: dict[str, Any] = {

@@ -11,7 +11,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
 from kdexp.device.precision import Precision
 from kdexp.network.capture import Capture, Outputs
-from kdexp.teacher.table import LOGITS, KnownOutputs
+from kdexp.teacher.table import LOGITS, OutputTable
 
 
 class Teacher:
@@ -25,7 +25,7 @@ class Teacher:
         self.precision = precision
         self.batch_size = batch_size
         self.images_asked = 0
-        self.known: KnownOutputs | None = None
+        self.known: OutputTable | None = None
         self._probe_image = probe_image.contiguous(memory_format=precision.memory_format)
         self.capture = self.recorded = self._captured(layers)
 
@@ -58,7 +58,7 @@ class Teacher:
     def _captured(self, layers: Sequence[str]) -> Capture:
         return Capture(self.model, layers, self._probe_image, compiled=self.precision.compile)
 
-    def look_up(self, known: KnownOutputs, recorded: Capture | None = None) -> None:
+    def look_up(self, known: OutputTable, recorded: Capture | None = None) -> None:
         """Answers from now on what is known, once `see` was told what is coming; new outputs of `recorded` are kept there."""
         self.known, self.recorded = known, recorded or self.capture
 

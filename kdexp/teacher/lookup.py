@@ -13,26 +13,26 @@ from kdexp.data.split import Split
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
 from kdexp.network.capture import Capture
-from kdexp.store.outputs import StoredOutputs, worth_storing
-from kdexp.teacher.cache import KeptOutputs
+from kdexp.store.outputs import OutputStore, worth_storing
+from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.table import LOGITS, KnownOutputs, by_layer
+from kdexp.teacher.table import LOGITS, OutputTable, by_layer
 
 LIVE = "teacher: asked for every batch, since "
 
 
 @dataclass(frozen=True)
-class Source:
+class LookupSource:
     """Where a teacher's outputs for a split may be known from: this process, under `key`, or the store (None: not from it)."""
 
     key: str
-    kept: KeptOutputs
-    stored: StoredOutputs | None
+    cache: OutputCache
+    stored: OutputStore | None
     later: Sequence[str] = ()
     """Layers that jobs of this process read, which one pass for all should record."""
 
 
-def recall(teacher: Teacher, split: Split, source: Source, *, whole: bool = True) -> str:
+def recall(teacher: Teacher, split: Split, source: LookupSource, *, whole: bool = True) -> str:
     """Has the teacher look its outputs up where each is needed more than once and all fit; returns what was chosen, and why.
 
     An epoch shows only some of the images where it is not the `whole` one.
@@ -44,10 +44,10 @@ def recall(teacher: Teacher, split: Split, source: Source, *, whole: bool = True
         return LIVE + "augmented images would be decoded once more to be known"
     if split.views > 1 and layers:
         return f"{LIVE}of augmented images no features ({listed(layers)}) are kept"
-    known = source.kept.use(source.key, lambda: KnownOutputs(len(split), split.views or 1, split.labels.device))
+    known = source.cache.use(source.key, lambda: OutputTable(len(split), split.views or 1, split.labels.device))
     more = _new(known, by_layer(teacher.capture.probe))
-    if not source.kept.make_room(known, sum(map(known.size, more.values()))):
-        limit = size_text(source.kept.limit(known))
+    if not source.cache.make_room(known, sum(map(known.size, more.values()))):
+        limit = size_text(source.cache.limit(known))
         return f"{LIVE}its outputs for all images ({_sizes(known, more)}) are larger than what is kept ({limit})"
     for name, example in more.items():
         known.reserve(name, example)
@@ -59,7 +59,7 @@ def recall(teacher: Teacher, split: Split, source: Source, *, whole: bool = True
     return f"teacher's outputs: {how} for {images}, since nothing is augmented ({sizes})"
 
 
-def _unaugmented(teacher: Teacher, source: Source, known: KnownOutputs, names: Sequence[str]) -> tuple[str, str]:
+def _unaugmented(teacher: Teacher, source: LookupSource, known: OutputTable, names: Sequence[str]) -> tuple[str, str]:
     """Reads what is stored; returns where the outputs come from, and the sizes of what is looked up or recorded."""
     lacking = [name for name in names if not known.complete(name)]
     how = "known from an earlier job" if not lacking else "read from the store"
@@ -74,25 +74,25 @@ def _unaugmented(teacher: Teacher, source: Source, known: KnownOutputs, names: S
     return "computed once" if lacking else how, _sizes(known, {name: known.shown[name] for name in told})
 
 
-def _with_later(teacher: Teacher, source: Source, known: KnownOutputs) -> Capture:
+def _with_later(teacher: Teacher, source: LookupSource, known: OutputTable) -> Capture:
     """What a pass records: beside what is read now, what later jobs read, as far as it fits and is not known."""
     unread = [name for name in source.later if name not in teacher.capture.layers and not known.complete(name)]
     probe = teacher.with_layers(unread).probe.features
     for name, example in _new(known, {name: probe[name] for name in unread}).items():
-        if source.kept.make_room(known, known.size(example)):
+        if source.cache.make_room(known, known.size(example)):
             known.reserve(name, example)
     return teacher.with_layers([name for name in unread if name in known.shown])
 
 
-def _new(known: KnownOutputs, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _new(known: OutputTable, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: example for name, example in examples.items() if name not in known.shown}
 
 
-def _sizes(known: KnownOutputs, examples: Mapping[str, Tensor]) -> str:
+def _sizes(known: OutputTable, examples: Mapping[str, Tensor]) -> str:
     return listed(f"{name or 'logits'} {size_text(known.size(example))}" for name, example in examples.items())
 
 
-def compute(teacher: Teacher, split: Split, source: Source) -> str:
+def compute(teacher: Teacher, split: Split, source: LookupSource) -> str:
     """Asks about all images at once, where they are not augmented; stores what reading beats, and says that then."""
     known = teacher.known
     if known is None or known.views > 1:

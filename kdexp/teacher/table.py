@@ -19,7 +19,7 @@ def by_layer(outputs: Outputs) -> dict[str, Tensor]:
     return {LOGITS: outputs.logits, **outputs.features}
 
 
-class KnownOutputs:
+class OutputTable:
     """What is known of a teacher's outputs, in fp32, for `views` views of each of so many images.
 
     `shown` has a tensor [N, ...] per layer on the device, whose rows are those of the split; it stays where it is. Where images

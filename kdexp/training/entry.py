@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdexp.store.spec import LearnerSpec
-from kdexp.store.stored import Stored
+from kdexp.store.stored import StoredLearner
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Entry:
     checkpoint: str | None = None
     classes: list[str] | None = None
     """The names of the data's classes, where they have any."""
-    stored: Stored | None = None
+    stored: StoredLearner | None = None
     failure: str = ""
     reused: bool = False
     job: str = ""

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch
 from kdexp.device.graphs import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
-from kdexp.distillation.base import Progress, is_static
+from kdexp.distillation.base import Progress, is_capturable
 from kdexp.errors import first_line
 from kdexp.network.capture import Outputs
 from kdexp.training.learner import Learner
@@ -26,7 +26,7 @@ WARM_UP = 3
 
 
 @dataclass
-class Tape:
+class Recording:
     """The tensors that a recorded step of some learners reads and writes."""
 
     learners: list[Learner]
@@ -68,7 +68,7 @@ class Tape:
 
 def obstacle(learner: Learner) -> str:
     """Why that learner's steps can't be recorded, as far as it says so itself; empty if nothing is known against it."""
-    if not is_static(learner.distiller):
+    if not is_capturable(learner.distiller):
         return f"{AS_USUAL} {type(learner.distiller).__name__} does not declare its steps to be static"
     if not all(group.get("fused") for group in learner.optimizer.param_groups):
         return f"{AS_USUAL} {type(learner.optimizer).__name__} is not fused"
@@ -85,7 +85,7 @@ class RecordedSteps(Steps):
     """
 
     def __post_init__(self) -> None:
-        self._tape: Tape | None = None
+        self._recording: Recording | None = None
         self._company: list[Learner] = []
         self._taken = 0
         self._streams: dict[str, torch.cuda.Stream | None] = {}
@@ -97,7 +97,7 @@ class RecordedSteps(Steps):
         first, watch = 0, Stopwatch(shown.rows.device)
         self._fetched = self._stream(epoch)
         self._meet(learners)
-        tape: Tape | None = None
+        recording: Recording | None = None
         for step, (rows, choice) in enumerate(shown.split(self.batch_size)):
             progress = self.progress(epoch, step)
             if step == whole or self._taken < WARM_UP or not self._company:
@@ -105,15 +105,17 @@ class RecordedSteps(Steps):
                 self._as_usual(learners, batch, self.ask(batch), progress)
                 yield
                 continue
-            if tape is None:
+            if recording is None:
                 first, watch = step, Stopwatch(rows.device)
-                tape = self._tape = self._begun(self._tape or self._new_tape(shown, whole), shown, epoch, step)
-            batch, said = self._play(tape, rows, choice, progress)
-            recorded = {learner.name for learner in tape.learners}
+                recording = self._recording = self._begun(
+                    self._recording or self._new_recording(shown, whole), shown, epoch, step
+                )
+            batch, said = self._play(recording, rows, choice, progress)
+            recorded = {learner.name for learner in recording.learners}
             self._as_usual([learner for learner in learners if learner.name not in recorded], batch, said, progress)
             if step == whole - 1 and self._company:
                 share = watch.stop(len(learners))
-                for learner, trace in zip(tape.learners, tape.traces, strict=True):
+                for learner, trace in zip(recording.learners, recording.traces, strict=True):
                     learner.add_recorded(trace[first:], share)
             yield
 
@@ -135,7 +137,7 @@ class RecordedSteps(Steps):
                 learner.remark = obstacle(learner)
         company = [learner for learner in learners if not learner.remark]
         if [learner.name for learner in company] != [learner.name for learner in self._company]:
-            self._company, self._tape, self._taken = company, None, 0
+            self._company, self._recording, self._taken = company, None, 0
 
     def _as_usual(self, learners: Sequence[Learner], batch: Batch, said: Outputs | None, progress: Progress) -> None:
         """A step that is not recorded; the last one before a recording tells whose step can be."""
@@ -157,11 +159,11 @@ class RecordedSteps(Steps):
         if asked.names:
             learner.remark = f"{AS_USUAL} its step needs the host ({', '.join(sorted(set(asked.names)))})"
 
-    def _new_tape(self, shown: Epoch, whole: int) -> Tape:
+    def _new_recording(self, shown: Epoch, whole: int) -> Recording:
         places = torch.arange(whole * self.batch_size, device=shown.rows.device)
         batch = self.split.batch(*shown.at(places[: self.batch_size]))
         said, zeros = self.ask(batch), partial(torch.zeros, device=places.device)
-        return Tape(
+        return Recording(
             learners=self._company,
             batch=batch,
             said=said and said.map(torch.clone),
@@ -171,54 +173,58 @@ class RecordedSteps(Steps):
             number=zeros(1, dtype=torch.long),
         )
 
-    def _begun(self, tape: Tape, shown: Epoch, epoch: int, step: int) -> Tape:
-        """The tape, made ready for the steps of an epoch from `step` on."""
-        tape.shown.copy_(shown)
-        points = [self.progress(epoch, n) for n in range(len(tape.traces[0]))]
-        for learner, place in zip(tape.learners, tape.rates, strict=True):
+    def _begun(self, recording: Recording, shown: Epoch, epoch: int, step: int) -> Recording:
+        """The recording, made ready for the steps of an epoch from `step` on."""
+        recording.shown.copy_(shown)
+        points = [self.progress(epoch, n) for n in range(len(recording.traces[0]))]
+        for learner, place in zip(recording.learners, recording.rates, strict=True):
             place.copy_(torch.tensor([learner.rates(progress) for progress in points]))
-        tape.number.fill_(step)
-        return tape
+        recording.number.fill_(step)
+        return recording
 
-    def _play(self, tape: Tape, rows: Tensor, choice: Tensor | None, progress: Progress) -> tuple[Batch, Outputs | None]:
+    def _play(
+        self, recording: Recording, rows: Tensor, choice: Tensor | None, progress: Progress
+    ) -> tuple[Batch, Outputs | None]:
         """The step on a whole batch, recorded first if it was not, or if a method's phase is over; the batch, for others."""
-        phases = [learner.distiller.phase(progress) for learner in tape.learners]
+        phases = [learner.distiller.phase(progress) for learner in recording.learners]
         try:
-            if tape.replay is None or phases != tape.phases:
-                tape.replay, tape.phases = None, phases  # first, so that a new one may take the memory of the old one
-                tape.replay = self._record(tape, progress)
+            if recording.replay is None or phases != recording.phases:
+                recording.replay, recording.phases = None, phases  # first, so that a new one may take the memory of the old one
+                recording.replay = self._record(recording, progress)
             if not self.split.static:
                 batch = self._batch(rows, choice)
-                tape.fill(batch, self.ask(batch))
-            tape.replay()
+                recording.fill(batch, self.ask(batch))
+            recording.replay()
         except Exception as error:
-            for learner in tape.learners:
+            for learner in recording.learners:
                 learner.fail(error)
             self._company = []
             batch = self.split.batch(rows, choice)
             return batch, self.ask(batch)
         if self.teacher is not None:
-            self.teacher.images_asked += tape.images_asked
-        return tape.batch, tape.said
+            self.teacher.images_asked += recording.images_asked
+        return recording.batch, recording.said
 
-    def _record(self, tape: Tape, progress: Progress) -> Callable[[], None]:
+    def _record(self, recording: Recording, progress: Progress) -> Callable[[], None]:
         before = self.teacher.images_asked if self.teacher else 0
         try:
-            replay = record(lambda: self._work(tape, progress), [learner.stream.generator for learner in tape.learners])
+            replay = record(
+                lambda: self._work(recording, progress), [learner.stream.generator for learner in recording.learners]
+            )
         except Exception as error:
             raise RuntimeError(f"the step can't be recorded: {first_line(error)}; graph=false takes it as usual") from error
         if self.teacher is not None:  # the replays ask, not the recording
-            tape.images_asked, self.teacher.images_asked = self.teacher.images_asked - before, before
+            recording.images_asked, self.teacher.images_asked = self.teacher.images_asked - before, before
         return replay
 
-    def _work(self, tape: Tape, progress: Progress) -> None:
+    def _work(self, recording: Recording, progress: Progress) -> None:
         """What is recorded."""
         if self.split.static:
-            at = tape.number * self.batch_size + torch.arange(self.batch_size, device=tape.number.device)
-            batch = self.split.batch(*tape.shown.at(at))
-            tape.fill(batch, self.ask(batch))
-        for learner, rates, trace in zip(tape.learners, tape.rates, tape.traces, strict=True):
+            at = recording.number * self.batch_size + torch.arange(self.batch_size, device=recording.number.device)
+            batch = self.split.batch(*recording.shown.at(at))
+            recording.fill(batch, self.ask(batch))
+        for learner, rates, trace in zip(recording.learners, recording.rates, recording.traces, strict=True):
             with beside(self._streams[learner.name]):
-                tape.step(learner, rates, trace, progress)
-        join([self._streams[learner.name] for learner in tape.learners])
-        tape.number.add_(1)
+                recording.step(learner, rates, trace, progress)
+        join([self._streams[learner.name] for learner in recording.learners])
+        recording.number.add_(1)

@@ -18,7 +18,7 @@ from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, probe_of
 from kdexp.errors import DataUnavailable, first_line
-from kdexp.network.build import Published, build_network, sketch_network, start
+from kdexp.network.build import PretrainedWeights, build_network, sketch_network, start
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
@@ -32,7 +32,7 @@ AUXILIARY_SEED = 2**31
 """Added to the seed for modules that methods build, so that they never move a student's initial weights."""
 
 
-def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, Any] | None) -> Published | None:
+def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, Any] | None) -> PretrainedWeights | None:
     """The published weights that an entry's training starts from, now on this disk; raises `DataUnavailable`.
 
     Also where a batch does not fit into memory, and where the last batch is a single image that the network or the method
@@ -49,7 +49,7 @@ def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, 
     network = sketch_network(spec.model, shape)
     if spec.epochs and (shortage := _batch_shortage(entry, network, split, shape)):
         raise DataUnavailable(f"{entry.role}: {shortage}")
-    published: Published | None = getattr(network, "published", None)
+    published: PretrainedWeights | None = getattr(network, "published", None)
     if published:
         published.fetch()
     return published

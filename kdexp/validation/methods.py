@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdexp.configuration.nodes import build
-from kdexp.configuration.roles import Part
+from kdexp.configuration.roles import RoleSpec
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, probe_of
@@ -25,7 +25,7 @@ LIKELY_BATCH = 64
 
 
 def check_method(
-    part: Part, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any, ask: Ask, room: Room
+    part: RoleSpec, node: dict[str, Any], nets: dict[str, Any], shape: Shape, batch_size: Any, ask: Ask, room: Room
 ) -> Iterator[Problem]:
     """Whether the method can join these two networks: its layers exist, run, and have shapes that it can compare.
 

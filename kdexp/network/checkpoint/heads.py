@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from kdexp.network.checkpoint.classes import differences, rows_for
-from kdexp.network.landmarks import Roles
+from kdexp.network.landmarks import Landmarks
 
 Weights = Mapping[str, Tensor]
 
@@ -73,8 +73,8 @@ def _first_convolution(model: nn.Module) -> str:
 
 def classifier_name(model: nn.Module) -> str:
     """The module that gives the logits; empty where it is unknown."""
-    roles = getattr(model, "roles", None)
-    return roles.classifier if isinstance(roles, Roles) else ""
+    landmarks = getattr(model, "landmarks", None)
+    return landmarks.classifier if isinstance(landmarks, Landmarks) else ""
 
 
 def fit_head(model: nn.Module, weights: Weights, theirs: Sequence[str] | None, ours: Sequence[str] | None) -> Fitted:

@@ -14,10 +14,10 @@ from matplotlib.transforms import offset_copy
 
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.pictures.style import COLOURS, FAINT, MARKERS, TEACHER, apart, chosen, label, logarithmic, new_figure
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import title
 
-Cost = Callable[[Configuration], float]
+Cost = Callable[[SweepRow], float]
 
 BESIDE, ABREAST = 5.0, 30.0
 """Points between what costs the same, and at most from the first to the last."""
@@ -82,9 +82,9 @@ def _range(table: DataTable) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _draw_rows(axes: Axes, rows: Sequence[Configuration], table: DataTable, cost: Cost) -> None:
+def _draw_rows(axes: Axes, rows: Sequence[SweepRow], table: DataTable, cost: Cost) -> None:
     """A colour and a marker per method and per other role; what costs the same lies side by side."""
-    series = defaultdict[str, list[Configuration]](list)
+    series = defaultdict[str, list[SweepRow]](list)
     for row in rows:
         series[row.option if row.role == "distilled" else row.role].append(row)
     students = [called for called in series if called != "teacher"]
@@ -99,9 +99,7 @@ def _draw_rows(axes: Axes, rows: Sequence[Configuration], table: DataTable, cost
             _draw_series(axes, same, cost, name, COLOURS[number % 8], MARKERS[(number + number // 8) % 8], aside)
 
 
-def _draw_series(
-    axes: Axes, rows: Sequence[Configuration], cost: Cost, name: str, colour: str, marker: str, aside: float
-) -> None:
+def _draw_series(axes: Axes, rows: Sequence[SweepRow], cost: Cost, name: str, colour: str, marker: str, aside: float) -> None:
     places, means = [cost(row) for row in rows], [100 * row.test_mean for row in rows]
     spreads = [100 * (row.test_std or 0.0) for row in rows]
     figure = axes.get_figure(root=True)
@@ -110,7 +108,7 @@ def _draw_series(
     axes.errorbar(places, means, spreads, label=name, transform=moved, **style)
 
 
-def _draw_front(axes: Axes, rows: Sequence[Configuration], cost: Cost) -> None:
+def _draw_front(axes: Axes, rows: Sequence[SweepRow], cost: Cost) -> None:
     points = [(cost(row), 100 * row.test_mean) for row in rows]
     best = [points[index] for index in front(points)]
     if len({place for place, _ in best}) > 1:

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from kdexp.configuration.roles import PARTS
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.origins import Sources
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.style import COLOURS, DASHES, chosen, label, logarithmic, new_figure
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import title
 
 MOST = 8
@@ -22,7 +22,7 @@ Histories = list[list[dict[str, Any]]]
 """Of each seed the epochs."""
 
 
-def shown(table: DataTable) -> list[Configuration]:
+def shown(table: DataTable) -> list[SweepRow]:
     """The students whose curves are drawn, of each role the best on validation data first; controls come last."""
     order = list(PARTS)
     students = [row for row in chosen(table) if row.role != "teacher"]
@@ -30,7 +30,7 @@ def shown(table: DataTable) -> list[Configuration]:
     return students[:MOST]
 
 
-def draw_curves(table: DataTable, sources: Sources) -> Figure | None:
+def draw_curves(table: DataTable, sources: Origins) -> Figure | None:
     """Objective and validation accuracy; training accuracy where there are no validation data; None if nothing was trained."""
     histories = [(row, [sources.history(key) for key in row.keys]) for row in shown(table)]
     trained = [(row, seeds) for row, seeds in histories if seeds[0] and len({len(history) for history in seeds}) == 1]

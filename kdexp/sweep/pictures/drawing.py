@@ -9,7 +9,7 @@ from itertools import count
 from matplotlib import rc_context
 
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.origins import Sources
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.cost import draw_latency, draw_parameters
 from kdexp.sweep.pictures.curves import draw_curves, shown
 from kdexp.sweep.pictures.lines import draw_line
@@ -18,7 +18,7 @@ from kdexp.sweep.pictures.slices import failures, slices
 from kdexp.sweep.pictures.style import SETTINGS, Picture, chosen, finish
 
 
-def draw_all(comparison: Comparison, sources: Sources) -> list[list[Picture]]:
+def draw_all(comparison: Comparison, sources: Origins) -> list[list[Picture]]:
     """The pictures of every table; with several tables their names begin with its number."""
     several = len(comparison.tables) > 1
     with rc_context(SETTINGS):
@@ -28,7 +28,7 @@ def draw_all(comparison: Comparison, sources: Sources) -> list[list[Picture]]:
         ]
 
 
-def _of_table(table: DataTable, sources: Sources, prefix: str) -> Iterator[Picture]:
+def _of_table(table: DataTable, sources: Origins, prefix: str) -> Iterator[Picture]:
     yield from _of_settings(table, sources, prefix)
     about = _which(table)
     caption = f"Test accuracy against parameters. {about}"
@@ -41,7 +41,7 @@ def _of_table(table: DataTable, sources: Sources, prefix: str) -> Iterator[Pictu
         yield finish(figure, f"{prefix}curves", _trained(table))
 
 
-def _of_settings(table: DataTable, sources: Sources, prefix: str) -> Iterator[Picture]:
+def _of_settings(table: DataTable, sources: Origins, prefix: str) -> Iterator[Picture]:
     numbers = count(1)
     pieces, _ = slices(table)
     repeated = len({(len(piece.axes), piece.option) for piece in pieces}) < len(pieces)

@@ -12,7 +12,7 @@ from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.pictures.slices import Slice, is_number
 from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure, seeds
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import title
 
 LOGARITHMIC = 8
@@ -48,14 +48,14 @@ def _draw_baselines(axes: Axes, axis: str, piece: Slice, table: DataTable) -> No
         _errors(axes, axis, sorted(rows, key=lambda row: row.settings[axis]), "baseline", FAINT, "s--")
 
 
-def _is_beside(baseline: Configuration, piece: Slice, columns: list[str]) -> bool:
+def _is_beside(baseline: SweepRow, piece: Slice, columns: list[str]) -> bool:
     """Whether it is the same student under the same settings, the axis aside, as far as it has them."""
     ours = piece.rows[0].settings
     shared = [key for key in columns if key in ours and key in baseline.settings and key not in piece.axes]
     return baseline.model == piece.model and all(baseline.settings[key] == ours[key] for key in shared)
 
 
-def _errors(axes: Axes, axis: str, rows: list[Configuration], name: str, colour: str, style: str) -> None:
+def _errors(axes: Axes, axis: str, rows: list[SweepRow], name: str, colour: str, style: str) -> None:
     places, means = [row.settings[axis] for row in rows], [100 * row.test_mean for row in rows]
     spreads = [100 * (row.test_std or 0.0) for row in rows]
     axes.errorbar(places, means, spreads, fmt=style, color=colour, capsize=3, label=name)

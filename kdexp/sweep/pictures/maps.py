@@ -16,7 +16,7 @@ from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.pictures.slices import Slice
 from kdexp.sweep.pictures.style import FAINT, new_figure, seeds
 from kdexp.sweep.remarks import signed
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import title
 
 CELL = 0.85, 0.6
@@ -52,14 +52,14 @@ def draw_map(piece: Slice, table: DataTable, failed: set[tuple[float, ...]]) -> 
     return figure
 
 
-def _worth(row: Configuration, differences: bool) -> tuple[float, float | None]:
+def _worth(row: SweepRow, differences: bool) -> tuple[float, float | None]:
     """Mean and standard deviation: of the differences in points, or of accuracy in percent."""
     if differences and row.difference:
         return row.difference.mean, row.difference.std
     return 100 * row.test_mean, None if row.test_std is None else 100 * row.test_std
 
 
-def _written(row: Configuration, differences: bool, most: int) -> tuple[str, str]:
+def _written(row: SweepRow, differences: bool, most: int) -> tuple[str, str]:
     """The number in a cell, and what stands below it in smaller letters: its spread, and its seeds if others have more."""
     mean, std = _worth(row, differences)
     spread = "" if std is None else f"± {std:.2f}"
@@ -83,7 +83,7 @@ def _is_dark(colour: np.ndarray) -> bool:
     return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5
 
 
-def _fill(axes: Axes, at: tuple[int, int], row: Configuration, written: tuple[str, str], letters: float, *, dark: bool) -> None:
+def _fill(axes: Axes, at: tuple[int, int], row: SweepRow, written: tuple[str, str], letters: float, *, dark: bool) -> None:
     """The number in its cell, unless its letters have no size, and a frame around what validation data chose."""
     x, y = at[0] + 0.5, at[1] + 0.5
     number, below = written

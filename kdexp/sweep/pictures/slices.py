@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdexp.sweep.axes import Settings, option, settings_of, written_settings
+from kdexp.sweep.axes import AxisValues, axis_values, option, written_values
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.read import FINISHED, Sweep
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 
 MOST_SLICES = 6
 """Of a method whose other settings take more combinations of values no pictures are drawn."""
@@ -24,9 +24,9 @@ class Slice:
     axes: list[str]
     fixed: str
     """The other settings that vary within the method, written; empty if none do."""
-    rows: list[Configuration]
+    rows: list[SweepRow]
 
-    def at(self, row: Configuration) -> tuple[float, ...]:
+    def at(self, row: SweepRow) -> tuple[float, ...]:
         """Where the row lies on the axes."""
         return tuple(row.settings[axis] for axis in self.axes)
 
@@ -38,7 +38,7 @@ class Slice:
 
 def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
     """What can be drawn, and a sentence for each method that varies in too many settings for a picture."""
-    groups = defaultdict[tuple[str, str], list[Configuration]](list)
+    groups = defaultdict[tuple[str, str], list[SweepRow]](list)
     for row in table.rows:
         if row.role == "distilled":
             groups[row.model, row.option].append(row)
@@ -61,10 +61,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _cut(model: str, method: str, axes: list[str], others: list[str], rows: list[Configuration]) -> Iterator[Slice]:
-    parts = defaultdict[str, list[Configuration]](list)
+def _cut(model: str, method: str, axes: list[str], others: list[str], rows: list[SweepRow]) -> Iterator[Slice]:
+    parts = defaultdict[str, list[SweepRow]](list)
     for row in rows:
-        parts[written_settings(row.settings, others)].append(row)
+        parts[written_values(row.settings, others)].append(row)
     for fixed, part in parts.items():
         yield Slice(model, method, axes, fixed, part)
 
@@ -74,13 +74,13 @@ def failures(piece: Slice, sweep: Sweep) -> set[tuple[float, ...]]:
     found = set()
     for job in sweep.jobs:
         if job.state != FINISHED and job.config and "distilled" not in job.learners:
-            told = settings_of(job.config, "distilled")
+            told = axis_values(job.config, "distilled")
             if _belongs(told, option(job.config, "student"), option(job.config, "distillation"), piece):
                 found.add(tuple(told[axis] for axis in piece.axes))
     return found
 
 
-def _belongs(told: Settings, model: str, method: str, piece: Slice) -> bool:
+def _belongs(told: AxisValues, model: str, method: str, piece: Slice) -> bool:
     """Whether a job is one of this slice: its settings are those of its rows, the axes aside."""
     theirs = piece.rows[0].settings
     same = all(told[key] == theirs[key] for key in told if key in theirs and key not in piece.axes)

@@ -13,10 +13,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from kdexp.sweep.axes import written_settings
+from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.remarks import models_vary
-from kdexp.sweep.row import Configuration
+from kdexp.sweep.row import SweepRow
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#666666")
 """Okabe and Ito's (2008), its yellow and black replaced: the one is faint on white, the other the teacher's."""
@@ -85,24 +85,24 @@ def finish(figure: Figure, name: str, caption: str) -> Picture:
     return Picture(name, caption, svg.getvalue(), png.getvalue())
 
 
-def label(row: Configuration, table: DataTable) -> str:
+def label(row: SweepRow, table: DataTable) -> str:
     """What a legend calls a row, in lines of some 36 characters."""
     words = [row.mark, row.role if row.role != "distilled" else "", row.model if models_vary(table) else ""]
-    words += [row.method, written_settings(row.settings, table.columns)]
+    words += [row.method, written_values(row.settings, table.columns)]
     return textwrap.fill(" ".join(word for word in words if word), 36)
 
 
-def seeds(rows: Sequence[Configuration]) -> str:
+def seeds(rows: Sequence[SweepRow]) -> str:
     """How many there are, as `n = 3` or, where rows differ, `n = 2 to 3`."""
     counts = sorted({row.n for row in rows})
     return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
 
 
-def chosen(table: DataTable) -> list[Configuration]:
+def chosen(table: DataTable) -> list[SweepRow]:
     """The rows that a picture of few rows shows: of each method and student what validation data chose, where they did."""
     marked = {_kind(row) for row in table.rows if row.mark}
     return [row for row in table.rows if row.mark or _kind(row) not in marked]
 
 
-def _kind(row: Configuration) -> tuple[str, str, int, str]:
+def _kind(row: SweepRow) -> tuple[str, str, int, str]:
     return row.role, row.model, row.parameters, row.option

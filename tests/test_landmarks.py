@@ -8,7 +8,7 @@ from kdexp.data.shape import Shape
 from kdexp.errors import UnknownLayer
 from kdexp.network.build import build_network, device_of, sketch_network
 from kdexp.network.capture import Capture
-from kdexp.network.landmarks import Roles, find_roles, roles_of
+from kdexp.network.landmarks import Landmarks, find_landmarks, landmarks_of
 from kdexp.network.layers import channels_first
 
 IMAGE = torch.zeros(2, 3, 32, 32)
@@ -41,19 +41,19 @@ def test_the_roles_of_a_torchvision_family(name):
     network = sketch_network({"_target_": target, "name": name, "weights": None, "stem": "default"}, Shape(10, 3, 32))
     classifier, stages = FAMILIES[name][0], FAMILIES[name][1].split()
     head = tuple(HEADS.get(name, "").split())
-    assert network.roles == Roles(classifier, stages[-1], tuple(stages), head=head)
+    assert network.landmarks == Landmarks(classifier, stages[-1], tuple(stages), head=head)
     device = device_of(network)
-    outputs = Capture(network, [*stages, network.roles.pooled], IMAGE.to(device)).probe
+    outputs = Capture(network, [*stages, network.landmarks.pooled], IMAGE.to(device)).probe
     sizes = [outputs.features[stage].shape[2:] for stage in stages]
     assert all(height == width for height, width in sizes) and sizes == sorted(set(sizes), reverse=True)
-    pooled = outputs.features[network.roles.pooled].shape
+    pooled = outputs.features[network.landmarks.pooled].shape
     assert pooled[1] == network.get_submodule(classifier).weight.shape[1] and len(pooled) == (4 if "squeeze" in name else 2)
 
 
 def test_a_transformers_last_map_is_its_tokens():
     target = "kdexp.models.torchvision_nets.torchvision_net"
     network = sketch_network({"_target_": target, "name": "vit_b_32", "weights": None, "stem": "default"}, Shape(10, 3, 64))
-    assert network.roles == Roles("heads.head", "encoder", ())
+    assert network.landmarks == Landmarks("heads.head", "encoder", ())
     assert Capture(network, ["encoder"], torch.zeros(2, 3, 64, 64, device="meta")).probe.features["encoder"].shape == (
         2,
         5,
@@ -89,12 +89,12 @@ class Parts(nn.Module):
 
 
 def test_a_branch_that_pools_inside_a_block_is_no_stage():
-    assert find_roles(Parts(block=Excited(10)), IMAGE) == Roles("fc", "block", ("block",))
+    assert find_landmarks(Parts(block=Excited(10)), IMAGE) == Landmarks("fc", "block", ("block",))
 
 
 def test_what_comes_after_the_global_pooling_is_no_map():
     net = Parts(conv=nn.Conv2d(3, 10, 3), pool=nn.AdaptiveAvgPool2d(1), norm=nn.BatchNorm2d(10), act=nn.ReLU())
-    assert find_roles(net, IMAGE) == Roles("fc", "conv", ("conv",), head=("norm", "act"))
+    assert find_landmarks(net, IMAGE) == Landmarks("fc", "conv", ("conv",), head=("norm", "act"))
 
 
 class Residual(nn.Module):
@@ -110,12 +110,12 @@ def test_a_head_is_whole_modules_and_of_a_sequence_all_but_what_pools():
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     neck = nn.Sequential(nn.Linear(10, 10), nn.Hardswish(), nn.Dropout(), nn.Identity(), Residual(10))
     net = Parts(conv=nn.Conv2d(3, 10, 3), pool=pool, neck=neck, last=Residual(10))
-    assert find_roles(net, IMAGE).head == ("neck.0", "neck.1", "neck.4", "last")
+    assert find_landmarks(net, IMAGE).head == ("neck.0", "neck.1", "neck.4", "last")
 
 
 def test_what_a_network_does_after_its_last_map_ran_may_be_a_part_of_what_holds_the_map():
     body = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Tanh())
-    assert find_roles(Parts(body=body), IMAGE) == Roles("fc", "body.0", ("body.0",), head=("body.3",))
+    assert find_landmarks(Parts(body=body), IMAGE) == Landmarks("fc", "body.0", ("body.0",), head=("body.3",))
 
 
 def test_a_module_that_runs_twice_is_named_once():
@@ -127,23 +127,23 @@ def test_a_module_that_runs_twice_is_named_once():
         def forward(self, image):
             return self.fc(self.act(self.act(self.conv(image).mean((2, 3)))))
 
-    assert find_roles(Twice(), IMAGE).head == ("act",)
+    assert find_landmarks(Twice(), IMAGE).head == ("act",)
 
 
 def test_a_stem_beside_a_body_does_not_hide_its_first_stage():
     shrinking = [nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Conv2d(8, 10, 3, stride=2, padding=1)]
     body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), *shrinking)
-    assert find_roles(Parts(stem=nn.Conv2d(3, 8, 3, padding=1), body=body), IMAGE).stages == ("body.0", "body.1", "body")
+    assert find_landmarks(Parts(stem=nn.Conv2d(3, 8, 3, padding=1), body=body), IMAGE).stages == ("body.0", "body.1", "body")
 
 
 def test_dropout_and_flattening_are_handed_through():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(3600, 10))
-    assert find_roles(net, IMAGE) == Roles("4", "1", ("1",))
+    assert find_landmarks(net, IMAGE) == Landmarks("4", "1", ("1",))
 
 
 def test_where_there_are_only_vectors_the_last_is_taken():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 20), nn.ReLU(), nn.Linear(20, 10))
-    assert find_roles(net, IMAGE) == Roles("3", "2", ())
+    assert find_landmarks(net, IMAGE) == Landmarks("3", "2", ())
 
 
 def test_maps_that_lie_channels_last_count_too():
@@ -152,7 +152,7 @@ def test_maps_that_lie_channels_last_count_too():
             return image.permute(0, 2, 3, 1)
 
     net = nn.Sequential(nn.Conv2d(3, 6, 3), Last(), nn.LayerNorm(6), nn.Flatten(), nn.Linear(5400, 10))
-    assert find_roles(net, IMAGE) == Roles("4", "2", ("2",))
+    assert find_landmarks(net, IMAGE) == Landmarks("4", "2", ("2",))
     assert Capture(net, ["2"], IMAGE).probe.features["2"].shape == (2, 6, 30, 30)
 
 
@@ -173,22 +173,22 @@ class Functional(nn.Module):
 
 
 def test_where_no_module_gives_the_logits_the_layers_must_be_named():
-    assert find_roles(Functional(), IMAGE) is None
+    assert find_landmarks(Functional(), IMAGE) is None
     network = build_network({"_target_": "test_roles.Functional"}, Shape(10, 3, 32))
-    with pytest.raises(UnknownLayer, match="^Functional declares no roles, so its layers must be named$"):
-        roles_of(network)
+    with pytest.raises(UnknownLayer, match="^Functional declares no landmarks, so its layers must be named$"):
+        landmarks_of(network)
 
 
 def test_declared_roles_win():
     network = build_network({"_target_": "own_networks.NormNet"}, Shape(10, 1, 8))
-    assert roles_of(network) is NormNet.roles
-    assert "roles" not in vars(network)
+    assert landmarks_of(network) is NormNet.landmarks
+    assert "landmarks" not in vars(network)
 
 
 def test_the_probe_changes_nothing():
     net = Parts(conv=nn.Conv2d(3, 10, 3), norm=nn.BatchNorm2d(10), drop=nn.Dropout()).train()
     before, state = {name: value.clone() for name, value in net.state_dict().items()}, torch.random.get_rng_state()
-    find_roles(net, IMAGE + 1)
+    find_landmarks(net, IMAGE + 1)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(module.training and not module._forward_hooks for module in net.modules())
