@@ -1,4 +1,4 @@
-"""Small experiments that all tests build on."""
+"""Fixtures that all tests share; what they share beside fixtures is in `support/`."""
 
 import io
 import os
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from experiments import COMPOSER, SHORT
 from hypothesis import HealthCheck, settings
 from rich.console import Console
 
@@ -21,11 +22,6 @@ torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-COMPOSER = Composer()
-"""Hydra takes a third of a second to compose a choice of options; this one remembers what it composed."""
-
-SHORT = ("epochs=2", "teacher_epochs=2", "limit_batches=3", "device=cpu")
-
 
 @pytest.fixture
 def make_experiment(tmp_path):
@@ -36,11 +32,6 @@ def make_experiment(tmp_path):
         return Experiment(config, Journal(Console(file=io.StringIO(), width=80)))
 
     return make
-
-
-def said(experiment: Experiment) -> str:
-    """Everything an experiment has printed."""
-    return experiment.journal.console.file.getvalue()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Rooms of the package: each imports only from rooms below it, and no module is part of an import circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -118,3 +119,14 @@ def test_no_import_leads_in_a_circle():
 def test_a_wrong_import_is_named_with_both_modules(check, graph):
     (sentence,) = check(graph)
     assert all(name in sentence for name in {*graph, *(other for others in graph.values() for other in others)})
+
+
+def test_no_test_imports_from_a_test():
+    tests = Path(__file__).parent
+    shared = [path for path in tests.rglob("test_*.py") if re.search(r"^\s*(from|import) test_", path.read_text("utf-8"), re.M)]
+    assert shared == [], "what two files of tests need belongs into tests/support/"
+
+
+def test_tests_lie_in_folders_named_like_the_rooms():
+    folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and path.name[0] not in "._"}
+    assert folders - {"support", "docs", "benchmarks"} <= set(ROOMS)

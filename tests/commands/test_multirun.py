@@ -1,0 +1,260 @@
+"""Multiruns: job after job or in lockstep, data and teacher kept between them, failures alone, one table at the end."""
+
+import io
+import json
+from collections import Counter
+
+import pytest
+import torch
+from experiments import COMPOSER, SHORT
+from processes import command
+from rich.console import Console
+from shipped import options
+
+from kdexp.commands import main as cli
+from kdexp.commands import multirun
+from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.experiment import lockstep, plan
+from kdexp.network.build import build_network
+from kdexp.store.learners import LearnerStore
+from kdexp.teacher.frozen import Teacher
+from kdexp.training.learner import Learner
+from kdexp.training.prepare import prepare
+
+NETS = ("teacher=lightnn", "student=lightnn")
+STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
+STAGED += ("student._target_=own_networks.StagedNet", "~student.hidden")
+"""Nets in which every method finds what it compares, and that draw random numbers."""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Runs a multirun with short jobs; returns its folder, what was printed, and the learners by key."""
+
+    def run(*words, lockstep=None, place="out"):
+        screen = io.StringIO()
+        overrides = cli.expand([f"output_dir={tmp_path / place}", *SHORT, *words])
+        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
+        folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=screen, width=200))
+        store = LearnerStore(tmp_path / place / "store")
+        keys = [path.name for path in store.root.iterdir() if path.is_dir()] if store.root.is_dir() else []
+        return folder, screen.getvalue(), {key: store.find(key) for key in keys}
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Counts the learners that are trained, by name, and the companies they train in."""
+    counts = Counter()
+    real = Learner.record_epoch
+
+    def counted(self, *words, **named):
+        counts[self.name] += not self.history
+        return real(self, *words, **named)
+
+    monkeypatch.setattr(Learner, "record_epoch", counted)
+    return counts
+
+
+def weights(learners):
+    return {key: {name: value.tolist() for name, value in stored.tensors("last").items()} for key, stored in learners.items()}
+
+
+def test_a_folder_says_what_all_jobs_are_and_how_far_each_is(sweep):
+    folder, screen, _ = sweep("distillation.temperature=1,4", "seed=0,1")
+    told = json.loads((folder / "jobs.json").read_text())
+    assert told["command"] == ["-m", "distillation.temperature=1,4", "seed=0,1"]
+    assert [job["folder"] for job in told["jobs"]] == ["000", "001", "002", "003"]
+    assert told["jobs"][3]["overrides"][-2:] == ["distillation.temperature=4", "seed=1"]
+    for job in told["jobs"]:
+        assert json.loads((folder / job["folder"] / "status.json").read_text()) == {"state": "finished", "reason": ""}
+        assert {"table.json", "config.yaml", "log.txt"} <= {path.name for path in (folder / job["folder"]).iterdir()}
+    lines = screen.splitlines()
+    assert len(lines) == 5 and lines[4].startswith("4/4  distillation.temperature=4 seed=1: teacher ")
+
+
+def test_data_are_read_and_the_teacher_is_asked_once(sweep, monkeypatch):
+    reads, asked = [], []
+    load, ask = plan.load, Teacher.ask
+    monkeypatch.setattr(plan, "load", lambda *words: reads.append(1) or load(*words))
+    monkeypatch.setattr(Teacher, "ask", lambda self, image: asked.append(len(image)) or ask(self, image))
+    sweep("distillation.temperature=1,4", "seed=0,1", "limit_batches=null")
+    assert len(reads) == 1
+    assert sum(asked) == 90, "every training image of the students, whatever the number of jobs and epochs"
+
+
+@pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
+def test_every_distinct_learner_is_trained_once_even_under_force(sweep, trained, lockstep):
+    for _ in range(2):
+        _, _, learners = sweep("force=true", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
+        assert sum(trained.values()) == len(learners) == 1 + 2 + 4
+        trained.clear()
+
+
+@pytest.mark.parametrize("method", options("distillation"))
+def test_lockstep_gives_the_weights_of_lone_runs(sweep, method):
+    words = (*STAGED, f"distillation={method}", "distillation.temperature=1,4", "seed=0,1")
+    _, _, alone = sweep(*words, place="alone")
+    _, _, together = sweep(*words, place="together", lockstep=Lockstep(None))
+    assert weights(alone) == weights(together)
+    company = [stored.result["provenance"]["trained_side_by_side"] for stored in together.values()]
+    assert max(company) == (1 if method == "none" else 3)
+
+
+@pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
+@pytest.mark.parametrize("axis", ["teacher.hidden=[16],[32]", "teacher_seed=0,1", "dataset.student_fraction=0.1,0.2"])
+def test_nothing_is_kept_that_another_job_must_not_see(sweep, axis, lockstep):
+    whole = ("limit_batches=null", "dataset.split_seed=0,1", axis)
+    _, _, together = sweep(*whole, place="together", lockstep=lockstep)
+    alone = {}
+    for number, job in enumerate(cli.expand(whole)):
+        alone |= sweep(*job, place=f"alone-{number}")[2]
+    assert weights(alone) == weights(together)
+
+
+def test_a_setting_is_one_setting_however_it_is_written(here, tmp_path):
+    assert here(*SHORT, "distillation.temperature=4.0")[0] == 0
+    code, shown = here("-m", *SHORT, "distillation.temperature=4,8", "seed=0,1")
+    assert code == 0 and "variant" not in shown.out
+
+
+def test_a_group_is_capped(sweep):
+    _, _, learners = sweep("distillation.temperature=1,2,3,4", lockstep=Lockstep(2))
+    assert max(stored.result["provenance"]["trained_side_by_side"] for stored in learners.values()) == 2
+
+
+@pytest.mark.parametrize("method", ["kd", "hint", "crd", "mutual"])
+def test_what_a_method_adds_takes_memory_too(make_experiment, monkeypatch, method):
+    experiment, free = make_experiment(f"distillation={method}"), 10**9
+    entries, labels = [experiment.entry("distilled"), experiment.entry("baseline")], experiment.data.student_train.labels
+    teacher = build_network(experiment.config["teacher"], experiment.shape)
+    (learner, _), _ = prepare(entries, teacher, experiment.shape, experiment.precision, labels)
+    trained = sum(value.numel() for module in (learner.model, learner.distiller) for value in module.parameters())
+    remembered = sum(value.nbytes for value in learner.distiller.buffers())
+    monkeypatch.setattr(lockstep, "free_memory", lambda device: free)
+    assert lockstep.affordable(experiment, entries) == free // 2 // (24 * trained + remembered)
+
+
+def test_controls_join_the_lockstep(sweep):
+    words = ("controls=[self_teacher,random_teacher,label_smoothing]", "seed=0,1")
+    _, _, alone = sweep(*words, place="alone")
+    _, screen, together = sweep(*words, place="together", lockstep=Lockstep(None))
+    assert weights(alone) == weights(together) and "failed" not in screen
+
+
+@pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
+def test_a_failing_job_fails_alone_and_is_not_tried_twice(sweep, trained, lockstep):
+    folder, screen, learners = sweep("optimizer=sgd", "optimizer.lr=0.05,1e30", "distillation=kd", lockstep=lockstep)
+    states = [json.loads((folder / name / "status.json").read_text())["state"] for name in ("000", "001")]
+    assert states == ["finished", "failed"]
+    assert "baseline failed: ce loss became" in screen
+    assert len(learners) == 3 and sum(trained.values()) == 5
+
+
+def test_lockstep_that_breaks_down_leaves_the_jobs_to_themselves(sweep, monkeypatch):
+    def breaks(_experiments, _most):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(multirun, "train_together", breaks)
+    folder, screen, learners = sweep("seed=0,1", lockstep=Lockstep(None))
+    assert "warning: lockstep ended early (RuntimeError: out of memory); the jobs go on one by one" in screen
+    assert len(learners) == 5 and "out of memory" in (folder / "log.txt").read_text()
+
+
+def test_an_error_that_nobody_foresaw_fails_one_job(sweep, monkeypatch):
+    real = multirun.carry_out
+
+    def broken(experiment, folder, **named):
+        if folder.name == "000":
+            raise ZeroDivisionError("whatever")
+        return real(experiment, folder, **named)
+
+    monkeypatch.setattr(multirun, "carry_out", broken)
+    folder, screen, _ = sweep("seed=0,1")
+    assert "1/2  seed=0: failed: ZeroDivisionError: whatever;" in screen
+    assert "ZeroDivisionError" in (folder / "000" / "traceback.txt").read_text()
+    assert json.loads((folder / "001" / "status.json").read_text())["state"] == "finished"
+
+
+def test_the_command_ends_with_the_table(here):
+    code, shown = here("-m", *SHORT, "distillation.temperature=1,4", "seed=0,1")
+    assert code == 0, shown.err
+    assert shown.out.index("4/4  ") < shown.out.index("95 % interval")
+    code, shown = here("-m", *SHORT, "optimizer=sgd", "optimizer@teacher_optimizer=adam", "optimizer.lr=0.05,1e30")
+    assert code == 3 and "ce loss became" in shown.out
+
+
+def test_overrides_may_come_before_the_flag(here):
+    assert here(*SHORT, "seed=0,1", "-m")[0] == 0
+
+
+def test_an_experiment_file_can_hold_a_sweep(here, tmp_path):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "grid.yaml").write_text(
+        "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      distillation.temperature: 1,4\n      seed: 0,1\n"
+    )
+    code, shown = here("--config-dir", "own", "experiment=grid", *SHORT)
+    assert code == 0, shown.err
+    assert "4 jobs" in shown.out
+    code, shown = here("--config-dir", "own", "experiment=grid", *SHORT, "seed=5")
+    assert "2 jobs" in shown.out
+
+
+def test_all_jobs_are_checked_before_the_first_starts(here, tmp_path):
+    code, shown = here("-m", "seed=0,1,2,3,4,5", "distillation.alpha=0.1,1.5")
+    assert code == 2 and "distillation.alpha=1.5: must be at least 0 and at most 1" in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(tmp_path):
+    words = [
+        "-m",
+        "epochs=3",
+        "teacher_epochs=3",
+        "limit_batches=2",
+        "device=cpu",
+        "distillation.temperature=1,4",
+        "seed=0,1,2",
+    ]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = command(tmp_path / "whole", words)
+    whole.join()
+    assert whole.exitcode == 0
+    for seconds in (0.9, 1.2, 1.5):
+        process = command(tmp_path / "killed", words)
+        process.join(timeout=seconds)
+        process.kill()
+        process.join()
+    last = command(tmp_path / "killed", words)
+    last.join()
+    assert last.exitcode == 0
+    found = {}
+    for name in ("whole", "killed"):
+        outputs = tmp_path / name / "outputs"
+        newest = max((outputs / "sweeps").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        store = LearnerStore(outputs / "store")
+        keys = [path.name for path in store.root.iterdir() if path.is_dir()]
+        found[name] = (newest / "sweep.csv").read_text(), weights({key: store.find(key) for key in keys})
+    assert found["whole"] == found["killed"]
+
+
+def test_two_sweeps_at_once_train_each_learner_once(tmp_path):
+    words = ["-m", "epochs=2", "teacher_epochs=20", "device=cpu", "distillation.temperature=1,4", "seed=0,1"]
+    both = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        both.append(command(tmp_path / name, [*words, f"store={tmp_path}/store"]))
+    for process in both:
+        process.join(timeout=120)
+    assert [process.exitcode for process in both] == [0, 0]
+    learners = [path for path in (tmp_path / "store" / "learner").iterdir() if path.is_dir()]
+    assert len(learners) == 1 + 2 + 4
+    logs = "".join(path.read_text() for name in ("a", "b") for path in (tmp_path / name).glob("outputs/sweeps/*/*/log.txt"))
+    assert logs.count("training teacher") == 1
+
+
+def test_bitwise_comparisons_run_on_one_thread():
+    assert torch.get_num_threads() == 1

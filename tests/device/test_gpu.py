@@ -1,0 +1,122 @@
+"""What only a CUDA device can show: recorded steps are replayed there, on streams of their own, and train the same."""
+
+import pytest
+import torch
+from each_method import METHODS, PAIR, SLOWED, role_of
+from loops import Silent, prepared
+
+from kdexp.device.random import RandomStream
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, recall
+from kdexp.training import loop as training
+from kdexp.training.graph import RecordedSteps
+from kdexp.training.loop import train
+from kdexp.training.steps import Steps
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+CUDA = torch.device("cuda")
+LONG = ("device=cuda", "precision=fp32", "batch_size=16", "limit_batches=null", "epochs=4", "graph=true")
+"""24 steps: in an epoch five on whole batches, and one on ten images."""
+
+
+@pytest.fixture(autouse=True)
+def repeatable(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+def trained(experiment, *roles):
+    learners, teacher = prepared(experiment, *roles)
+    split = experiment.data.student_train
+    teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
+    if teacher:
+        recall(teacher, split, LookupSource("", OutputCache(), None))
+    ways = {"epochs": 4, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
+    train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
+    return learners
+
+
+def assert_near(ours, theirs):
+    """Far nearer than another batch, mask or rate would leave them; kernels that add in any order forbid more."""
+    assert not ours.failure and not ours.remark, ours.traceback or ours.remark
+    for mine, other in zip(ours.history, theirs.history, strict=True):
+        losses = {name: value for name, value in mine.items() if not name.endswith("accuracy")}
+        assert losses == pytest.approx({name: other[name] for name in losses}, rel=1e-3, abs=1e-5)
+
+
+def with_and_without(make_experiment, monkeypatch, *overrides, role="distilled"):
+    (learner,) = trained(make_experiment(*LONG, *overrides), role)
+    monkeypatch.setattr(training, "RecordedSteps", Steps)
+    (usual,) = trained(make_experiment(*LONG, *overrides), role)
+    return learner, usual
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_replayed_steps_train_what_steps_without_do(make_experiment, monkeypatch, method):
+    overrides = (*PAIR, *SLOWED.get(method, ()), f"distillation={method}")
+    assert_near(*with_and_without(make_experiment, monkeypatch, *overrides, role=role_of(method)))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("more", [("precision=fp32",), ("precision=bf16", "fast=true")])
+def test_with_dropout_views_and_rates_that_change(make_experiment, monkeypatch, optimizer, more):
+    nets = ("teacher=lightnn", "student=lightnn", "distillation=hint", "dataset.crop_padding=1")
+    rates = (f"optimizer={optimizer}", "schedule=cosine", "schedule.warmup_epochs=1", "optimizer.clip_norm=1")
+    assert_near(*with_and_without(make_experiment, monkeypatch, *nets, *rates, *more))
+
+
+def test_learners_side_by_side_train_what_they_do_alone(make_experiment):
+    nets = (*LONG, "teacher=lightnn", "student=lightnn", "distillation=hint")
+    company = trained(make_experiment(*nets), "baseline", "distilled")
+    for role, learner in zip(("baseline", "distilled"), company, strict=True):
+        assert_near(learner, trained(make_experiment(*nets), role)[0])
+
+
+def test_the_host_neither_waits_nor_copies_while_steps_are_replayed(make_experiment):
+    experiment = make_experiment(*LONG, *PAIR, "distillation=at")
+    learners, teacher = prepared(experiment, "baseline", "distilled")
+    split = experiment.data.student_train
+    recall(teacher, split, LookupSource("", OutputCache(), None))
+    teacher.see_all(split)
+    steps = RecordedSteps(split, teacher, 2, 16, 0, None)
+    for learner in learners:
+        learner.train()
+    list(steps.take(learners, 0))
+    replayed = steps.take(learners, 1)
+    next(replayed)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            next(replayed)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not any(learner.failure or learner.remark for learner in learners)
+
+
+def test_a_stream_draws_what_a_plain_script_draws_and_leaves_the_others_alone():
+    outside = torch.cuda.get_rng_state()
+    stream = RandomStream(7, CUDA)
+    with stream:
+        first = torch.rand(5, device=CUDA)
+    states = [state.clone() for state in stream.states]
+    with stream:
+        second = torch.rand(5, device=CUDA)
+    assert torch.equal(outside, torch.cuda.get_rng_state())
+    stream.states = states
+    with stream:
+        assert torch.equal(second, torch.rand(5, device=CUDA))
+    torch.manual_seed(7)
+    assert torch.equal(torch.stack([first, second]), torch.stack([torch.rand(5, device=CUDA) for _ in range(2)]))
+    torch.cuda.set_rng_state(outside)
+
+
+def test_a_run_is_stored_under_its_own_name(make_experiment):
+    entries = make_experiment("device=cuda", "graph=true", "limit_batches=null").run()
+    assert all(entry.stored and not entry.failure for entry in entries)
+    assert {entry.spec.precision for entry in entries} == {"tf32 graph"}
+    assert all(entry.stored.result["train_seconds"] > 0 for entry in entries)
+
+
+@pytest.mark.slow
+def test_compiled_networks_are_replayed_too(make_experiment, monkeypatch):
+    nets = (*PAIR, "distillation=at", "compile=true")
+    assert_near(*with_and_without(make_experiment, monkeypatch, *nets))

@@ -1,0 +1,89 @@
+"""Every method between networks of every family: it takes a step, or refuses in one sentence before anything runs."""
+
+from functools import cache
+
+import pytest
+import torch
+from experiments import COMPOSER
+from pairs import random_batch, untrained_pair
+from shipped import options
+
+from kdexp.data.shape import Shape
+from kdexp.distillation.base import Progress
+from kdexp.validation.validator import Validator
+
+SHAPE = Shape(100, 3, 32)
+METHODS = [method for method in options("distillation") if method != "none"]
+SMALL = "resnet8"
+FAMILIES = {
+    "resnet": ("resnet8x4",),
+    "wrn": ("wrn_16_1",),
+    "vgg": ("vgg8",),
+    "mobilenet": ("mobilenetv2_half",),
+    "shufflenet": ("shufflenetv2",),
+    "torchvision": ("torchvision", "name=resnet18", "stem=small"),
+}
+SIZE, LENGTH = "hint compares maps of one size, not ", "cosine averages neighbouring teacher values until both vectors"
+REFUSED: dict[tuple[str, str | None, str | None], str] = {
+    **{("hint", family, None): SIZE for family in ("vgg", "mobilenet", "shufflenet", "torchvision")},
+    **{("hint", None, family): SIZE for family in ("vgg", "mobilenet", "shufflenet", "torchvision")},
+    **{("cosine", family, None): LENGTH for family in ("resnet", "vgg", "mobilenet", "shufflenet", "torchvision")},
+    **{("cosine", None, family): LENGTH for family in ("mobilenet", "shufflenet")},
+    ("reviewkd", None, "torchvision"): "declares no preactivations, so its layers must be named",
+    (
+        "simkd",
+        None,
+        "mobilenet",
+    ): "classifier of MobileNetV2 there is head: add distillation.teacher_layers=[head] if that gives",
+    (
+        "simkd",
+        None,
+        "shufflenet",
+    ): "classifier of ShuffleNetV2 there is head: add distillation.teacher_layers=[head] if that gives",
+}
+"""(method, student's family, teacher's family): the sentence; None stands for the small net."""
+
+
+def words(role, family):
+    option, *values = FAMILIES.get(family, (SMALL,))
+    return [f"{role}={option}", *(f"{role}.{value}" for value in values)]
+
+
+@cache
+def composed(method, student, teacher):
+    data = ("dataset=cifar100", "dataset.root=.", "dataset.download=true", "batch_size=4")
+    return COMPOSER.compose([*data, f"distillation={method}", *words("student", student), *words("teacher", teacher)])
+
+
+validator = Validator()
+"""One for all, as for the jobs of a sweep: each network is looked at once."""
+
+
+def refusal(config):
+    return "; ".join(map(str, validator.problems(config)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_of_every_family_takes_a_step_or_is_refused(method, family):
+    config = composed(method, family, None)
+    found, expected = refusal(config), REFUSED.get((method, family, None))
+    if expected or found:
+        assert expected and expected in found
+        return
+    learner, teacher = untrained_pair(config, SHAPE, batch_size=4)
+    batch = random_batch(SHAPE, 4)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    learner.train()
+    learner.step(batch, teacher(batch), Progress(epoch=0.5, epochs=1, step=0))
+    assert not learner.failure, learner.traceback
+    assert torch.isfinite(learner.close_epoch(None)).all()
+    assert any(not torch.equal(before[name], value) for name, value in learner.model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_teacher_of_every_family_is_joined_or_refused(method, family):
+    found, expected = refusal(composed(method, None, family)), REFUSED.get((method, None, family))
+    assert expected in found if expected else not found

@@ -1,0 +1,175 @@
+"""What holds for every distillation method, found by glob."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from each_method import METHODS, PAIR, TEACHING
+
+from kdexp.distillation.base import Progress
+from kdexp.training.prepare import prepare
+
+START = Progress(epoch=0.0, epochs=1, step=0)
+LEAST_FALL = {"vid": 0.005, "crd": 0.1}
+"""By which share of its first size a method's own term falls, where it is not a fifth: VID's is mostly the log of variances,
+which move as slowly as the learning rate; CRD draws other images at every call, of which nothing can be memorised."""
+
+
+class Bench:
+    """A baseline and a distilled learner of one method with their teacher, and one batch of digits."""
+
+    def __init__(self, make_experiment, school, method, *overrides):
+        self.experiment = make_experiment(*PAIR, f"distillation={method}", f"store={school}", *overrides)
+        self.experiment.obtain(["teacher"])
+        self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
+        network = self.experiment.teacher_network(self.entries)
+        (self.baseline, self.learner), self.teacher = prepare(
+            self.entries,
+            network,
+            self.experiment.shape,
+            self.experiment.precision,
+            self.experiment.data.student_train.labels,
+        )
+        split = self.experiment.data.student_train
+        self.batch = next(split.batches(32, seed=0, epoch=0))
+
+    def terms(self):
+        student = self.learner.forward(self.batch.image)
+        return self.learner.distiller.losses(self.batch, student, self.teacher(self.batch), START)
+
+
+@pytest.fixture(scope="session")
+def school(tmp_path_factory):
+    """A store that all benches share, so that each teacher is trained once."""
+    return tmp_path_factory.mktemp("school")
+
+
+@pytest.fixture
+def bench(make_experiment, school, method):
+    return Bench(make_experiment, school, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_two_steps_and_reports(make_experiment, method):
+    entries = make_experiment(*PAIR, f"distillation={method}", "limit_batches=2", "epochs=1").run()
+    assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"][: 2 if method == "none" else 3]
+    assert all(entry.stored and not entry.failure for entry in entries)
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_terms_are_finite_scalars(bench):
+    terms = bench.terms()
+    assert terms
+    assert all(term.shape == () and torch.isfinite(term) for term in terms.values())
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_gradients_reach_student_and_auxiliary_modules_and_never_the_teacher(bench):
+    sum(bench.terms().values()).backward()
+    assert all(p.grad is None for p in bench.teacher.model.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in bench.learner.model.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bench.learner.distiller.parameters())
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_the_methods_own_term_falls_on_a_memorised_batch(bench, method):
+    name = list(bench.terms())[-1]
+    bench.learner.train()
+    history = []
+    for _ in range(30):
+        history.append(float(bench.terms()[name].detach()))
+        bench.learner.descend({name: bench.terms()[name]})
+    assert history[-1] < history[0] - LEAST_FALL.get(method, 0.2) * abs(history[0])
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_the_teacher_is_bitwise_unchanged_by_training(bench):
+    before = copy.deepcopy(bench.teacher.model.state_dict())
+    statistics = copy.deepcopy(bench.learner.model.stem[1].running_mean)
+    for _ in range(3):
+        bench.learner.step(bench.batch, bench.teacher(bench.batch), START)
+    assert not bench.learner.failure
+    after = bench.teacher.model.state_dict()
+    assert "stem.1.running_mean" in after
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(bench.learner.model.stem[1].running_mean, statistics)
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_the_student_starts_from_the_baselines_weights(bench):
+    ours, theirs = bench.learner.model.state_dict(), bench.baseline.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_a_partial_last_batch_is_fine(bench):
+    bench.batch = next(iter(bench.experiment.data.student_train.batches(3, seed=0, epoch=0)))
+    assert all(torch.isfinite(term) for term in bench.terms().values())
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, school, method):
+    exact = Bench(make_experiment, school, method).terms()
+    rough = Bench(make_experiment, school, method, "precision=bf16").terms()
+    assert all(term.dtype == torch.float32 for term in rough.values())
+    for name, term in exact.items():
+        assert float(term.detach()) == pytest.approx(float(rough[name].detach()), rel=0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_alpha_and_temperature_are_accepted(make_experiment, method):
+    experiment = make_experiment(f"distillation={method}", "distillation.alpha=0.5", "distillation.temperature=3")
+    assert experiment.entry(experiment.roles[-1]).method
+
+
+def test_plain_training_ignores_what_only_distillation_knows(make_experiment):
+    plain, tuned = make_experiment("distillation=none"), make_experiment("distillation=none", "distillation.alpha=0.3")
+    assert plain.spec("baseline").key == tuned.spec("baseline").key
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
+    code, printed = here(f"distillation={method}", "epochs=1", "teacher_epochs=1", "limit_batches=2")
+    if code:
+        assert code == 2 and "1 problem in this command" in printed.err
+        assert printed.err.count("\n  distillation: ") == 1
+
+
+@pytest.mark.parametrize("method", TEACHING)
+def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make_experiment, school, method):
+    bench = Bench(make_experiment, school, method, "student=resnet14", "student.widths=[4,4,8,16]")
+    if any(parameter.requires_grad for parameter in bench.learner.distiller.parameters()):
+        return  # a module that was drawn at random stands between the two
+    bench.learner.model.load_state_dict(bench.teacher.model.state_dict())
+    bench.learner.eval()
+    terms = {name: float(term.detach()) for name, term in bench.terms().items() if name != "ce"}
+    assert terms and all(abs(term) < 1e-5 for term in terms.values()), terms
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_that_was_cut_off_goes_on_as_if_nothing_had_happened(make_experiment, school, tmp_path, monkeypatch, method):
+    def experiment(place):
+        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / place}")
+
+    make_experiment(*PAIR, "distillation=none", f"store={school}").run()  # teacher and baseline
+    for place in ("whole", "cut"):
+        shutil.copytree(school, tmp_path / place)
+    if method == "none":  # the baseline is what is cut off
+        shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
+    whole, cut = experiment("whole").run()[-1], experiment("cut")
+    keep_progress = cut._keep_progress
+
+    def cut_off(learner, key):
+        keep_progress(learner, key)
+        if learner.name == cut.roles[-1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cut, "_keep_progress", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = experiment("cut").run()[-1]
+    assert resumed.stored.result["continued_after"] == [1]
+    ours, theirs = (entry.stored.tensors("last") for entry in (whole, resumed))
+    assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert whole.stored.result["history"] == resumed.stored.result["history"]

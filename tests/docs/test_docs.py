@@ -1,0 +1,173 @@
+"""The commands and the code of README.md and docs/, as they stand there."""
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from crafted import KEY, as_run, craft
+from experiments import SHORT
+from rich.console import Console
+from safetensors.torch import save_file
+
+import kdexp.distillation
+from kdexp.commands import export
+from kdexp.commands import main as cli
+from kdexp.commands.run import run
+from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.nodes import build
+from kdexp.data.shape import Shape
+from kdexp.network.build import build_network
+from kdexp.validation.jobs import check
+from kdexp.validation.validator import validate
+
+ROOT = Path(__file__).parents[2]
+COMPOSER = Composer()
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+
+
+def blocks(page, kind):
+    """The fenced blocks of a page, without their fences."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGES[page], re.S)
+
+
+LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]
+ALL_COMMANDS = [line for line in dict.fromkeys([*LINES, *INLINE]) if line.split()[:1] == ["kdexp"]]
+COMMANDS = [
+    command for command in ALL_COMMANDS if not re.search("--config-dir|METHOD|FOLDER|=mine|distillation.methods=", command)
+]
+OWN_FILES = {
+    match[1]: block
+    for kind in ("python", "yaml")
+    for block in blocks("docs/extending.md", kind)
+    if (match := re.match(r"# (mine/\S+)", block))
+}
+
+
+def test_pages_have_commands():
+    assert len(COMMANDS) >= 25 and len(OWN_FILES) == 5
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+def write_checkpoints(words):
+    """The files that a command names as checkpoints, with weights for its own networks."""
+    for word in [word for word in words if ".checkpoint=" in word]:
+        config = COMPOSER.compose([other for other in words if other != word])
+        dataset, role = build(config["dataset"]), word.partition(".")[0]
+        network = build_network(config[role], Shape(dataset.num_classes, dataset.in_channels, dataset.image_size))
+        path = Path(word.partition("=")[2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = network.state_dict()
+        save_file(weights, path) if path.suffix == ".safetensors" else torch.save({"model": weights, "epoch": 240}, path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_valid(command, tmp_path, monkeypatch):
+    for part, name, number in product(("train", "test"), ("cat", "dog"), range(10)):
+        (folder := tmp_path / "photos" / part / name).mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").touch()
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command, comments=True)[1:]
+    write_checkpoints(words)
+    jobs = cli.expand(words[1:]) if words[:1] == ["-m"] else [words]
+    _, problems = check(jobs, COMPOSER)
+    assert problems == []
+
+
+def test_the_default_command_runs(tmp_path):
+    assert "kdexp\n" in blocks("README.md", "sh")[0]
+    assert run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_the_student_is_loaded_in_five_lines(tmp_path, page):
+    run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=io.StringIO()))
+    (folder,) = (tmp_path / "runs").iterdir()
+    code = blocks(page, "python")[0]
+    assert "outputs/runs/RUN" in code and len([line for line in code.splitlines() if line]) <= 5
+    names = {}
+    exec(code.replace("outputs/runs/RUN", str(folder)), names)
+    assert names["classes"].shape == (16,)
+
+
+def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    (command,) = [line for line in LINES if line.startswith("kdexp-export")]
+    monkeypatch.chdir(tmp_path)
+    craft(Path("outputs/runs/RUN"))
+    as_run(Path("outputs/runs/RUN"), ("distilled", KEY), store="learner")
+    export.main(shlex.split(command, comments=True)[1:])
+    assert Path("outputs/runs/RUN/student.onnx").is_file()
+
+
+@pytest.mark.parametrize(("page", "row"), [("README.md", "mine"), ("docs/extending.md", "CE + 10 mine")])
+def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, row):
+    package, options = tmp_path / "package", tmp_path / "conf" / "distillation"
+    package.mkdir(), options.mkdir(parents=True)
+    (code,) = [block for block in blocks(page, "python") if "class Mine" in block]
+    (package / "mine.py").write_text(code)
+    (options / "mine.yaml").write_text(blocks(page, "yaml")[0])
+    monkeypatch.setattr(kdexp.distillation, "__path__", [*kdexp.distillation.__path__, str(package)])
+    weight = ["distillation.weight=10"] if page != "README.md" else []
+    words = ["distillation=mine", *weight, f"output_dir={tmp_path}", *SHORT]
+    config = compose_command(words, config_dir=str(tmp_path / "conf"))
+    assert validate(config) == []
+    screen = io.StringIO()
+    assert run(config, console=Console(file=screen, width=100))
+    assert row in screen.getvalue()
+    del sys.modules["kdexp.distillation.mine"], kdexp.distillation.mine
+
+
+def test_the_folder_of_ones_own_is_complete(tmp_path):
+    """Run as the installed script runs, which has not the current folder on its path as `python -m` has."""
+    assert len(OWN_FILES) == 5
+    for name, block in OWN_FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    student = tmp_path / "mine/conf/student/tiny.yaml"
+    (tmp_path / "mine/conf/teacher").mkdir()
+    (tmp_path / "mine/conf/teacher/tiny.yaml").write_text(student.read_text())
+    (command,) = [command for command in ALL_COMMANDS if "--config-dir" in command]
+    words = [word for word in shlex.split(command)[1:] if word != "epochs=20"]
+    script = [sys.executable, "-P", "-c", "from kdexp.commands.main import main; main()", *words, *SHORT]
+    package = str(Path(kdexp.__file__).parent.parent)
+    done = subprocess.run(
+        script, cwd=tmp_path, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "agree" in done.stdout and "tiny" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_the_changelog_names_the_version():
+    assert f"## {kdexp.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings_that_exist(page):
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", PAGES[page]):
+        file, _, heading = link.partition("#")
+        target = ROOT / Path(page).parent / file if file else ROOT / page
+        assert target.exists(), link
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles], link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_named_option_exists(page):
+    for group, name in re.findall(r"\b(experiment|protocol|sweep)=(\w+)", PAGES[page]):
+        assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), name
+
+
+def test_the_table_of_methods_names_every_method():
+    (table,) = re.findall(r"\| compares \|.*?\n\n", PAGES["README.md"], re.S)
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(path.stem for path in (ROOT / "conf/distillation").glob("*.yaml"))

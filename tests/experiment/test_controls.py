@@ -1,0 +1,127 @@
+"""Control rows, label smoothing, and students that start from trained weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from experiments import COMPOSER, said
+from safetensors.torch import load_file, save_file
+
+from kdexp.commands.run import remarks
+from kdexp.configuration.roles import EXPLAINED, PARTS
+from kdexp.distillation.label_smoothing import LabelSmoothing
+from kdexp.network.capture import Outputs
+from kdexp.validation.validator import validate
+
+OWN = ("student._target_=own_networks.NormNet", "~student.hidden")
+
+
+@pytest.fixture
+def trained(make_experiment, tmp_path):
+    """A file of weights of a trained NormNet."""
+    (baseline,) = make_experiment(*OWN, "~teacher", "distillation=none", "seed=7").run()
+    weights = load_file(baseline.stored.path / "last.safetensors")
+    save_file({name.removeprefix("model."): value for name, value in weights.items()}, tmp_path / "start.safetensors")
+    return tmp_path / "start.safetensors"
+
+
+def weights_of(entry):
+    stored = entry.stored.tensors("last")
+    return {name.removeprefix("model."): value for name, value in stored.items() if name.startswith("model.")}
+
+
+def test_all_controls_in_one_run(make_experiment, trained):
+    controls = "controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]"
+    experiment = make_experiment(*OWN, f"student.checkpoint={trained}", controls)
+    entries = experiment.run()
+    assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled", *EXPLAINED]
+    assert all(entry.stored for entry in entries)
+    assert len({entry.spec.key for entry in entries}) == len(entries)
+    assert len([line for line in remarks(entries, experiment) if line.partition(":")[0] in EXPLAINED]) == 5
+
+
+def test_a_random_teacher_has_the_teachers_architecture_and_no_training(make_experiment):
+    experiment = make_experiment("controls=[random_teacher]")
+    entries = experiment.run()
+    untrained = experiment.store.find(experiment.spec("untrained_teacher").key)
+    assert untrained.result["history"] == [] and untrained.result["parameters"] == 85_002
+    assert entries[-1].spec.teacher == untrained.key != entries[2].spec.teacher
+    assert "training untrained_teacher" in said(experiment)
+
+
+def test_a_self_teacher_is_the_baseline(make_experiment):
+    *_, baseline, _, control = make_experiment("controls=[self_teacher]").run()
+    assert control.spec.teacher == baseline.spec.key
+
+
+def test_controls_leave_the_other_rows_alone(make_experiment):
+    plain = make_experiment().run()
+    controlled = make_experiment("force=true", "controls=[label_smoothing,random_teacher]").run()
+    for before, after in zip(plain, controlled, strict=False):
+        assert before.spec.key == after.spec.key
+        assert before.stored.result["history"] == after.stored.result["history"]
+
+
+def test_what_depends_on_a_failed_baseline_is_a_failed_row(make_experiment):
+    failing = ("optimizer=sgd", "optimizer.lr=1e30", "optimizer@teacher_optimizer=adam")
+    entries = make_experiment(*failing, "controls=[self_teacher]").run()
+    assert entries[-1].role == "self_teacher" and entries[-1].failure == "the baseline failed"
+
+
+def test_only_the_classifier_of_a_frozen_student_changes(make_experiment, trained):
+    start = load_file(trained)
+    overrides = (*OWN, f"student.checkpoint={trained}", "student.frozen_backbone=true")
+    _, baseline, distilled = make_experiment(*overrides).run()
+    for entry in (baseline, distilled):
+        changed = {name for name, value in weights_of(entry).items() if not torch.equal(value, start[name])}
+        assert changed == {"head.weight", "head.bias"}
+    assert not torch.equal(weights_of(baseline)["head.weight"], weights_of(distilled)["head.weight"])
+
+
+def test_a_student_without_trained_weights_is_not_frozen(make_experiment, trained):
+    frozen, plain = (
+        make_experiment(*OWN, f"student.checkpoint={trained}", f"student.frozen_backbone={on}") for on in ("true", "false")
+    )
+    assert frozen.spec("baseline").key != plain.spec("baseline").key
+    assert (
+        frozen.spec("baseline").key
+        == make_experiment(*OWN, f"student.checkpoint={trained}", "controls=[frozen_backbone]").spec("frozen_backbone").key
+    )
+
+
+def test_from_scratch_forgets_the_checkpoint(make_experiment, trained):
+    start = make_experiment(*OWN, f"student.checkpoint={trained}", "controls=[from_scratch]")
+    assert start.spec("from_scratch").key == make_experiment(*OWN).spec("baseline").key != start.spec("baseline").key
+
+
+REFUSED = [
+    (["controls=[selfteacher]"], "controls=['selfteacher']: each entry must be one of random_teacher, self_teacher"),
+    (["controls=self_teacher"], "controls='self_teacher': must be a list"),
+    (["controls=[from_scratch]"], "controls=from_scratch: compares with a student that starts from trained weights"),
+    (["controls=[random_teacher]", "distillation=none"], "controls=random_teacher: needs a method that learns from a teacher"),
+    (["student.frozen_backbone=true"], "student.frozen_backbone=True: an untrained backbone is worth nothing"),
+    (["student.frozen_backbone=1"], "student.frozen_backbone=1: must be true or false"),
+    (["+teacher.frozen_backbone=true"], "teacher.frozen_backbone: unknown key"),
+    (["label_smoothing.smoothing=1"], "label_smoothing.smoothing=1: must be at least 0 and below 1"),
+    (
+        ["distillation=hint", "distillation.teacher_layers=[features.4]", "student.hidden=[8]", "controls=[self_teacher]"],
+        "controls=self_teacher:",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED)
+def test_refused(words, sentence):
+    assert any(sentence in str(problem) for problem in validate(COMPOSER.compose(words))), validate(COMPOSER.compose(words))
+
+
+def test_label_smoothing_by_hand():
+    method = LabelSmoothing(smoothing=0.2, temperature=1.0, alpha=None, ce_weight=None, kd_weight=None)
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0, 0.5]]), torch.tensor([0])
+    target = torch.tensor([[0.8 + 0.05, 0.05, 0.05, 0.05]])
+    by_hand = -(target * F.log_softmax(logits, 1)).sum()
+    batch = type("B", (), {"label": labels})
+    torch.testing.assert_close(method.losses(batch, Outputs(logits), None, None)["ce"], by_hand)
+
+
+def test_every_control_is_explained():
+    assert set(EXPLAINED) < set(PARTS)

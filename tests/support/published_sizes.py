@@ -1,0 +1,43 @@
+"""Parameters and maps of the networks for 32×32 images, as published."""
+
+NARROW, DOUBLE, FOURFOLD = "16@32 32@16 64@8", "32@32 64@16 128@8", "64@32 128@16 256@8"
+VGG_MAPS = "128@16 256@8 512@4 512@4"
+PUBLISHED = {
+    "resnet8": (83_892, NARROW),
+    "resnet14": (181_108, NARROW),
+    "resnet20": (278_324, NARROW),
+    "resnet32": (472_756, NARROW),
+    "resnet44": (667_188, NARROW),
+    "resnet56": (861_620, NARROW),
+    "resnet110": (1_736_564, NARROW),
+    "resnet116": (1_833_780, NARROW),
+    "resnet8x4": (1_233_540, FOURFOLD),
+    "resnet32x4": (7_433_860, FOURFOLD),
+    "resnet110x2": (6_911_220, DOUBLE),
+    "resnet38": (569_972, NARROW),
+    "resnet38x2": (2_255_604, DOUBLE),
+    "resnet14x2": (703_732, DOUBLE),
+    "resnet14x4": (2_783_620, FOURFOLD),
+    "resnet38x4": (8_983_940, FOURFOLD),
+    "resnet50_cifar": (23_705_252, "256@32 512@16 1024@8 2048@4"),
+    "wrn_16_1": (180_916, NARROW),
+    "wrn_16_2": (703_284, DOUBLE),
+    "wrn_16_4": (2_772_020, FOURFOLD),
+    "wrn_28_2": (1_479_220, DOUBLE),
+    "wrn_28_4": (5_872_180, FOURFOLD),
+    "wrn_28_10": (36_536_884, "160@32 320@16 640@8"),
+    "wrn_40_1": (569_780, NARROW),
+    "wrn_40_2": (2_255_156, DOUBLE),
+    "wrn_40_4": (8_972_340, FOURFOLD),
+    "vgg8": (3_965_028, VGG_MAPS),
+    "vgg11": (9_277_284, VGG_MAPS),
+    "vgg13": (9_462_180, VGG_MAPS),
+    "vgg16": (14_774_436, VGG_MAPS),
+    "vgg19": (20_086_692, VGG_MAPS),
+    "mobilenetv2_half": (812_836, "12@16 16@8 48@4 160@2"),
+    "mobilenetv2": (2_353_060, "24@16 32@8 96@4 320@2"),
+    "shufflenetv1": (949_258, "240@16 480@8 960@4"),
+    "shufflenetv2": (1_355_528, "116@16 232@8 464@4"),
+    "shufflenetv2_1_5": (2_580_548, "176@16 352@8 704@4"),
+}
+"""Parameters at 100 classes, and channels@size of the stages' maps."""

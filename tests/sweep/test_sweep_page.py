@@ -1,0 +1,214 @@
+"""report.html: all of a sweep on one page that asks nobody for anything, and what is said where it can't be written."""
+
+import base64
+import io
+import json
+import re
+import shlex
+import sys
+import time
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from crafted import signed
+from crafted_sweeps import CraftedSweep
+from experiments import SHORT
+from rich.console import Console
+
+from kdexp.commands import main as cli
+from kdexp.commands import report as command
+from kdexp.commands.main import expand
+from kdexp.configuration.compose import compose_command
+from kdexp.sweep import fold, page, pictures, read
+from kdexp.sweep.read import Job
+from kdexp.sweep.repeat import commands
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that what is opened is closed; keeps every tag with its attributes, and the text by tag."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag):
+        """The text of every such tag."""
+        return [data for name, data in self.text if name == tag]
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """As if matplotlib were not installed."""
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+
+
+def report(folder):
+    """Runs the report; returns the page and what was printed."""
+    console = Console(file=io.StringIO(), width=100)
+    command.tell([folder], folder, console)
+    html = (folder / "report.html").read_text()
+    return Page(html), html, console.file.getvalue()
+
+
+def grid(root, **changes):
+    """Two alphas and two seeds; the last job failed, and one never started."""
+    sweep = CraftedSweep(root)
+    for alpha in (0.1, 0.5):
+        for seed in (0, 1):
+            told = {"distillation__alpha": alpha, "seed": seed, "validation": alpha, **changes}
+            sweep.job("epochs=2", f"distillation.alpha={alpha}", f"seed={seed}", **told)
+    sweep.job("seed=7", seed=7, state="interrupted", reason="Ctrl-C <b>")
+    sweep.close(["seed=8"])
+    return sweep
+
+
+def test_every_row_and_remark_is_on_the_page(tmp_path, bare):
+    sweep = grid(tmp_path)
+    page, html, _ = report(sweep.folder)
+    (table,) = fold(read([sweep.folder])).tables
+    assert len(table.rows) == 4
+    links = [told["href"].removeprefix("#") for tag, told in page.tags if tag == "a"]
+    parts = [told["id"] for tag, told in page.tags if tag == "details" and "id" in told]
+    assert links == parts == ["1-1", "1-2", "1-3", "1-4"]
+    cells = page.all("td")
+    for row in table.rows:
+        assert any(f"{100 * row.test_mean:.2f}" in cell for cell in cells)
+        assert all(key in html for key in row.keys)
+    assert page.all("title") == ["kdexp: sweep"]
+    assert {"alpha", "vs base", "test %"} <= set(page.all("th")) and "temperature" not in page.all("th")
+
+
+def test_the_configuration_is_whole_and_exact(tmp_path, bare):
+    sweep = grid(tmp_path)
+    page, _, _ = report(sweep.folder)
+    configs = [yaml.safe_load(text) for text in page.all("pre")[1::2]]
+    assert [config["distillation"]["alpha"] for config in configs] == [0.1, 0.1, 0.1, 0.5]
+    assert configs[0] == yaml.safe_load((sweep.folder / "000" / "config.yaml").read_text())
+
+
+def test_unfinished_jobs_have_their_reason_and_command(tmp_path, bare):
+    page, html, _ = report(grid(tmp_path).folder)
+    assert "Ctrl-C &lt;b&gt;" in html and "<b>" not in html
+    assert {"kdexp seed=7", "kdexp seed=8"} <= set(page.all("code"))
+    assert "4 of 6 jobs are finished." in page.all("p")
+
+
+def test_every_command_can_be_run(tmp_path, bare):
+    page, _, _ = report(grid(tmp_path).folder)
+    found = [text for text in page.all("code") if text.startswith("kdexp ")]
+    assert "kdexp -m epochs=2 distillation.alpha=0.5 seed=0,1" in found
+    for text in found:
+        words = shlex.split(text)[1:]
+        for job in expand([word for word in words if word != "-m"]):
+            compose_command(job)
+
+
+def test_a_command_per_seed_where_more_than_the_seed_differs(tmp_path):
+    jobs = [Job(tmp_path / str(seed), (f"seed={seed}", f"epochs={seed}"), "finished", "") for seed in (1, 2)]
+    assert commands(jobs) == ["kdexp seed=1 epochs=1", "kdexp seed=2 epochs=2"]
+
+
+def test_a_command_names_the_folder_of_the_users_own_files(tmp_path):
+    (tmp_path / "jobs.json").write_text('{"command": ["--config-dir", "my conf", "-m", "seed=1,2"], "jobs": []}')
+    jobs = [Job(tmp_path / str(seed), (f"seed={seed}", "~teacher"), "finished", "") for seed in (1, 2)]
+    assert commands(jobs) == ["kdexp '--config-dir=my conf' -m '~teacher' seed=1,2"]
+
+
+def test_nothing_is_fetched_and_nothing_is_run(tmp_path):
+    page, html, printed = report(grid(tmp_path).folder)
+    for _, told in page.tags:
+        assert not [name for name in told if name.startswith("on") or name in ("srcset", "action")]
+        assert told.get("src", "data:").startswith("data:") and told.get("href", "#").startswith("#")
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert "http://" not in html and "https://" not in html and "url(" not in html and "@import" not in html
+    assert "report.html and pictures/ are beside them" in printed
+
+
+def test_the_pictures_are_those_of_the_folder(tmp_path):
+    sweep = grid(tmp_path)
+    page, _, _ = report(sweep.folder)
+    images = [told for tag, told in page.tags if tag == "img"]
+    assert len(images) == 3 and all(told["alt"] for told in images)
+    shown = {base64.b64decode(told["src"].partition(",")[2]) for told in images}
+    assert shown == {path.read_bytes() for path in (sweep.folder / "pictures").glob("*.svg")}
+    assert len(list((sweep.folder / "pictures").glob("*.png"))) == 3
+
+
+def test_names_can_not_break_out(tmp_path, bare):
+    bad = '<script>alert("&")</script>'
+    sweep = CraftedSweep(tmp_path)
+    sweep.job(f"student.name={bad}", choices={**sweep.config()["choices"], "student": bad}, distillation__note=bad)
+    for path in sweep.store.glob("*/result.json"):
+        path.write_text(json.dumps(signed(json.loads(path.read_text().replace('"small"', '"<script>x</script>"')))))
+    _, html, _ = report(sweep.close())
+    assert "<script" not in html and "&lt;script&gt;x" in html
+    assert bad in unescape(html)
+
+
+def test_without_matplotlib_the_page_comes_without_pictures(tmp_path, bare):
+    sweep = grid(tmp_path)
+    page, _, printed = report(sweep.folder)
+    assert 'without pictures: pip install "kdexp[plot]" adds them' in printed
+    assert not (sweep.folder / "pictures").exists() and "img" not in {tag for tag, _ in page.tags}
+
+
+def test_a_sweep_of_which_nothing_finished(tmp_path):
+    sweep = CraftedSweep(tmp_path)
+    sweep.job("seed=1", state="failed", reason="out of luck", failed=("teacher", "baseline", "distilled"))
+    page, _, _ = report(sweep.close())
+    assert "out of luck" in page.all("td") and "kdexp seed=1" in page.all("code")
+    assert "img" not in {tag for tag, _ in page.tags}
+
+
+def test_a_folder_for_pictures_that_can_not_be_made_is_named(tmp_path, monkeypatch, capsys):
+    sweep = grid(tmp_path)
+    (sweep.folder / "pictures").write_text("in the way")
+    monkeypatch.setattr(sys, "argv", ["kdexp-report", str(sweep.folder)])
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    assert stop.value.code == 2
+    assert "can't be written: File exists; --output FOLDER names another" in capsys.readouterr().err
+
+
+def test_many_rows_stay_quick_and_small(tmp_path, bare):
+    sweep = CraftedSweep(tmp_path)
+    for number in range(300):
+        sweep.job(f"distillation.temperature={number + 1}", distillation__temperature=1.0 + number, validation=number / 1000)
+    found = read([sweep.close()])
+    comparison, began = fold(found), time.process_time()
+    page.illustrate(comparison, found, sweep.folder)
+    assert time.process_time() - began < 3
+    assert (sweep.folder / "report.html").stat().st_size < 10_000 * 300
+
+
+def test_a_multirun_ends_with_its_page(tmp_path, monkeypatch, capsys):
+    words = [f"output_dir={tmp_path}", *SHORT, "-m", "distillation.temperature=1,4"]
+    monkeypatch.setattr(sys, "argv", ["kdexp", *words])
+    monkeypatch.setattr(cli, "_exit_codes", [])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    assert {path.stem for path in (folder / "pictures").iterdir()} == {"line_kd", "parameters", "curves"}
+    html = (folder / "report.html").read_text()
+    for text in re.findall(r'<code class="command">kdexp ([^<]*)</code>', html):
+        for job in expand([word for word in shlex.split(unescape(text)) if word != "-m"]):
+            assert compose_command(job)["output_dir"] == str(tmp_path)

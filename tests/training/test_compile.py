@@ -1,0 +1,83 @@
+"""Compiled forward passes: what they give, how they are called, and where they can't be had."""
+
+import pytest
+import torch
+from each_method import PAIR
+from own_networks import StagedNet
+
+from kdexp.deployment.rebuild import deployed_network
+from kdexp.device import precision as device
+from kdexp.network.capture import Capture
+
+LAYERS = ["stages.0", "stages.0.1", "stages.0.2.input", "stages.2", "head.input"]
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    device.compiler_complaint.cache_clear()
+    yield
+    device.compiler_complaint.cache_clear()
+
+
+def test_without_a_compiler_it_is_refused_in_a_sentence(no_compiler, refused):
+    assert (
+        "compile=True: torch.compile can't be used here (InvalidCxxCompiler: No working C++ compiler found); mend that, or "
+        "leave compile=false"
+    ) in " ".join(refused("compile=true", "device=cpu").split())
+
+
+def test_graphs_are_refused_where_there_is_no_cuda(refused):
+    said = " ".join(refused("graph=true", "device=cpu").split())
+    assert "graph=True: only CUDA devices replay graphs, and this is cpu; leave graph=false" in said
+
+
+def test_less_exact_ways_are_learners_of_their_own(make_experiment):
+    asked = [(), ("fast=true",), ("compile=true",), ("graph=true",), ("fast=true", "compile=true", "graph=true")]
+    specs = [make_experiment(*ways).spec("baseline") for ways in asked]
+    assert [spec.precision for spec in specs] == [
+        "fp32",
+        "fp32 fast",
+        "fp32 compiled",
+        "fp32 graph",
+        "fp32 fast compiled graph",
+    ]
+    assert len({spec.key for spec in specs}) == len(specs)
+
+
+@pytest.mark.slow
+def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
+    torch.manual_seed(0)
+    network = StagedNet(num_classes=10, in_channels=1, image_size=8)
+    network.dropout.p = 0.0
+    names, probe, image = list(network.state_dict()), torch.randn(2, 1, 8, 8), torch.randn(6, 1, 8, 8)
+    plain, compiled = (Capture(network, LAYERS, probe, compiled=way) for way in (False, True))
+    for training in (True, False, True):
+        network.train(training)
+        ours, theirs = compiled(image), plain(image)
+        torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-5)
+        assert ours.features.keys() == theirs.features.keys() == set(LAYERS)
+        for name, value in theirs.features.items():
+            torch.testing.assert_close(ours.features[name], value, rtol=1e-4, atol=1e-5)
+        network(image)  # nobody asks for layers here
+    assert list(network.state_dict()) == names
+    assert compiled._heard == {}
+    bare = Capture(network, [], probe, compiled=True)  # the very same network, asked for other layers
+    assert bare(image).features == {} and compiled(image).features.keys() == set(LAYERS)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", ["at", "mutual"])
+def test_a_compiled_training_is_stored_and_loaded_as_any_other(make_experiment, monkeypatch, method):
+    monkeypatch.setattr("kdexp.training.graph.record", lambda work, generators: work)
+    ways = ("fast=true", "optimizer.lr=0.0009765625", "batch_size=16", "limit_batches=4")
+    usual = make_experiment(*PAIR, f"distillation={method}", *ways).run()[-1]
+    entry = make_experiment(*PAIR, f"distillation={method}", *ways, "compile=true", "graph=true").run()[-1]
+    assert not entry.failure and entry.spec.precision == "fp32 fast compiled graph"
+    assert list(entry.stored.tensors("last")) == list(usual.stored.tensors("last"))
+    assert isinstance(deployed_network(entry.stored), torch.nn.Module)
+    for ours, theirs in zip(entry.stored.result["history"], usual.stored.result["history"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
