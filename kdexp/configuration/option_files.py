@@ -90,8 +90,8 @@ class OptionFiles(FileConfigSource):
         role, _, name = config_path.removesuffix(".yaml").partition("/")
         path = self._file(config_path)
         if role in ROLES and path.startswith(f"{self.path}/model/"):
-            config = OmegaConf.create({"defaults": [f"/role/{role}@_here_", f"/model/{name}@_here_"]})
-            return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header={"package": None})
+            composed = OmegaConf.create({"defaults": [f"/role/{role}@_here_", f"/model/{name}@_here_"]})
+            return ConfigResult(config=composed, path=f"file://{self.path}", provider=self.provider, header={"package": None})
         if self.path == self.trusted:
             return super().load_config(config_path)
         text = _read(path)
