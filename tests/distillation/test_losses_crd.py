@@ -10,7 +10,7 @@ from loops import Silent, prepared
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, probe, random
 from torch import nn
 
-from kdexp.distillation.crd import CRD, Draws, contrastive_loss
+from kdexp.distillation.crd import CRD, Sampler, contrastive_loss
 from kdexp.errors import InvalidArguments
 from kdexp.network.capture import Outputs
 from kdexp.training.loop import train
@@ -66,8 +66,8 @@ def test_both_sides_equal_a_sum_written_by_hand_and_z_stays_as_first_measured():
     made, student, teacher = crd(random(3, 6), random(3, 5, seed=1))
     zs = [None, None]
     for _ in range(3):
-        others = made.draws.others(torch.tensor(LABELS[:3]), 5)
-        made.draws.others = lambda _label, _number, others=others: others
+        others = made.sampler.others(torch.tensor(LABELS[:3]), 5)
+        made.sampler.others = lambda _label, _number, others=others: others
         index = [[row, *drawn] for row, drawn in enumerate(others.tolist())]
         memories = [side.memory.tolist() for side in (made.teacher, made.student)]
         vectors = embedded(made.student, student.features["ours"]), embedded(made.teacher, teacher.features["theirs"])
@@ -145,7 +145,7 @@ def test_the_memory_moves_towards_what_was_said_after_it_was_scored(momentum):
 @given(st.lists(st.integers(0, 2), min_size=4, max_size=12).filter(lambda labels: len(set(labels)) > 1), st.integers(1, 12))
 def test_others_are_of_other_classes_and_distinct_where_there_are_enough(labels, number):
     told = torch.tensor(labels)
-    drawn = Draws(told, 3).others(told, number)
+    drawn = Sampler(told, 3).others(told, number)
     assert drawn.shape == (len(labels), number)
     for label, row in zip(labels, drawn.tolist(), strict=True):
         assert all(labels[image] != label for image in row)
@@ -157,7 +157,7 @@ def test_others_are_of_other_classes_and_distinct_where_there_are_enough(labels,
 def test_all_others_are_drawn_equally_often(number):
     labels = torch.tensor([0, 1, 0, 2, 2, 0, 1, 2])
     rows = torch.full((4000,), 2)
-    counts = Draws(labels, 3).others(rows, number).flatten().bincount(minlength=8)
+    counts = Sampler(labels, 3).others(rows, number).flatten().bincount(minlength=8)
     assert counts[labels == 2].sum() == 0
     share = counts[labels != 2] / counts.sum()
     torch.testing.assert_close(share, torch.full((5,), 0.2), atol=0.02, rtol=0)
@@ -165,13 +165,13 @@ def test_all_others_are_drawn_equally_often(number):
 
 def test_classes_with_enough_others_and_without_stand_side_by_side():
     labels = torch.tensor([0] * 6 + [1] * 2)
-    drawn = Draws(labels, 2).others(torch.tensor([0, 1]), 4)
+    drawn = Sampler(labels, 2).others(torch.tensor([0, 1]), 4)
     assert set(drawn[0].tolist()) <= {6, 7} and len(set(drawn[1].tolist())) == 4 and drawn[1].max() < 6
 
 
 def test_relaxed_positives_are_any_image_of_the_class():
     labels = torch.tensor([0, 1, 0, 2, 2, 0, 1, 2])
-    drawn = Draws(labels, 3).same(torch.tensor([0, 1, 2]).repeat(500)).view(-1, 3)
+    drawn = Sampler(labels, 3).same(torch.tensor([0, 1, 2]).repeat(500)).view(-1, 3)
     assert [set(column.tolist()) for column in drawn.T] == [{0, 2, 5}, {1, 6}, {3, 4, 7}]
 
 
@@ -179,7 +179,7 @@ def test_modes_differ_in_the_positive_alone():
     scored = {}
     for mode in ("exact", "relaxed"):
         made, student, teacher = crd(random(3, 6), random(3, 5, seed=1), mode=mode)
-        made.draws.same = lambda _label: torch.tensor([9, 10, 11])
+        made.sampler.same = lambda _label: torch.tensor([9, 10, 11])
         made._contrast = lambda _side, _vectors, _memory, index, mode=mode: scored.update({mode: index}) or torch.zeros(())
         loss_of(made, student, teacher)
     assert scored["exact"][:, 0].tolist() == [0, 1, 2] and scored["relaxed"][:, 0].tolist() == [9, 10, 11]

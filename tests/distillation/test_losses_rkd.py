@@ -119,7 +119,7 @@ def test_a_relation_without_weight_is_not_computed(off, left):
 
 
 def test_no_relation_at_all_is_refused():
-    with pytest.raises(InvalidArguments, match=r"^angle_weight=0\.0: compares nothing where distance_weight=0 too$"):
+    with pytest.raises(InvalidArguments, match=r"^angle_weight=0\.0: nothing is compared if distance_weight=0 too$"):
         terms(random(3, 2), random(3, 2), distance_weight=0.0, angle_weight=0.0)
 
 

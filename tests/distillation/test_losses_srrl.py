@@ -131,7 +131,7 @@ def test_large_features_stay_finite():
             (6,),
             (5,),
             None,
-            "by the teacher's linear classifier, but no role says which module that is; choose another teacher$",
+            "by the teacher's linear classifier, but it declares no landmarks; choose another teacher$",
         ),
         ((6,), (5,), nn.Conv2d(5, 3, 1), "by the teacher's linear classifier, but that is a Conv2d; choose another teacher$"),
         ((6, 2, 2), (5,), classifier(), r"not 6×2×2 \(student\) with 5 \(teacher\); choose other student_layers or teacher"),

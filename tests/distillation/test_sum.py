@@ -145,7 +145,7 @@ def test_methods_without_terms_of_their_own_are_refused(target):
     ],
 )
 def test_methods_that_go_their_own_way_are_refused(node):
-    with pytest.raises(InvalidArguments, match=r"^methods\.x: \w+ does not just add terms of its own, so no sum can hold it"):
+    with pytest.raises(InvalidArguments, match=r"^methods\.x: \w+ does not just add terms of its own, so it can't be part"):
         total({"x": node})
 
 
@@ -154,10 +154,10 @@ def test_everything_that_is_wrong_with_the_methods_is_told_at_once():
         total({"a": {**HINT, "alpha": 0.5, "weight": -1}, "b": 3, "c": {**MSE, "wieght": 1.0}, "train": MSE})
     assert [str(problem).partition(";")[0] for problem in refusal.value.problems] == [
         "methods.a.weight=-1: must be at least 0",
-        "methods.a.alpha=0.5: labels and soft targets are weighed by the sum",
+        "methods.a.alpha=0.5: labels and soft targets are weighted by the sum",
         "methods.b=3: is no method's node",
         "methods.c.wieght: unknown key",
-        "methods.train: PyTorch's modules have something else of that name",
+        "methods.train: PyTorch's modules use that name themselves",
     ]
 
 
@@ -171,7 +171,7 @@ def test_everything_that_is_wrong_with_the_methods_is_told_at_once():
         (["distillation.methods.rkd.weight=-1"], "distillation.methods.rkd.weight=-1: must be at least 0"),
         (
             ["distillation.methods.rkd.kd_weight=1"],
-            "distillation.methods.rkd.kd_weight=1: labels and soft targets are weighed",
+            "distillation.methods.rkd.kd_weight=1: labels and soft targets are weighted",
         ),
         (["+distillation@distillation.methods.kd=kd"], "distillation.methods.kd: KD does not just add terms of its own"),
         (["distillation.methods.rkd._target_=nowhere.RKD"], "distillation.methods.rkd: "),
