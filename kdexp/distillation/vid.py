@@ -13,7 +13,7 @@ FIRST_VARIANCE, LEAST_VARIANCE = 5.0, 1e-5
 
 
 class Likelihood(nn.Module):
-    """A Gaussian over the teacher's map [N, C, H, W]: the mean is a small network of the student's, the variance per channel."""
+    """A Gaussian over the teacher's map [N, C, H, W]: the mean is a small network, the variance per channel."""
 
     def __init__(self, channels: int, teacher_channels: int):
         super().__init__()

@@ -437,7 +437,7 @@ def test_a_truncated_or_changed_file_of_mnist_is_named_and_nothing_is_read(mnist
         mnist.read()
     assert str(refusal.value) == (
         f"MNIST in dataset.root={str(mnist.root)!r} can't be read: MNIST/raw/{name} is damaged, "
-        "its sha256 is not the published file's (delete it, and dataset.download=true fetches it anew)"
+        "its sha256 is not the published file's (delete it, and dataset.download=true fetches it again)"
     )
 
 

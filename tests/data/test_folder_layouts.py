@@ -14,7 +14,7 @@ from folders import CPU, SMALL, folder, picture
 from PIL import Image, ImageOps
 
 from kdexp.data.load import load
-from kdexp.data.placement import Keeping
+from kdexp.data.placement import Placement
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jfif": "JPEG", ".heic": "PNG"}
@@ -136,7 +136,7 @@ LAYOUTS = {
         [*BOTH, "train/stray.png"],
         {},
         [6, 2, 8],
-        ["1 image straight in train/ is in no class folder and not used: stray.png"],
+        ["1 image directly in train/ is in no class folder and not used: stray.png"],
     ),
     "jfif": ([*BOTH, "test/cat/a.jfif"], {}, [6, 2, 9], []),
 }
@@ -326,7 +326,7 @@ def test_what_a_file_is_instead_of_an_image_is_named(tmp_path, where, capfd):
     for name, (content, _) in CONTENTS.items():
         (root / "train" / "cat" / name).write_bytes(content)
     with pytest.raises(RuntimeError, match=r"^7 images can't be read: ") as refusal:
-        load(folder(root), CPU, keeping=Keeping(where, 1))
+        load(folder(root), CPU, placement=Placement(where, 1))
     named = [f"{name} ({why})" for name, (_, why) in sorted(CONTENTS.items())]
     assert all(words in str(refusal.value) for words in named[:5])
     assert capfd.readouterr().err == ""
@@ -353,7 +353,7 @@ def damage(root):
 def test_what_libraries_print_becomes_a_sentence(tmp_path, where, capfd):
     root = build(tmp_path / "own", *BOTH)
     damage(root)
-    data = load(folder(root), CPU, keeping=Keeping(where, 1))
+    data = load(folder(root), CPU, placement=Placement(where, 1))
     data.close()
     python, native = data.warnings
     assert python.startswith("1 image was read, but may be damaged: ") and "short.jpg (Corrupt EXIF data. " in python
@@ -386,7 +386,7 @@ def test_equal_images_are_counted_and_named(tmp_path, where):
     root = build(tmp_path / "own", *BOTH)
     shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "cat" / "8.png")
     picture([*b"train/dog/2.png"]).save(root / "train" / "cat" / "9.bmp")
-    data = load(folder(root), CPU, keeping=Keeping(where, 1))
+    data = load(folder(root), CPU, placement=Placement(where, 1))
     data.close()
     assert [sentence.replace(f"{tmp_path}/", "") for sentence in data.warnings] == [
         "1 test image is also among the training or validation images (at 8×8 pixels): "

@@ -19,11 +19,10 @@ from PIL import Image
 
 from kdexp.data import fingerprint as summary
 from kdexp.data import pixels as storage
-from kdexp.data import placement as keeping
-from kdexp.data import workers
+from kdexp.data import placement, workers
 from kdexp.data.digits import Digits
 from kdexp.data.load import load
-from kdexp.data.placement import Keeping, place
+from kdexp.data.placement import Placement, choose_memory
 from kdexp.device import memory
 from kdexp.errors import DataUnavailable, ImageLost
 
@@ -58,7 +57,7 @@ def kept():
     made = []
 
     def keep(dataset, where, count=2, layout=torch.contiguous_format, device=CPU):
-        made.append(load(dataset, device, layout, Keeping(where, count)))
+        made.append(load(dataset, device, layout, Placement(where, count)))
         return made[-1]
 
     yield keep
@@ -102,8 +101,8 @@ def test_rows_are_looked_at_in_any_order_and_number(root, kept, where):
     dataset = folder(root, crop_padding=1)
     resident, other = kept(dataset, "device").train, kept(dataset, where).train
     rows, views = torch.tensor([20, 3, 3, 0, 7]), torch.tensor([0, 8, 4, 2, 2])
-    assert torch.equal(resident.look(rows, views), other.look(rows, views))
-    assert torch.equal(resident.look(rows[:1], None), other.look(rows[:1], None))
+    assert torch.equal(resident.images(rows, views), other.images(rows, views))
+    assert torch.equal(resident.images(rows[:1], None), other.images(rows[:1], None))
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])
@@ -113,7 +112,7 @@ def test_passes_over_several_splits_at_a_time_do_not_disturb_each_other(root, ke
     next(other.train.batches(2, seed=0, epoch=1))  # left in its middle
     for batch in other.train.batches(4, seed=0, epoch=0):
         assert torch.equal(torch.cat(list(other.test.in_order(3))), torch.cat(list(resident.test.in_order(3))))
-        assert torch.equal(batch.image, resident.train.look(batch.index, batch.view))
+        assert torch.equal(batch.image, resident.train.images(batch.index, batch.view))
 
 
 def test_passes_leave_the_default_generator_alone(root, kept):
@@ -296,8 +295,8 @@ def test_dead_workers_are_told_and_replaced(root, kept, monkeypatch):
 @pytest.fixture
 def looks(monkeypatch):
     """How often all images were looked at."""
-    calls, real = [], summary._look_through
-    monkeypatch.setattr(summary, "_look_through", lambda *words: calls.append(1) or real(*words))
+    calls, real = [], summary._read_all
+    monkeypatch.setattr(summary, "_read_all", lambda *words: calls.append(1) or real(*words))
     return calls
 
 
@@ -307,7 +306,7 @@ def test_what_one_look_told_is_kept_until_a_file_changes(tmp_path, looks):
     write_classes(own / "test", images=2)
 
     def known(**changed):
-        data = load(folder(own, **changed), CPU, keeping=Keeping("disk", 1, tmp_path / "kept"))
+        data = load(folder(own, **changed), CPU, placement=Placement("disk", 1, tmp_path / "kept"))
         data.close()
         return data.fingerprint, data.mean, data.std, len(looks)
 
@@ -352,44 +351,44 @@ CUDA = torch.device("cuda")
     ],
 )
 def test_images_are_kept_where_there_is_room(monkeypatch, device, size, unread, ram, gpu, expected):
-    monkeypatch.setattr(keeping, "available_memory", lambda: ram * GB)
-    monkeypatch.setattr(keeping, "free_memory", lambda _: gpu * GB)
-    found, why = place(size * GB, size * GB, unread, device, Keeping())
+    monkeypatch.setattr(placement, "available_memory", lambda: ram * GB)
+    monkeypatch.setattr(placement, "free_memory", lambda _: gpu * GB)
+    found, why = choose_memory(size * GB, size * GB, unread, device, Placement())
     assert found == expected and (why == "") == (expected == "device")
 
 
 def test_a_sentence_tells_why_images_are_not_on_the_device(monkeypatch):
-    monkeypatch.setattr(keeping, "available_memory", lambda: 10 * GB)
-    monkeypatch.setattr(keeping, "free_memory", lambda _: 4 * GB)
-    assert place(3 * GB, 3 * GB, True, CUDA, Keeping())[1] == (
+    monkeypatch.setattr(placement, "available_memory", lambda: 10 * GB)
+    monkeypatch.setattr(placement, "free_memory", lambda _: 4 * GB)
+    assert choose_memory(3 * GB, 3 * GB, True, CUDA, Placement())[1] == (
         ", since they need 3 GB of memory on cuda, more than 50% of the 4 GB that are free"
     )
-    assert place(20 * GB, 20 * GB, True, CUDA, Keeping())[1] == (
+    assert choose_memory(20 * GB, 20 * GB, True, CUDA, Placement())[1] == (
         ", since they need 20 GB of memory, more than the 10 GB that are free"
     )
 
 
 @pytest.mark.parametrize("where", ["device", "ram"])
 def test_who_asks_for_memory_gets_all_that_is_free_but_no_more(monkeypatch, where):
-    monkeypatch.setattr(keeping, "available_memory", lambda: 10 * GB)
-    monkeypatch.setattr(keeping, "free_memory", lambda _: 10 * GB)
-    assert place(9 * GB, 9 * GB, True, CUDA, Keeping(where))[0] == where
+    monkeypatch.setattr(placement, "available_memory", lambda: 10 * GB)
+    monkeypatch.setattr(placement, "free_memory", lambda _: 10 * GB)
+    assert choose_memory(9 * GB, 9 * GB, True, CUDA, Placement(where))[0] == where
     with pytest.raises(DataUnavailable, match=rf"^memory={where}: the images need 11 GB of memory.*, more than the 10 GB"):
-        place(11 * GB, 11 * GB, True, CUDA, Keeping(where))
+        choose_memory(11 * GB, 11 * GB, True, CUDA, Placement(where))
 
 
 def test_a_folder_that_does_not_fit_is_streamed_without_being_asked(root, kept, monkeypatch):
-    monkeypatch.setattr(keeping, "available_memory", lambda: 1000)
+    monkeypatch.setattr(placement, "available_memory", lambda: 1000)
     data = kept(folder(root), "auto")
     why = "since they need 6.14 kB of memory, more than the 1 kB that are free"
-    assert data.told == f"images: 32 streamed from disk by 2 worker processes, {why}"
+    assert data.location == f"images: 32 streamed from disk by 2 worker processes, {why}"
 
 
 def test_the_students_share_counts_twice_on_the_device(root, kept, monkeypatch):
     size = 32 * 3 * 8 * 8
-    monkeypatch.setattr(keeping, "available_memory", lambda: int(2.3 * size / keeping.RAM_SHARE))
-    assert kept(folder(root), "auto").told == ""
-    assert "RAM" in kept(folder(root, student_fraction=0.5), "auto").told
+    monkeypatch.setattr(placement, "available_memory", lambda: int(2.3 * size / placement.RAM_SHARE))
+    assert kept(folder(root), "auto").location == ""
+    assert "RAM" in kept(folder(root, student_fraction=0.5), "auto").location
 
 
 def test_control_groups_limit_what_is_free(tmp_path, monkeypatch):
@@ -434,7 +433,7 @@ def test_pieces_have_a_limit(root, size, expected):
 GROWTH = """
 import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
-from kdexp.data.placement import Keeping
+from kdexp.data.placement import Placement
 from kdexp.data.load import load
 from kdexp.device.heap import retain_freed_memory
 
@@ -443,7 +442,7 @@ def megabytes(name, process="self"):
         return int(next(line for line in status if line.startswith(name)).split()[1]) / 1000
 
 def train(root, where):
-    data = load(ImageFolder(root=root, **given), torch.device("cpu"), keeping=Keeping(where, 2))
+    data = load(ImageFolder(root=root, **given), torch.device("cpu"), placement=Placement(where, 2))
     with retain_freed_memory():
         images = sum(len(batch.label) for batch in data.train.batches(16, seed=0, epoch=0))
     workers = max((megabytes("RssAnon", child.pid) for child in multiprocessing.active_children()), default=0)
