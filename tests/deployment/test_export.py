@@ -170,7 +170,7 @@ class Off(formats.Safetensors):
     [
         (1.001, 1, "its logits are off by 1.0e-03 of the largest one, where rounding explains 0.0001"),
         (float("nan"), 1, "its logits are off by nan of the largest one"),
-        (torch.ones(2, 1, 1), 1, "it answers 1 images with logits [2, 1, 10] instead of [1, 10]"),
+        (torch.ones(2, 1, 1), 1, "for 1 images its logits are [2, 1, 10] instead of [1, 10]"),
         (None, 130, "interrupted; nothing was written"),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_network_that_no_graph_can_hold_is_refused(export, tmp_path):
     learner = craft(tmp_path / "store", model={"_target_": "test_export.Undecided"})
     words = ("--module", "test_export", "--output", tmp_path / "net.pt2")
     code, _, complaint = export(learner, "--format", "torch_export", *words)
-    assert code == 1 and complaint.startswith("kdexp-export: Undecided can't be taken away as a .pt2 file: ")
+    assert code == 1 and complaint.startswith("kdexp-export: Undecided can't be exported as a .pt2 file: ")
     assert complaint.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
