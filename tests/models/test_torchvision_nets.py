@@ -355,6 +355,6 @@ def test_weights_of_another_architecture_are_refused(publish):
 
 def test_the_names_in_old_densenet_files_are_todays():
     old = {"features.denseblock1.denselayer2.norm.1.weight": 0, "features.denseblock1.denselayer2.conv.2.weight": 1}
-    new = torchvision_weights._as_named_today(old)
+    new = torchvision_weights._current_names(old)
     assert set(new) < set(models.densenet121(weights=None).state_dict())
     assert isinstance(models.densenet121(weights=None).features.denseblock1.denselayer2.conv2, nn.Conv2d)
