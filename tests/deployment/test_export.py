@@ -1,4 +1,4 @@
-"""`kdexp-export`: what it writes answers as the network does, and what it can't write leaves nothing."""
+"""`kdexp-export`: its files predict like the network, and a failed export leaves nothing behind."""
 
 import io
 import json
@@ -28,7 +28,7 @@ LIGHT = {"_target_": "kdexp.models.tutorial.LightNN", "dropout": 0.1}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of one short run that all tests read and none writes to."""
+    """The folder of one short run, read by all tests and changed by none."""
     folder = tmp_path_factory.mktemp("finished")
     run(COMPOSER.compose([f"output_dir={folder}", *SHORT]), console=Console(file=io.StringIO()))
     return next((folder / "runs").iterdir())
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def export(capsys):
-    """Runs the command; returns its exit code, what it printed, and what it complained of."""
+    """Runs the command; returns its exit code, standard output and standard error."""
 
     def call(*words):
         try:
@@ -51,7 +51,7 @@ def export(capsys):
 
 
 @each_format
-def test_the_file_answers_as_the_student_does(finished, export, tmp_path, name):
+def test_the_exported_file_predicts_like_the_student(finished, export, tmp_path, name):
     path = tmp_path / f"out{FORMATS[name].suffix}"
     code, said, complaint = export(finished, "--format", name, "--output", path)
     assert (code, complaint) == (0, "") and [found.name for found in tmp_path.iterdir()] == [path.name]
@@ -66,7 +66,7 @@ def test_the_file_answers_as_the_student_does(finished, export, tmp_path, name):
 
 
 @each_format
-def test_convolutions_and_dropout_survive(export, tmp_path, name):
+def test_networks_with_convolutions_and_dropout_are_exported(export, tmp_path, name):
     learner = craft(tmp_path, model=LIGHT, shape=Shape(num_classes=4, in_channels=3, image_size=8))
     path = tmp_path / f"net{FORMATS[name].suffix}"
     assert export(learner, "--format", name, "--output", path)[0] == 0
@@ -76,7 +76,7 @@ def test_convolutions_and_dropout_survive(export, tmp_path, name):
         torch.testing.assert_close(answers(images), answers(images), rtol=0, atol=0)
 
 
-def test_graphs_carry_what_is_known_of_them(export, tmp_path):
+def test_graphs_carry_metadata(export, tmp_path):
     onnx = pytest.importorskip("onnx")
     learner = craft(tmp_path)
     export(learner, "--format", "onnx", "--output", tmp_path / "net.onnx")
@@ -92,7 +92,7 @@ def test_graphs_carry_what_is_known_of_them(export, tmp_path):
     assert "Cast" not in {node.op_type for node in model.graph.node}
 
 
-def test_a_safetensors_file_is_the_deployed_network_alone_and_says_what_it_is(finished, export, tmp_path):
+def test_a_safetensors_file_holds_only_the_deployed_network_and_its_metadata(finished, export, tmp_path):
     path = tmp_path / "student.safetensors"
     export(finished, "--format", "safetensors", "--output", path)
     row = json.loads((finished / "table.json").read_text())["rows"][-1]
@@ -115,14 +115,14 @@ def test_a_safetensors_file_is_a_checkpoint(finished, export, tmp_path):
 
 
 @pytest.mark.parametrize(("role", "name"), [("distilled", "student"), ("baseline", "baseline"), ("teacher", "teacher")])
-def test_the_file_lies_beside_the_run_and_is_named_by_the_role(export, tmp_path, role, name):
+def test_the_file_is_next_to_the_run_and_named_by_the_role(export, tmp_path, role, name):
     craft(tmp_path / "store")
     folder = as_run(tmp_path, (role, KEY))
     assert export(folder, "--format", "safetensors", "--role", role)[0] == 0
     assert (tmp_path / f"{name}.safetensors").is_file()
 
 
-def test_a_learner_of_the_store_lands_in_the_current_folder(export, tmp_path, monkeypatch):
+def test_a_stored_learner_is_exported_to_the_current_folder(export, tmp_path, monkeypatch):
     learner = craft(tmp_path / "store")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -130,14 +130,14 @@ def test_a_learner_of_the_store_lands_in_the_current_folder(export, tmp_path, mo
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["student.safetensors"]
 
 
-def test_the_best_epoch_can_be_taken(finished, export, tmp_path):
+def test_the_best_epoch_can_be_exported(finished, export, tmp_path):
     path = tmp_path / "best.safetensors"
     assert export(finished, "--format", "safetensors", "--epoch", "best", "--output", path)[0] == 0
     images = torch.rand(6, 1, 8, 8)
     assert torch.equal(kdexp.load(path)(images), kdexp.load(finished, epoch="best")(images))
 
 
-def test_an_existing_file_is_replaced_on_request_alone(export, tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(export, tmp_path):
     learner, path = craft(tmp_path / "store"), tmp_path / "net.safetensors"
     path.write_text("mine")
     code, _, complaint = export(learner, "--format", "safetensors", "--output", path)
@@ -148,7 +148,7 @@ def test_an_existing_file_is_replaced_on_request_alone(export, tmp_path):
 
 
 class Off(formats.Safetensors):
-    """A format whose files answer with the weights times a factor, or that is interrupted."""
+    """A format whose logits are multiplied by a factor, or whose export is interrupted."""
 
     tolerance = 1e-4
 
@@ -174,7 +174,7 @@ class Off(formats.Safetensors):
         (None, 130, "interrupted; nothing was written"),
     ],
 )
-def test_a_failed_export_leaves_what_was_there(export, tmp_path, monkeypatch, factor, code, sentence):
+def test_a_failed_export_leaves_an_existing_file_unchanged(export, tmp_path, monkeypatch, factor, code, sentence):
     monkeypatch.setitem(FORMATS, "safetensors", Off(factor))
     learner, path = craft(tmp_path / "store"), tmp_path / "net.safetensors"
     path.write_text("mine")
@@ -190,7 +190,7 @@ def test_rounding_is_no_failure(export, tmp_path, monkeypatch):
 
 
 class Undecided(nn.Module):
-    """A network that no graph can hold: what it computes depends on the images."""
+    """A network that can't be traced: its computation depends on the values of the images."""
 
     def __init__(self, *, num_classes, in_channels, image_size):
         super().__init__()
@@ -200,7 +200,7 @@ class Undecided(nn.Module):
         return self.head(image.flatten(1) if image.mean() > 0 else -image.flatten(1))
 
 
-def test_a_network_that_no_graph_can_hold_is_refused(export, tmp_path):
+def test_a_network_that_can_not_be_traced_is_refused(export, tmp_path):
     learner = craft(tmp_path / "store", model={"_target_": "test_export.Undecided"})
     words = ("--module", "test_export", "--output", tmp_path / "net.pt2")
     code, _, complaint = export(learner, "--format", "torch_export", *words)
@@ -224,7 +224,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSALS)
-def test_what_can_not_be_exported_is_refused_in_one_sentence(export, tmp_path, monkeypatch, words, sentence):
+def test_exports_that_can_not_work_are_refused_in_one_sentence(export, tmp_path, monkeypatch, words, sentence):
     monkeypatch.setattr(FORMATS["onnx"], "needs", (), raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.pt2").mkdir()
@@ -237,7 +237,7 @@ def test_what_can_not_be_exported_is_refused_in_one_sentence(export, tmp_path, m
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "table.json"])
 
 
-def test_all_that_is_wrong_with_a_command_is_said_at_once(export, tmp_path, monkeypatch):
+def test_all_problems_of_a_command_are_reported_at_once(export, tmp_path, monkeypatch):
     monkeypatch.setattr(FORMATS["onnx"], "needs", ("onnx_of_tomorrow",), raising=False)
     monkeypatch.chdir(tmp_path)
     code, _, complaint = export("nowhere", "--format", "onnx", "--output", "x")
@@ -301,7 +301,7 @@ def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
     assert "describes what today's code does not build: width: unknown key" in complaint
 
 
-def test_the_help_does_not_wait_for_torch():
+def test_the_help_does_not_import_torch():
     check = "import sys, kdexp.commands.export as e; e.parser().format_help(); assert not {'torch', 'onnx'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
     shown = subprocess.run(

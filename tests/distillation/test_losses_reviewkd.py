@@ -34,7 +34,7 @@ def outputs(shapes, images=3, seed=0):
 
 
 def bench(ours=OURS, theirs=THEIRS, images=3, **changed):
-    """A method in float64, set up for crafted features, and the outputs that hold them."""
+    """Returns a method in float64, set up for crafted features, and the outputs that hold them."""
     made = review([str(n) for n in range(len(ours))], [str(n) for n in range(len(theirs))], **changed)
     made.layers(nn.Identity(), nn.Identity())
     student, teacher = outputs(ours, images), outputs(theirs, images, seed=50)
@@ -48,7 +48,7 @@ def normalised(maps):
 
 
 def enlarged(maps, size):
-    """The nearest pixel, by hand."""
+    """Nearest-neighbour resizing by hand."""
     height, width = maps.shape[2:]
     rows, columns = [y * height // size for y in range(size)], [x * width // size for x in range(size)]
     return maps[:, :, rows][:, :, :, columns]
@@ -103,7 +103,7 @@ def test_the_pyramid_equals_one_written_by_hand(size, seed):
 
 
 @pytest.mark.parametrize(("size", "levels"), [(8, 4), (4, 3), (2, 2), (1, 1), (5, 4)])
-def test_maps_that_differ_by_a_constant_lose_its_square_on_every_level(size, levels):
+def test_maps_that_differ_by_a_constant_have_its_square_as_loss_on_every_level(size, levels):
     theirs = random(2, 3, size, size)
     assert float(pyramid_loss(theirs + 3, theirs)) == pytest.approx(9.0)
     checkers = theirs + 1 - 2 * ((torch.arange(size).view(-1, 1) + torch.arange(size)) % 2)
@@ -122,7 +122,7 @@ def test_the_deepest_features_reach_every_term_and_the_shallow_ones_only_theirs(
     assert reached == [["3"], ["2", "3"], ["1", "2", "3"], ["0", "1", "2", "3"]]
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_the_gradient_equals_finite_differences():
     method, student, teacher = bench(ours=[(2, 4, 4), (3,)], theirs=[(2, 4, 4), (2,)])
 
     def loss(stage, pooled):
@@ -131,7 +131,7 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in student.features.values()])
 
 
-def test_every_part_is_trained():
+def test_every_module_is_trained():
     method, student, teacher = bench()
     own_term(method, student, teacher).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in method.parameters())
@@ -148,7 +148,7 @@ def test_maps_are_fused_at_the_deepest_width_but_at_most_512():
     assert wide.fusions[0].enter[0].out_channels == 512
 
 
-def test_fusions_are_drawn_uniformly_without_gain():
+def test_fusions_are_initialised_uniformly_without_gain():
     torch.manual_seed(0)
     fusion = Fusion(64, 100, 32, deepest=False)
     for layer, fan_in in ((fusion.enter[0], 64), (fusion.leave[0], 900)):
@@ -177,7 +177,7 @@ NETS = [
 
 @pytest.mark.parametrize("student", NETS)
 @pytest.mark.parametrize("teacher", NETS)
-def test_families_of_all_depths_and_sizes_join_with_the_pooled_vector_last(student, teacher):
+def test_families_of_all_depths_and_sizes_can_be_paired_with_the_pooled_vector_last(student, teacher):
     nets, image = (student(), teacher()), torch.randn(2, 3, 32, 32)
     method = review()
     layers = method.layers(*nets)
@@ -189,7 +189,7 @@ def test_families_of_all_depths_and_sizes_join_with_the_pooled_vector_last(stude
     assert own_term(method, *(capture(image) for capture in said)).isfinite()
 
 
-def test_of_resnet8x4_it_reads_what_the_paper_does():
+def test_in_resnet8x4_it_reads_the_layers_of_the_paper():
     student, teacher = (ResNet(**COLOUR, depth=depth, widths=[32, 64, 128, 256]) for depth in (8, 14))
     method = review()
     layers = method.layers(student, teacher)
@@ -207,7 +207,7 @@ def test_large_features_rounded_to_bf16_do_not_overflow():
     assert own_term(method, student, teacher).isfinite()
 
 
-def test_what_is_neither_map_nor_vector_is_refused():
+def test_features_that_are_neither_maps_nor_vectors_are_refused():
     with pytest.raises(
         ValueError, match="^reviewkd fuses maps and vectors, not 7×4; choose other student_layers or teacher_la"
     ):

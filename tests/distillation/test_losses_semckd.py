@@ -57,7 +57,7 @@ def embedded_by_hand(embedding, features):
 
 
 def averaged(features, size):
-    """Maps averaged over blocks by slicing."""
+    """Pools maps over blocks by slicing."""
     step = features.shape[2] // size
     parts = [features[:, :, row::step, column::step] for row in range(step) for column in range(step)]
     return sum(parts) / len(parts)
@@ -109,7 +109,7 @@ def test_equal_keys_attend_equally():
     torch.testing.assert_close(made.attention(*made.maps(student, teacher)), torch.full((BATCH, 2, 3), 1 / 3).double())
 
 
-def test_what_is_projected_exactly_costs_nothing():
+def test_an_exact_projection_has_no_loss():
     theirs = maps({"c": (3, 4, 4)})
     made, student, teacher = semckd(Outputs(theirs.logits, {"a": theirs.features["c"]}), theirs)
     made.projections[0] = nn.Identity()
@@ -129,7 +129,7 @@ def test_the_student_and_all_modules_learn_and_gradients_are_those_of_finite_dif
     assert torch.autograd.gradcheck(whole, ours, atol=1e-4, fast_mode=True)
 
 
-def test_a_partial_batch_is_left_out_under_the_same_name():
+def test_a_partial_batch_gives_a_term_of_zero():
     made, student, teacher = semckd()
     part = maps(OURS, batch=3), maps(THEIRS, batch=3)
     assert list(made.transfer(batch_of([0] * 3), *part, START)) == list(
@@ -140,7 +140,7 @@ def test_a_partial_batch_is_left_out_under_the_same_name():
     assert float(term.detach()) == 0.0 and all(parameter.grad is None for parameter in made.parameters())
 
 
-def test_a_partial_batch_moves_nothing_even_where_it_is_the_only_term():
+def test_a_partial_batch_changes_nothing_even_if_its_term_is_the_only_one():
     made, _, _ = semckd(ce_weight=0.0)
     terms = made.losses(batch_of([0] * 3), maps(OURS, batch=3), maps(THEIRS, batch=3), START)
     assert list(terms) == ["semckd"]
@@ -184,7 +184,7 @@ def test_named_layers_are_taken_in_any_number():
     assert made.layers(nn.Identity(), nn.Identity()) == (["a"], ["b", "c"])
 
 
-def test_what_it_can_not_compare_is_refused():
+def test_inputs_that_it_can_not_compare_are_refused():
     with pytest.raises(ValueError, match="batch_size=3 must be 4 or more$"):
         made, student, teacher = semckd()
         made.setup(probe(student, teacher, batch_size=3))

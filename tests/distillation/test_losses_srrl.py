@@ -19,7 +19,7 @@ def classifier(width=5, classes=3):
 
 
 def srrl(ours, theirs, classify=None, **changed):
-    """The method, set up, and the outputs; the teacher's logits are what its classifier says."""
+    """Returns the method, set up, and both outputs; the teacher's logits are those of its classifier."""
     classify = classify or classifier(theirs.shape[1])
     made = SRRL(**WEIGHTS | LAYERS | changed)
     made.layers(nn.Identity(), nn.Identity())
@@ -33,7 +33,7 @@ def terms_of(made, student, teacher):
 
 
 def connected_by_hand(weight, rows):
-    """ReLU(BN(W·x)) of rows of values, the statistics theirs (biased variance)."""
+    """Computes ReLU(BN(W·x)) of rows of values, with their own statistics (biased variance)."""
     columns = [[sum(w * x for w, x in zip(ws, row, strict=True)) for row in rows] for ws in weight]
     normalised = []
     for column in columns:
@@ -65,7 +65,7 @@ def test_both_terms_equal_sums_written_by_hand():
     assert float(terms["srrl_logits"].detach()) == pytest.approx(mean_square(logits, teacher.logits.tolist()))
 
 
-def test_a_student_that_says_the_same_loses_nothing():
+def test_a_student_with_the_teachers_vectors_has_no_loss():
     theirs = random(6, 5).abs()
     made, student, teacher = srrl(theirs, theirs)
     made.connect[0].weight.data.copy_(torch.eye(5))
@@ -89,7 +89,7 @@ def test_gradients_pass_the_teachers_classifier_and_leave_it_as_it_is():
     assert classify.weight.grad is None and classify.bias.grad is None
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     made, _, teacher = srrl(random(4, 6), random(4, 5, seed=1))
     ours = random(4, 6, seed=2).requires_grad_()
 
@@ -99,7 +99,7 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(whole, ours)
 
 
-def test_the_teachers_classifier_is_no_part_of_it():
+def test_the_teachers_classifier_is_not_part_of_the_method():
     made, _, _ = srrl(random(2, 64), random(2, 256))
     assert sum(parameter.numel() for parameter in made.parameters()) == 64 * 256 + 2 * 256
     assert {name.partition(".")[0] for name in made.state_dict()} == {"connect"}
@@ -144,7 +144,7 @@ def test_large_features_stay_finite():
         ),
     ],
 )
-def test_what_it_can_not_compare_is_refused(ours, theirs, classify, sentence):
+def test_features_that_it_can_not_compare_are_refused(ours, theirs, classify, sentence):
     made = SRRL(**WEIGHTS | LAYERS)
     made.layers(nn.Identity(), nn.Identity())
     said = (

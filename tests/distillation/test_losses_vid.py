@@ -1,4 +1,4 @@
-"""Variational information distillation: how likely the teacher's maps are, given the student's."""
+"""Variational information distillation: the likelihood of the teacher's maps given the student's."""
 
 import math
 
@@ -22,7 +22,7 @@ def vid(ours, theirs):
 
 
 def mean_by_hand(pixel, layers):
-    """The three 1×1 convolutions at one place, a list of channels to a list of channels."""
+    """Applies the three 1×1 convolutions at one position, from a list of channels to a list of channels."""
     for depth, weight in enumerate(layers):
         pixel = [sum(w * value for w, value in zip(row, pixel, strict=True)) for row in weight]
         pixel = [max(value, 0.0) for value in pixel] if depth < 2 else pixel
@@ -51,7 +51,7 @@ def test_vid_equals_loops(ours, theirs, seed):
     assert float(own_term(method, *said).detach()) == pytest.approx(vid_by_hand(method, ours, theirs), rel=1e-9)
 
 
-def test_a_teacher_as_foretold_costs_half_the_log_of_the_first_variance():
+def test_a_perfectly_predicted_teacher_costs_half_the_log_of_the_first_variance():
     ours = random(2, 3, 4, 4)
     method, *said = made(ours, random(2, 5, 4, 4))
     said[1].features["theirs"] = method.likelihoods[0].mean(ours).detach()
@@ -65,7 +65,7 @@ def test_the_first_variance_is_five_for_every_channel():
     torch.testing.assert_close(likelihood.variance.detach(), torch.full_like(likelihood.spread, 5.0), atol=1e-6, rtol=0)
 
 
-def test_a_blind_student_is_charged_the_teachers_square():
+def test_a_constant_student_has_the_teachers_mean_square_as_error():
     theirs = random(2, 5, 3, 3)
     expected = 0.5 * (theirs.square().mean() / 5 + math.log(5))
     assert float(vid(torch.zeros(2, 3, 3, 3, dtype=torch.float64), theirs)) == pytest.approx(float(expected), rel=1e-6)
@@ -85,7 +85,7 @@ def test_the_best_variance_is_the_mean_squared_error_and_the_loss_may_be_below_z
     assert spread.grad.abs().max() < 1e-9
 
 
-def test_no_spread_makes_the_variance_vanish():
+def test_the_variance_never_vanishes():
     method, *said = made(random(2, 3, 2, 2), random(2, 4, 2, 2, seed=1))
     with torch.no_grad():
         method.likelihoods[0].spread.fill_(-1e4)
@@ -114,7 +114,7 @@ def test_teachers_channels_may_come_in_any_order_once_the_mean_follows():
     assert float(own_term(method, *said).detach()) == pytest.approx(before, rel=1e-9)
 
 
-def test_the_gradient_is_the_difference_quotients():
+def test_the_gradient_equals_finite_differences():
     ours = random(2, 3, 4, 2).requires_grad_()
     method, *said = made(ours, random(2, 2, 2, 2, seed=1))
     spread = method.likelihoods[0].spread
@@ -135,7 +135,7 @@ def test_the_larger_map_is_averaged_first():
     assert float(vid(small, large)) == pytest.approx(float(vid(small, averaged)), rel=1e-9)
 
 
-def test_large_features_overflow_nothing():
+def test_large_features_do_not_overflow():
     ours = (1e6 * random(4, 3, 4, 4)).bfloat16().float().requires_grad_()
     method, *said = made(ours, (1e6 * random(4, 2, 4, 4, seed=1)).bfloat16().float())
     term = own_term(method, *said)
@@ -150,7 +150,7 @@ def test_three_stages_of_the_same_width_add_their_means_and_variances():
     assert method.describe() == "CE + VID"
 
 
-def test_stages_of_different_sizes_and_widths_are_joined():
+def test_stages_of_different_sizes_and_widths_are_compared():
     method = between(VariationalInformation, "mobilenetv2_half", "resnet32x4")
     widths = [likelihood.mean[0].weight.shape[:2] for likelihood in method.likelihoods]
     assert [teacher for teacher, _ in widths] == [64, 128, 256]
@@ -158,6 +158,6 @@ def test_stages_of_different_sizes_and_widths_are_joined():
 
 
 @pytest.mark.parametrize("features", [(64,), (49, 32)])
-def test_what_is_no_map_is_refused(features):
+def test_features_that_are_not_maps_are_refused(features):
     with pytest.raises(ValueError, match="only feature maps can be pooled to one size"):
         made(random(2, *features), random(2, *features))
