@@ -53,16 +53,16 @@ def export(capsys):
 @each_format
 def test_the_exported_file_predicts_like_the_student(finished, export, tmp_path, name):
     path = tmp_path / f"out{FORMATS[name].suffix}"
-    code, said, complaint = export(finished, "--format", name, "--output", path)
-    assert (code, complaint) == (0, "") and [found.name for found in tmp_path.iterdir()] == [path.name]
+    code, printed, error = export(finished, "--format", name, "--output", path)
+    assert (code, error) == (0, "") and [found.name for found in tmp_path.iterdir()] == [path.name]
     answers, student = opened(name, path), kdexp.load(finished)
     for images in (torch.rand(1, 1, 8, 8), torch.rand(33, 1, 8, 8)):
         with torch.no_grad():
             torch.testing.assert_close(answers(images), student(images), rtol=0, atol=1e-6 if name == "onnx" else 0)
     accuracy = json.loads((finished / "table.json").read_text())["rows"][-1]["test_top1"]
-    assert f"test accuracy {100 * accuracy:.2f} %" in said and "8,970 parameters" in said and str(path) in said
-    assert f"{path.stat().st_size / 1e6:.3f} MB" in said and " ms for one image" in said
-    assert FORMATS[name].usage(path) in said
+    assert f"test accuracy {100 * accuracy:.2f} %" in printed and "8,970 parameters" in printed and str(path) in printed
+    assert f"{path.stat().st_size / 1e6:.3f} MB" in printed and " ms for one image" in printed
+    assert FORMATS[name].usage(path) in printed
 
 
 @each_format
@@ -82,10 +82,10 @@ def test_graphs_carry_metadata(export, tmp_path):
     export(learner, "--format", "onnx", "--output", tmp_path / "net.onnx")
     export(learner, "--format", "torch_export", "--output", tmp_path / "net.pt2")
     model = onnx.load(tmp_path / "net.onnx")
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     extra = {"learner": "", "num_classes": ""}
     torch.export.load(tmp_path / "net.pt2", extra_files=extra)
-    assert told["learner"] == extra["learner"] == KEY and told["num_classes"] == extra["num_classes"] == "10"
+    assert metadata["learner"] == extra["learner"] == KEY and metadata["num_classes"] == extra["num_classes"] == "10"
     (image,), (logits,) = model.graph.input, model.graph.output
     sizes = [[size.dim_param or size.dim_value for size in put.type.tensor_type.shape.dim] for put in (image, logits)]
     assert (image.name, logits.name, sizes) == ("image", "logits", [["batch", 1, 8, 8], ["batch", 10]])
@@ -140,9 +140,9 @@ def test_the_best_epoch_can_be_exported(finished, export, tmp_path):
 def test_an_existing_file_is_replaced_only_on_request(export, tmp_path):
     learner, path = craft(tmp_path / "store"), tmp_path / "net.safetensors"
     path.write_text("mine")
-    code, _, complaint = export(learner, "--format", "safetensors", "--output", path)
+    code, _, error = export(learner, "--format", "safetensors", "--output", path)
     assert (code, path.read_text()) == (2, "mine")
-    assert complaint == f"kdexp-export: {path} is there already; add --force to replace it, or --output FILE\n"
+    assert error == f"kdexp-export: {path} is there already; add --force to replace it, or --output FILE\n"
     assert export(learner, "--format", "safetensors", "--output", path, "--force")[0] == 0
     assert kdexp.load(path)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
 
@@ -178,15 +178,15 @@ def test_a_failed_export_leaves_an_existing_file_unchanged(export, tmp_path, mon
     monkeypatch.setitem(FORMATS, "safetensors", Off(factor))
     learner, path = craft(tmp_path / "store"), tmp_path / "net.safetensors"
     path.write_text("mine")
-    found, said, complaint = export(learner, "--format", "safetensors", "--output", path, "--force")
-    assert (found, said, complaint.count("\n")) == (code, "", 1) and sentence in complaint
+    found, printed, error = export(learner, "--format", "safetensors", "--output", path, "--force")
+    assert (found, printed, error.count("\n")) == (code, "", 1) and sentence in error
     assert path.read_text() == "mine" and {entry.name for entry in tmp_path.iterdir()} == {"net.safetensors", "store"}
 
 
 def test_rounding_is_no_failure(export, tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "safetensors", Off(1.00001))
-    code, said, _ = export(craft(tmp_path), "--format", "safetensors", "--output", tmp_path / "net.safetensors")
-    assert code == 0 and "at most 1e-05 of the largest logit apart" in said
+    code, printed, _ = export(craft(tmp_path), "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert code == 0 and "at most 1e-05 of the largest logit apart" in printed
 
 
 class Undecided(nn.Module):
@@ -203,9 +203,9 @@ class Undecided(nn.Module):
 def test_a_network_that_can_not_be_traced_is_refused(export, tmp_path):
     learner = craft(tmp_path / "store", model={"_target_": "test_export.Undecided"})
     words = ("--module", "test_export", "--output", tmp_path / "net.pt2")
-    code, _, complaint = export(learner, "--format", "torch_export", *words)
-    assert code == 1 and complaint.startswith("kdexp-export: Undecided can't be exported as a .pt2 file: ")
-    assert complaint.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["store"]
+    code, _, error = export(learner, "--format", "torch_export", *words)
+    assert code == 1 and error.startswith("kdexp-export: Undecided can't be exported as a .pt2 file: ")
+    assert error.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 REFUSALS = [
@@ -231,17 +231,17 @@ def test_exports_that_can_not_work_are_refused_in_one_sentence(export, tmp_path,
     craft(tmp_path / "store")
     before = sorted(tmp_path.iterdir())
     folder = as_run(tmp_path, ("teacher", KEY), ("baseline", KEY))
-    code, said, complaint = export(folder, *words)
-    assert (code, said, complaint.count("\n")) == (2, "", 1)
-    assert complaint.startswith("kdexp-export: ") and sentence in complaint
+    code, printed, error = export(folder, *words)
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert error.startswith("kdexp-export: ") and sentence in error
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "table.json"])
 
 
 def test_all_problems_of_a_command_are_reported_at_once(export, tmp_path, monkeypatch):
     monkeypatch.setattr(FORMATS["onnx"], "needs", ("onnx_of_tomorrow",), raising=False)
     monkeypatch.chdir(tmp_path)
-    code, _, complaint = export("nowhere", "--format", "onnx", "--output", "x")
-    assert code == 2 and complaint.splitlines() == [
+    code, _, error = export("nowhere", "--format", "onnx", "--output", "x")
+    assert code == 2 and error.splitlines() == [
         "kdexp-export: no folder nowhere; RUN is one under outputs/runs/, or a learner's under outputs/store/learner/",
         'kdexp-export: --format onnx needs onnx_of_tomorrow: pip install "kdexp[onnx]"',
         "kdexp-export: --output x: the file's name must end in .onnx",
@@ -262,15 +262,15 @@ def test_other_folders_are_refused(export, tmp_path, monkeypatch, files, sentenc
     (tmp_path / "run").mkdir()
     for name in files:
         (tmp_path / "run" / name).write_text("{")
-    code, _, complaint = export("run", "--format", "safetensors")
-    assert (code, complaint.count("\n")) == (2, 1) and sentence in complaint
+    code, _, error = export("run", "--format", "safetensors")
+    assert (code, error.count("\n")) == (2, 1) and sentence in error
 
 
 def test_a_run_whose_learner_left_the_store_is_refused(export, tmp_path):
     folder = as_run(tmp_path, ("distilled", KEY))
-    code, _, complaint = export(folder, "--format", "safetensors")
+    code, _, error = export(folder, "--format", "safetensors")
     place = tmp_path / "store" / "learner" / KEY
-    assert (code, complaint) == (
+    assert (code, error) == (
         2,
         f"kdexp-export: the distilled learner of {folder} is not in its store ({place}); "
         "the command in its command.txt trains it again\n",
@@ -280,15 +280,15 @@ def test_a_run_whose_learner_left_the_store_is_refused(export, tmp_path):
 def test_a_result_without_an_accuracy_is_refused(export, tmp_path):
     learner = craft(tmp_path)
     rewrite(learner, test={})
-    code, _, complaint = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
-    assert (code, complaint) == (2, f"kdexp-export: {learner / 'result.json'} is damaged: test.last: missing\n")
+    code, _, error = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert (code, error) == (2, f"kdexp-export: {learner / 'result.json'} is damaged: test.last: missing\n")
 
 
 def test_damaged_weights_are_named(export, tmp_path):
     learner = craft(tmp_path)
     (learner / "last.safetensors").write_bytes(b"x")
-    code, _, complaint = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
-    assert (code, complaint) == (2, f"kdexp-export: {learner / 'last.safetensors'} is missing or damaged\n")
+    code, _, error = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert (code, error) == (2, f"kdexp-export: {learner / 'last.safetensors'} is missing or damaged\n")
 
 
 def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
@@ -297,8 +297,8 @@ def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
     renamed = craft(tmp_path / "b", model={"_target_": "kdexp.models.mlp.MLP", "width": 5}, network=edited)
     output = tmp_path / "net.safetensors"
     assert "does not fit MLP: 3 tensors differ" in export(wider, "--format", "safetensors", "--output", output)[2]
-    complaint = export(renamed, "--format", "safetensors", "--output", output)[2]
-    assert "describes what today's code does not build: width: unknown key" in complaint
+    error = export(renamed, "--format", "safetensors", "--output", output)[2]
+    assert "describes what today's code does not build: width: unknown key" in error
 
 
 def test_the_help_does_not_import_torch():

@@ -364,9 +364,9 @@ def test_the_pooled_vector_is_a_landmark():
     nets = LightNN(**shape), DeepNN(**shape)
     layers = made.layers(*nets)
     assert layers == (["classifier.3.input"], ["classifier.3.input"])
-    said = [Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)]
-    made.setup(probe(*said))
-    assert [features.shape for features in made.pairs(*said)[0]] == [(2, 256), (2, 512)]
+    outputs = [Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)]
+    made.setup(probe(*outputs))
+    assert [features.shape for features in made.pairs(*outputs)[0]] == [(2, 256), (2, 512)]
 
 
 def test_lists_of_layers_of_unequal_length_are_refused():

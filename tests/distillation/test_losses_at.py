@@ -155,7 +155,7 @@ def test_a_batch_given_twice_has_the_same_loss(mode):
 
 def test_attention_is_compared_at_the_end_of_each_stage_that_both_networks_have():
     method = between(AttentionTransfer, "resnet8x4", "vgg13", mode="code", power=2.0)
-    assert method._pairs == [(f"stages.{place}",) * 2 for place in range(3)]
+    assert method._pairs == [(f"stages.{position}",) * 2 for position in range(3)]
     assert method.describe() == "CE + AT"
     with pytest.raises(UnknownLayer, match="^LightNN declares no stages, so its layers must be named$"):
         between(AttentionTransfer, "lightnn", "vgg13", mode="code", power=2.0)

@@ -27,9 +27,9 @@ def crd(ours, theirs, labels=LABELS, **changed):
     """Returns the method, set up for images of these labels, and both networks' outputs."""
     made = CRD(**WEIGHTS | LAYERS | OWN | changed)
     made.layers(nn.Identity(), nn.Identity())
-    said = outputs(ours), outputs(theirs, "theirs")
-    made.setup(probe(*said, labels=labels))
-    return made.to(ours.dtype), *said
+    both = outputs(ours), outputs(theirs, "theirs")
+    made.setup(probe(*both, labels=labels))
+    return made.to(ours.dtype), *both
 
 
 def loss_of(made, student, teacher, labels=LABELS):
@@ -135,8 +135,8 @@ def test_the_memory_moves_towards_the_new_vectors_after_scoring(momentum):
     with torch.no_grad():
         vectors = [side(features) for side, features in sides]
     loss_of(made, student, teacher)
-    for (side, _), old, said in zip(sides, before, vectors, strict=True):
-        expected = momentum * old[:2] + (1 - momentum) * said
+    for (side, _), old, new in zip(sides, before, vectors, strict=True):
+        expected = momentum * old[:2] + (1 - momentum) * new
         torch.testing.assert_close(side.memory[:2], expected / expected.norm(dim=1, keepdim=True))
         assert torch.equal(side.memory[2:], old[2:])
 
@@ -144,8 +144,8 @@ def test_the_memory_moves_towards_the_new_vectors_after_scoring(momentum):
 @few
 @given(st.lists(st.integers(0, 2), min_size=4, max_size=12).filter(lambda labels: len(set(labels)) > 1), st.integers(1, 12))
 def test_negatives_are_of_other_classes_and_distinct_if_there_are_enough(labels, number):
-    told = torch.tensor(labels)
-    drawn = Sampler(told, 3).others(told, number)
+    tensor = torch.tensor(labels)
+    drawn = Sampler(tensor, 3).others(tensor, number)
     assert drawn.shape == (len(labels), number)
     for label, row in zip(labels, drawn.tolist(), strict=True):
         assert all(labels[image] != label for image in row)
@@ -241,9 +241,9 @@ def test_numbers_out_of_range_are_refused(given, sentence):
 def test_several_pairs_are_refused():
     made = CRD(**WEIGHTS | LAYERS | OWN | {"student_layers": ["a", "b"], "teacher_layers": ["a", "b"]})
     made.layers(nn.Identity(), nn.Identity())
-    both = Outputs(torch.zeros(1, 3), {"a": torch.zeros(1, 2), "b": torch.zeros(1, 2)})
+    features = Outputs(torch.zeros(1, 3), {"a": torch.zeros(1, 2), "b": torch.zeros(1, 2)})
     with pytest.raises(ValueError, match="^this method compares one pair of layers: .* name 2$"):
-        made.setup(probe(both, both))
+        made.setup(probe(features, features))
 
 
 def epochs_of(learners, teacher, experiment, epochs):

@@ -39,8 +39,8 @@ def windows(image, kernel, stride, padding):
 def convolved(image, layer):
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     rows = windows(image, layer.kernel_size, layer.stride[0], layer.padding[0])
-    places = [[np.einsum("nikl,oikl->no", window, weight) for window in row] for row in rows]
-    return np.array(places).transpose(2, 3, 0, 1) + bias[:, None, None]
+    positions = [[np.einsum("nikl,oikl->no", window, weight) for window in row] for row in rows]
+    return np.array(positions).transpose(2, 3, 0, 1) + bias[:, None, None]
 
 
 def convolved_transposed(image, layer):
@@ -72,20 +72,20 @@ def averaged(features, height, width):
 )
 def test_fitnet_is_the_error_of_a_regressor_by_hand(ours, theirs):
     student, teacher = random(3, 2, *ours), random(3, 4, *theirs, seed=1)
-    method, *said = feature_method(FitNet, student, teacher)
+    method, *both = feature_method(FitNet, student, teacher)
     layer = method.regressors[0][0]
     by_hand = convolved_transposed if isinstance(layer, nn.ConvTranspose2d) else convolved
     answer = normalised(by_hand(student.numpy(), layer))
     target = averaged(teacher.numpy(), *answer.shape[2:])
-    assert float(own_term(method, *said).detach()) == pytest.approx(((answer - target) ** 2).mean(), rel=1e-9)
+    assert float(own_term(method, *both).detach()) == pytest.approx(((answer - target) ** 2).mean(), rel=1e-9)
 
 
 def test_fitnet_of_vectors_is_a_linear_layer_by_hand():
     student, teacher = random(5, 3), random(5, 4, seed=1)
-    method, *said = feature_method(FitNet, student, teacher)
+    method, *both = feature_method(FitNet, student, teacher)
     layer = method.regressors[0][0]
     answer = normalised(student.numpy() @ layer.weight.detach().numpy().T + layer.bias.detach().numpy())
-    assert float(own_term(method, *said).detach()) == pytest.approx(((answer - teacher.numpy()) ** 2).mean(), rel=1e-9)
+    assert float(own_term(method, *both).detach()) == pytest.approx(((answer - teacher.numpy()) ** 2).mean(), rel=1e-9)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "kernel", "stride", "size"), CONVOLUTIONS)
@@ -104,52 +104,52 @@ def test_the_regressors_convolution_follows_from_the_sizes(ours, theirs, kernel,
 @given(sides, sides, sides, sides)
 def test_maps_of_any_two_sizes_can_be_compared(height, width, other_height, other_width):
     student = random(2, 2, height, width).requires_grad_()
-    method, *said = feature_method(FitNet, student, random(2, 3, other_height, other_width, seed=1))
-    term = own_term(method, *said)
+    method, *both = feature_method(FitNet, student, random(2, 3, other_height, other_width, seed=1))
+    term = own_term(method, *both)
     term.backward()
     assert term.isfinite() and student.grad.isfinite().all()
 
 
 def test_a_student_whose_regressed_map_is_the_teachers_has_no_loss():
     student = random(4, 3, 5, 5)
-    method, *said = feature_method(FitNet, student, random(4, 6, 5, 5))
-    said[1].features["theirs"] = method.regressors[0](student).detach()
-    assert float(own_term(method, *said).detach()) == 0
+    method, *both = feature_method(FitNet, student, random(4, 6, 5, 5))
+    both[1].features["theirs"] = method.regressors[0](student).detach()
+    assert float(own_term(method, *both).detach()) == 0
 
 
 def test_the_students_scale_and_offset_do_not_matter():
     student, teacher = random(4, 3, 5, 5), random(4, 6, 5, 5, seed=1)
-    method, *said = feature_method(FitNet, student, teacher)
+    method, *both = feature_method(FitNet, student, teacher)
     method.regressors[0][1].eps = 1e-12
-    before = float(own_term(method, *said).detach())
-    said[0].features["ours"] = 7 * student + 3
-    assert float(own_term(method, *said).detach()) == pytest.approx(before, rel=1e-9)
+    before = float(own_term(method, *both).detach())
+    both[0].features["ours"] = 7 * student + 3
+    assert float(own_term(method, *both).detach()) == pytest.approx(before, rel=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 4), (5, 2)])
 def test_fitnets_gradient_equals_finite_differences(shape):
     student = random(*shape).requires_grad_()
-    method, *said = feature_method(FitNet, student, random(shape[0], 3, *shape[2:], seed=1))
+    method, *both = feature_method(FitNet, student, random(shape[0], 3, *shape[2:], seed=1))
 
     def loss(features):
-        said[0].features["ours"] = features
-        return own_term(method, *said)
+        both[0].features["ours"] = features
+        return own_term(method, *both)
 
     assert torch.autograd.gradcheck(loss, student)
 
 
 def test_fitnet_trains_its_regressor_and_the_student():
     student = random(2, 2, 4, 4).requires_grad_()
-    method, *said = feature_method(FitNet, student, random(2, 3, 4, 4, seed=1))
-    own_term(method, *said).backward()
+    method, *both = feature_method(FitNet, student, random(2, 3, 4, 4, seed=1))
+    own_term(method, *both).backward()
     convolution, norm, _ = method.regressors[0]
     assert all(tensor.grad.abs().sum() > 0 for tensor in (student, convolution.weight, norm.weight, norm.bias))
 
 
 def test_large_features_do_not_overflow():
     student = (1e6 * random(4, 3, 4, 4)).bfloat16().float().requires_grad_()
-    method, *said = feature_method(FitNet, student, (1e6 * random(4, 2, 4, 4, seed=1)).bfloat16().float())
-    term = own_term(method, *said)
+    method, *both = feature_method(FitNet, student, (1e6 * random(4, 2, 4, 4, seed=1)).bfloat16().float())
+    term = own_term(method, *both)
     term.backward()
     assert term.isfinite() and student.grad.isfinite().all()
 

@@ -29,7 +29,7 @@ def review(student_layers=None, teacher_layers=None, **changed):
 
 
 def outputs(shapes, images=3, seed=0):
-    features = {str(place): random(images, *shape, seed=seed + place) for place, shape in enumerate(shapes)}
+    features = {str(position): random(images, *shape, seed=seed + position) for position, shape in enumerate(shapes)}
     return Outputs(random(images, 3), features)
 
 
@@ -80,8 +80,8 @@ def by_hand(method, ours, theirs):
             shares = 1 / (1 + (-scores).exp())
             fused = fused * shares[:, 0:1] + above * shares[:, 1:2]
         above = fused
-        said = normalised(F.conv2d(enlarged(fused, other.shape[2]), fusion.leave[0].weight, padding=1))
-        total += pyramid_by_hand(said, other)
+        projected = normalised(F.conv2d(enlarged(fused, other.shape[2]), fusion.leave[0].weight, padding=1))
+        total += pyramid_by_hand(projected, other)
     return total
 
 
@@ -116,8 +116,10 @@ def test_the_deepest_features_reach_every_term_and_the_shallow_ones_only_theirs(
     features = {name: value.requires_grad_() for name, value in student.features.items()}
     maps, fused, reached = method.deepest_first(student, teacher), None, []
     for fusion, (ours, theirs) in zip(method.fusions, maps, strict=True):
-        said, fused = fusion(ours, fused, theirs.shape[2:])
-        grads = torch.autograd.grad(pyramid_loss(said, theirs), list(features.values()), retain_graph=True, allow_unused=True)
+        projected, fused = fusion(ours, fused, theirs.shape[2:])
+        grads = torch.autograd.grad(
+            pyramid_loss(projected, theirs), list(features.values()), retain_graph=True, allow_unused=True
+        )
         reached.append([name for name, grad in zip(features, grads, strict=True) if grad is not None and grad.any()])
     assert reached == [["3"], ["2", "3"], ["1", "2", "3"], ["0", "1", "2", "3"]]
 
@@ -183,10 +185,10 @@ def test_families_of_all_depths_and_sizes_can_be_paired_with_the_pooled_vector_l
     layers = method.layers(*nets)
     assert [names[-1] for names in layers] == [net.landmarks.pooled for net in nets]
     assert len(layers[0]) == 1 + min(len(net.landmarks.stages) for net in nets)
-    said = [Capture(net, names, image) for net, names in zip(nets, layers, strict=True)]
-    method.setup(probe(*(capture.probe for capture in said)))
-    assert all(features.dim() == 2 for features in method.pairs(*(capture(image) for capture in said))[-1])
-    assert own_term(method, *(capture(image) for capture in said)).isfinite()
+    both = [Capture(net, names, image) for net, names in zip(nets, layers, strict=True)]
+    method.setup(probe(*(capture.probe for capture in both)))
+    assert all(features.dim() == 2 for features in method.pairs(*(capture(image) for capture in both))[-1])
+    assert own_term(method, *(capture(image) for capture in both)).isfinite()
 
 
 def test_in_resnet8x4_it_reads_the_layers_of_the_paper():
@@ -195,15 +197,15 @@ def test_in_resnet8x4_it_reads_the_layers_of_the_paper():
     layers = method.layers(student, teacher)
     assert layers[0] == ["stages.0", "stages.1", "stages.2", "classifier.input"]
     assert layers[1] == [*(f"stages.{n}.1.relu.input" for n in range(3)), "classifier.input"]
-    said = [Capture(net, names, torch.zeros(1, 3, 32, 32)).probe for net, names in zip((student, teacher), layers, strict=True)]
-    shapes = [tuple(ours.shape[1:]) for ours, _ in method.deepest_first(*said)]
+    both = [Capture(net, names, torch.zeros(1, 3, 32, 32)).probe for net, names in zip((student, teacher), layers, strict=True)]
+    shapes = [tuple(ours.shape[1:]) for ours, _ in method.deepest_first(*both)]
     assert shapes == [(256, 1, 1), (256, 8, 8), (128, 16, 16), (64, 32, 32)]
 
 
 def test_large_features_rounded_to_bf16_do_not_overflow():
     method, student, teacher = bench()
     method.float()
-    student, teacher = (said.map(lambda values: (1e4 * values).bfloat16().float()) for said in (student, teacher))
+    student, teacher = (both.map(lambda values: (1e4 * values).bfloat16().float()) for both in (student, teacher))
     assert own_term(method, student, teacher).isfinite()
 
 

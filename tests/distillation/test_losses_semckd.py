@@ -77,9 +77,9 @@ def loss_by_hand(made, student, teacher):
             errors.append([float(((a - b) ** 2).mean()) for a, b in zip(projected, averaged(other, size), strict=True)])
     for image in range(BATCH):
         for s, query in enumerate(queries):
-            said = [math.exp(sum(a * b for a, b in zip(query[image], key[image], strict=True))) for key in keys]
-            for t, weight in enumerate(said):
-                total += weight / sum(said) * errors[s * len(theirs) + t][image]
+            weights = [math.exp(sum(a * b for a, b in zip(query[image], key[image], strict=True))) for key in keys]
+            for t, weight in enumerate(weights):
+                total += weight / sum(weights) * errors[s * len(theirs) + t][image]
     return total / (BATCH * len(ours))
 
 
@@ -173,9 +173,9 @@ def test_all_stages_of_both_nets_take_part(teacher, student, sizes):
     made = SemCKD(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
     layers = made.layers(*nets)
     assert layers == tuple(list(net.landmarks.stages) for net in nets) and tuple(map(len, layers)) == sizes
-    said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
+    both = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
     with torch.device("meta"):
-        made.setup(probe(*said, batch_size=64))
+        made.setup(probe(*both, batch_size=64))
     assert len(made.projections) == sizes[0] * sizes[1]
 
 

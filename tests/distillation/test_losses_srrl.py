@@ -23,9 +23,9 @@ def srrl(ours, theirs, classify=None, **changed):
     classify = classify or classifier(theirs.shape[1])
     made = SRRL(**WEIGHTS | LAYERS | changed)
     made.layers(nn.Identity(), nn.Identity())
-    said = Outputs(torch.zeros(len(ours), 3), {"ours": ours}), Outputs(classify(theirs), {"theirs": theirs})
-    made.setup(probe(*said, classify=classify))
-    return made.to(ours.dtype), *said
+    both = Outputs(torch.zeros(len(ours), 3), {"ours": ours}), Outputs(classify(theirs), {"theirs": theirs})
+    made.setup(probe(*both, classify=classify))
+    return made.to(ours.dtype), *both
 
 
 def terms_of(made, student, teacher):
@@ -51,17 +51,17 @@ def mean_square(ours, theirs):
 def test_both_terms_equal_sums_written_by_hand():
     classify = classifier()
     made, student, teacher = srrl(random(4, 6), random(4, 5, seed=1), classify)
-    said = connected_by_hand(made.connect[0].weight.tolist(), student.features["ours"].tolist())
+    connected = connected_by_hand(made.connect[0].weight.tolist(), student.features["ours"].tolist())
     logits = [
         [
             sum(w * x for w, x in zip(ws, row, strict=True)) + b
             for ws, b in zip(classify.weight.tolist(), classify.bias.tolist(), strict=True)
         ]
-        for row in said
+        for row in connected
     ]
     terms = terms_of(made, student, teacher)
     assert list(terms) == ["srrl_features", "srrl_logits"]
-    assert float(terms["srrl_features"].detach()) == pytest.approx(mean_square(said, teacher.features["theirs"].tolist()))
+    assert float(terms["srrl_features"].detach()) == pytest.approx(mean_square(connected, teacher.features["theirs"].tolist()))
     assert float(terms["srrl_logits"].detach()) == pytest.approx(mean_square(logits, teacher.logits.tolist()))
 
 
@@ -147,9 +147,9 @@ def test_large_features_stay_finite():
 def test_features_that_it_can_not_compare_are_refused(ours, theirs, classify, sentence):
     made = SRRL(**WEIGHTS | LAYERS)
     made.layers(nn.Identity(), nn.Identity())
-    said = (
+    both = (
         Outputs(torch.zeros(2, 3), {"ours": torch.zeros(2, *ours)}),
         Outputs(torch.zeros(2, 3), {"theirs": torch.zeros(2, *theirs)}),
     )
     with pytest.raises(ValueError, match=sentence):
-        made.setup(probe(*said, classify=classify))
+        made.setup(probe(*both, classify=classify))

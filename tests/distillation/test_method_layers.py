@@ -23,14 +23,14 @@ THREE, FOUR = ["f1", "f2", "f3"], ["f1", "f2", "f3", "f4"]
 
 def ends(stages, *blocks):
     """Features of a network whose stages end in an activation of a sum; `blocks` are the last blocks of the stages."""
-    found = {f"f{place + 1}": f"stages.{place}" for place in range(stages)}
-    found |= {f"f{place + 1}_pre": f"stages.{place}.{block}.relu.input" for place, block in enumerate(blocks)}
+    found = {f"f{position + 1}": f"stages.{position}" for position in range(stages)}
+    found |= {f"f{position + 1}_pre": f"stages.{position}.{block}.relu.input" for position, block in enumerate(blocks)}
     return found | {"activated": f"stages.{stages - 1}", "pooled": "classifier.input"}
 
 
-def norms(*places):
+def norms(*positions):
     """Features before the activation of stages that are flat sequences, by the position of each one's last norm."""
-    return {f"f{stage + 1}_pre": f"stages.{stage}.{place}" for stage, place in enumerate(places)}
+    return {f"f{stage + 1}_pre": f"stages.{stage}.{position}" for stage, position in enumerate(positions)}
 
 
 FEATURES = {

@@ -149,12 +149,12 @@ def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experi
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_path, monkeypatch, method):
-    def experiment(place):
-        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / place}")
+    def experiment(store):
+        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / store}")
 
     make_experiment(*PAIR, "distillation=none", f"store={school}").run()  # teacher and baseline
-    for place in ("whole", "cut"):
-        shutil.copytree(school, tmp_path / place)
+    for store in ("whole", "cut"):
+        shutil.copytree(school, tmp_path / store)
     if method == "none":  # the baseline is what is cut off
         shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
     whole, cut = experiment("whole").run()[-1], experiment("cut")

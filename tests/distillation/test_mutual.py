@@ -108,8 +108,8 @@ def test_one_step_equals_the_steps_of_two_optimizers(make_experiment):
     learner.train()
     for batch in learner_batches(make_experiment(*NORMED), 3):
         learner.step(batch, None, START)
-        said = [net.train()(batch.image) for net in nets]
-        for own, other, optimizer in zip(said, reversed(said), optimizers, strict=True):
+        outputs = [net.train()(batch.image) for net in nets]
+        for own, other, optimizer in zip(outputs, reversed(outputs), optimizers, strict=True):
             optimizer.zero_grad()
             (F.cross_entropy(own, batch.label) + soft_target_loss(own, other.detach(), 1.0)).backward()
         for optimizer in optimizers:
@@ -158,15 +158,15 @@ def test_training_alone_and_together_is_bitwise_equal_even_with_dropout(make_exp
 
 
 def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment):
-    said = {}
+    outputs = {}
     for precision in ("fp32", "bf16"):
         learner = learner_of(make_experiment(*NORMED, f"precision={precision}"))
         (batch,) = learner_batches(make_experiment(*NORMED), 1)
         learner.step(batch, None, Progress(0.0, 1, 0))
-        said[precision] = dict(zip(learner._columns, learner._trace[0][:-1], strict=True))
-    assert all(term.dtype == torch.float32 for term in said["bf16"].values())
-    for name, term in said["fp32"].items():
-        assert float(said["bf16"][name]) == pytest.approx(float(term), rel=0.05, abs=0.02)
+        outputs[precision] = dict(zip(learner._columns, learner._trace[0][:-1], strict=True))
+    assert all(term.dtype == torch.float32 for term in outputs["bf16"].values())
+    for name, term in outputs["fp32"].items():
+        assert float(outputs["bf16"][name]) == pytest.approx(float(term), rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("peer", ["student", "teacher"])

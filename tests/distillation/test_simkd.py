@@ -48,9 +48,9 @@ def simkd(student, teacher, image, **changed):
     layers = made.layers(student, teacher)
     captures = [Capture(net, names, image) for net, names in zip((student, teacher), layers, strict=True)]
     with torch.no_grad():
-        said = captures[1](image)
+        taught = captures[1](image)
     made.setup(probe(captures[0].probe, captures[1].probe, classify=teacher.head))
-    return made, captures[0], said
+    return made, captures[0], taught
 
 
 def image_of(*shape, seed=0):
@@ -82,22 +82,22 @@ def test_a_student_with_the_teachers_map_predicts_like_the_teacher():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     student = copy.deepcopy(teacher)
     student.head = nn.Linear(5, 3)
-    made, capture, said = simkd(student, teacher, image)
+    made, capture, taught = simkd(student, teacher, image)
     made.projector = nn.Identity()
     student.eval()
     with torch.no_grad():
         assert torch.equal(made.answer(capture(image)).logits, teacher(image))
         assert torch.equal(made.deployed(student, teacher)(image), teacher(image))
-        assert float(made.transfer(batch_of([0] * 4), made.answer(capture(image)), said, START)["simkd"]) == 0.0
+        assert float(made.transfer(batch_of([0] * 4), made.answer(capture(image)), taught, START)["simkd"]) == 0.0
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_maps():
     image = image_of(2, 1, 8, 8)
-    made, capture, said = simkd(Net(4), Net(6), image)
+    made, capture, taught = simkd(Net(4), Net(6), image)
     ours = made.answer(capture(image))
-    projected, theirs = ours.features[PROJECTED].detach().flatten().tolist(), said.features["body"].flatten().tolist()
+    projected, theirs = ours.features[PROJECTED].detach().flatten().tolist(), taught.features["body"].flatten().tolist()
     expected = sum((a - b) ** 2 for a, b in zip(projected, theirs, strict=True)) / len(theirs)
-    terms = made.losses(batch_of([0, 1]), ours, said, START)
+    terms = made.losses(batch_of([0, 1]), ours, taught, START)
     assert list(terms) == ["simkd"] and float(terms["simkd"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -114,9 +114,9 @@ def test_a_larger_teacher_map_is_averaged():
 
 def test_labels_and_soft_targets_use_the_exchanged_classifiers_logits():
     image = image_of(3, 1, 8, 8)
-    made, capture, said = simkd(Net(4), Net(6), image, ce_weight=1.0, kd_weight=1.0)
+    made, capture, taught = simkd(Net(4), Net(6), image, ce_weight=1.0, kd_weight=1.0)
     answer = made.answer(capture(image))
-    terms = made.losses(batch_of([0, 1, 2]), answer, said, START)
+    terms = made.losses(batch_of([0, 1, 2]), answer, taught, START)
     assert list(terms) == ["ce", "kd", "simkd"]
     torch.testing.assert_close(terms["ce"], nn.functional.cross_entropy(answer.logits, torch.tensor([0, 1, 2])))
     assert not torch.allclose(answer.logits, capture(image).logits)
@@ -124,8 +124,8 @@ def test_labels_and_soft_targets_use_the_exchanged_classifiers_logits():
 
 def test_the_student_and_the_projector_are_trained_but_neither_classifier():
     student, teacher, image = Net(4), Net(6), image_of(3, 1, 8, 8)
-    made, capture, said = simkd(student, teacher, image)
-    made.transfer(batch_of([0] * 3), made.answer(capture(image)), said, START)["simkd"].backward()
+    made, capture, taught = simkd(student, teacher, image)
+    made.transfer(batch_of([0] * 3), made.answer(capture(image)), taught, START)["simkd"].backward()
     learnt = [*student.body.parameters(), *made.projector.parameters()]
     assert all(parameter.grad is not None for parameter in learnt) and sum(p.grad.abs().sum() > 0 for p in learnt) > 8
     assert student.head.weight.grad is None and teacher.head.weight.grad is None
@@ -174,9 +174,9 @@ def test_backbone_projector_and_the_teachers_classifier_are_counted(teacher, stu
     ours, theirs = (on_meta(config[role], shape) for role in ("student", "teacher"))
     made = build(config.distillation)
     layers = made.layers(ours, theirs)
-    said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip((ours, theirs), layers, strict=True)]
+    both = [Capture(net, names, shape.probe("meta")).probe for net, names in zip((ours, theirs), layers, strict=True)]
     with torch.device("meta"):
-        made.setup(probe(*said, classify=theirs.classifier))
+        made.setup(probe(*both, classify=theirs.classifier))
     whole = made.deployed(ours, theirs)
     parts = [getattr(ours, name) for name in backbone] + [made.projector, theirs.classifier]
     assert parameter_count(whole) == sum(map(parameter_count, parts))
@@ -260,8 +260,8 @@ def test_a_diagnosis_is_made(finished):
 def test_the_training_accuracy_is_the_exchanged_classifiers(make_experiment):
     (learner,), teacher = prepared(make_experiment(*SIMKD), "distilled")
     image = learner.capture.probe.logits.new_zeros(2, 1, 8, 8)
-    said = learner.forward(image)
-    assert torch.equal(learner._logits, said.logits) and PROJECTED in said.features
+    outputs = learner.forward(image)
+    assert torch.equal(learner._logits, outputs.logits) and PROJECTED in outputs.features
     learner.eval()
     with torch.no_grad():
         torch.testing.assert_close(learner.deployed(image), learner.forward(image).logits)

@@ -230,8 +230,8 @@ def test_the_wide_nets_block_is_timms(ins, outs, stride):
 @pytest.mark.parametrize("depth", [11, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (13, 16, 19))])
 def test_the_convolutions_of_vgg_are_torchvisions(depth):
     layers = list(models.get_model(f"vgg{depth}_bn", num_classes=2, init_weights=False).features)
-    pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    theirs = nn.Sequential(*(layer for place, layer in enumerate(layers) if place not in pools[3:]))
+    pools = [position for position, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    theirs = nn.Sequential(*(layer for position, layer in enumerate(layers) if position not in pools[3:]))
     ours = build(node(f"vgg{depth}"), num_classes=2, in_channels=3, image_size=32)
     same_answers(nn.Sequential(ours.stem, ours.stages), theirs, torch.randn(1, 3, 8, 8))
 

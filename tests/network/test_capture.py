@@ -114,7 +114,7 @@ def test_only_the_outer_layers_of_a_deep_network_are_listed():
     net = nn.Sequential(OrderedDict(body=nn.Sequential(*blocks), head=nn.Linear(4, 2)))
     with pytest.raises(UnknownLayer) as refusal:
         find_layers(net, ["bod"])
-    outer = ", ".join(f"body.{place}" for place in range(20))
+    outer = ", ".join(f"body.{position}" for position in range(20))
     assert (
         str(refusal.value)
         == f"Sequential has no layer 'bod'; did you mean body? known: body, {outer}, head and 40 inside these"
@@ -325,7 +325,7 @@ def test_published_nets_have_exactly_their_parameters(net, parameters):
 def relu_before_pool(features):
     """Returns the same convolutions with every pooling after its ReLU, as the tutorial writes them."""
     layers = list(features)
-    for pool in [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
+    for pool in [position for position, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
         assert isinstance(layers[pool + 1], nn.ReLU)
         layers[pool], layers[pool + 1] = layers[pool + 1], layers[pool]
     return nn.Sequential(*layers)
@@ -382,7 +382,7 @@ def test_the_padding_of_the_strided_net_does_not_raise_the_pooled_maxima():
     net.conv2.weight.fill_(1.0)
     net.conv2.bias.zero_()
     last = Capture(net, ["conv2"], image).probe.features["conv2"]
-    # Each of the 4 channels is leaky_relu(-1) = -0.2 everywhere; the corner window has 2·2 of its 3·3 places inside.
+    # Each of the 4 channels is leaky_relu(-1) = -0.2 everywhere; the corner window has 2·2 of its 3·3 positions inside.
     assert last[0, 0, 0, 0].item() == pytest.approx(-0.2 * 4 * 9)
     assert last[0, 0, 6, 6].item() == pytest.approx(-0.2 * 4 * 4)
 

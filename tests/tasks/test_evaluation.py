@@ -30,8 +30,8 @@ def calibration_error_by_hand(logits, labels, bins):
         probabilities = softmax_by_hand(row)
         answered.append((max(probabilities), probabilities.index(max(probabilities)) == label))
     total = 0.0
-    for place in range(bins):
-        inside = [answer for answer in answered if place / bins < answer[0] <= (place + 1) / bins]
+    for number in range(bins):
+        inside = [answer for answer in answered if number / bins < answer[0] <= (number + 1) / bins]
         if inside:
             confidence = sum(answer[0] for answer in inside) / len(inside)
             accuracy = sum(answer[1] for answer in inside) / len(inside)

@@ -436,8 +436,8 @@ BEYOND = [
 
 @pytest.mark.parametrize(("tensor", "sentence"), BEYOND)
 def test_tensors_that_lie_about_their_memory_are_refused(tmp_path, tensor, sentence):
-    said = refusal(crafted(tmp_path / "net.pt", changed_to(tensor)))
-    assert said.endswith(f"it is damaged: {sentence}")
+    message = refusal(crafted(tmp_path / "net.pt", changed_to(tensor)))
+    assert message.endswith(f"it is damaged: {sentence}")
 
 
 def changed_to(tensor):
@@ -446,8 +446,8 @@ def changed_to(tensor):
 
 
 def test_a_value_repeated_too_often_is_refused(tmp_path):
-    said = refusal(crafted(tmp_path / "net.pt", changed_to(Rebuilt(20, 0, (10**6, 10**6), (0, 0)))))
-    assert said.endswith("a tensor repeats 20 values 1000000000000 times over")
+    message = refusal(crafted(tmp_path / "net.pt", changed_to(Rebuilt(20, 0, (10**6, 10**6), (0, 0)))))
+    assert message.endswith("a tensor repeats 20 values 1000000000000 times over")
 
 
 def test_correctly_crafted_files_are_read(tmp_path):

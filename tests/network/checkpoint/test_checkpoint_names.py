@@ -68,8 +68,8 @@ def test_a_network_equals_the_papers_code_with_the_same_weights(tmp_path, name):
 
 def entries(state, prefix=""):
     return [
-        Entry((), f"{prefix}{name}", StoredTensor(tuple(size), torch.float32, stride=(place,)))
-        for place, (name, size) in enumerate(state)
+        Entry((), f"{prefix}{name}", StoredTensor(tuple(size), torch.float32, stride=(position,)))
+        for position, (name, size) in enumerate(state)
     ]
 
 
@@ -132,15 +132,15 @@ def test_a_deeper_or_shallower_net_of_the_family_is_refused(tmp_path):
         tmp_path / "a", shallow, state
     )
     deep = foreign.random_state(foreign.resnet([4, 4, 6, 8], [1] * 3))
-    said = refusal(tmp_path / "b", network, deep)
-    assert "30 tensors differ, first stages.0.1.residual.0.weight (model 4×4×3×3, file none)" in said
+    message = refusal(tmp_path / "b", network, deep)
+    assert "30 tensors differ, first stages.0.1.residual.0.weight (model 4×4×3×3, file none)" in message
 
 
 def test_another_family_is_refused_with_names_of_both_sides(tmp_path):
     network, *_ = small("resnet")
-    said = refusal(tmp_path / "net.pth", network, small("wrn")[1])
-    assert "does not fit ResNet: " in said and "first stem.0.weight (model 4×3×3×3, file none)" in said
-    assert said.endswith("names in the file: conv1.weight, block1.layer.0.bn1.weight, block1.layer.0.bn1.bias and 79 more")
+    message = refusal(tmp_path / "net.pth", network, small("wrn")[1])
+    assert "does not fit ResNet: " in message and "first stem.0.weight (model 4×3×3×3, file none)" in message
+    assert message.endswith("names in the file: conv1.weight, block1.layer.0.bn1.weight, block1.layer.0.bn1.bias and 79 more")
 
 
 def test_a_classifier_under_two_names_is_refused(tmp_path):
