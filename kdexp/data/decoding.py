@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from kdexp.data.content import content_kind
-from kdexp.data.findings import Finding, heard_from_libraries, refuse, warnings_of
+from kdexp.data.findings import Finding, library_messages, refuse, warnings_of
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.listing import irregular
 from kdexp.errors import first_line
@@ -48,7 +48,7 @@ def decode_with_findings(*groups: ImageFiles) -> tuple[list[RawImages], list[Fin
         for pixels, files in zip(images, groups, strict=True)
         for first in range(0, len(files.paths), CHUNK)
     ]
-    with heard_from_libraries() as unplaced, ThreadPoolExecutor() as threads:
+    with library_messages() as unplaced, ThreadPoolExecutor() as threads:
         done = progress_bar(threads.map(lambda chunk: fill(*chunk), chunks), "reading images", len(chunks))
         found = [finding for findings in done for finding in findings]
     refuse(found)

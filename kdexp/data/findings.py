@@ -54,7 +54,7 @@ _current = threading.local()
 
 @contextmanager
 def warnings_of(path: str) -> Iterator[list[Finding]]:
-    """Collects Python warnings of this thread as findings about that file; works inside `heard_from_libraries`."""
+    """Collects Python warnings of this thread as findings about that file; works inside `library_messages`."""
     _current.path, _current.findings = path, []
     try:
         yield _current.findings
@@ -71,7 +71,7 @@ def _record_warning(message: Warning | str, category: type[Warning], *_: object,
 
 
 @contextmanager
-def heard_from_libraries() -> Iterator[list[Finding]]:
+def library_messages() -> Iterator[list[Finding]]:
     """Silences image libraries in all threads; the list holds afterwards what they wrote to standard error.
 
     Python warnings go to `warnings_of`. Warnings about size and transparency are dropped: Pillow's own limit refuses images

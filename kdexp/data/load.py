@@ -11,7 +11,7 @@ import torch
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.fingerprint import summarise
 from kdexp.data.placement import AUTOMATIC, Placement
-from kdexp.data.source import find
+from kdexp.data.source import open_source
 from kdexp.data.split import Split
 from kdexp.data.workers import Workers
 from kdexp.errors import DataUnavailable
@@ -49,7 +49,7 @@ def load(
     placement: Placement = AUTOMATIC,
 ) -> Data:
     """Reads, splits and normalises a data set. All draws depend on `split_seed` alone. Raises `DataUnavailable`."""
-    source = find(dataset, device, placement)
+    source = open_source(dataset, device, placement)
     train = source.train
     if problem := dataset.split_problem(train.labels.bincount(minlength=dataset.num_classes).tolist()):
         raise DataUnavailable(problem)

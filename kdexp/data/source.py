@@ -35,7 +35,7 @@ class Source:
     """Findings about images that were decoded into memory."""
 
 
-def find(dataset: ImageDataset, device: torch.device, placement: Placement) -> Source:
+def open_source(dataset: ImageDataset, device: torch.device, placement: Placement) -> Source:
     """Reads a data set into memory, or leaves it on disk if memory is short; raises `DataUnavailable`."""
     files = dataset.image_files()
     both: tuple[Images, Images] = files or dataset.read()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdexp.data.decoding import CHUNK, fill
-from kdexp.data.findings import Finding, heard_from_libraries
+from kdexp.data.findings import Finding, library_messages
 from kdexp.data.images import ImageFiles
 from kdexp.device.heap import give_back
 from kdexp.errors import ImageLost, first_line
@@ -122,7 +122,7 @@ class _Decoder(Dataset):
         paths, channels, size = piece
         give_back()
         images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
-        with heard_from_libraries() as unplaced:
+        with library_messages() as unplaced:
             found = fill(images, paths)
         return images, found + unplaced
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdexp.errors import BadCheckpoint, a_few
 from kdexp.network.checkpoint.heads import fit_head, fit_stem, shape_of, within
-from kdexp.network.checkpoint.read import Checkpoint, read_checkpoint
+from kdexp.network.checkpoint.read import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ def start_from(
     `partly`, a classifier or first convolution that can't be made to fit keeps its values. Raises `BadCheckpoint`.
     """
     checkpoint = read_checkpoint(path, model, role=role)
-    return adopt(model, checkpoint, classes, partly)
-
-
-def adopt(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] | None = None, partly: bool = False) -> Start:
-    """Loads a checkpoint that was read already; the arguments are those of `start_from`."""
     stem = fit_stem(model, checkpoint.tensors)
     try:
         head = fit_head(model, stem.weights, checkpoint.classes, classes)
