@@ -138,7 +138,7 @@ def _start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    # An idle first process: an interrupt while waiting for it leaves no worker half-started, with a traceback.
+    # A first process that does nothing: a real worker would print a traceback if this wait were interrupted.
     first = multiprocessing.get_context("forkserver").Process(target=int)
     first.start()
     first.join()
