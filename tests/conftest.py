@@ -42,7 +42,6 @@ def here(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
-        monkeypatch.setattr(cli, "_exit_codes", [])
         monkeypatch.setattr(cli, "Composer", lambda *where: COMPOSER if where == (None, "config") else Composer(*where))
         longest_number = sys.get_int_max_str_digits()
         with pytest.raises(SystemExit) as stop:

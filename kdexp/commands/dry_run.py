@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdexp.commands.command import PlannedJob
 from kdexp.commands.estimate import Pace
-from kdexp.commands.multirun import Job
 from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
 from kdexp.experiment.experiment import Experiment
@@ -53,7 +53,7 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
     journal.say(f"dry run: nothing was trained or written ({experiment.precision.label} on {experiment.device.type})")
 
 
-def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
+def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> None:
     """Prints the jobs of a multirun, which of their learners the store holds, and how long the others may take."""
     journal, session = Journal(console), Session()
     quiet = Journal(journal.console, quiet=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from kdexp.commands.command import PlannedJob
 from kdexp.commands.run import carry_out, claim_folder, describe_run, writing_to
 from kdexp.errors import DataUnavailable, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
@@ -27,27 +27,15 @@ from kdexp.store.run_state import ALIVE, FAILED, write_state
 
 
 @dataclass(frozen=True)
-class Job:
-    """One combination of a multirun."""
-
-    number: int
-    overrides: Sequence[str]
-    config: Mapping[str, Any]
-
-    @property
-    def folder(self) -> str:
-        """Its run folder, inside the sweep's."""
-        return f"{self.number:03d}"
-
-
-@dataclass(frozen=True)
 class Lockstep:
     """That compatible jobs train side by side, `most` learners in one loop (None: as memory allows)."""
 
     most: int | None
 
 
-def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None) -> Path:
+def run_jobs(
+    jobs: Sequence[PlannedJob], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None
+) -> Path:
     """Runs validated jobs; a failing one fails alone. Returns the sweep's folder; raises `Unwritable` before anything."""
     journal, session = Journal(console, quiet=True), Session()
     folder = claim_sweep(jobs, command)
@@ -74,7 +62,7 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
     return folder
 
 
-def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session) -> None:
+def _claim(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session) -> None:
     """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
     with suppress(Exception):
         for job in jobs:
@@ -82,7 +70,7 @@ def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session
             experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
 
 
-def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session, most: int | None) -> None:
+def _side_by_side(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session, most: int | None) -> None:
     """Trains what the jobs need in lockstep; what goes wrong there is left to the jobs, one by one."""
     journal.open_log(folder / "log.txt")
     try:
@@ -95,15 +83,15 @@ def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, session: 
         journal.close_log()
 
 
-def _by_data(jobs: Sequence[Job]) -> Iterable[Sequence[Job]]:
+def _by_data(jobs: Sequence[PlannedJob]) -> Iterable[Sequence[PlannedJob]]:
     """The jobs of one data set after those of another, so that one alone is in memory; none train side by side anyway."""
-    groups: dict[str, list[Job]] = {}
+    groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         groups.setdefault(str(job.config["dataset"]), []).append(job)
     return groups.values()
 
 
-def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
+def claim_sweep(jobs: Sequence[PlannedJob], command: Sequence[str]) -> Path:
     """A new folder that says what all jobs are; raises `Unwritable`."""
     config = jobs[0].config
     with writing_to(config):
@@ -113,7 +101,7 @@ def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
     return folder
 
 
-def _ready(job: Job, journal: Journal, session: Session) -> Experiment | None:
+def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | None:
     """The job's experiment, or None if it can't start: then the job itself says why."""
     try:
         experiment = Experiment(job.config, journal, session, job=f"#{job.number}")
@@ -123,7 +111,7 @@ def _ready(job: Job, journal: Journal, session: Session) -> Experiment | None:
     return experiment
 
 
-def run_job(job: Job, folder: Path, journal: Journal, session: Session) -> str:
+def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -> str:
     """Runs one job in its folder; returns what became of it in a few words."""
     try:
         with writing_to(job.config):

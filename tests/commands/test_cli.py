@@ -13,6 +13,7 @@ from experiments import SHORT
 from kdexp.commands import main as cli
 from kdexp.commands.help import help_text
 from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.jobs import expand
 
 KDEXP = [sys.executable, "-m", "kdexp"]
 
@@ -60,7 +61,14 @@ def test_help_is_one_screen_and_quick(tmp_path):
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
 def test_what_only_talks_does_not_import_torch(words, tmp_path):
-    code = "import sys; from kdexp.commands.main import main; main(); assert 'torch' not in sys.modules"
+    code = """
+import sys
+from kdexp.commands.main import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
     environment = os.environ | {"COMP_LINE": "kdexp distill", "COMP_POINT": "13"}
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
@@ -163,7 +171,7 @@ def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):
     ],
 )
 def test_a_multirun_is_expanded_as_hydra_does(words, jobs):
-    assert cli.expand(words) == jobs
+    assert expand(words) == jobs
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ from processes import command
 from rich.console import Console
 from shipped import options
 
-from kdexp.commands import main as cli
 from kdexp.commands import multirun
-from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.commands.command import PlannedJob
+from kdexp.commands.multirun import Lockstep, run_jobs
+from kdexp.configuration.jobs import expand
 from kdexp.experiment import lockstep, plan
 from kdexp.network.build import build_network
 from kdexp.store.learners import LearnerStore
@@ -33,8 +34,8 @@ def sweep(tmp_path):
 
     def run(*words, lockstep=None, place="out"):
         screen = io.StringIO()
-        overrides = cli.expand([f"output_dir={tmp_path / place}", *SHORT, *words])
-        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
+        overrides = expand([f"output_dir={tmp_path / place}", *SHORT, *words])
+        jobs = [PlannedJob(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=screen, width=200))
         store = LearnerStore(tmp_path / place / "store")
         keys = [path.name for path in store.root.iterdir() if path.is_dir()] if store.root.is_dir() else []
@@ -108,7 +109,7 @@ def test_nothing_is_kept_that_another_job_must_not_see(sweep, axis, lockstep):
     whole = ("limit_batches=null", "dataset.split_seed=0,1", axis)
     _, _, together = sweep(*whole, place="together", lockstep=lockstep)
     alone = {}
-    for number, job in enumerate(cli.expand(whole)):
+    for number, job in enumerate(expand(whole)):
         alone |= sweep(*job, place=f"alone-{number}")[2]
     assert weights(alone) == weights(together)
 

@@ -10,8 +10,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from shipped import CONF, options
 
-from kdexp.commands.main import _swept_in_files, expand
+from kdexp.commands.command import swept_in_files
 from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.validation.validator import Validator
 
 validator = Validator()
@@ -31,7 +32,7 @@ def jobs_of(*words: str) -> list[list[str]]:
     """What the command line makes of a sweep's file."""
     node = Composer().hydra(words)
     assert node.mode == RunMode.MULTIRUN
-    return expand([*_swept_in_files(node, words), *words])
+    return expand([*swept_in_files(node, words), *words])
 
 
 @cache

@@ -477,7 +477,6 @@ def command(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setattr("sys.argv", ["kdexp", "dataset=image_folder", *words])
-        monkeypatch.setattr(cli, "_exit_codes", [])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code, capsys.readouterr()

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands import report as command
-from kdexp.commands.main import expand
 from kdexp.configuration.compose import compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.sweep import fold, page, pictures, read
 from kdexp.sweep.read import Job
 from kdexp.sweep.repeat import commands
@@ -202,7 +202,6 @@ def test_many_rows_stay_quick_and_small(tmp_path, bare):
 def test_a_multirun_ends_with_its_page(tmp_path, monkeypatch, capsys):
     words = [f"output_dir={tmp_path}", *SHORT, "-m", "distillation.temperature=1,4"]
     monkeypatch.setattr(sys, "argv", ["kdexp", *words])
-    monkeypatch.setattr(cli, "_exit_codes", [])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0
