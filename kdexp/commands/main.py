@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from kdexp.commands.command import Command, read_command
 from kdexp.commands.help import help_text
+from kdexp.commands.launch import launch
 from kdexp.configuration.compose import Composer, compose_whole, conf_dir, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable
@@ -69,7 +70,7 @@ def _execute(flags: Flags) -> int:
         print(f"kdexp {__version__}" if "--version" in flags else help_text(flags.config_dir))
         return 0
     if "--hydra-help" in flags or "--shell-completion" in flags:
-        return _run_hydra(flags, flags.overrides)
+        return _hydra_shows(flags, flags.overrides)
     composer = Composer(flags.config_dir, flags.config_name)
     try:
         command = read_command(flags, composer)
@@ -79,8 +80,10 @@ def _execute(flags: Flags) -> int:
         print(note, file=sys.stderr)
     if "--cfg" in flags:
         return _show(flags, compose_whole(command.effective, **composer.where))
-    if "--info" in flags or command.needs_hydra:
-        return _run_hydra(flags, command.overrides)
+    if "--info" in flags:
+        return _hydra_shows(flags, command.overrides)
+    if command.needs_hydra:
+        return launch(flags, command.overrides, _run_launched)
     if command.dry_run:
         return _preview(command)
     return _run_all(command) if command.multirun else _run_one(command.jobs[0].config, sys.argv[1:])
@@ -95,19 +98,13 @@ def _show(flags: Flags, composed: DictConfig) -> int:
     return 0
 
 
-def _run_hydra(flags: Flags, overrides: Sequence[str]) -> int:
-    """Lets Hydra's own `main` carry out a checked command; returns the highest exit code of the jobs that it ran here."""
-    codes = [0]
-
-    def run_job(config: DictConfig) -> None:
-        node = HydraConfig.get()
-        codes.append(_run_one(with_choices(config, node.runtime), node.overrides.task))
-
+def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
+    """Leaves help, completion and information to Hydra's own `main`."""
     sys.argv[1:] = [*flags.words, *overrides]
     completing = "--shell-completion" in flags and flags.overrides[0].startswith("query")
     with redirect_stderr(io.StringIO()) if completing else nullcontext():  # a half-typed line is no error
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(run_job)()
-    return max(codes)
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(_run_launched)()
+    return 0
 
 
 def _preview(command: Command) -> int:
@@ -131,6 +128,12 @@ def _run_one(config: Mapping[str, Any], typed: Sequence[str]) -> int:
     except OSError as error:
         print_error("kdexp", f"{error}; finished epochs are saved, run the same command to resume")
         return SOME_FAILED
+
+
+def _run_launched(config: DictConfig) -> int:
+    """Runs one job that Hydra composed and started, perhaps in another process; returns its exit code."""
+    node = HydraConfig.get()
+    return _run_one(with_choices(config, node.runtime), node.overrides.task)
 
 
 def _run_all(command: Command) -> int:

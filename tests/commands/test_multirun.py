@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 import torch
 from experiments import COMPOSER, SHORT
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from processes import command
 from rich.console import Console
 from shipped import options
@@ -259,3 +261,21 @@ def test_two_sweeps_at_once_train_each_learner_once(tmp_path):
 
 def test_bitwise_comparisons_run_on_one_thread():
     assert torch.get_num_threads() == 1
+
+
+def test_a_launcher_of_hydras_own_runs_every_job_and_passes_on_their_exit_codes(here, tmp_path, monkeypatch):
+    (tmp_path / "own" / "hydra" / "launcher").mkdir(parents=True)
+    launcher = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    (tmp_path / "own" / "hydra" / "launcher" / "foreign.yaml").write_text(launcher)
+    seen = []
+
+    def run(config, typed):
+        SourcesRegistry.instance().register(FileConfigSource)  # as in every new process; raises if another reader is there
+        seen.append((config["seed"], config["choices"]["student"], list(typed)))
+        return config["seed"] != 1
+
+    monkeypatch.setattr("kdexp.commands.run.run", run)
+    words = ("-m", "--config-dir", "own", "hydra/launcher=foreign", "epochs=3")
+    assert here(*words, "seed=0,1,2")[0] == 3
+    assert seen == [(seed, "mlp_small", ["epochs=3", f"seed={seed}"]) for seed in (0, 1, 2)]
+    assert here(*words, "seed=0,2")[0] == 0
