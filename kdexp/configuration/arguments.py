@@ -75,8 +75,8 @@ Blocks = Annotated[int, Range(at_least=1, within=(1, 200))]
 """Blocks or layers of one of a network's stages, likewise."""
 
 
-def shown(value: Any, most: int = 200) -> str:
-    """The value as one would write it in Python; of a long one the beginning."""
+def short_repr(value: Any, most: int = 200) -> str:
+    """The value as Python writes it, cut off after `most` characters."""
     try:
         written = repr(value)
     except ValueError:  # Python writes no numbers of more than 4300 digits unless told to
@@ -121,7 +121,7 @@ def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Ite
         elif value == MISSING:
             found.append(Problem(name, "must be given, there is no default"))
         elif complaint := misfit(value, known[name][0]):
-            found.append(Problem(name, f"={shown(value)}: {complaint}"))
+            found.append(Problem(name, f"={short_repr(value)}: {complaint}"))
     for name, (_, default) in known.items():
         if name not in arguments and default is inspect.Parameter.empty:
             found.append(Problem(name, "missing"))
