@@ -58,7 +58,7 @@ SWEEPS = [
     ("-m distillation=kd,hint student=lightnn", "hint compares maps of one size, not 16×2×2"),
     ("-m distillation=kd,hint student=lightnn seed=0,1", "(with distillation=hint)"),
     ("-m seed=0,1 distillation.temperature=1,0", "distillation.temperature=0: must be above 0\n"),
-    ("-m distillation=choice(kd,hint) distillation.weight=3", "run them apart: kdexp -m distillation=kd and kdexp -m"),
+    ("-m distillation=choice(kd,hint) distillation.weight=3", "run them separately: kdexp -m distillation=kd and kdexp -m"),
 ]
 
 WORDS = [
@@ -77,7 +77,7 @@ WORDS = [
     ("++seed", "'++seed' is not KEY=VALUE"),
     ("seed=", "seed='': must be a whole number"),
     ("seed=1e400", "seed=inf: must be a whole number"),
-    ("+seed=1", "seed: exists already; without + it is changed: seed=1"),
+    ("+seed=1", "seed: exists already; to change it leave the + out: seed=1"),
     ("~batch_size", "batch_size: missing"),
     ("~epochs", "epochs: can't be removed: "),
     ("~published", "published: can't be removed: its value is null"),
@@ -153,8 +153,8 @@ FLAGS = [
     ("--config-path /tmp", "--config-path: kdexp needs its own files; --config-dir FOLDER adds yours"),
     ("--multirun --cfg job", "--multirun and --cfg can't be combined; keep one"),
     ("--info --run", "--run and --info can't be combined"),
-    ("--resolve", "--resolve: is a part of showing the configuration; add --cfg job"),
-    ("--package student", "--package: is a part of showing"),
+    ("--resolve", "--resolve: only works together with --cfg; add --cfg job"),
+    ("--package student", "--package: only works together with --cfg"),
     ("--cfg nope", "--cfg='nope': must be one of job, hydra, all"),
     ("--cfg job -p studnt", "--package='studnt': no such part; did you mean student?"),
     ("--cfg job epochz=3", "epochz: unknown key; did you mean epochs?"),
@@ -202,7 +202,7 @@ SETTINGS = [
     ("hydra=5", "hydra: has no effect"),
     ("hydra.mode=always", "hydra.mode='always': Invalid value 'always', expected one of"),
     ("hydra/launcher=nope", "hydra/launcher='nope': no such option; known: basic, lockstep"),
-    ("hydra/launcher=lockstep", "hydra/launcher=lockstep: trains the jobs of a sweep side by side; add -m"),
+    ("hydra/launcher=lockstep", "hydra/launcher=lockstep: trains the jobs of a sweep together; add -m"),
     ("-m hydra/launcher=lockstep hydra.launcher.max_learners=abc", "hydra.launcher.max_learners='abc': must be a whole"),
     ("-m hydra.launcher.max_learners=2", "hydra/launcher=lockstep has max_learners"),
 ]

@@ -92,8 +92,8 @@ COMMANDS = [
     (["-m", "epochs"], "'epochs' is not KEY=VALUE"),
     (
         ["-m", "distillation=kd,hint", "distillation.weight=1,2", "seed=0,1"],
-        "distillation.weight: only distillation=hint has it, not kd; run them apart: kdexp -m distillation=kd seed=0,1 and "
-        "kdexp -m distillation=hint distillation.weight=1,2 seed=0,1",
+        "distillation.weight: only distillation=hint has it, not kd; run them separately: kdexp -m distillation=kd seed=0,1 "
+        "and kdexp -m distillation=hint distillation.weight=1,2 seed=0,1",
     ),
     (["-m", "optimizer=adam,sgd", "optimizer.momentum=0.8,0.9"], "optimizer.momentum: only optimizer=sgd has it, not adam"),
     (["-m", "optimizer=adam,sgd", "optimizer.momentom=0.8"], "optimizer.momentom: unknown key"),
