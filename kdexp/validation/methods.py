@@ -75,7 +75,7 @@ def _deployed(distiller: Distiller, student: nn.Module, teacher: nn.Module, shap
     if logits.shape[1:] != (shape.num_classes,):
         yield f"answers with {list(logits.shape)}, not with [N, {shape.num_classes}]"
     elif not same_answers(logits, trained):
-        yield "does not answer as the one that it trains; choose other student_layers"
+        yield "gives other logits than the one that it trains; choose other student_layers"
 
 
 def check_controls(

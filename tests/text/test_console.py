@@ -155,7 +155,7 @@ def test_a_stream_that_fails_ends_no_command(monkeypatch, capsys, number, ends, 
     except SystemExit as stop:
         stopped = stop.code
     assert done and stopped == code
-    complaint = f"kdexp-store: stdout took no more text ({os.strerror(number)})" if number != errno.EPIPE else ""
+    complaint = f"kdexp-store: stdout can't be written ({os.strerror(number)})" if number != errno.EPIPE else ""
     assert capsys.readouterr().err.startswith(complaint) and isinstance(sys.stdout, Failing)
 
 
