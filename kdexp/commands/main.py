@@ -139,7 +139,7 @@ def _run_launched(config: DictConfig) -> int:
 def _run_all(command: Command) -> int:
     """Runs the jobs of a multirun and prints their table; returns the exit code."""
     from kdexp.commands.multirun import Lockstep, run_jobs
-    from kdexp.commands.report import tell
+    from kdexp.commands.report import print_report
 
     lockstep = Lockstep(command.hydra.launcher.max_learners) if command.launcher == "lockstep" else None
     try:
@@ -147,7 +147,7 @@ def _run_all(command: Command) -> int:
     except Unwritable as error:
         return _refuse([Problem("", str(error))])
     try:
-        return tell([folder], folder)
+        return print_report([folder], folder)
     except Unwritable as error:
         elsewhere = f"kdexp-report {shlex.quote(str(folder))} --output FOLDER writes the table elsewhere"
         print_error("kdexp", f"{error}; every finished learner is in the store, and {elsewhere}")

@@ -123,11 +123,11 @@ def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tm
 
 
 REFUSED = [
-    (["show", "zzz"], "'zzz': no learner of that key"),
+    (["show", "zzz"], "'zzz': no item has that key"),
     (["show", "0123"], "0123456789abcdef.progress is unfinished"),
-    (["show", ""], "learners of that key"),
-    (["prune"], "say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
-    (["prune", "beef"], "'beef': no learner of that key"),
+    (["show", ""], "items have that key"),
+    (["prune"], "choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
+    (["prune", "beef"], "'beef': no item has that key"),
     *((["prune", "--older-than", days], f"{days!r} is no number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
     (["lst"], "invalid choice: 'lst'"),
 ]
@@ -141,7 +141,7 @@ def test_refused(store, kdexp_store, words, sentence):
 
 def test_no_store(kdexp_store, tmp_path):
     code, shown = kdexp_store("list")
-    assert code == 2 and f"no store in '{tmp_path}/store'; --store FOLDER names another" in shown
+    assert code == 2 and f"no store in '{tmp_path}/store'; choose another folder with --store FOLDER" in shown
 
 
 def test_it_needs_no_torch():

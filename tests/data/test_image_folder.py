@@ -489,7 +489,7 @@ def test_a_command_trains_on_grey_images_and_finds_them_again(root, command):
     assert code == 0, printed.err
     assert "normalisation measured on 6 images: dataset.mean=[0." in printed.out and "Test accuracy on 4 images" in printed.out
     assert "teacher: reused" in command("dataset.root=own", *SMALL, *BRIEF)[1].out
-    assert "there since" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
+    assert "stored 20" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
     picture(99).save(root / "train" / "cat" / "00.png")
     assert "reused" not in command("dataset.root=own", *SMALL, *BRIEF)[1].out
 

@@ -216,7 +216,7 @@ def test_a_store_that_is_a_file(tmp_path, kdexp_store, root):
     shutil.rmtree(root)
     root.write_text("mine")
     code, shown = kdexp_store("prune", "--all", "--yes")
-    assert code == 2 and f"'{root}' is a file, not the folder of a store; --store FOLDER names another" in shown
+    assert code == 2 and f"'{root}' is a file, not the folder of a store; choose one with --store FOLDER" in shown
 
 
 def test_without_locks_the_process_that_a_file_names_is_asked_for(tmp_path, monkeypatch):

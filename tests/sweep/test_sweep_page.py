@@ -63,7 +63,7 @@ def bare(monkeypatch):
 def report(folder):
     """Runs the report; returns the page and what was printed."""
     console = Console(file=io.StringIO(), width=100)
-    command.tell([folder], folder, console)
+    command.print_report([folder], folder, console)
     html = (folder / "report.html").read_text()
     return Page(html), html, console.file.getvalue()
 
@@ -185,7 +185,7 @@ def test_a_folder_for_pictures_that_can_not_be_made_is_named(tmp_path, monkeypat
     with pytest.raises(SystemExit) as stop:
         command.main()
     assert stop.value.code == 2
-    assert "can't be written: File exists; --output FOLDER names another" in capsys.readouterr().err
+    assert "can't be written: File exists; choose another folder with --output FOLDER" in capsys.readouterr().err
 
 
 def test_many_rows_stay_quick_and_small(tmp_path, bare):

@@ -12,7 +12,7 @@ from crafted_sweeps import CraftedSweep
 from experiments import said
 
 from kdexp.commands import store as inventory
-from kdexp.commands.report import tell
+from kdexp.commands.report import print_report
 from kdexp.commands.run import report
 from kdexp.errors import BadCheckpoint, InvalidArguments, Problem, first_line
 from kdexp.experiment.journal import Journal
@@ -44,7 +44,7 @@ def test_a_sweep_of_evil_names_is_reported(tmp_path, monkeypatch):
         sweep.job(f"seed={seed}", seed=seed, distillation__temperature=4.0 + seed, choices__dataset=EVIL)
     sweep.job("seed=2", f"dataset={EVIL}", seed=2, state="failed", reason=f"because of {EVIL}")
     folder, screen = sweep.close(), io.StringIO()
-    tell([folder], tmp_path / "out", Screen(screen, width=200))
+    print_report([folder], tmp_path / "out", Screen(screen, width=200))
     texts = {
         path.name: path.read_text("utf-8") for path in (tmp_path / "out").rglob("*") if path.suffix in (".md", ".html", ".svg")
     }
