@@ -21,12 +21,12 @@ Groups (GROUP=OPTION)
 {groups}
 
 Often changed (KEY=VALUE)
-  what     seed  epochs  teacher_epochs (follows epochs)  batch_size  teacher_seed
-  how      device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast  compile  graph  num_threads
+  training seed  epochs  teacher_epochs (follows epochs)  batch_size  teacher_seed
+  compute  device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast  compile  graph  num_threads
            memory=auto|device|ram|disk  workers
   data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
-  steps    optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
+  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
   rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir

@@ -1,4 +1,4 @@
-"""Commands as people type them, and the sentence that refuses each: exit code 2, nothing written, no traceback."""
+"""Mistyped commands and the sentences that refuse them: exit code 2, nothing written, no traceback."""
 
 import importlib
 import os
@@ -213,7 +213,7 @@ FOLLOW_ONS = [
     ("dataset=cifr10 teacher=deepnn student=lightnn", "dataset='cifr10': no such option; did you mean cifar10?"),
     ("output_dir=" + __file__, "output_dir="),
 ]
-"""One mistake each: there is one problem to report."""
+"""Commands with one mistake: one problem is reported."""
 
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
@@ -255,7 +255,7 @@ GOOD = "_target_: kdexp.models.mlp.MLP\nhidden: [8]\ncheckpoint: null\n"
 
 @pytest.fixture(scope="module")
 def composer():
-    """One for all commands without files of their own: what it composed once, it knows."""
+    """One composer for all commands without files of their own, which reuses what it composed."""
     return Composer()
 
 
@@ -278,7 +278,7 @@ def own(tmp_path_factory):
 
 
 def typed(line):
-    """The words of a line of these tables, which have no spaces of their own."""
+    """The words of a line of these tables; words contain no spaces."""
     return line.split(" ")
 
 
@@ -292,7 +292,7 @@ def test_refused_with_a_sentence(refused, line, sentence):
 
 
 @pytest.mark.parametrize(("line", "_"), FOLLOW_ONS, ids=lambda text: text[:40])
-def test_what_follows_from_a_mistake_is_not_a_problem_of_its_own(refused, line, _):
+def test_consequences_of_a_mistake_are_not_reported(refused, line, _):
     assert "1 problem " in refused(*typed(line))
 
 
@@ -307,7 +307,7 @@ def test_a_bad_option_file_is_refused_by_file_and_line(refused, own, content, li
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")], ids=["fifo", "folder", "link"])
-def test_an_option_that_is_no_file_is_refused(refused, own, make):
+def test_an_option_that_is_not_a_regular_file_is_refused(refused, own, make):
     folder = own(GOOD)
     make(folder / "student" / "odd.yaml")
     assert f"{folder}/student/odd.yaml: " in refused("--config-dir", str(folder), "student=odd")
@@ -327,7 +327,7 @@ def test_a_folder_of_options_may_have_any_name(here, own, name, words):
     assert code == 0, shown.err
 
 
-def test_a_first_file_of_ones_own(here, refused, own):
+def test_a_users_own_config_file_can_be_composed(here, refused, own):
     folder = own(GOOD)
     (folder / "mine.yaml").write_text("defaults: [config, _self_]\nepochs: 3\n")
     code, shown = here("--config-dir", str(folder), "--config-name", "mine", "dry_run=true")
@@ -368,7 +368,7 @@ def test_a_mistake_in_every_job_is_explained_once(composer):
     assert len(made._explained) == 2
 
 
-def test_the_last_of_two_words_holds_and_the_other_is_named(here):
+def test_the_last_of_two_overrides_wins_and_the_other_is_named(here):
     code, shown = here("seed=1", "epochs=3", "seed=2", "student=lightnn", "student=mlp_small", "dry_run=true")
     assert code == 0 and "\nseed: 2\n" in f"\n{shown.out}"
     assert shown.err == (
@@ -376,7 +376,7 @@ def test_the_last_of_two_words_holds_and_the_other_is_named(here):
     )
 
 
-def test_home_is_written_out(here, monkeypatch, tmp_path):
+def test_a_tilde_is_replaced_by_the_home_folder(here, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "at home"))
     code, shown = here("output_dir=~/x", "store=~/y z", "dry_run=true")
     assert code == 0, shown.err
