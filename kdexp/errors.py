@@ -111,11 +111,11 @@ class BadResult(BadFile):
 
 
 class UnknownRole(KeyError):
-    """A role without a finished learner in a run; `there` lists the roles that have one."""
+    """A role without a finished learner in a run; `finished` lists the roles that have one."""
 
-    def __init__(self, folder: Path, role: str, there: list[str]):
-        super().__init__(f"{folder} has no finished {role!r}; it has: {listed(there)}")
-        self.there = there
+    def __init__(self, folder: Path, role: str, finished: list[str]):
+        super().__init__(f"{folder} has no finished {role!r}; it has: {listed(finished)}")
+        self.finished = finished
 
     def __str__(self) -> str:
         return self.args[0]

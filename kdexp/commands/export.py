@@ -111,7 +111,7 @@ def find(arguments: argparse.Namespace) -> StoredLearner:
     try:
         return find_stored(arguments.run, arguments.role)
     except UnknownRole as error:
-        raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.there[-1:])) from error
+        raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.finished[-1:])) from error
 
 
 def heading(output: Path, stored: StoredLearner, epoch: str) -> str:

@@ -87,7 +87,7 @@ def check_controls(
         return
     for control in {"from_scratch", "frozen_backbone"} & set(controls):
         if not starts_trained(config["student"]):
-            yield Problem("controls", f"={control}: compares with a student that starts from trained weights; {GIVE_START}")
+            yield Problem("controls", f"={control}: needs a student that starts from trained weights; {GIVE_START}")
     taught = {"random_teacher", "self_teacher"} & set(controls)
     if taught and not build(method).uses_teacher:
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")

@@ -68,7 +68,7 @@ def _does_not_run(role: str, node: Mapping[str, Any], shape: Shape, dataset: Map
     fixes = [f"dataset.image_size={size}"] if "image_size" in dataset else []
     fixes += [f"{role}.stem=small"] if "stem" in node and _runs(dict(node) | {"stem": "small"}, shape) else []
     name = node.get("name") or node["_target_"].rpartition(".")[2]
-    fix = " or ".join(fixes) or "choose another network"
+    fix = f"try {' or '.join(fixes)}" if fixes else "choose another network"
     return f"{name} needs images of at least {size}×{size}, not {shape.image_size}×{shape.image_size}; {fix}"
 
 

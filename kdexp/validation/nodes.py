@@ -167,10 +167,12 @@ def _checkpoint_file(path: str, checkpoint: Any) -> Iterator[Problem]:
 
 def _teacher_or_method_missing(path: str, teacher: Any, distillation: Any) -> Iterator[Problem]:
     if teacher is not None and distillation is None:
-        yield Problem(f"{path}.distillation", f"missing: how {path}.teacher teaches; +distillation@{path}.distillation=kd")
+        yield Problem(
+            f"{path}.distillation", f"missing: the method that {path} learns by; add +distillation@{path}.distillation=kd"
+        )
     if distillation is not None and teacher is None:
         yield Problem(
-            f"{path}.teacher", f"missing: the network that {path}.distillation learns from; +teacher@{path}.teacher=NETWORK"
+            f"{path}.teacher", f"missing: the network that {path}.distillation learns from; add +teacher@{path}.teacher=NETWORK"
         )
 
 
@@ -178,4 +180,4 @@ def _frozen(frozen: Any, node: dict[str, Any]) -> Iterator[Problem]:
     if not isinstance(frozen, bool):
         yield Problem("student.frozen_backbone", f"={frozen!r}: must be true or false")
     elif frozen and not starts_trained(node):
-        yield Problem("student.frozen_backbone", f"=True: an untrained backbone is worth nothing; {GIVE_START}")
+        yield Problem("student.frozen_backbone", f"=True: the backbone would stay untrained; {GIVE_START}")

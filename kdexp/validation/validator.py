@@ -120,7 +120,7 @@ class Validator:
         candidate.shape, candidate.classes, sentence = self._read_dataset(node)
         found = [Problem("", sentence)] if sentence else []
         if candidate.config.get("memory") == "disk" and target(node).image_files is ImageDataset.image_files:
-            sentence = "='disk': only dataset=image_folder can be decoded again and again, choose auto or ram"
+            sentence = "='disk': only dataset=image_folder can be decoded during training; choose auto or ram"
             found.append(Problem("memory", sentence))
         return found
 

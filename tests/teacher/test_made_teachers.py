@@ -162,7 +162,7 @@ def test_a_student_that_teaches_is_trained_on_demand_after_its_own_teacher(make_
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["+teacher@teacher.teacher=mlp_wide"], "teacher.distillation: missing: how teacher.teacher teaches"),
+        (["+teacher@teacher.teacher=mlp_wide"], "teacher.distillation: missing: the method that teacher learns by"),
         (
             ["+distillation@teacher.distillation=kd"],
             "teacher.teacher: missing: the network that teacher.distillation learns from",

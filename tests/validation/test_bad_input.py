@@ -49,7 +49,7 @@ COMMANDS = [
     (["num_threads=0"], "num_threads=0: must be at least 1"),
     (["workers=0"], "workers=0: must be at least 1 (or null)"),
     (["memory=tape"], "memory='tape': must be one of auto, device, ram, disk"),
-    (["memory=disk"], "memory='disk': only dataset=image_folder can be decoded again and again, choose auto or ram"),
+    (["memory=disk"], "memory='disk': only dataset=image_folder can be decoded during training; choose auto or ram"),
     (["limit_batches=0"], "limit_batches=0: must be at least 1"),
     (["force=maybe"], "force='maybe': must be true or false"),
     (["store=null"], "store=None: must be a text"),

@@ -30,7 +30,7 @@ def test_a_network_that_can_not_be_used_is_refused_with_a_sentence(name, sentenc
 
 def test_another_size_is_suggested_for_images_of_any_size():
     _, (problem,) = check("NeedsTwelve", dataset=["image_size"])
-    assert str(problem).endswith("; dataset.image_size=12")
+    assert str(problem).endswith("; try dataset.image_size=12")
 
 
 def test_the_networks_own_error_is_shown_if_no_size_helps():
