@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import fill
 
 from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.option_files import option_names
 
 TEXT = """\
 kdexp trains a teacher, then a student without and with distillation from it, and compares them in one table.
@@ -44,7 +45,7 @@ def help_text(config_dir: str | None = None) -> str:
     folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
     lines = []
     previous: set[str] = set()
-    found = {group: {path.stem for folder in folders for path in (folder / group).glob("*.yaml")} for group in CHOSEN}
+    found = {group: {name for folder in folders for name in option_names(folder, group)} for group in CHOSEN}
     found["experiment"] = _merge_pairs(found["experiment"], found["protocol"])
     for group, options in found.items():
         others = f" except {', '.join(previous - options)}" if previous > options else ""

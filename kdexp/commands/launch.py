@@ -13,7 +13,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.compose import conf_dir, read_option_files
 from kdexp.configuration.flags import Flags
 
 
@@ -22,15 +22,16 @@ def launch(flags: Flags, overrides: Sequence[str], run: Callable[[DictConfig], i
 
     An error that a launcher raises is printed by Hydra, and is exit code 1.
     """
-    # Launchers that start processes expect Hydra's own reader of files there; ours has read and checked every file by now.
-    SourcesRegistry.instance().types["file"] = FileConfigSource
     search_path = create_config_search_path(conf_dir())
     if flags.config_dir:
         own = f"file://{Path(flags.config_dir).absolute()}"
         search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
     words = [*overrides, "hydra.mode=MULTIRUN"]
+    read_option_files()
     try:
         sweep = Hydra.create_main_hydra2("kdexp", search_path)
+        # The sweep reads files our way from now on; new processes register Hydra's own way, and refuse to find another.
+        SourcesRegistry.instance().types["file"] = FileConfigSource
         batches = run_and_report(lambda: sweep.multirun(flags.config_name, run, words))
     finally:
         GlobalHydra.instance().clear()

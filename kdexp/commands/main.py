@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from kdexp.commands.command import Command, read_command
 from kdexp.commands.help import help_text
 from kdexp.commands.launch import launch
-from kdexp.configuration.compose import Composer, compose_whole, conf_dir, shown, with_choices
+from kdexp.configuration.compose import Composer, compose_whole, conf_dir, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable
 from kdexp.text.characters import one_line
@@ -100,6 +100,7 @@ def _show(flags: Flags, composed: DictConfig) -> int:
 
 def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
     """Leaves help, completion and information to Hydra's own `main`."""
+    read_option_files()
     sys.argv[1:] = [*flags.words, *overrides]
     completing = "--shell-completion" in flags and flags.overrides[0].startswith("query")
     with redirect_stderr(io.StringIO()) if completing else nullcontext():  # a half-typed line is no error

@@ -253,7 +253,7 @@ def test_an_epoch_brings_one_tensor_to_the_host_and_its_order_to_the_device(
 ):
     copies = let_meta_train(monkeypatch)
     experiment = make_experiment(*PAIR, f"distillation={method}", "dataset.crop_padding=1")
-    (learner,), teacher, split = prepared_on_meta(experiment, [role_of(method)], 90, fast=True, graph=recording)
+    (learner,), teacher, split = prepared_on_meta(experiment, [role_of(method)], 40, fast=True, graph=recording)
     monkeypatch.setattr("kdexp.training.learner.Learner.record_epoch", lambda self, numbers, validated: self.history.append({}))
     teacher = teacher if learner.distiller.uses_teacher else None
     ways = {"epochs": 2, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
