@@ -113,11 +113,11 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     state = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
     if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) < SETTLED:
         return _read_digest(path, algorithm)
-    return _known_digest(path, algorithm, state)
+    return _cached_digest(path, algorithm, state)
 
 
 @lru_cache(maxsize=256)
-def _known_digest(path: Path, algorithm: str, _state: tuple[int, ...]) -> str:
+def _cached_digest(path: Path, algorithm: str, _state: tuple[int, ...]) -> str:
     return _read_digest(path, algorithm)
 
 

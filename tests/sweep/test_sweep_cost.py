@@ -102,7 +102,7 @@ def test_jobs_whose_learners_are_stored_read_each_file_once(sweep, monkeypatch):
     read, real = Counter(), files._read_digest
     monkeypatch.setattr(files, "SETTLED", 0)
     monkeypatch.setattr(files, "_read_digest", lambda path, *rest: read.update([path]) or real(path, *rest))
-    files._known_digest.cache_clear()
+    files._cached_digest.cache_clear()
     sweep(*words)
     assert {path.name for path in read} >= {"last.safetensors", "training.pt", "mlp.py"}
     assert set(read.values()) == {1}
