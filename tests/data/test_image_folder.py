@@ -477,7 +477,6 @@ def command(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setattr("sys.argv", ["kdexp", "dataset=image_folder", *words])
-        monkeypatch.setattr(cli, "_exit_codes", [])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code, capsys.readouterr()
@@ -490,7 +489,7 @@ def test_a_command_trains_on_grey_images_and_reuses_its_learners(root, command):
     assert code == 0, printed.err
     assert "normalisation measured on 6 images: dataset.mean=[0." in printed.out and "Test accuracy on 4 images" in printed.out
     assert "teacher: reused" in command("dataset.root=own", *SMALL, *BRIEF)[1].out
-    assert "there since" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
+    assert "stored 20" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
     picture(99).save(root / "train" / "cat" / "00.png")
     assert "reused" not in command("dataset.root=own", *SMALL, *BRIEF)[1].out
 

@@ -142,7 +142,8 @@ def test_an_existing_file_is_replaced_only_on_request(export, tmp_path):
     path.write_text("mine")
     code, _, error = export(learner, "--format", "safetensors", "--output", path)
     assert (code, path.read_text()) == (2, "mine")
-    assert error == f"kdexp-export: {path} is there already; add --force to replace it, or --output FILE\n"
+    fix = "add --force to replace it, or choose another file with --output FILE"
+    assert error == f"kdexp-export: {path} exists already; {fix}\n"
     assert export(learner, "--format", "safetensors", "--output", path, "--force")[0] == 0
     assert kdexp.load(path)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
 
@@ -212,8 +213,8 @@ REFUSALS = [
     (["--format", "tflite"], "argument --format: invalid choice: 'tflite' (choose from"),
     ([], "the following arguments are required: --format (kdexp-export --help)"),
     (["--format", "onnx", "--output", "x.pt2"], "--output x.pt2: the file's name must end in .onnx"),
-    (["--format", "onnx", "--output", "no/x.onnx"], "the folder no does not exist; --output FILE names another place"),
-    (["--format", "torch_export", "--output", "folder.pt2"], "folder.pt2 is a folder; --output FILE names another place"),
+    (["--format", "onnx", "--output", "no/x.onnx"], "the folder no does not exist; choose another one with --output FILE"),
+    (["--format", "torch_export", "--output", "folder.pt2"], "folder.pt2 is a folder; choose a file with --output FILE"),
     (
         ["--format", "safetensors", "--role", "distiled"],
         "has no finished 'distiled'; it has: teacher, baseline; add --role baseline",
@@ -242,7 +243,7 @@ def test_all_problems_of_a_command_are_reported_at_once(export, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     code, _, error = export("nowhere", "--format", "onnx", "--output", "x")
     assert code == 2 and error.splitlines() == [
-        "kdexp-export: no folder nowhere; RUN is one under outputs/runs/, or a learner's under outputs/store/learner/",
+        "kdexp-export: no folder nowhere; RUN is a folder in outputs/runs/, or a learner's folder in outputs/store/learner/",
         'kdexp-export: --format onnx needs onnx_of_tomorrow: pip install "kdexp[onnx]"',
         "kdexp-export: --output x: the file's name must end in .onnx",
     ]

@@ -238,7 +238,7 @@ ALEXNET = {"_target_": "kdexp.models.torchvision_nets.torchvision_net", "name": 
             {"_target_": "kdexp.models.resnet_cifar.ResNet", "depth": 9, "widths": [4, 4, 4, 4]},
             "distillation.peer.depth=9: must be 6n+2 for n blocks per stage, such as 8 or 14",
         ),
-        (ALEXNET, "distillation.peer: alexnet needs images of at least 63×63, not 8×8; distillation.peer.stem=small"),
+        (ALEXNET, "distillation.peer: alexnet needs images of at least 63×63, not 8×8; try distillation.peer.stem=small"),
         ({"_target_": "nowhere.Net"}, "distillation.peer._target_='nowhere.Net': can't be imported (ModuleNotFoundError"),
     ],
 )

@@ -320,9 +320,12 @@ REFUSALS = [
     (["distillation.teacher_layers=[classifier.input]"], "simkd projects maps, not 256×8×8 (student) to 256 (teacher)"),
     (["teacher=mlp_wide", "student=mlp_small"], "simkd projects maps, not 64 (student) to "),
     (["distillation.student_layers=[stages.2.input]"], "which student_layers=['stages.2.input'] must name, without .input"),
-    (["distillation.student_layers=[stages.2.0.residual]"], "does not answer as what it trains; choose other student_layers"),
-    (["distillation.student_layers=[stages.1]"], "what it deploys does not run: "),
-    (["student=lightnn"], "what it deploys does not run: "),
+    (
+        ["distillation.student_layers=[stages.2.0.residual]"],
+        "gives other logits than the one that it trains; choose other student_layers",
+    ),
+    (["distillation.student_layers=[stages.1]"], "the network that it deploys does not run: "),
+    (["student=lightnn"], "the network that it deploys does not run: "),
     (["distillation.factor=0"], "distillation.factor=0: must be at least 1"),
     (
         ["distillation.student_layers=[stages.1,stages.2]", "distillation.teacher_layers=[stages.1,stages.2]"],

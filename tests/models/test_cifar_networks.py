@@ -318,7 +318,7 @@ def test_refused_with_a_sentence(name, words, sentences):
 def test_images_too_small_for_vgg_are_refused_with_the_size_it_needs():
     config = compose_command([*SQUARES, "dataset.image_size=6", "student=vgg8"])
     (problem,) = validate(config)
-    assert str(problem) == "student: VGG needs images of at least 8×8, not 6×6; dataset.image_size=8"
+    assert str(problem) == "student: VGG needs images of at least 8×8, not 6×6; try dataset.image_size=8"
 
 
 @pytest.mark.parametrize("name", [*QUICK, *OTHERS])
