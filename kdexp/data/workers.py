@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdexp.data.decoding import CHUNK, fill
 from kdexp.data.findings import Finding, heard_from_libraries
 from kdexp.data.images import ImageFiles
-from kdexp.device.heap import give_back
+from kdexp.device.heap import trim
 from kdexp.errors import ImageLost, first_line
 
 AHEAD = 4
@@ -64,7 +64,7 @@ class Workers:
             yield piece
             flowed += piece[0].nbytes
             if flowed > FLOW_BYTES:
-                give_back()
+                trim()
                 flowed = 0
 
     def _start(self) -> Iterator[Piece]:
@@ -120,7 +120,7 @@ class _Decoder(Dataset):
 
     def __getitem__(self, asked: tuple[list[str], int, int]) -> Piece:
         paths, channels, size = asked
-        give_back()
+        trim()
         images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
         with heard_from_libraries() as unplaced:
             found = fill(images, paths)

@@ -20,7 +20,7 @@ from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
 from kdexp.device.memory import free_memory
-from kdexp.device.precision import compiler_complaint, device_complaint, pick_device
+from kdexp.device.precision import compiler_problem, device_problem, pick_device
 from kdexp.errors import Problem
 from kdexp.experiment.starts import check_frozen, check_reader, check_start
 from kdexp.files import folder_problems
@@ -188,7 +188,7 @@ def _settings(plain: dict[str, Any]) -> Iterator[Problem]:
     if "controls" not in faulty:
         twice = [control for control, count in Counter(given["controls"]).items() if count > 1]
         yield from (Problem("controls", f"={control}: given more than once; keep one") for control in twice)
-    if "device" not in faulty and (complaint := device_complaint(given["device"])):
+    if "device" not in faulty and (complaint := device_problem(given["device"])):
         yield Problem("device", complaint)
     elif "device" not in faulty:
         yield from _ways(given, pick_device(given["device"]).type)
@@ -216,7 +216,7 @@ def _ways(given: dict[str, Any], device: str) -> Iterator[Problem]:
         yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
     if given.get("graph") is True and device != "cuda":
         yield Problem("graph", f"=True: only CUDA devices replay graphs, and this is {device}; leave graph=false")
-    if given.get("compile") is True and (complaint := compiler_complaint(device)):
+    if given.get("compile") is True and (complaint := compiler_problem(device)):
         yield Problem("compile", f"=True: {complaint}")
 
 

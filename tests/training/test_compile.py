@@ -18,9 +18,9 @@ def no_compiler(monkeypatch):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
 
     monkeypatch.setattr(torch, "compile", fail)
-    device.compiler_complaint.cache_clear()
+    device.compiler_problem.cache_clear()
     yield
-    device.compiler_complaint.cache_clear()
+    device.compiler_problem.cache_clear()
 
 
 def test_without_a_compiler_it_is_refused_in_a_sentence(no_compiler, refused):
