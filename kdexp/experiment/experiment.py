@@ -17,6 +17,7 @@ from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.heap import retain_freed_memory
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.experiment.advice import lower_rate
+from kdexp.experiment.journal import lookup_words, stored_words
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
 from kdexp.experiment.results import keep
@@ -27,8 +28,9 @@ from kdexp.store.spec import key_of
 from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.lookup import LookupSource, compute, recall
+from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
 from kdexp.training.entry import Entry
+from kdexp.training.graph import steps_for
 from kdexp.training.learner import Learner
 from kdexp.training.loop import train
 from kdexp.training.prepare import check_start, prepare
@@ -194,15 +196,11 @@ class Experiment(Plan):
         if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
             self._recall(teacher, entries, split)
         with self.journal.watching(learners, spec.epochs, steps) as watch:
+            kind = steps_for(self.precision)
             train(
                 learners,
-                split,
-                teacher=teacher,
+                kind(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches),
                 validation=self.data.validation,
-                epochs=spec.epochs,
-                batch_size=spec.batch_size,
-                seed=spec.seed,
-                limit_batches=spec.limit_batches,
                 watch=watch,
                 keep=lambda learner: self._keep_progress(learner, keys[learner.name]),
             )
@@ -210,11 +208,13 @@ class Experiment(Plan):
             self._conclude(entry, learner, images=len(split), company=len(learners))
 
     def _recall(self, teacher: Teacher, entries: list[Entry], split: Split) -> None:
-        """Says which of the teacher's outputs are computed once, and does so where an epoch shows every image as it is."""
-        source, whole = self.source_of(teacher, entries), entries[0].spec.limit_batches is None
-        self.journal.say(recall(teacher, split, source, whole=whole))
-        if whole and (stored := compute(teacher, split, source)):
-            self.journal.say(stored)
+        """Chooses where the teacher's outputs come from; where epochs show every image as it is, computes them now."""
+        source, full_epochs = self.source_of(teacher, entries), entries[0].spec.limit_batches is None
+        lookup = choose_lookup(teacher, split, source)
+        teacher.use(lookup.table, lookup.extra_layers)
+        self.journal.say(lookup_words(lookup, len(split), full_epochs=full_epochs))
+        if full_epochs and (stored := compute_all(teacher, split, source.stored)):
+            self.journal.say(stored_words(stored))
 
     def source_of(self, teacher: Teacher, entries: list[Entry]) -> LookupSource:
         """Where the outputs of these entries' teacher for the images they see may be known from."""

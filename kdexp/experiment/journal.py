@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.files import reason
+from kdexp.teacher.lookup import Lookup, StoredOutputs, size_words
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen
 from kdexp.training.learner import Learner
@@ -158,3 +159,22 @@ def measured(row: dict[str, float]) -> str:
     losses = [f"{n} {v:.4f}" for n, v in row.items() if n not in ("epoch", "loss") and not n.endswith("accuracy")]
     shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f}%" for n, v in row.items() if n.endswith("accuracy")]
     return " ".join(losses + shares)
+
+
+HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once"}
+
+
+def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
+    """Where a teacher's outputs for so many images come from; epochs that are not full show only some of them."""
+    if lookup.kind == "live":
+        return f"teacher: runs on every batch, since {lookup.reason}"
+    if lookup.kind == "views":
+        return f"teacher's outputs: computed once per view, since {lookup.reason} ({size_words(lookup.sizes)} at most)"
+    which = f"{images:,} images" if full_epochs else f"every image shown, of {images:,}"
+    return f"teacher's outputs: {HOW[lookup.kind]} for {which}, since {lookup.reason} ({size_words(lookup.sizes)})"
+
+
+def stored_words(stored: StoredOutputs) -> str:
+    """Which of a teacher's outputs were stored, and why."""
+    sizes = size_words(stored.sizes)
+    return f"teacher's outputs: stored for later runs, since computing them took {stored.seconds:.3g} s ({sizes})"

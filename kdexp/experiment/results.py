@@ -31,9 +31,9 @@ def keep(store: LearnerStore, entry: Entry, learner: Learner, test: Split, *, im
         **costs(learner, test),
         "train_images": images,
         "test": {epoch: _judged(learner, metrics(values, labels)) for epoch, values in logits.items()},
-        "best_epoch": learner.best_epoch,
+        "best_epoch": learner.log.best_epoch,
         "history": learner.history,
-        "train_seconds": learner.seconds,
+        "train_seconds": learner.log.seconds,
         "trained_at": time.strftime("%Y-%m-%d %H:%M"),
         "continued_after": learner.continued_after,
         "provenance": {**provenance(learner.precision.device), "trained_side_by_side": company},
@@ -50,7 +50,7 @@ def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[s
     """Weights and test logits after the `last` epoch, and after the `best` one on validation data where there is any."""
     tensors = {"last": {name: value.clone() for name, value in learner.state_dict().items()}}
     logits = {"last": learner.logits(test)}
-    if learner.best_epoch is not None:
+    if learner.log.best_epoch is not None:
         tensors["best"] = learner.best_weights
         learner.load_state_dict(learner.best_weights)
         logits["best"] = learner.logits(test)

@@ -3,15 +3,12 @@
 import pytest
 import torch
 from each_method import METHODS, PAIR, SLOWED, role_of
-from loops import Silent, prepared
+from loops import Silent, look_up, prepared, quiet_training
 
 from kdexp.device.random import RandomStream
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
-from kdexp.training import loop as training
+from kdexp.training import graph
 from kdexp.training.graph import RecordedSteps
-from kdexp.training.loop import train
-from kdexp.training.steps import Steps
+from kdexp.training.loop import Steps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
@@ -29,9 +26,8 @@ def trained(experiment, *roles):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        recall(teacher, split, LookupSource("", OutputCache(), None))
-    ways = {"epochs": 4, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
-    train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
+        look_up(teacher, split)
+    quiet_training(learners, split, teacher, experiment.data.validation, epochs=4, batch_size=16)
     return learners
 
 
@@ -45,7 +41,7 @@ def assert_near(ours, theirs):
 
 def with_and_without(make_experiment, monkeypatch, *overrides, role="distilled"):
     (learner,) = trained(make_experiment(*LONG, *overrides), role)
-    monkeypatch.setattr(training, "RecordedSteps", Steps)
+    monkeypatch.setattr(graph, "RecordedSteps", Steps)
     (usual,) = trained(make_experiment(*LONG, *overrides), role)
     return learner, usual
 
@@ -71,22 +67,29 @@ def test_learners_side_by_side_train_what_they_do_alone(make_experiment):
         assert_near(learner, trained(make_experiment(*nets), role)[0])
 
 
+class ForbidsWaiting(Silent):
+    """Raises if the host waits between the first step of an epoch and the fifth, the last one on a full batch."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def step(self, learners):
+        self.steps += 1
+        torch.cuda.set_sync_debug_mode("error" if self.steps < 5 else "default")
+
+
 def test_the_host_neither_waits_nor_copies_while_steps_are_replayed(make_experiment):
     experiment = make_experiment(*LONG, *PAIR, "distillation=at")
     learners, teacher = prepared(experiment, "baseline", "distilled")
     split = experiment.data.student_train
-    recall(teacher, split, LookupSource("", OutputCache(), None))
+    look_up(teacher, split)
     teacher.see_all(split)
     steps = RecordedSteps(split, teacher, 2, 16, 0, None)
     for learner in learners:
         learner.train()
-    list(steps.take(learners, 0))
-    replayed = steps.take(learners, 1)
-    next(replayed)
-    torch.cuda.set_sync_debug_mode("error")
+    steps.take(learners, 0, steps.draw(0), Silent())
     try:
-        for _ in range(4):
-            next(replayed)
+        steps.take(learners, 1, steps.draw(1), ForbidsWaiting())
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert not any(learner.failure or learner.remark for learner in learners)

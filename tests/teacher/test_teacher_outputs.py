@@ -1,4 +1,4 @@
-"""A teacher's outputs: each computed once where images repeat, the very ones of a live teacher, bounded, and never stale."""
+"""A teacher's outputs: computed once where images repeat, equal to a live teacher's, bounded, and never stale."""
 
 import io
 import json
@@ -15,16 +15,17 @@ from rich.console import Console
 from kdexp.commands import main as cli
 from kdexp.commands.multirun import Job, Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
+from kdexp.data.split import Split
+from kdexp.experiment.journal import lookup_words
 from kdexp.experiment.lookahead import layers_read
 from kdexp.experiment.session import Session
 from kdexp.report.facts import measure
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore, weights_digest, worth_storing
-from kdexp.teacher import cache as kept
-from kdexp.teacher import lookup as recall
+from kdexp.teacher import cache, lookup
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.lookup import LookupSource
+from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.teacher.table import LOGITS, OutputTable
 
 NETS = ("teacher=lightnn", "student=lightnn")
@@ -49,7 +50,7 @@ def asked(monkeypatch):
 @pytest.fixture
 def stores_all(monkeypatch):
     """What is computed is worth storing, however quick it was."""
-    monkeypatch.setattr(recall, "worth_storing", lambda _seconds, _size: True)
+    monkeypatch.setattr(lookup, "worth_storing", lambda _seconds, _size: True)
 
 
 @pytest.fixture
@@ -67,8 +68,11 @@ def sweep(tmp_path):
     return run
 
 
-def source(**more):
-    return LookupSource("", OutputCache(), None, **more)
+def use_table(teacher, split, **more):
+    """Has the teacher answer from a new table, if there can be one; returns what was chosen."""
+    chosen = choose_lookup(teacher, split, LookupSource("", OutputCache(), None, **more))
+    teacher.use(chosen.table, chosen.extra_layers)
+    return chosen
 
 
 def pairs(split, seeds, epochs, images=None):
@@ -101,10 +105,11 @@ def test_what_is_looked_up_equals_a_live_teacher_bitwise(make_experiment, words)
     _, live = prepared(experiment, "distilled")
     _, teacher = prepared(experiment, "distilled")
     split, size = experiment.data.student_train, experiment.settings.batch_size
-    recall.recall(teacher, split, source())
+    use_table(teacher, split)
     for seed, epoch, limit in ((0, 5, None), (0, 6, None), (1, 0, 2), (0, 5, 1)):  # as a resumed run begins, and others
-        teacher.see(split, seed=seed, epoch=epoch, images=limit and limit * size)
-        for batch in split.batches(size, seed=seed, epoch=epoch, limit=limit):
+        images = split.epoch(seed, epoch, limit and limit * size)
+        teacher.see(split, images)
+        for batch in split.batches_of(images, size):
             theirs, ours = live(batch), teacher(batch)
             assert torch.equal(ours.logits, theirs.logits) and ours.features.keys() == theirs.features.keys()
             for name, values in theirs.features.items():
@@ -117,10 +122,10 @@ def test_what_is_looked_up_equals_a_live_teacher_bitwise(make_experiment, words)
 def test_a_training_that_looks_up_ends_with_the_weights_of_a_live_one(make_experiment, monkeypatch, words):
     words = (*NETS, *WHOLE, *words, "epochs=3")
     ours = make_experiment(*words).run()[2].stored.tensors("last")
-    monkeypatch.setattr(kept, "OUTPUTS_SHARE", 0)
+    monkeypatch.setattr(cache, "OUTPUTS_SHARE", 0)
     experiment = make_experiment(*words, "force=true")
     theirs = experiment.run()[2].stored.tensors("last")
-    assert "asked for every batch" in said(experiment)
+    assert "runs on every batch" in said(experiment)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -129,19 +134,24 @@ def test_a_run_that_was_cut_off_asks_only_about_what_is_still_to_come(make_exper
     words = (*WHOLE, *words, "epochs=4")
     whole = make_experiment(*words, "store=${output_dir}/whole").run()[2].stored.tensors("last")
     experiment = make_experiment(*words)
-    learn, seen = Teacher.see, []
+    see, draw, drawn, seen = Teacher.see, Split.epoch, [], []
 
-    def stops(self, split, *, epoch, **rest):
-        if epoch == 2:
+    def stops(self, split, images):
+        if drawn[-1] == 2:
             raise KeyboardInterrupt
-        learn(self, split, epoch=epoch, **rest)
+        see(self, split, images)
 
+    def notes(self, split, images):
+        seen.append(drawn[-1])
+        see(self, split, images)
+
+    monkeypatch.setattr(
+        Split, "epoch", lambda self, seed, epoch, images=None: drawn.append(epoch) or draw(self, seed, epoch, images)
+    )
     monkeypatch.setattr(Teacher, "see", stops)
     with pytest.raises(KeyboardInterrupt):
         experiment.run()
-    monkeypatch.setattr(
-        Teacher, "see", lambda self, *split, epoch, **rest: seen.append(epoch) or learn(self, *split, epoch=epoch, **rest)
-    )
+    monkeypatch.setattr(Teacher, "see", notes)
     asked.clear()
     again = make_experiment(*words, "diagnosis=never")
     ours = again.run()[2].stored.tensors("last")
@@ -162,7 +172,7 @@ def test_and_whatever_the_methods_and_the_points_of_a_sweep(sweep, asked, lockst
     assert sum(asked) == IMAGES
     assert log.count("computed once for 90 images, since nothing is augmented (logits 3.6 kB, ") == 1
     if lockstep is None:
-        assert log.count("known from an earlier job for 90 images") == 11
+        assert log.count("cached by an earlier job for 90 images") == 11
 
 
 def test_teachers_that_take_turns_are_asked_once_each(sweep, asked):
@@ -191,7 +201,7 @@ def test_of_numbered_views_each_is_asked_about_once(make_experiment, asked, limi
 def test_of_numbered_views_each_is_asked_about_once_by_all_points_of_a_sweep(sweep, asked, make_experiment, lockstep):
     log = sweep(*VIEWS, "distillation.temperature=1,4", "distillation.alpha=0.1,0.9", "seed=0,1,2", lockstep=lockstep)
     assert sum(asked) == len(pairs(make_experiment(*VIEWS).data.student_train, [0, 1, 2], range(2)))
-    assert "teacher's logits: each of 18 views of an image once, in a table of up to 64.8 kB" in log
+    assert "teacher's outputs: computed once per view, since each image has 18 views (logits 64.8 kB at most)" in log
 
 
 def test_an_epoch_of_few_batches_asks_about_what_it_shows(make_experiment, asked):
@@ -205,7 +215,7 @@ def test_an_epoch_of_few_batches_asks_about_what_it_shows(make_experiment, asked
 def test_features_of_augmented_images_are_asked_for_in_every_batch_for_all_learners(sweep, asked, methods):
     log = sweep(*STAGED, *VIEWS, f"distillation={methods}", "distillation.weight=1,2", lockstep=Lockstep(None))
     assert sum(asked) == 2 * IMAGES, "in each of two epochs, for two or four learners"
-    assert "teacher: asked for every batch, since of augmented images no features (" in log
+    assert "teacher: runs on every batch, since features of augmented images (" in log
 
 
 def test_images_that_never_repeat_are_asked_about_in_every_batch(make_experiment, monkeypatch):
@@ -213,44 +223,43 @@ def test_images_that_never_repeat_are_asked_about_in_every_batch(make_experiment
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     monkeypatch.setattr(split.augmentation, "count", None)
-    told = recall.recall(teacher, split, source())
-    assert told == "teacher: asked for every batch, since augmented images never repeat"
-    assert teacher.known is None and teacher.bytes_kept == 0
+    chosen = use_table(teacher, split)
+    assert (chosen.kind, chosen.reason) == ("live", "augmented images never repeat")
+    assert lookup_words(chosen, 90, full_epochs=True) == "teacher: runs on every batch, since augmented images never repeat"
+    assert teacher.table is None and teacher.cached_bytes == 0
 
 
-def test_once_all_is_known_no_epoch_is_looked_at(make_experiment, monkeypatch):
+def test_a_complete_table_does_not_look_at_epochs(make_experiment):
     experiment = make_experiment(*WHOLE)
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
-    recall.recall(teacher, split, source())
+    use_table(teacher, split)
     teacher.see_all(split)
-    monkeypatch.setattr(split, "epoch", None)
-    teacher.see(split, seed=0, epoch=1)
-    assert teacher.images_asked == IMAGES and teacher.bytes_kept == IMAGES * 10 * 4
+    teacher.see(split, None)
+    assert teacher.images_asked == IMAGES and teacher.cached_bytes == IMAGES * 10 * 4
 
 
 def test_what_is_too_large_is_asked_for_in_every_batch_and_said(make_experiment, monkeypatch):
-    monkeypatch.setattr(kept, "free_memory", lambda _device: 12_000)
+    monkeypatch.setattr(cache, "free_memory", lambda _device: 12_000)
     experiment = make_experiment(*NETS, *WHOLE, "distillation=hint")
     experiment.run()
-    assert "teacher: asked for every batch, since its outputs for all images (logits 3.6 kB, features " in said(experiment)
-    assert "are larger than what is kept (3 kB)" in said(experiment)
+    assert "teacher: runs on every batch, since its outputs for all images (logits 3.6 kB, features " in said(experiment)
+    assert "are larger than the cache (3 kB)" in said(experiment)
 
 
 def test_what_is_kept_is_bounded_and_what_was_used_longest_ago_goes_first(monkeypatch):
     outputs, example, free = OutputCache(), torch.zeros(2, 10), 16_000
-    held = lambda: sum(known.bytes for known in outputs._known.values())  # noqa: E731
-    monkeypatch.setattr(kept, "free_memory", lambda _device: free - held())
+    held = lambda: sum(table.bytes for table in outputs._tables.values())  # noqa: E731
+    monkeypatch.setattr(cache, "free_memory", lambda _device: free - held())
     for key in ("a", "b", "c", "a", "d"):
-        known = outputs.use(key, lambda: OutputTable(25, 1, torch.device("cpu")))
-        if LOGITS not in known.shown:
-            assert outputs.make_room(known, known.size(example))
-            known.reserve(LOGITS, example)
-        assert held() <= free * kept.OUTPUTS_SHARE
-    assert list(outputs._known) == ["b", "c", "a", "d"]
-    known = outputs.use("e", lambda: OutputTable(50, 1, torch.device("cpu")))
-    assert outputs.make_room(known, known.size(example)) and list(outputs._known) == ["a", "d", "e"]
-    assert not outputs.make_room(known, 4001) and list(outputs._known) == ["a", "d", "e"], "nothing goes in vain"
+        table = outputs.use(key, lambda: OutputTable(25, 1, torch.device("cpu")))
+        assert outputs.reserve(table, table.new_layers({LOGITS: example}))
+        assert held() <= free * cache.OUTPUTS_SHARE
+    assert list(outputs._tables) == ["b", "c", "a", "d"]
+    table = outputs.use("e", lambda: OutputTable(50, 1, torch.device("cpu")))
+    assert outputs.reserve(table, {LOGITS: example}) and list(outputs._tables) == ["a", "d", "e"]
+    assert not outputs.reserve(table, {"a layer": torch.zeros(2, 11)})
+    assert list(outputs._tables) == ["a", "d", "e"] and set(table.shown) == {LOGITS}, "nothing is dropped in vain"
 
 
 def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experiment, monkeypatch):
@@ -259,9 +268,9 @@ def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experi
     split = experiment.data.student_train
     size = teacher.with_layers(["features"]).probe.features["features"][0].numel() * 4 * IMAGES
     for share, names in ((0.9, {LOGITS}), (1.1, {LOGITS, "features"})):
-        monkeypatch.setattr(kept, "free_memory", lambda _device, share=share: share * (size + 3600) / kept.OUTPUTS_SHARE)
-        recall.recall(teacher, split, source(later=["features"]))
-        assert set(teacher.known.shown) == names
+        monkeypatch.setattr(cache, "free_memory", lambda _device, share=share: share * (size + 3600) / cache.OUTPUTS_SHARE)
+        use_table(teacher, split, later=["features"])
+        assert set(teacher.table.shown) == names
         teacher.see_all(split)
         assert next(split.batches(32, seed=0, epoch=0)) and not teacher.capture.layers
 

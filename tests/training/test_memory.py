@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from loops import Silent
+from loops import look_up, quiet_training
 from on_meta import META, Peak, images_of, let_meta_train, prepared_from
 from shipped import options
 
@@ -12,10 +12,7 @@ from kdexp.configuration.compose import compose_command
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.experiment.plan import Plan
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.learner import Learner
-from kdexp.training.loop import train
 
 CARD = 4 * 2**30
 BESIDE = 2**29
@@ -53,9 +50,9 @@ def take_two_steps(experiment, entries, precision, steps=2):
     tested = Split(images_of(experiment.shape, 10_000, place), experiment.dataset, precision.device, **ways)
     validation = Split(images_of(experiment.shape, 500, place), experiment.dataset, precision.device, **ways)
     if teacher:
-        recall(teacher, split, LookupSource("", OutputCache(), None))
-    ways = {"epochs": 1, "seed": 0, "limit_batches": steps, "watch": Silent(), "keep": lambda _: None}
-    train(learners, split, teacher=teacher, validation=validation, batch_size=experiment.settings.batch_size, **ways)
+        look_up(teacher, split)
+    size = experiment.settings.batch_size
+    quiet_training(learners, split, teacher, validation, epochs=1, batch_size=size, limit_batches=steps)
     assert [learner.traceback for learner in learners if learner.failure] == []
     assert len(tested) == 10_000
 

@@ -4,20 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from experiments import said
-from loops import Operators, prepared, run
+from loops import Operators, look_up, prepared, run
 
 from kdexp.distillation.base import Progress
 from kdexp.models.tutorial import LightNN
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.entry import Entry
 
 WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")
 
 
-def look_up(teacher, split):
-    """Has a teacher's outputs for all images computed and looked up from now on."""
-    recall(teacher, split, LookupSource("", OutputCache(), None))
+def look_up_all(teacher, split):
+    """Computes a teacher's outputs for all images, to be looked up from now on."""
+    look_up(teacher, split)
     teacher.see_all(split)
 
 
@@ -50,14 +48,14 @@ def test_the_first_twenty_steps_equal_a_plain_loop(make_experiment):
     (learner,), teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     plain = plain_losses(split, teacher.model, 20, seed=42, alpha=0.25, temperature=3.0)
-    look_up(teacher, split)
+    look_up_all(teacher, split)
     ours, learner_steps = [], split.steps(32)
     learner.train()
     for epoch in range(7):
         for step, batch in enumerate(split.batches(32, seed=42, epoch=epoch)):
             learner.step(batch, teacher(batch), Progress(epoch, 7, epoch * learner_steps + step))
-        ours += [float(row[:-1].sum()) for row in learner._trace]
-        learner._trace = []
+        ours += [float(row[:-1].sum()) for row in learner.log.trace]
+        learner.log.trace = []
     torch.testing.assert_close(torch.tensor(ours[:20]), torch.tensor(plain), rtol=1e-6, atol=1e-6)
 
 
@@ -151,7 +149,7 @@ def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, opti
     experiment = make_experiment(f"distillation={method}", f"optimizer={optimizer}", "optimizer.clip_norm=1", "fast=true")
     (learner,), teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
-    look_up(teacher, split)
+    look_up_all(teacher, split)
     batch = next(split.batches(32, seed=0, epoch=0))
     learner.train()
     with Operators() as seen:
@@ -165,7 +163,7 @@ def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, opti
 def test_an_epoch_on_a_gpu_waits_for_the_device_once(make_experiment):
     experiment = make_experiment("device=cuda", "precision=fp32")
     learners, teacher = prepared(experiment, "baseline", "distilled")
-    look_up(teacher, experiment.data.student_train)
+    look_up_all(teacher, experiment.data.student_train)
     batches = list(experiment.data.student_train.batches(32, seed=0, epoch=0))
     learners[0].train(), learners[1].train()
     torch.cuda.set_sync_debug_mode("error")
