@@ -116,7 +116,17 @@ class Plan:
         checkpoint = None if part.from_scratch else node_at(self.config, part.model).get("checkpoint")
         dataset = self.config["choices"]["dataset"]
         model, classes = option(self.config, part.model), self.dataset.classes
-        return Entry(role, model, self._method(role), self.spec(role), dataset, checkpoint, classes, job=self.job)
+        return Entry(
+            role,
+            model,
+            self._method(role),
+            self.spec(role),
+            dataset,
+            checkpoint,
+            classes,
+            job=self.job,
+            optimizer=part.optimizer,
+        )
 
     def _method(self, role: str) -> str:
         """How the learner in this role is made, for the table."""

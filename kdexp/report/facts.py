@@ -127,7 +127,7 @@ def _on_training_images(entry: Entry, stored: Mapping[str, StoredLearner], exper
     first_epoch = split.epoch(spec.seed, 0, limit * spec.batch_size)
     batches = list(split.batches_of(first_epoch, spec.batch_size))
     labels = torch.cat([batch.label for batch in batches])
-    source = experiment.source_of(teacher, [entry])
+    source = experiment.lookup_source([entry], teacher.model)
     if table := source.cache.find(source.key, teacher.capture.layers):
         teacher.use(table)
         teacher.see(split, first_epoch)
