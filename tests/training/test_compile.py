@@ -25,7 +25,7 @@ def no_compiler(monkeypatch):
 
 def test_without_a_compiler_it_is_refused_in_a_sentence(no_compiler, refused):
     assert (
-        "compile=True: torch.compile can't be used here (InvalidCxxCompiler: No working C++ compiler found); mend that, or "
+        "compile=True: torch.compile can't be used here (InvalidCxxCompiler: No working C++ compiler found); fix that, or "
         "leave compile=false"
     ) in " ".join(refused("compile=true", "device=cpu").split())
 
