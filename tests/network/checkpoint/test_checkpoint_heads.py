@@ -438,7 +438,7 @@ def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, w
 )
 def test_the_way_out_leads_out(hundred, words, way):
     (found,) = problems(*hundred, *words)
-    assert found.endswith(f"features alone: {way}")
+    assert found.endswith(f"only features: {way}")
     layers = ["distillation.student_layers=[classifier.input]", "distillation.teacher_layers=[head.input]"]
     assert not problems(*hundred, *words[:1], *way.split(), *layers)
 
