@@ -1,4 +1,4 @@
-"""Trainings on PyTorch's meta device, which has shapes and no values: reading a value, or joining devices, raises."""
+"""Trainings on PyTorch's meta device, whose tensors have no values: reading one or mixing devices raises."""
 
 import weakref
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ for step in ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_",
 
 
 def let_meta_train(monkeypatch):
-    """Has the meta device pass for one with fused optimizers, from which copies to the host can be made; gives these copies."""
+    """Gives the meta device fused optimizers and copies to the host; lists the shapes of these copies."""
     copies = []
 
     def cpu(tensor):
@@ -36,7 +36,7 @@ def let_meta_train(monkeypatch):
 
 
 def images_of(shape, count, device=META):
-    """As many images of that shape as asked for, without sense, and labels in turn."""
+    """Meaningless images of that shape, with labels in turn."""
     pixels = torch.empty(count, shape.in_channels, shape.image_size, shape.image_size, dtype=torch.uint8, device=device)
     return RawImages(pixels, torch.arange(count) % shape.num_classes)
 
@@ -56,7 +56,7 @@ def prepared_on_meta(experiment, roles, count, **ways):
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes that tensors without values would have taken at once inside it, of those that operators made there."""
+    """Measures the peak memory that the tensors made inside it would take if they had values."""
 
     def __init__(self):
         super().__init__()

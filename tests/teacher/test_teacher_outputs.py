@@ -31,17 +31,17 @@ from kdexp.teacher.table import LOGITS, OutputTable
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
 STAGED += ("student._target_=own_networks.StagedNet", "~student.hidden")
-"""Nets in which every method finds what it compares."""
+"""Networks that every method can compare."""
 
 WHOLE = ("limit_batches=null",)
 VIEWS = ("dataset.crop_padding=1", "dataset.flip=true")
 IMAGES = 90
-"""Of the digits, that students see."""
+"""Training images of students on the digits."""
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The sizes of the batches that teachers are asked about."""
+    """The sizes of the batches that go through teachers."""
     sizes, real = [], Teacher.ask
     monkeypatch.setattr(Teacher, "ask", lambda self, image: sizes.append(len(image)) or real(self, image))
     return sizes
@@ -49,13 +49,13 @@ def asked(monkeypatch):
 
 @pytest.fixture
 def stores_all(monkeypatch):
-    """What is computed is worth storing, however quick it was."""
+    """Has all outputs stored, however quickly they were computed."""
     monkeypatch.setattr(lookup, "worth_storing", lambda _seconds, _size: True)
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Runs a multirun of short jobs, all epochs whole; returns what their logs say."""
+    """Runs a multirun of short jobs with full epochs; returns their logs."""
 
     def run(*words, lockstep=None):
         overrides = cli.expand([f"output_dir={tmp_path}", *SHORT, *WHOLE, *words])
@@ -100,7 +100,7 @@ EVERY_WAY = [
 
 
 @pytest.mark.parametrize("words", EVERY_WAY, ids=" ".join)
-def test_what_is_looked_up_equals_a_live_teacher_bitwise(make_experiment, words):
+def test_a_table_gives_bitwise_the_outputs_of_a_live_teacher(make_experiment, words):
     experiment = make_experiment(*NETS, *words)
     _, live = prepared(experiment, "distilled")
     _, teacher = prepared(experiment, "distilled")
@@ -119,7 +119,7 @@ def test_what_is_looked_up_equals_a_live_teacher_bitwise(make_experiment, words)
 
 
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
-def test_a_training_that_looks_up_ends_with_the_weights_of_a_live_one(make_experiment, monkeypatch, words):
+def test_training_with_a_table_gives_the_weights_of_training_with_a_live_teacher(make_experiment, monkeypatch, words):
     words = (*NETS, *WHOLE, *words, "epochs=3")
     ours = make_experiment(*words).run()[2].stored.tensors("last")
     monkeypatch.setattr(cache, "OUTPUTS_SHARE", 0)
@@ -130,7 +130,7 @@ def test_a_training_that_looks_up_ends_with_the_weights_of_a_live_one(make_exper
 
 
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
-def test_a_run_that_was_cut_off_asks_only_about_what_is_still_to_come(make_experiment, monkeypatch, asked, words):
+def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experiment, monkeypatch, asked, words):
     words = (*WHOLE, *words, "epochs=4")
     whole = make_experiment(*words, "store=${output_dir}/whole").run()[2].stored.tensors("last")
     experiment = make_experiment(*words)
@@ -161,13 +161,13 @@ def test_a_run_that_was_cut_off_asks_only_about_what_is_still_to_come(make_exper
 
 
 @pytest.mark.parametrize("method", ["kd", "hint", "at"])
-def test_images_as_they_are_are_asked_about_once_whatever_the_epochs(make_experiment, asked, method):
+def test_outputs_of_unaugmented_images_are_computed_once_for_all_epochs(make_experiment, asked, method):
     make_experiment(*STAGED, *WHOLE, f"distillation={method}", "epochs=5").run()
     assert sum(asked) == IMAGES
 
 
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-def test_and_whatever_the_methods_and_the_points_of_a_sweep(sweep, asked, lockstep):
+def test_outputs_of_unaugmented_images_are_computed_once_for_all_jobs_of_a_sweep(sweep, asked, lockstep):
     log = sweep(*STAGED, "distillation=kd,hint,at", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
     assert sum(asked) == IMAGES
     assert log.count("computed once for 90 images, since nothing is augmented (logits 3.6 kB, ") == 1
@@ -175,12 +175,12 @@ def test_and_whatever_the_methods_and_the_points_of_a_sweep(sweep, asked, lockst
         assert log.count("cached by an earlier job for 90 images") == 11
 
 
-def test_teachers_that_take_turns_are_asked_once_each(sweep, asked):
+def test_several_teachers_of_a_sweep_run_once_each(sweep, asked):
     sweep("distillation.temperature=1,4", "teacher_seed=0,1", "controls=[self_teacher,random_teacher]")
     assert sum(asked) == 5 * IMAGES, "two teachers, trained and not, and the baseline"
 
 
-def test_a_pass_records_only_what_is_lacking(make_experiment, asked):
+def test_a_pass_runs_only_if_a_layer_is_missing(make_experiment, asked):
     shared = Session()
     for method, expected in (("kd", IMAGES), ("at", 2 * IMAGES), ("kd", 2 * IMAGES), ("hint", 2 * IMAGES)):
         experiment = make_experiment(*STAGED, *WHOLE, f"distillation={method}", f"seed={len(asked)}")
@@ -190,7 +190,7 @@ def test_a_pass_records_only_what_is_lacking(make_experiment, asked):
 
 
 @pytest.mark.parametrize("limit", ["null", "1"])
-def test_of_numbered_views_each_is_asked_about_once(make_experiment, asked, limit):
+def test_each_view_of_an_image_is_computed_once(make_experiment, asked, limit):
     experiment = make_experiment(*VIEWS, "epochs=40", f"limit_batches={limit}", "teacher_epochs=1")
     experiment.run()
     shown = pairs(experiment.data.student_train, [0], range(40), None if limit == "null" else 32)
@@ -198,13 +198,13 @@ def test_of_numbered_views_each_is_asked_about_once(make_experiment, asked, limi
 
 
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-def test_of_numbered_views_each_is_asked_about_once_by_all_points_of_a_sweep(sweep, asked, make_experiment, lockstep):
+def test_each_view_of_an_image_is_computed_once_for_all_jobs_of_a_sweep(sweep, asked, make_experiment, lockstep):
     log = sweep(*VIEWS, "distillation.temperature=1,4", "distillation.alpha=0.1,0.9", "seed=0,1,2", lockstep=lockstep)
     assert sum(asked) == len(pairs(make_experiment(*VIEWS).data.student_train, [0, 1, 2], range(2)))
     assert "teacher's outputs: computed once per view, since each image has 18 views (logits 64.8 kB at most)" in log
 
 
-def test_an_epoch_of_few_batches_asks_about_what_it_shows(make_experiment, asked):
+def test_short_epochs_compute_only_the_images_that_they_show(make_experiment, asked):
     experiment = make_experiment("limit_batches=1", "epochs=3")
     experiment.run()
     assert sum(asked) == len(pairs(experiment.data.student_train, [0], range(3), 32)) < IMAGES
@@ -212,13 +212,13 @@ def test_an_epoch_of_few_batches_asks_about_what_it_shows(make_experiment, asked
 
 
 @pytest.mark.parametrize("methods", ["hint", "hint,at"])
-def test_features_of_augmented_images_are_asked_for_in_every_batch_for_all_learners(sweep, asked, methods):
+def test_features_of_augmented_images_are_computed_once_per_batch_for_all_learners(sweep, asked, methods):
     log = sweep(*STAGED, *VIEWS, f"distillation={methods}", "distillation.weight=1,2", lockstep=Lockstep(None))
     assert sum(asked) == 2 * IMAGES, "in each of two epochs, for two or four learners"
     assert "teacher: runs on every batch, since features of augmented images (" in log
 
 
-def test_images_that_never_repeat_are_asked_about_in_every_batch(make_experiment, monkeypatch):
+def test_the_teacher_runs_on_every_batch_if_images_never_repeat(make_experiment, monkeypatch):
     experiment = make_experiment(*WHOLE)
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
@@ -239,7 +239,7 @@ def test_a_complete_table_does_not_look_at_epochs(make_experiment):
     assert teacher.images_asked == IMAGES and teacher.cached_bytes == IMAGES * 10 * 4
 
 
-def test_what_is_too_large_is_asked_for_in_every_batch_and_said(make_experiment, monkeypatch):
+def test_the_teacher_runs_on_every_batch_if_its_outputs_are_too_large(make_experiment, monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda _device: 12_000)
     experiment = make_experiment(*NETS, *WHOLE, "distillation=hint")
     experiment.run()
@@ -247,7 +247,7 @@ def test_what_is_too_large_is_asked_for_in_every_batch_and_said(make_experiment,
     assert "are larger than the cache (3 kB)" in said(experiment)
 
 
-def test_what_is_kept_is_bounded_and_what_was_used_longest_ago_goes_first(monkeypatch):
+def test_the_cache_is_bounded_and_drops_the_least_recently_used_table_first(monkeypatch):
     outputs, example, free = OutputCache(), torch.zeros(2, 10), 16_000
     held = lambda: sum(table.bytes for table in outputs._tables.values())  # noqa: E731
     monkeypatch.setattr(cache, "free_memory", lambda _device: free - held())
@@ -262,7 +262,7 @@ def test_what_is_kept_is_bounded_and_what_was_used_longest_ago_goes_first(monkey
     assert list(outputs._tables) == ["a", "d", "e"] and set(table.shown) == {LOGITS}, "nothing is dropped in vain"
 
 
-def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experiment, monkeypatch):
+def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeypatch):
     experiment = make_experiment(*NETS, *WHOLE)
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
@@ -275,7 +275,7 @@ def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experi
         assert next(split.batches(32, seed=0, epoch=0)) and not teacher.capture.layers
 
 
-def test_which_layers_jobs_read_is_known_before_data_are_read(monkeypatch):
+def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
     monkeypatch.setattr("kdexp.experiment.plan.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
     configs = [compose_command(job) for job in cli.expand(words)]
@@ -283,7 +283,7 @@ def test_which_layers_jobs_read_is_known_before_data_are_read(monkeypatch):
     assert names == ["features"]
 
 
-def test_what_is_stored_is_read_by_later_runs(make_experiment, asked, stores_all):
+def test_stored_outputs_are_read_by_later_runs(make_experiment, asked, stores_all):
     first = make_experiment(*NETS, *WHOLE, "distillation=hint")
     first.run()
     assert "teacher's outputs: stored for later runs" in said(first)
@@ -301,7 +301,7 @@ def outputs_of(experiment):
     return experiment.store.root.parent / "outputs"
 
 
-def test_a_layer_that_is_not_stored_yet_joins_the_others(make_experiment, asked, stores_all):
+def test_a_further_layer_is_stored_next_to_the_others(make_experiment, asked, stores_all):
     for number, (method, expected) in enumerate(
         [("kd", IMAGES), ("hint", 2 * IMAGES), ("hint", 2 * IMAGES), ("kd", 2 * IMAGES)]
     ):
@@ -313,7 +313,7 @@ def test_a_layer_that_is_not_stored_yet_joins_the_others(make_experiment, asked,
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "no result", "another's"])
-def test_what_is_damaged_is_said_and_made_again(make_experiment, asked, stores_all, damage):
+def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked, stores_all, damage):
     experiment = make_experiment(*WHOLE)
     experiment.run()
     (place,) = outputs_of(experiment).iterdir()
@@ -351,7 +351,7 @@ def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
 @pytest.mark.parametrize(
     "change", [("precision=bf16",), ("batch_size=45",), ("dataset.split_seed=1",), ("dataset.student_fraction=0.2",)]
 )
-def test_nothing_is_read_that_was_computed_otherwise(make_experiment, asked, stores_all, change):
+def test_outputs_computed_with_other_settings_are_not_read(make_experiment, asked, stores_all, change):
     make_experiment(*WHOLE).run()
     asked.clear()
     experiment = make_experiment(*WHOLE, *change)
@@ -359,7 +359,7 @@ def test_nothing_is_read_that_was_computed_otherwise(make_experiment, asked, sto
     assert sum(asked) == len(experiment.data.student_train)
 
 
-def test_a_teacher_that_was_trained_again_is_another_whatever_its_key(make_experiment, asked, stores_all):
+def test_outputs_of_a_retrained_teacher_are_not_reused_even_under_the_same_key(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
     entry = experiment.run()[0]
     store, stored = LearnerStore(experiment.settings.store), entry.stored
@@ -380,14 +380,14 @@ def test_force_reads_no_stored_outputs(make_experiment, asked, stores_all):
     assert sum(asked) == IMAGES
 
 
-def test_the_store_is_not_littered_with_what_is_quickly_computed(make_experiment):
+def test_outputs_that_are_quick_to_compute_are_not_stored(make_experiment):
     experiment = make_experiment(*WHOLE)
     experiment.run()
     assert not outputs_of(experiment).exists()
     assert not worth_storing(0.9, 1000) and worth_storing(4.0, 410_000_000) and not worth_storing(3.0, 410_000_000)
 
 
-def test_two_processes_may_store_the_same(make_experiment, tmp_path):
+def test_two_processes_may_store_the_same_outputs(make_experiment, tmp_path):
     told = []
     identity = {"format": 1, "teacher": "0" * 16, "weights": "0" * 64, "data": spec_of()["data"]}
     about = {"model": "net", "dataset": "digits"}
@@ -398,7 +398,7 @@ def test_two_processes_may_store_the_same(make_experiment, tmp_path):
     assert len(list(ours.root.iterdir())) == 1
 
 
-def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, stores_all, monkeypatch):
+def test_a_full_disk_does_not_stop_the_run(make_experiment, stores_all, monkeypatch):
     def full(*_words):
         raise OSError(28, "No space left on device")
 
@@ -408,7 +408,7 @@ def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, store
     assert "takes no outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
 
 
-def test_a_digest_sees_every_weight_and_statistic(make_experiment):
+def test_the_digest_covers_every_weight_and_statistic(make_experiment):
     _, teacher = prepared(make_experiment("teacher._target_=own_networks.NormNet", "~teacher.hidden"), "distilled")
     digests = Counter([weights_digest(teacher.model)])
     for value in teacher.model.state_dict().values():
@@ -417,7 +417,7 @@ def test_a_digest_sees_every_weight_and_statistic(make_experiment):
     assert set(digests.values()) == {1} and len(digests) > 5
 
 
-def test_a_diagnosis_asks_about_nothing_that_is_known(make_experiment, asked):
+def test_a_diagnosis_uses_the_cached_outputs(make_experiment, asked):
     experiment = make_experiment(*WHOLE, "distillation=hint", *NETS)
     entries = experiment.run()
     measure(entries, experiment)

@@ -1,4 +1,4 @@
-"""Recorded steps: the same training as without, whatever the method; nothing of a step reaches the host."""
+"""Recorded steps: the same training as plain steps for every method, and no step needs the host."""
 
 from contextlib import nullcontext
 
@@ -30,7 +30,7 @@ SMALL = (
     "optimizer.lr=0.0009765625",
     "teacher_optimizer.lr=0.0009765625",
 )
-"""A learning rate that is the same in fp32; 90 images make five whole batches and one of ten."""
+"""The learning rate is exact in fp32; 90 images make five full batches and one of ten."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def unwatched(monkeypatch):
 
 
 def fresh(experiment, *roles):
-    """Learners for these roles and their teacher, which is not trained either."""
+    """Learners for these roles and an untrained teacher."""
     entries = [experiment.entry(role) for role in roles]
     with RandomStream(1, torch.device("cpu")):
         network = build_network(experiment.spec("teacher").model, experiment.shape)
@@ -94,12 +94,12 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_shipped_method_is_static(method):
+def test_every_shipped_method_is_capturable(method):
     assert is_capturable(build(compose_command([f"distillation={method}"]).distillation))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_recorded_steps_train_bitwise_what_steps_without_do(make_experiment, recorded, unwatched, method):
+def test_recorded_steps_equal_plain_steps_bitwise(make_experiment, recorded, unwatched, method):
     options = (*PAIR, *SMALL, *SLOWED.get(method, ()), f"distillation={method}")
     (usual,) = trained(make_experiment(*options), role_of(method))
     assert not recorded
@@ -111,7 +111,7 @@ def test_recorded_steps_train_bitwise_what_steps_without_do(make_experiment, rec
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_rates_that_change_from_step_to_step_are_read_by_recorded_ones(make_experiment, recorded, monkeypatch, optimizer):
+def test_recorded_steps_follow_changing_learning_rates(make_experiment, recorded, monkeypatch, optimizer):
     rates = ("schedule=cosine", "schedule.warmup_epochs=1", "optimizer.weight_decay=0", "dataset.crop_padding=1")
     options = (*PAIR, *SMALL, *rates, f"optimizer={optimizer}", "optimizer.lr=0.01", "optimizer.clip_norm=1", "graph=true")
     (learner,) = trained(make_experiment(*options), "distilled")
@@ -121,7 +121,7 @@ def test_rates_that_change_from_step_to_step_are_read_by_recorded_ones(make_expe
     assert_same(learner, usual)
 
 
-def test_learners_are_recorded_together_and_get_what_they_get_alone(make_experiment, recorded):
+def test_learners_recorded_together_equal_learners_recorded_alone(make_experiment, recorded):
     nets = ("teacher=lightnn", "student=lightnn", "distillation=hint", *SMALL, "graph=true")  # with dropout
     company = trained(make_experiment(*nets), "baseline", "distilled")
     assert len(recorded) == 1
@@ -129,7 +129,7 @@ def test_learners_are_recorded_together_and_get_what_they_get_alone(make_experim
         assert_same(learner, trained(make_experiment(*nets), role)[0])
 
 
-def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_experiment, recorded, monkeypatch):
+def test_batches_made_off_the_device_are_copied_to_it(make_experiment, recorded, monkeypatch):
     options = (*PAIR, *SMALL, "graph=true", "dataset.crop_padding=1", "distillation=at")
     (recorded_whole,) = trained(make_experiment(*options), "distilled")
     monkeypatch.setattr("kdexp.data.split.Split.static", False)
@@ -137,7 +137,7 @@ def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_exp
     assert_same(learner, recorded_whole)
 
 
-def test_a_method_that_does_not_say_so_is_not_recorded_and_trains_beside_the_others(make_experiment, recorded):
+def test_a_method_that_is_not_capturable_takes_plain_steps_next_to_the_others(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember")
     options = (*options, "graph=true")
     baseline, distilled = trained(make_experiment(*options), "baseline", "distilled")
@@ -148,15 +148,15 @@ def test_a_method_that_does_not_say_so_is_not_recorded_and_trains_beside_the_oth
 
 
 class Inherits(KD):
-    """It says nothing of its own."""
+    """It declares nothing itself."""
 
 
-def test_only_a_methods_own_word_counts():
+def test_capturable_is_not_inherited():
     shared = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
     assert is_capturable(KD(**shared)) and not is_capturable(Inherits(**shared))
 
 
-def test_a_network_that_looks_at_values_is_found_out_and_takes_its_steps_as_usual(make_experiment, recorded):
+def test_a_network_that_reads_values_takes_plain_steps(make_experiment, recorded):
     options = (*SMALL, "teacher._target_=own_networks.NormNet", "student._target_=own_networks.LooksAtValues", "graph=true")
     options = (*options, "~teacher.hidden", "~student.hidden")
     (learner,) = trained(make_experiment(*options), "distilled")
@@ -164,7 +164,7 @@ def test_a_network_that_looks_at_values_is_found_out_and_takes_its_steps_as_usua
     assert not recorded and len(learner.history) == 3 and not learner.failure
 
 
-def test_an_error_while_a_step_is_recorded_ends_those_whose_step_it_is_alone(make_experiment, monkeypatch):
+def test_an_error_while_recording_ends_only_the_recorded_learners(make_experiment, monkeypatch):
     def failing(work, generators):
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -178,7 +178,7 @@ def test_an_error_while_a_step_is_recorded_ends_those_whose_step_it_is_alone(mak
     assert_same(distilled, trained(make_experiment(*options), "distilled")[0])
 
 
-def test_a_training_that_was_cut_off_goes_on_recorded(make_experiment, recorded):
+def test_a_resumed_training_is_recorded(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=crd", "graph=true")
     (whole,) = trained(make_experiment(*options), "distilled")
     (first,) = trained(make_experiment(*options), "distilled", epochs=1)
@@ -189,7 +189,7 @@ def test_a_training_that_was_cut_off_goes_on_recorded(make_experiment, recorded)
 
 
 def places(learner):
-    """Where everything lies that a step of a learner changes."""
+    """The addresses of everything that a step of a learner changes."""
     state = [value for group in learner.optimizer.state.values() for value in group.values()]
     modules = [*learner.model.parameters(), *learner.model.buffers(), *learner.distiller.parameters()]
     rates = [group["lr"] for group in learner.optimizer.param_groups]
@@ -197,7 +197,7 @@ def places(learner):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_a_recorded_step_changes_stays_where_it_is(make_experiment, monkeypatch, method):
+def test_tensors_that_a_recorded_step_changes_keep_their_memory(make_experiment, monkeypatch, method):
     watched, seen = [], []
 
     def record(work, generators):
@@ -215,7 +215,7 @@ def test_what_a_recorded_step_changes_stays_where_it_is(make_experiment, monkeyp
     assert seen == [True] * 12
 
 
-def test_a_replaced_buffer_keeps_its_place():
+def test_a_replaced_buffer_keeps_its_memory():
     module = nn.Module()
     module.inner = nn.Module()
     module.inner.register_buffer("memory", torch.zeros(3))
@@ -226,7 +226,7 @@ def test_a_replaced_buffer_keeps_its_place():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_static_does_not_depend_on_the_progress(make_experiment, method):
+def test_steps_in_one_phase_do_not_depend_on_the_progress(make_experiment, method):
     options = (*PAIR, *SMALL, f"distillation={method}", *SLOWED.get(method, ()))
     found = []
     for progress in (Progress(3.5, 10, 100), Progress(8.25, 10, 777)):
@@ -244,7 +244,7 @@ def test_what_is_static_does_not_depend_on_the_progress(make_experiment, method)
 
 @pytest.mark.parametrize("recording", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_an_epoch_brings_one_tensor_to_the_host_and_its_order_to_the_device(
+def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
     make_experiment, recorded, monkeypatch, method, recording
 ):
     copies = let_meta_train(monkeypatch)
@@ -270,11 +270,11 @@ OPERATORS = {
     ("hint", "resnet14", "resnet8"): 178,
     ("crd", "resnet14", "resnet8"): 342,
 }
-"""Operators of one step with its batch and a kept teacher's answer, by method, teacher and student."""
+"""Operators of one step, with making its batch and looking up the teacher's outputs, by method, teacher and student."""
 
 
 @pytest.mark.parametrize(("pair", "pinned"), OPERATORS.items())
-def test_the_operators_of_a_step_are_as_many_as_they_were(make_experiment, pair, pinned):
+def test_the_number_of_operators_of_a_step(make_experiment, pair, pinned):
     torch.backends.mkldnn.enabled = True  # the operators that are counted are its
     method, teacher_name, student = pair
     experiment = make_experiment(f"distillation={method}", f"teacher={teacher_name}", f"student={student}", "fast=true")

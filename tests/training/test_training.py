@@ -1,4 +1,4 @@
-"""The train loop: equal to a plain one, equal in company, honest about failures."""
+"""The train loop: equal to a plain loop, equal for learners trained together, and honest about failures."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def look_up_all(teacher, split):
 
 
 def plain_losses(split, teacher, steps, *, seed, alpha, temperature):
-    """The tutorial's loop in plain PyTorch: NCHW, torch's own Adam, a live teacher, one loss after the other."""
+    """The tutorial's loop in plain PyTorch: NCHW, torch's own Adam, with a live teacher; returns the losses."""
     torch.manual_seed(seed)
     student = LightNN(num_classes=10, in_channels=1, image_size=8, dropout=0.1)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
@@ -60,7 +60,7 @@ def test_the_first_twenty_steps_equal_a_plain_loop(make_experiment):
 
 
 @pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
-def test_alone_equals_in_company_bitwise_dropout_included(make_experiment, method):
+def test_learners_trained_together_equal_learners_trained_alone_bitwise(make_experiment, method):
     # The roles of the tutorial's nets are swapped for a small teacher, so that every method fits and the test is short.
     nets = ("teacher=lightnn", "student=lightnn", f"distillation={method}")
     company = make_experiment(*nets)
@@ -131,7 +131,7 @@ def test_without_validation_data_there_is_no_best_epoch(make_experiment):
     assert set(entry.stored.result["test"]) == {"last"}
 
 
-def test_the_teachers_accuracy_comes_first_and_chance_is_a_warning(make_experiment):
+def test_the_teachers_accuracy_is_reported_first_with_a_warning_near_chance(make_experiment):
     experiment = make_experiment("teacher_epochs=1", "limit_batches=1", "teacher_optimizer.lr=1e-6")
     experiment.run()
     text = said(experiment)
@@ -144,7 +144,7 @@ WAITS_FOR_THE_DEVICE = {"aten._local_scalar_dense", "aten.nonzero", "aten.masked
 
 @pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, optimizer):
+def test_a_step_never_waits_for_the_device(make_experiment, method, optimizer):
     # fast: torch's plain optimizers on a CPU keep their step counter where a kernel would, and read it.
     experiment = make_experiment(f"distillation={method}", f"optimizer={optimizer}", "optimizer.clip_norm=1", "fast=true")
     (learner,), teacher = prepared(experiment, "distilled")

@@ -425,7 +425,9 @@ class Undeclared(Distiller):
 def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, words):
     (found,) = problems(*hundred, *words)
     assert "its classifier does not fit the data (file: 100 classes, data: 10), and" in found
-    assert "reads the teacher's logits; take a checkpoint with the data's classes, or a method that reads features" in found
+    assert (
+        "reads the teacher's logits; take a checkpoint with the data's classes, or a method that reads only features" in found
+    )
 
 
 @pytest.mark.parametrize(
