@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import fill
 
 from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.option_files import option_names
 
 TEXT = """\
 kdexp trains a teacher, then a student without and with knowledge distillation from it, and compares them.
@@ -44,7 +45,7 @@ def help_text(config_dir: str | None = None) -> str:
     folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
     lines = []
     shown: set[str] = set()
-    there = {group: {path.stem for folder in folders for path in (folder / group).glob("*.yaml")} for group in CHOSEN}
+    there = {group: {name for folder in folders for name in option_names(folder, group)} for group in CHOSEN}
     there["experiment"] = _pairs_together(there["experiment"], there["protocol"])
     for group, options in there.items():
         others = f" but {', '.join(shown - options)}" if shown > options else ""

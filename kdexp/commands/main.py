@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from kdexp.commands.help import help_text
-from kdexp.configuration.compose import Composer, compose_whole, conf_dir, shown, with_choices
+from kdexp.configuration.compose import Composer, compose_whole, conf_dir, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest
@@ -191,6 +191,7 @@ def hydra_main(cfg: DictConfig) -> None:
 
 def _leave_to_hydra(flags: Flags, overrides: Sequence[str]) -> None:
     """Lets Hydra carry out a command that was checked; what completion can't make of a half-typed line stays unsaid."""
+    read_option_files()
     sys.argv[1:] = [*flags.words, *overrides]
     if "--shell-completion" in flags and flags.overrides[0].startswith("query"):
         with redirect_stderr(io.StringIO()):

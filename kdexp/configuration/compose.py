@@ -16,9 +16,10 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kdexp.configuration.option_files import OptionFiles
+from kdexp.configuration.option_files import ROLES, OptionFiles, option_file, option_names
 from kdexp.configuration.quoting import parse
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.files import is_file
@@ -67,21 +68,22 @@ class Composer:
 
     def is_group(self, key: str) -> bool:
         """Whether a key chooses options, rather than setting a value."""
+        if key in ROLES:
+            return True
         return len(key) < 200 and any((folder / key).is_dir() for folder in self.folders)  # longer names raise OSError
 
     def options(self, group: str) -> list[str]:
         """The options of a group, those of a user's own folder included; none if there is no such group."""
-        return sorted(
-            {file.stem for folder in self.folders if self.is_group(group) for file in (folder / group).glob("*.yaml")}
-        )
+        folders = self.folders if self.is_group(group) else []
+        return sorted(name for folder in folders for name in option_names(folder, group))
 
     def file_of(self, config: str) -> Path | None:
         """The YAML file of `GROUP/OPTION`, the first in Hydra's order; None if there is none."""
-        return next((file for folder in self.folders if is_file(str(file := folder / f"{config}.yaml"))), None)
+        return _first_file(self.folders, config)
 
     def own_file_of(self, config: str, suffix: str = ".yaml") -> Path | None:
         """The file of `GROUP/OPTION` in the user's own folder; None if there is none."""
-        return next((file for folder in self.folders[1:] if is_file(str(file := folder / f"{config}{suffix}"))), None)
+        return _first_file(self.folders[1:], config, suffix)
 
     def _whole(self, overrides: tuple[str, ...]) -> DictConfig:
         if overrides not in self._wholes:
@@ -96,6 +98,10 @@ class Composer:
             text = OmegaConf.to_yaml(config)
             self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime)
         return self._composed[overrides]
+
+
+def _first_file(folders: Sequence[Path], option: str, suffix: str = ".yaml") -> Path | None:
+    return next((Path(file) for folder in folders if is_file(file := option_file(folder, option, suffix))), None)
 
 
 GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
@@ -123,8 +129,7 @@ def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, co
     if config_dir:  # as Hydra's --config-dir adds it
         own = f"file://{Path(config_dir).absolute()}"
         search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
-    OptionFiles.trusted = conf_dir()
-    SourcesRegistry.instance().types["file"] = OptionFiles
+    read_option_files()
     GlobalHydra.instance().clear()
     try:
         Hydra.create_main_hydra2("kdexp", search_path)
@@ -133,6 +138,13 @@ def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, co
         GlobalHydra.instance().clear()
     HydraConfig.instance().set_config(composed)
     return composed
+
+
+def read_option_files() -> None:
+    """Has Hydra read folders of YAML files as `OptionFiles`, its plugins being loaded first."""
+    Plugins.instance()
+    OptionFiles.trusted = conf_dir()
+    SourcesRegistry.instance().types["file"] = OptionFiles
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

@@ -1,4 +1,4 @@
-"""A user's own YAML files, read with care: what Hydra would fail on is refused with the file, the line and a reason."""
+"""The YAML files that Hydra composes: networks as teachers and students, and a user's own files, checked as they are read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
@@ -34,21 +35,65 @@ class BadOptionFile(HydraException):
         super().__init__(f"{path}{f', line {line}' if line else ''}: {what}")
 
 
+ROLES = ("teacher", "student")
+"""Groups whose options are the networks in `model/`; each gets the keys of its role from `role/`."""
+
+
+def option_file(folder: str | Path, option: str, suffix: str = ".yaml") -> str:
+    """Path of the file that defines `GROUP/NAME`: its own, else for teachers and students that of the network.
+
+    The file may be missing.
+    """
+    own = f"{folder}/{option}{suffix}"
+    group, _, name = option.partition("/")
+    return f"{folder}/model/{name}{suffix}" if group in ROLES and not os.path.lexists(own) else own
+
+
+def option_names(folder: Path, group: str) -> set[str]:
+    """The options of a group that are defined in a folder of YAML files."""
+    groups = [group, "model"] if group in ROLES else [group]
+    return {path.stem for name in groups for path in (folder / name).glob("*.yaml")}
+
+
 class OptionFiles(FileConfigSource):
-    """The files of one folder, as Hydra asks for them; those that `kdexp` brings are trusted."""
+    """One folder of YAML files as a source of Hydra's.
+
+    `teacher/NAME` and `student/NAME` need no files: they are composed of `model/NAME` and the keys of the role. Shipped files
+    are trusted, a user's own are checked.
+    """
 
     trusted = ""
     """The folder of the shipped files."""
 
+    def is_group(self, config_path: str) -> bool:
+        """Whether the folder has options of that group."""
+        return super().is_group(config_path) or (config_path in ROLES and super().is_group("model"))
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Names of the options and groups within a group."""
+        groups = [config_path, "model"] if config_path in ROLES else [config_path]
+        return sorted(
+            {
+                name
+                for group in groups
+                if super(OptionFiles, self).is_group(group)
+                for name in super(OptionFiles, self).list(group, results_filter)
+            }
+        )
+
     def is_config(self, config_path: str) -> bool:
-        """Whether anything has that name: what can't be read is refused when it is loaded, not passed over."""
-        return os.path.lexists(self._place(config_path))
+        """Whether there is an entry of that name, even one that can't be read: loading it says why."""
+        return os.path.lexists(self._file(config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """One file's content; raises `BadOptionFile`."""
+        """Reads one file; raises `BadOptionFile`."""
+        role, _, name = config_path.removesuffix(".yaml").partition("/")
+        path = self._file(config_path)
+        if role in ROLES and path.startswith(f"{self.path}/model/"):
+            composed = OmegaConf.create({"defaults": [f"/role/{role}@_here_", f"/model/{name}@_here_"]})
+            return ConfigResult(config=composed, path=f"file://{self.path}", provider=self.provider, header={"package": None})
         if self.path == self.trusted:
             return super().load_config(config_path)
-        path = self._place(config_path)
         text = _read(path)
         _check(path, text)
         try:
@@ -60,8 +105,8 @@ class OptionFiles(FileConfigSource):
         header = ConfigSource._get_header_dict(text[:512])
         return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header=header)
 
-    def _place(self, config_path: str) -> str:
-        return f"{self.path}/{self._normalize_file_name(config_path)}"
+    def _file(self, config_path: str) -> str:
+        return option_file(self.path, self._normalize_file_name(config_path).removesuffix(".yaml"))
 
 
 def _read(path: str) -> str:

@@ -18,6 +18,7 @@ from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network.checkpoint.fit import start_from
 from kdexp.network.landmarks import Landmarks, find_landmarks
+from kdexp.network.sketching import QuickBatchNorm
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that say how it is trained, and are no arguments of its constructor."""
@@ -51,7 +52,7 @@ def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 def on_meta(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """The network in evaluation mode on the meta device, which holds no values, seen to run there."""
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), torch.no_grad(), QuickBatchNorm():
         network = build_network(node, shape).eval()
         network(shape.probe("meta"))
     return network

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdexp.network.layers import evaluating
+from kdexp.network.sketching import QuickBatchNorm
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -30,7 +31,7 @@ def size_bytes(module: nn.Module) -> int:
 
 def multiply_adds(module: nn.Module, image: Tensor) -> int:
     """Multiply-adds of one forward pass on `image` [1, C, H, W] in linear layers and convolutions: half of torch's FLOPs."""
-    with evaluating(module), FlopCounterMode(display=False) as counter:
+    with evaluating(module), FlopCounterMode(display=False) as counter, QuickBatchNorm():
         module(image)
     return counter.get_total_flops() // 2
 

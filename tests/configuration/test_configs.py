@@ -5,7 +5,7 @@ import torch
 import yaml
 from shipped import CONF, options
 
-from kdexp.configuration.compose import compose_command
+from kdexp.configuration.compose import Composer, compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
@@ -73,10 +73,12 @@ def test_a_recipe_does_not_leak_into_another_method():
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_teachers_and_students_are_the_models(role):
     assert [name for name in options(role) if name != "ensemble"] == options("model")
+    composer = Composer()
+    own = yaml.safe_load((CONF / "role" / f"{role}.yaml").read_text())
+    assert own == {"checkpoint": None} | ({"frozen_backbone": False} if role == "student" else {})
     for name in options("model"):
-        expected = {"defaults": [f"/model/{name}@_here_"], "checkpoint": None}
-        expected |= {"frozen_backbone": False} if role == "student" else {}
-        assert yaml.safe_load((CONF / role / f"{name}.yaml").read_text()) == expected
+        composed = composer.compose([f"{role}={name}"])[role]
+        assert composed == own | yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("model", options("model"))

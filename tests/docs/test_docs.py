@@ -52,7 +52,7 @@ OWN_FILES = {
 
 
 def test_pages_have_commands():
-    assert len(COMMANDS) >= 25 and len(OWN_FILES) == 5
+    assert len(COMMANDS) >= 25 and len(OWN_FILES) == 4
 
 
 def test_the_readme_is_short():
@@ -130,13 +130,10 @@ def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, row):
 
 def test_the_folder_of_ones_own_is_complete(tmp_path):
     """Run as the installed script runs, which has not the current folder on its path as `python -m` has."""
-    assert len(OWN_FILES) == 5
+    assert len(OWN_FILES) == 4
     for name, block in OWN_FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
-    student = tmp_path / "mine/conf/student/tiny.yaml"
-    (tmp_path / "mine/conf/teacher").mkdir()
-    (tmp_path / "mine/conf/teacher/tiny.yaml").write_text(student.read_text())
     (command,) = [command for command in ALL_COMMANDS if "--config-dir" in command]
     words = [word for word in shlex.split(command)[1:] if word != "epochs=20"]
     script = [sys.executable, "-P", "-c", "from kdexp.commands.main import main; main()", *words, *SHORT]

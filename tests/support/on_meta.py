@@ -20,6 +20,19 @@ for step in ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_",
     KERNELS.impl(step, lambda *args, **kwargs: None, "Meta")
 
 
+# PyTorch decomposes batch norms on the meta device into many operators written in Python, 7 ms each time.
+def _batch_norm(values, weight, *_):
+    return torch.empty_like(values), *(values.new_empty(values.shape[1]) for _ in range(2))
+
+
+def _batch_norm_backward(grad, values, weight, mean, var, saved_mean, saved_invstd, train, eps, mask):
+    return tuple(torch.empty_like(of) if wanted else None for of, wanted in zip((values, weight, weight), mask, strict=True))
+
+
+KERNELS.impl("native_batch_norm", _batch_norm, "Meta")
+KERNELS.impl("native_batch_norm_backward", _batch_norm_backward, "Meta")
+
+
 def let_meta_train(monkeypatch):
     """Gives the meta device fused optimizers and copies to the host; lists the shapes of these copies."""
     copies = []
