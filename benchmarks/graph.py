@@ -7,6 +7,7 @@ The quickest of `REPEATS` epochs counts; what is recorded or compiled in the one
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -19,11 +20,12 @@ from kdexp.device.precision import Precision
 from kdexp.network.build import build_network
 from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
+from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.training.entry import Entry
-from kdexp.training.graph import RecordedSteps
+from kdexp.training.graph import steps_for
+from kdexp.training.learner import Learner
+from kdexp.training.loop import Steps
 from kdexp.training.prepare import prepare
-from kdexp.training.steps import Steps
 
 IMAGES, BATCH, REPEATS = 50_000, 128, 5
 WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}
@@ -47,19 +49,28 @@ def company(students: int, ways: dict[str, bool]) -> tuple[Steps, list]:
     split = Split(raw, build(config["dataset"]), precision.device, augmented=True, memory_format=precision.memory_format)
     learners, teacher = prepare(entries, build_network(config["teacher"], shape), shape, precision, raw.labels)
     assert teacher is not None
-    recall(teacher, split, LookupSource("", OutputCache(), None))
+    teacher.use(choose_lookup(teacher, split, LookupSource("", OutputCache(), None)).table)
     teacher.see_all(split)
     for learner in learners:
         learner.train()
-    return (RecordedSteps if precision.graph else Steps)(split, teacher, REPEATS + 1, BATCH, 0, None), learners
+    return steps_for(precision)(split, teacher, REPEATS + 1, BATCH, 0, None), learners
+
+
+class Unwatched:
+    """Follows nothing."""
+
+    def step(self, learners: Sequence[Learner]) -> None:
+        """Does nothing."""
+
+    def epoch(self, learners: Sequence[Learner]) -> None:
+        """Does nothing."""
 
 
 def epoch_seconds(steps: Steps, learners: list, epoch: int) -> float:
     """Of one epoch, until the device is done."""
     torch.cuda.synchronize()
     start = time.perf_counter()
-    for _ in steps.take(learners, epoch):
-        pass
+    steps.take(learners, epoch, steps.draw(epoch), Unwatched())
     torch.cuda.synchronize()
     for learner in learners:
         learner.close_epoch(None)

@@ -66,7 +66,7 @@ class Ours:
 
         def counted(teacher: Teacher, image):
             self.teacher_images += len(image)
-            self.bytes_kept = max(self.bytes_kept, teacher.bytes_kept)
+            self.bytes_kept = max(self.bytes_kept, teacher.cached_bytes)
             return ask(teacher, image)
 
         with mock.patch.object(Teacher, "ask", counted):

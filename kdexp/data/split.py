@@ -126,9 +126,12 @@ class Split:
         return Epoch(rows, None if drawn is None else drawn.to(device)[rows])
 
     def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
-        """Yields the batches of an epoch, or the first `limit` of them."""
-        shown = self.epoch(seed, epoch, limit and limit * batch_size)
-        for (rows, choice), image in zip(shown.split(batch_size), self.show(shown, batch_size), strict=True):
+        """Draws an epoch and yields its batches, or the first `limit` of them."""
+        return self.batches_of(self.epoch(seed, epoch, limit and limit * batch_size), batch_size)
+
+    def batches_of(self, epoch: Epoch, batch_size: int) -> Iterator[Batch]:
+        """The batches of an epoch that was drawn before."""
+        for (rows, choice), image in zip(epoch.split(batch_size), self.show(epoch, batch_size), strict=True):
             yield self._batch(image, rows, choice)
 
     def batch(self, rows: Tensor, choice: Tensor | None) -> Batch:

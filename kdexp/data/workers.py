@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdexp.data.decoding import CHUNK, fill
 from kdexp.data.findings import Finding, library_messages
 from kdexp.data.images import ImageFiles
-from kdexp.device.heap import give_back
+from kdexp.device.heap import trim
 from kdexp.errors import ImageLost, first_line
 
 AHEAD = 4
@@ -64,7 +64,7 @@ class Workers:
             yield piece
             flowed += piece[0].nbytes
             if flowed > FLOW_BYTES:
-                give_back()
+                trim()
                 flowed = 0
 
     def _start(self) -> Iterator[Piece]:
@@ -120,7 +120,7 @@ class _Decoder(Dataset):
 
     def __getitem__(self, piece: tuple[list[str], int, int]) -> Piece:
         paths, channels, size = piece
-        give_back()
+        trim()
         images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
         with library_messages() as unplaced:
             found = fill(images, paths)

@@ -1,4 +1,4 @@
-"""The C library's heap on Linux: what a step frees stays at hand for the next one, or goes back to the system."""
+"""The C library's heap on Linux: memory that a step frees is kept for the next step, or returned to the system."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-"""Names of glibc's settings, as `malloc.h` numbers them."""
+"""glibc's settings by their numbers in `malloc.h`."""
 
-ORDINARY = {MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65_536}
-"""Where glibc's own adjustment ends, once a program has freed a block of 32 MB."""
+DEFAULTS = {MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65_536}
+"""What glibc adjusts itself to, once a program has freed a block of 32 MB."""
 
-NOTHING_GIVEN_BACK = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+KEEP_EVERYTHING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 
 @contextmanager
 def retain_freed_memory() -> Iterator[None]:
-    """Inside, memory that is freed is not given back to the system; afterwards it is, and all is as usual.
+    """Inside, freed memory stays with the process; afterwards it is returned to the system.
 
-    Otherwise glibc maps every large tensor anew and unmaps it when it is freed, so that the system must clear all its pages
-    again at each step: a third of the time of a network with large maps on the CPU. What is computed is the same, bit for bit.
-    Without effect where there is no glibc.
+    Otherwise glibc maps memory for every large tensor and unmaps it when the tensor is freed, so that the system clears all its
+    pages again at each step: a third of the time of a network with large maps on the CPU. Results are bitwise the same.
+    No effect without glibc.
     """
-    _set(NOTHING_GIVEN_BACK)
+    _set(KEEP_EVERYTHING)
     try:
         yield
     finally:
-        _set(ORDINARY)
-        give_back()
+        _set(DEFAULTS)
+        trim()
 
 
-def give_back() -> None:
-    """Returns what was freed to the system.
+def trim() -> None:
+    """Returns freed memory to the system.
 
-    Blocks of a few megabytes leave holes in the heap in which the next ones find no room, once small ones lie between: a
-    process through which images flow would grow, epoch for epoch, by about as much as these take.
+    Blocks of a few megabytes leave holes in the heap that the next ones don't fit into, once small blocks lie in between.
+    Without trimming, a process that reads images would grow with each epoch by about the size of its images.
     """
     if library := _library():
         library.malloc_trim(0)

@@ -1,37 +1,33 @@
-"""Where and how numbers are computed: device, precision, and random streams that do not disturb each other."""
+"""Where and how numbers are computed: device and precision."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from kdexp.errors import first_line
 
-if TYPE_CHECKING:
-    pass
 
-
-def device_complaint(name: str) -> str:
+def device_problem(name: str) -> str:
     """Why that device can't be used here, or an empty string."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(name, True):
-        here = [known for known, is_here in available.items() if is_here]
+        here = [kind for kind, is_here in available.items() if is_here]
         return f"={name!r}: this machine has no such device for PyTorch; here: {', '.join(['cpu', *here])} (device=auto picks)"
     return ""
 
 
 @cache
-def compiler_complaint(device: str) -> str:
-    """Why `torch.compile` can't be used on that kind of device here, found by trying; or an empty string."""
+def compiler_problem(device: str) -> str:
+    """Why `torch.compile` can't be used on that kind of device here, or an empty string; found out by trying."""
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
-    except Exception as error:  # whatever a missing compiler, a missing header or a missing package makes of it
-        return f"torch.compile can't be used here ({first_line(error)}); mend that, or leave compile=false"
+    except Exception as error:  # a missing compiler, header or package raises anything
+        return f"torch.compile can't be used here ({first_line(error)}); fix that, or leave compile=false"
     return ""
 
 
@@ -39,17 +35,17 @@ def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, then MPS, then the CPU."""
     if name != "auto":
         return torch.device(name)
-    return torch.device(next((kind for kind in ("cuda", "mps") if not device_complaint(kind)), "cpu"))
+    return torch.device(next((kind for kind in ("cuda", "mps") if not device_problem(kind)), "cpu"))
 
 
 @dataclass(frozen=True)
 class Precision:
-    """`fp32`; `tf32`: TF32 in convolutions, as plain PyTorch has it on CUDA; `bf16`: autocast with fp32 weights and losses.
+    """`fp32`; `tf32`: TF32 in convolutions, PyTorch's default on CUDA; `bf16`: autocast with fp32 weights and losses.
 
-    Without `fast` the operations are those of a plain loop, in its order. With it, memory is channels-last and optimizers
-    are fused, which is quicker but rounds differently; Adam's first steps amplify that beyond what a seed reproduces.
-    `compile` has torch.compile write the networks' kernels anew. With `graph` steps are recorded and replayed: the operations
-    are those without, but for optimizers, which then are fused and keep what they count with on the device.
+    By default the operations are those of a plain loop, in its order. With `fast`, memory is channels-last and optimizers are
+    fused, which is quicker but rounds differently; Adam's first steps amplify that beyond what a seed reproduces. `compile`
+    has torch.compile generate the networks' kernels. With `graph`, steps are recorded and replayed: the operations are the same
+    except for optimizers, which are fused and keep their step counters on the device.
     """
 
     name: str
@@ -59,17 +55,17 @@ class Precision:
     graph: bool = False
 
     @classmethod
-    def pick(cls, name: str, device: torch.device, **ways: bool) -> Precision:
-        """`auto` is what plain PyTorch does on the device."""
+    def pick(cls, name: str, device: torch.device, **options: bool) -> Precision:
+        """`auto` is PyTorch's default on the device."""
         if name == "auto":
             name = "tf32" if device.type == "cuda" else "fp32"
-        return cls(name, device, **ways)
+        return cls(name, device, **options)
 
     @property
     def label(self) -> str:
         """What the table calls it."""
-        ways = {"fast": self.fast, "compiled": self.compile, "graph": self.graph}
-        return " ".join([self.name, *(way for way, asked in ways.items() if asked)])
+        options = {"fast": self.fast, "compiled": self.compile, "graph": self.graph}
+        return " ".join([self.name, *(name for name, chosen in options.items() if chosen)])
 
     @property
     def fused(self) -> bool:
@@ -78,7 +74,7 @@ class Precision:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How images and convolutions lie in memory."""
+        """The memory format of images and convolutions."""
         return torch.channels_last if self.fast else torch.contiguous_format
 
     def set(self) -> None:
@@ -93,5 +89,5 @@ class Precision:
 
 
 def on_device(network: nn.Module, precision: Precision) -> nn.Module:
-    """The network on the device, its convolutions as they lie in memory there."""
+    """The network on the device, in the memory format of the precision."""
     return network.to(device=precision.device, memory_format=precision.memory_format)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Random streams that do not disturb each other."""
+"""Independent streams of random numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 class RandomStream:
-    """A stream of random numbers of its own: inside `with stream:` torch's default generators are this stream.
+    """An independent stream of random numbers: inside `with stream:`, torch's default generators draw from it.
 
-    It starts where `torch.manual_seed(seed)` does, so that a net built in it has the weights of a plain script. CUDA's default
-    generator shares this stream's own, `generator`, meanwhile: that may be done, and is remembered, while a graph is recorded.
+    It starts where `torch.manual_seed(seed)` does, so a network built inside has the weights of a plain script. Inside, CUDA's
+    default generator shares the state of `generator`; this is allowed while a graph is recorded, and becomes part of the graph.
     """
 
     generator: torch.Generator | None = None
@@ -27,7 +27,7 @@ class RandomStream:
 
     @property
     def states(self) -> list[torch.Tensor]:
-        """How far the stream is, on the CPU and on the device, as bytes on the CPU."""
+        """The generators' states on the CPU and on the device, as byte tensors on the CPU."""
         return self._states + ([self.generator.get_state()] if self.generator else [])
 
     @states.setter

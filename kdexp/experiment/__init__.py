@@ -1,1 +1,1 @@
-"""One run: its plan, its learners, what the jobs of a process share."""
+"""One run: its plan, its learners, and what the jobs of a process share."""

@@ -1,45 +1,39 @@
-"""The story of one run: the teacher, then the baseline and the distilled student, each from the store or trained."""
+"""One run: the teacher, then the baseline and the distilled student, each from the store or trained."""
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from kdexp.data.split import Split
 from kdexp.deployment.rebuild import deployed_network
-from kdexp.device.heap import retain_freed_memory
-from kdexp.errors import ImageLost, LearnerLost
-from kdexp.experiment.advice import lower_rate
+from kdexp.experiment.company import Shared, stored_learner, train_group
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
-from kdexp.experiment.results import keep
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore, identity_of
 from kdexp.store.spec import key_of
 from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
-from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.lookup import LookupSource, compute, recall
+from kdexp.teacher.lookup import LookupSource
 from kdexp.training.entry import Entry
-from kdexp.training.learner import Learner
-from kdexp.training.loop import train
-from kdexp.training.prepare import check_start, prepare
+from kdexp.training.prepare import check_start
 
 
 class Experiment(Plan):
-    """A plan with a store: obtains its learners, from the store or by training them."""
+    """A plan with a store: decides which learners are missing there, and has them trained."""
 
     @cached_property
     def store(self) -> LearnerStore:
-        """Where learners are kept."""
+        """The store of trained learners."""
         return LearnerStore(self.settings.store, say=self.journal.say)
 
     def has(self, key: str) -> bool:
@@ -47,59 +41,59 @@ class Experiment(Plan):
         return key in self.session.trained or (not self.settings.force and self.store.has(key))
 
     def make_ready(self) -> None:
-        """Reads the data, fetches published weights and looks at the store, for what is to be trained.
+        """Reads the data, fetches published weights and checks the store, for the learners that are missing.
 
-        Raises `DataUnavailable`, and `Unwritable` if it could not be stored.
+        Raises `DataUnavailable`, and `Unwritable` if learners could not be stored.
         """
-        if self.lacking():
+        if self.missing():
             self.store.require_writable()
         self.claim(self.spec(role).key for role in self.needed)
-        for entry in self.lacking():  # again, for what was removed before it was claimed
+        for entry in self.missing():  # once more: some may have been removed before they were claimed
             if start := self._start(entry):
                 self.journal.say(f"{entry.role}: starts from {start}")
 
     def claim(self, keys: Iterable[str], run: Path | None = None) -> None:
-        """Keeps `kdexp-store prune` from these keys, till the process or its last job ends; `run` is the folder of this job."""
+        """Keeps `kdexp-store prune` from these keys until the process or its last job ends; `run` is this job's folder."""
         try:
             self.session.claim(self.store.root.parent).add(keys, run)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES):  # where nothing is removed either
+            if error.errno not in (errno.EROFS, errno.EACCES):  # nothing can be removed there either
                 self.journal.warn_once(
-                    f"{self.store.root.parent} takes no note of what this run needs ({reason(error)}): "
+                    f"{self.store.root.parent}: can't note what this run needs ({reason(error)}); "
                     "kdexp-store prune might remove it meanwhile"
                 )
 
     def _start(self, entry: Entry) -> str:
-        """Which published weights the training starts from, if any; looked at once for jobs that agree in what decides it."""
+        """The published weights that the training starts from, if any; checked once for jobs that agree in them."""
         spec, split, teacher = entry.spec, self.split_of(entry), self.teacher_node(entry.role)
-        asked = [entry.role, entry.model, spec.model, spec.data, spec.epochs, spec.batch_size, spec.limit_batches]
+        parts = [entry.role, entry.model, spec.model, spec.data, spec.epochs, spec.batch_size, spec.limit_batches]
         if split.leaves_one(spec.batch_size, spec.limit_batches):
-            asked += [spec.method, teacher]
-        key = json.dumps(asked)
+            parts += [spec.method, teacher]
+        key = json.dumps(parts)
         if key not in self.session.starts:
             self.session.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")
         return self.session.starts[key]
 
-    def lacking(self) -> list[Entry]:
-        """What is to be trained, before it what that is taught by or made of."""
+    def missing(self) -> list[Entry]:
+        """Learners missing from the store, dependencies first."""
         found: dict[str, Entry] = {}
         for role in self.roles:
-            self._add_lacking(role, found)
+            self._add_missing(role, found)
         return list(found.values())
 
-    def _add_lacking(self, role: str, found: dict[str, Entry]) -> None:
-        # A function within `lacking` that calls itself would keep the experiment and its data till Python looks for cycles.
+    def _add_missing(self, role: str, found: dict[str, Entry]) -> None:
+        # Not a function inside `missing`: one that calls itself would keep the data alive until garbage collection.
         if role not in found and not self.has(self.spec(role).key):
             for source in self.sources(role):
-                self._add_lacking(source, found)
+                self._add_missing(source, found)
             found[role] = self.entry(role)
 
     def run(self) -> list[Entry]:
-        """Obtains every learner; a failed one is an entry with its reason, and what depends on it is not started."""
+        """Obtains every learner. A failed one is an entry with its reason, and learners that depend on it are not started."""
         entries: dict[str, Entry] = {}
-        for teacher, roles in self._companies():
-            if teacher not in (*entries, ""):
-                entries |= {entry.role: entry for entry in self.obtain([teacher])}
+        for teacher, roles in self._groups().items():
+            if teacher and teacher not in entries:
+                (entries[teacher],) = self.obtain([teacher])
             if teacher and entries[teacher].stored is None:
                 if teacher == "teacher":
                     break
@@ -110,28 +104,31 @@ class Experiment(Plan):
             entries |= {entry.role: entry for entry in self.obtain(roles)}
         return [entries[role] for role in self.roles if role in entries]
 
-    def _companies(self) -> Iterator[tuple[str, list[str]]]:
-        """Learners that train side by side, after the role of who teaches them (the run's teacher, if there is one)."""
-        students = [role for role in self.roles if role != "teacher"]
-        default = "teacher" if "teacher" in self.roles else ""
-        taught_by = {role: self.part(role).teacher if self._uses_teacher(role) else default for role in students}
-        order = list(dict.fromkeys([default, *taught_by.values()]))
-        for teacher, company in groupby(sorted(students, key=lambda role: order.index(taught_by[role])), key=taught_by.get):
-            yield str(teacher), list(company)
+    def _groups(self) -> dict[str, list[str]]:
+        """Students that train together, by their teacher's role. Those without a teacher join the first group."""
+        first = "teacher" if "teacher" in self.roles else ""
+        groups: dict[str, list[str]] = {first: []}
+        for role in self.roles:
+            if role != "teacher":
+                teacher = self.part(role).teacher if self._uses_teacher(role) else first
+                groups.setdefault(teacher, []).append(role)
+        return groups
 
     def obtain(self, roles: list[str]) -> list[Entry]:
-        """Entries for these roles: from the store, else trained side by side and stored, after what they are made of."""
+        """Entries for these roles: from the store, otherwise trained together after the learners that they depend on."""
         entries = [self.entry(role) for role in roles]
         for entry in entries:
             self._obtain_sources(entry)
-        self.obtain_entries(entries)
+        with self.lock_missing(entries) as missing:
+            if missing:
+                train_group(missing, self.shared_by(missing))
         for entry in entries:
             if entry.stored and entry.reused:
                 self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
         return entries
 
     def _obtain_sources(self, entry: Entry) -> None:
-        """Obtains what a teacher that is to be trained is taught by or made of; without that it has failed."""
+        """Obtains the learners that a missing teacher is taught by or made of; if one fails, the teacher has failed."""
         if not self.part(entry.role).teaches or self.has(entry.spec.key):
             return
         for role in self.sources(entry.role):
@@ -141,17 +138,21 @@ class Experiment(Plan):
                 return
             self._judge(source)
 
-    def obtain_entries(self, entries: list[Entry]) -> None:
-        """Fills in what the store holds of compatible entries, and trains the others side by side."""
-        if lacking := self._find(entries):
-            with self.store.locked({entry.spec.key: entry.name for entry in lacking}):
-                if lacking := self._find(entries):
-                    self._train(lacking)
-                    self.session.failures |= {entry.spec.key: entry.failure for entry in lacking if entry.failure}
-                    self.session.trained |= {entry.spec.key for entry in lacking if entry.stored}
+    @contextmanager
+    def lock_missing(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+        """Fills in stored learners. Inside, the missing ones are locked, so that no other process trains them too."""
+        missing = self._fill_in(entries)
+        if not missing:
+            yield []
+            return
+        with self.store.locked({entry.spec.key: entry.name for entry in missing}):
+            missing = self._fill_in(missing)
+            yield missing
+        self.session.failures |= {entry.spec.key: entry.failure for entry in missing if entry.failure}
+        self.session.trained |= {entry.spec.key for entry in missing if entry.stored}
 
-    def _find(self, entries: list[Entry]) -> list[Entry]:
-        """Fills in what the store holds (under force=true, what this process trained) and returns the entries that it lacks."""
+    def _fill_in(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Fills in stored learners (with force=true only those of this process) and earlier failures; returns the others."""
         for entry in entries:
             if entry.stored is None and (not self.settings.force or entry.spec.key in self.session.trained):
                 entry.stored = self.store.find(entry.spec.key)
@@ -159,126 +160,56 @@ class Experiment(Plan):
             entry.failure = self.session.failures.get(entry.spec.key, "")
         return [entry for entry in entries if entry.stored is None and not entry.failure]
 
+    def shared_by(self, entries: Sequence[Entry]) -> Shared:
+        """What entries share that train together."""
+        teacher = self.teacher_network(entries)
+        return Shared(
+            split=self.split_of(entries[0]),
+            data=self.data,
+            teacher=teacher,
+            lookup_source=self.lookup_source(entries, teacher) if teacher else None,
+            store=self.store,
+            journal=self.journal,
+            shape=self.shape,
+            precision=self.precision,
+            resume=not self.settings.force,
+        )
+
+    def split_of(self, entry: Entry) -> Split:
+        """The training images of an entry's learner."""
+        return self.data.train if self.part(entry.role).teaches else self.data.student_train
+
+    def teacher_network(self, entries: Sequence[Entry]) -> nn.Module | None:
+        """The stored teacher that these entries' specs name; None if they name none."""
+        stored = self._teacher_of(entries)
+        return deployed_network(stored) if stored else None
+
+    def _teacher_of(self, entries: Sequence[Entry]) -> StoredLearner | None:
+        key = next((entry.spec.teacher for entry in entries if entry.spec.teacher), None)
+        return stored_learner(self.store, key) if key else None
+
+    def lookup_source(self, entries: Sequence[Entry], teacher: nn.Module) -> LookupSource:
+        """Where the outputs of these entries' teacher for their training images may be found."""
+        spec, stored = entries[0].spec, self._teacher_of(entries)
+        assert stored is not None
+        identity = identity_of(stored, teacher, spec, self.device)
+        about = {"model": stored.result["model"], "dataset": entries[0].dataset}
+        on_disk = OutputStore(self.settings.store, identity, about, self.journal.say, self.claim)
+        later = self.session.layers.get(network_name(stored.result["spec"]["model"], self.shape), ())
+        return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
+
     def _judge(self, teacher: Entry) -> None:
-        """Says what a teacher, or what a teacher is made of, is worth, and warns of one that teaches nothing."""
+        """Notes the accuracy of a teacher, or of one that a teacher is made of, and warns if it has nothing to teach."""
         assert teacher.stored is not None
         if teacher.stored.result["test"]["last"]["top1"] is None:
             self.journal.say(f"{teacher.role} {teacher.model}: only its features are used")
         else:
-            self._say_accuracy(teacher, teacher.stored)
+            answers = teacher.stored.tensors("logits")
+            judgement = Judgement.of(answers["last"], answers["labels"])
+            self.journal.say(f"{teacher.role} {teacher.model}: test accuracy {100 * judgement.accuracy:.2f} %")
+            if warning := judgement.warning(f"the {teacher.role}"):
+                self.journal.warn(warning)
         if teacher.checkpoint:
             self.journal.warn(
                 f"the {teacher.role} comes from a checkpoint: it may have been trained on this run's validation images"
             )
-
-    def _say_accuracy(self, teacher: Entry, stored: StoredLearner) -> None:
-        answers = stored.tensors("logits")
-        judgement = Judgement.of(answers["last"], answers["labels"])
-        self.journal.say(f"{teacher.role} {teacher.model}: test accuracy {100 * judgement.accuracy:.2f} %")
-        if warning := judgement.warning(f"the {teacher.role}"):
-            self.journal.warn(warning)
-
-    @retain_freed_memory()
-    def _train(self, entries: list[Entry]) -> None:
-        spec = entries[0].spec
-        split = self.split_of(entries[0])
-        learners, teacher = prepare(entries, self.teacher_network(entries), self.shape, self.precision, split.labels)
-        steps = split.steps(spec.batch_size, spec.limit_batches)
-        *others, last = (entry.name for entry in entries)
-        title = f"{', '.join(others)} and {last}" if others else last
-        self.journal.say(f"training {title}: {spec.epochs} epochs of {steps} batches, {len(split)} images")
-        keys = {entry.name: entry.spec.key for entry in entries}
-        for learner, entry in zip(learners, entries, strict=True):
-            self._assemble(learner, entry)
-            self._resume(learner, entry.spec.key)
-        if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
-            self._recall(teacher, entries, split)
-        with self.journal.watching(learners, spec.epochs, steps) as watch:
-            train(
-                learners,
-                split,
-                teacher=teacher,
-                validation=self.data.validation,
-                epochs=spec.epochs,
-                batch_size=spec.batch_size,
-                seed=spec.seed,
-                limit_batches=spec.limit_batches,
-                watch=watch,
-                keep=lambda learner: self._keep_progress(learner, keys[learner.name]),
-            )
-        for entry, learner in zip(entries, learners, strict=True):
-            self._conclude(entry, learner, images=len(split), company=len(learners))
-
-    def _recall(self, teacher: Teacher, entries: list[Entry], split: Split) -> None:
-        """Says which of the teacher's outputs are computed once, and does so where an epoch shows every image as it is."""
-        source, whole = self.source_of(teacher, entries), entries[0].spec.limit_batches is None
-        self.journal.say(recall(teacher, split, source, whole=whole))
-        if whole and (stored := compute(teacher, split, source)):
-            self.journal.say(stored)
-
-    def source_of(self, teacher: Teacher, entries: list[Entry]) -> LookupSource:
-        """Where the outputs of these entries' teacher for the images they see may be known from."""
-        spec, taught_by = entries[0].spec, self._teacher_of(entries)
-        assert taught_by is not None
-        identity = identity_of(taught_by, teacher.model, spec, self.device)
-        about = {"model": taught_by.result["model"], "dataset": entries[0].dataset}
-        where = (self.settings.store, identity, about, self.journal.say, self.claim)
-        stored = None if self.settings.force else OutputStore(*where)
-        later = self.session.layers.get(network_name(taught_by.result["spec"]["model"], self.shape), ())
-        return LookupSource(key_of(identity), self.session.outputs, stored, later)
-
-    def _assemble(self, learner: Learner, entry: Entry) -> None:
-        """Gives an ensemble the weights of its members."""
-        networks = [deployed_network(self._needed(key)).state_dict() for key in entry.spec.members]
-        for member, weights in zip(learner.model.members if networks else (), networks, strict=True):  # type: ignore[arg-type]
-            member.load_state_dict(weights)
-
-    def _resume(self, learner: Learner, key: str) -> None:
-        progress = None if self.settings.force else self.store.progress(key)
-        if progress is not None:
-            learner.resume(progress)
-            self.journal.say(f"{learner.name}: goes on after epoch {len(learner.history)}, where a run was cut off")
-
-    def _keep_progress(self, learner: Learner, key: str) -> None:
-        try:
-            self.store.keep_progress(key, learner.progress())
-        except OSError as error:
-            self.journal.warn_once(f"{self.store.root} takes no progress ({reason(error)}): a killed run would start anew")
-
-    def _conclude(self, entry: Entry, learner: Learner, *, images: int, company: int) -> None:
-        """Stores a learner that did not fail; one that can't be stored has failed, its last epoch being kept if possible."""
-        entry.failure = learner.failure
-        self.journal.note(learner.traceback)
-        if learner.remark:
-            self.journal.say(f"{learner.name}: {learner.remark}")
-        if learner.failure:
-            if not learner.traceback:  # its loss is not finite
-                entry.failure += f"; try {lower_rate(self.config, self.part(entry.role).optimizer)}"
-            self.store.forget_progress(entry.spec.key)
-            return
-        try:
-            entry.stored = keep(self.store, entry, learner, self.data.test, images=images, company=company)
-        except ImageLost:
-            raise
-        except OSError as error:
-            entry.failure = f"can't be stored in {self.store.root}: {reason(error)}; mend that and run the same command again"
-
-    def split_of(self, entry: Entry) -> Split:
-        """The training images that an entry's learner sees."""
-        return self.data.train if self.part(entry.role).teaches else self.data.student_train
-
-    def teacher_network(self, entries: list[Entry]) -> torch.nn.Module | None:
-        """The teacher that these entries' specs name, as the store has it; None if they name none."""
-        stored = self._teacher_of(entries)
-        return deployed_network(stored) if stored else None
-
-    def _teacher_of(self, entries: list[Entry]) -> StoredLearner | None:
-        key = next((entry.spec.teacher for entry in entries if entry.spec.teacher), None)
-        return self._needed(key) if key else None
-
-    def _needed(self, key: str) -> StoredLearner:
-        """A learner that the store had; raises `LearnerLost`."""
-        found = self.store.find(key)
-        if found is None:
-            raise LearnerLost(f"{self.store.root / key} was removed or damaged while this run needed it")
-        return found

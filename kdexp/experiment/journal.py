@@ -1,4 +1,4 @@
-"""What a run says while it works: on the terminal with bars, into a pipe as plain lines, and into the run's log."""
+"""What a run prints: progress bars on a terminal, plain lines elsewhere, and everything in the run's log."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.files import reason
+from kdexp.teacher.lookup import Lookup, StoredOutputs, size_words
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen
 from kdexp.training.learner import Learner
@@ -18,14 +19,14 @@ from kdexp.training.learner import Learner
 MOST_BARS = 6
 
 PLAIN_LINES = 10
-"""About so many lines a training leaves in a log."""
+"""Lines per training in a log, roughly."""
 
 
 class Journal:
-    """Everything said goes to the log, once there is a run folder, and to the console.
+    """Writes to the console and, once there is a run folder, to the log.
 
-    A text is a sentence and stays on one line: control characters and line breaks, which only a name in it can have, are
-    shown as escapes. A quiet journal, that of a sweep, tells the console warnings and headlines alone.
+    A text is one sentence on one line: control characters and line breaks, which only names in it can contain, are escaped. A
+    quiet journal, used for sweeps, prints only headlines, remarks and warnings.
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False):
@@ -35,34 +36,31 @@ class Journal:
         self._remarks: set[str] = set()
 
     def open_log(self, path: Path) -> None:
-        """Also writes into this file from now on; warns where that can't be."""
+        """Also writes to this file from now on; warns if that is impossible."""
         try:
             self._log = Screen(path.open("w", encoding="utf-8"), width=200)
         except OSError as error:
             self.warn(f"no log: {path} can't be written ({reason(error)})")
 
     def close_log(self) -> None:
-        """Ends what `open_log` began."""
+        """Closes the log, if there is one."""
         if self._log is not None:
             self._log.file.close()
             self._log = None
 
-    def say(self, words: Any) -> None:
-        """Writes a sentence, or anything that rich can draw, into the log, and prints it unless the journal is quiet."""
-        self._write(words)
+    def say(self, text: Any) -> None:
+        """Logs a sentence, or anything that rich can draw, and prints it unless the journal is quiet."""
+        self._write(text)
         if not self.quiet:
-            self._print(words)
+            _put(text, self.console)
 
-    def headline(self, words: Any) -> None:
-        """Prints even where the journal is quiet."""
-        self._write(words)
-        self._print(words)
-
-    def _print(self, words: Any) -> None:
-        _put(words, self.console)
+    def headline(self, text: Any) -> None:
+        """Logs and prints, even if the journal is quiet."""
+        self._write(text)
+        _put(text, self.console)
 
     def remark(self, sentence: str) -> None:
-        """Prints a sentence even where the journal is quiet, whose console prints the same one once."""
+        """Logs and prints a sentence, even if the journal is quiet; a quiet one prints the same sentence only once."""
         if self.quiet and sentence in self._remarks:
             self._write(sentence)
         else:
@@ -70,24 +68,24 @@ class Journal:
             self.headline(sentence)
 
     def warn(self, sentence: str) -> None:
-        """Prints a sentence that a user should not overlook; a quiet journal's console prints the same one once."""
+        """Remarks on something that a user should not overlook."""
         self.remark(f"warning: {sentence}")
 
     def warn_once(self, sentence: str) -> None:
-        """Warns unless it has said the very same before."""
+        """Warns, unless it has given the same warning before."""
         if f"warning: {sentence}" not in self._remarks:
             self.warn(sentence)
 
-    def note(self, words: str) -> None:
-        """Writes a text of any number of lines into the log alone."""
-        for line in words.splitlines():
+    def note(self, text: str) -> None:
+        """Writes a text of any number of lines to the log only."""
+        for line in text.splitlines():
             self._write(line)
 
-    def _write(self, words: Any) -> None:
+    def _write(self, text: Any) -> None:
         if self._log is None:
             return
         try:
-            _put(words, self._log)
+            _put(text, self._log)
             self._log.file.flush()
         except OSError as error:
             with suppress(OSError):
@@ -97,7 +95,7 @@ class Journal:
 
     @contextmanager
     def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
-        """Follows one training of `epochs` times `steps` batches: a bar per learner on a terminal."""
+        """Follows one training of `epochs` times `steps` batches, with a bar per learner on a terminal."""
         if not self.console.is_terminal:
             yield TrainingWatch(self, epochs)
             return
@@ -107,54 +105,73 @@ class Journal:
             yield TrainingWatch(self, epochs, bars, _tasks(bars, learners, epochs, steps))
 
 
-def _put(words: Any, console: Console) -> None:
-    if isinstance(words, str):
-        console.print(one_line(words), markup=False, soft_wrap=True)
+def _put(text: Any, console: Console) -> None:
+    if isinstance(text, str):
+        console.print(one_line(text), markup=False, soft_wrap=True)
     else:
-        console.print(words, markup=False)
+        console.print(text, markup=False)
 
 
 def _tasks(bars: Progress, learners: Sequence[Learner], epochs: int, steps: int) -> dict[str, TaskID]:
-    """A bar per learner, or one for all of many."""
+    """A bar per learner, or one for all of them if there are many."""
     done = [len(learner.history) * steps for learner in learners]
     if len(learners) > MOST_BARS:
         task = bars.add_task(f"{len(learners)} learners", total=len(learners) * epochs * steps, completed=sum(done), latest="")
         return {learner.name: task for learner in learners}
     return {
-        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=so_far, latest="")
-        for learner, so_far in zip(learners, done, strict=True)
+        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=completed, latest="")
+        for learner, completed in zip(learners, done, strict=True)
     }
 
 
 class TrainingWatch:
-    """Follows the train loop: bars on a terminal, and everywhere a line per learner every few epochs."""
+    """Follows the train loop: bars on a terminal, and a line per learner every few epochs everywhere."""
 
     def __init__(self, journal: Journal, epochs: int, bars: Progress | None = None, tasks: Mapping[str, TaskID] | None = None):
         self.journal, self.epochs = journal, epochs
         self._bars, self._tasks = bars, tasks or {}
 
     def step(self, learners: Sequence[Learner]) -> None:
-        """A batch is done."""
+        """Advances the bars by a batch."""
         if self._bars is not None:
             for learner in learners:
                 self._bars.advance(self._tasks[learner.name])
 
     def epoch(self, learners: Sequence[Learner]) -> None:
-        """An epoch is done."""
+        """Shows the latest numbers of each learner, and logs them every few epochs."""
         done = len(learners[0].history)
         last = done == self.epochs or any(learner.failure for learner in learners)
         due = last or done % max(1, self.epochs // PLAIN_LINES) == 0
         for learner in learners:
-            words = measured(learner.history[-1])
+            numbers = measured(learner.history[-1])
             if self._bars is not None:
-                self._bars.update(self._tasks[learner.name], latest=one_line(words))
+                self._bars.update(self._tasks[learner.name], latest=one_line(numbers))
             if due:
-                tell = self.journal.note if self._bars is not None and not last else self.journal.say
-                tell(f"  epoch {done}/{self.epochs}  {learner.name}: {words}")
+                write = self.journal.note if self._bars is not None and not last else self.journal.say
+                write(f"  epoch {done}/{self.epochs}  {learner.name}: {numbers}")
 
 
 def measured(row: dict[str, float]) -> str:
-    """One epoch's named losses and accuracies in a few words."""
+    """One epoch's losses and accuracies with their names, in one line."""
     losses = [f"{n} {v:.4f}" for n, v in row.items() if n not in ("epoch", "loss") and not n.endswith("accuracy")]
     shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f}%" for n, v in row.items() if n.endswith("accuracy")]
     return " ".join(losses + shares)
+
+
+HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once"}
+
+
+def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
+    """Says where a teacher's outputs for so many images come from; epochs that are not full show only some of these."""
+    if lookup.kind == "live":
+        return f"teacher: runs on every batch, since {lookup.reason}"
+    if lookup.kind == "views":
+        return f"teacher's outputs: computed once per view, since {lookup.reason} ({size_words(lookup.sizes)} at most)"
+    which = f"{images:,} images" if full_epochs else f"every image shown, of {images:,}"
+    return f"teacher's outputs: {HOW[lookup.kind]} for {which}, since {lookup.reason} ({size_words(lookup.sizes)})"
+
+
+def stored_words(stored: StoredOutputs) -> str:
+    """Says which of a teacher's outputs were stored, and why."""
+    sizes = size_words(stored.sizes)
+    return f"teacher's outputs: stored for later runs, since computing them took {stored.seconds:.3g} s ({sizes})"

@@ -1,15 +1,17 @@
-"""Lockstep: learners of several jobs side by side in one loop, one pass over the data and one teacher for all of them."""
+"""Lockstep: learners of several jobs trained together, with one pass over the data and one teacher for all of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.device.memory import free_memory
+from kdexp.experiment.company import train_group
 from kdexp.experiment.experiment import Experiment
 from kdexp.network.build import sketch_network
 from kdexp.network.cost import parameter_count
@@ -20,71 +22,96 @@ BYTES_PER_PARAMETER = 24
 """Of a learner between its steps: weights, gradients, two moments of Adam, the best epoch's weights, and one to spare."""
 
 MEMORY_SHARE = 0.5
-"""Of what is free, that learners may take."""
+"""Share of the free memory that learners may take."""
+
+
+class Loop(NamedTuple):
+    """What learners must agree on to train in one loop, apart from the teacher."""
+
+    data: str
+    seed: int
+    epochs: int
+    batch_size: int
+    limit_batches: int | None
+    precision: str
+    device: str
+    num_threads: int | None
+    teaches: bool
 
 
 def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
-    """Trains and stores whatever the experiments' stores lack, `most` learners (None: as memory allows) in one loop.
+    """Trains and stores the learners missing from the experiments' stores, up to `most` (None: as memory allows) in one loop.
 
-    What can't be trained is left to its own job, which says why.
+    Learners that can't be trained are left to their own jobs, which report why.
     """
     while groups := list(_groups(experiments)):
         for experiment, entries in groups:
             limit = most or affordable(experiment, entries)
             for first in range(0, len(entries), limit):
-                company = entries[first : first + limit]
-                what = f"{len(company)} learners side by side" if len(company) > 1 else company[0].role
-                experiment.journal.headline(f"training {what}, {company[0].spec.epochs} epochs")
-                experiment.obtain_entries(company)
+                group = entries[first : first + limit]
+                title = f"{len(group)} learners together" if len(group) > 1 else group[0].role
+                experiment.journal.headline(f"training {title}, {group[0].spec.epochs} epochs")
+                with experiment.lock_missing(group) as missing:
+                    if missing:
+                        train_group(missing, experiment.shared_by(missing))
 
 
 def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, list[Entry]]]:
-    """Entries that nobody has and whose teachers somebody has, by what one loop shares; the experiment is of the first."""
-    lacking = list(_lacking(experiments))
-    teachers = {entry.spec.key for experiment, entry in lacking if experiment.part(entry.role).teaches}
-    found: dict[str, tuple[Experiment, list[Entry]]] = {}
-    loose: dict[str, list[tuple[Experiment, Entry]]] = {}
+    """Missing learners whose sources are stored, in groups that can train together, each with the experiment of its first.
+
+    Learners without a teacher join the first group that fits, as soon as that has its teacher.
+    """
+    missing = list(_missing(experiments))
+    missing_teachers = {entry.spec.key for experiment, entry in missing if experiment.part(entry.role).teaches}
+    groups: dict[tuple[Loop, str | None], tuple[Experiment, list[Entry]]] = {}
+    without_teacher: dict[Loop, tuple[Experiment, list[Entry]]] = {}
     waiting = set()
-    for experiment, entry in lacking:
-        shared, teacher = _shared(experiment, entry), entry.spec.teacher
+    for experiment, entry in missing:
+        loop, teacher = _loop(experiment, entry), entry.spec.teacher
         sources = {*entry.spec.members, *([teacher] if teacher else [])}
-        if sources & teachers:
-            waiting.add(shared)
-        elif teacher is None and entry.spec.key not in teachers:
-            loose.setdefault(shared, []).append((experiment, entry))
+        if sources & missing_teachers:
+            waiting.add(loop)
+        elif teacher is None and entry.spec.key not in missing_teachers:
+            without_teacher.setdefault(loop, (experiment, []))[1].append(entry)
         elif all(map(experiment.has, sources)):
-            found.setdefault(f"{shared} {teacher}", (experiment, []))[1].append(entry)
-    for shared, lone in loose.items():
-        # Whoever needs no teacher joins the first company that fits, once that has its teacher.
-        if shared not in waiting:
-            place = next((place for place in found if place.startswith(f"{shared} ")), f"{shared} None")
-            found.setdefault(place, (lone[0][0], []))[1].extend(entry for _, entry in lone)
-    yield from found.values()
+            groups.setdefault((loop, teacher), (experiment, []))[1].append(entry)
+    for loop, (experiment, entries) in without_teacher.items():
+        if loop not in waiting:
+            fitting = next((key for key in groups if key[0] == loop), (loop, None))
+            groups.setdefault(fitting, (experiment, []))[1].extend(entries)
+    yield from groups.values()
 
 
-def _lacking(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Entry]]:
-    """Every distinct learner that is neither stored nor known to fail, the teachers' included."""
-    met: set[str] = set()
+def _missing(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Entry]]:
+    """Every distinct learner, teachers included, that is neither stored nor has failed."""
+    seen: set[str] = set()
     for experiment in experiments:
-        for entry in experiment.lacking():
+        for entry in experiment.missing():
             key = entry.spec.key
-            if key not in met and key not in experiment.session.failures:
+            if key not in seen and key not in experiment.session.failures:
                 yield experiment, entry
-            met.add(key)
+            seen.add(key)
 
 
-def _shared(experiment: Experiment, entry: Entry) -> str:
+def _loop(experiment: Experiment, entry: Entry) -> Loop:
     spec = entry.spec
-    numbers = (spec.seed, spec.epochs, spec.batch_size, spec.limit_batches, spec.precision)
-    return json.dumps(
-        [spec.data, *numbers, str(experiment.device), experiment.settings.num_threads, experiment.part(entry.role).teaches]
+    return Loop(
+        json.dumps(spec.data),
+        spec.seed,
+        spec.epochs,
+        spec.batch_size,
+        spec.limit_batches,
+        spec.precision,
+        str(experiment.device),
+        experiment.settings.num_threads,
+        experiment.part(entry.role).teaches,
     )
 
 
 def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
-    """How many learners as large as the largest of these entries fit into half of the free memory, at least one.
+    """How many learners, each as large as the largest of these, fit into half of the free memory; at least one.
 
-    The entries have one teacher, which the experiment of the first one knows.
+    The entries share a teacher; the experiment is that of the first one.
     """
     shape, labels = experiment.shape, experiment.split_of(entries[0]).labels
     node, ask = experiment.teacher_node(entries[0].role), cache(capture_sketch)
@@ -101,6 +128,6 @@ def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
 
 
 def _bytes(student: nn.Module, method: nn.Module) -> int:
-    """What a learner takes between its steps, with the modules and memories of its method."""
+    """Memory of a learner between its steps, including the modules and buffers of its method."""
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in method.buffers())
     return BYTES_PER_PARAMETER * (parameter_count(student) + parameter_count(method)) + buffers

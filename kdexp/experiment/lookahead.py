@@ -1,4 +1,4 @@
-"""Which layers of their teachers the jobs of a multirun read, known before the first of them starts."""
+"""The teacher layers that the jobs of a multirun read, found before the first job starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdexp.network.build import sketch_network, without_start
 
 
 def network_name(node: Mapping[str, Any], shape: Shape) -> str:
-    """What stands for a network's architecture in `layers_read`."""
+    """The key of a network's architecture in `layers_read`."""
     return json.dumps([without_start(node), vars(shape)], sort_keys=True)
 
 
@@ -27,9 +27,9 @@ def _sketch_of(name: str):
 
 
 def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names of the layers by their network's name; no data are read for it."""
+    """The names of the layers by network; reads no data."""
     found: dict[str, dict[str, None]] = {}
-    looked_at = set()
+    seen = set()
     for config in configs:
         plan = Plan(config, Journal(quiet=True))
         for role in plan.needed:
@@ -39,9 +39,9 @@ def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
             paths = (part.model, plan.part(part.teacher).model)
             student, teacher = (network_name(node_at(plan.config, path), plan.shape) for path in paths)
             method = node_at(plan.config, part.method)
-            asked = (student, teacher, json.dumps(method, sort_keys=True))
-            if asked not in looked_at:
-                looked_at.add(asked)
+            combination = (student, teacher, json.dumps(method, sort_keys=True))
+            if combination not in seen:
+                seen.add(combination)
                 found.setdefault(teacher, {}).update(dict.fromkeys(_layers(student, teacher, method)))
     _sketch_of.cache_clear()
     return {teacher: list(names) for teacher, names in found.items()}
@@ -50,5 +50,5 @@ def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 def _layers(student: str, teacher: str, method: dict[str, Any]) -> list[str]:
     try:
         return build(method).layers(_sketch_of(student), _sketch_of(teacher))[1]
-    except Exception:  # whatever it is: the job that has this method says it
+    except Exception:  # the job with this method will report it
         return []

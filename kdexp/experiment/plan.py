@@ -1,4 +1,4 @@
-"""What a configuration asks for: which learners, on which data, and everything that decides their weights."""
+"""What a configuration requests: which learners, on which data, and everything that decides their weights."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
 
 
-def _networks_drawn_anew(method: dict[str, Any]) -> dict[str, Any]:
-    """A method's node; of the networks in it, which are drawn anew, it says no more how their training starts."""
+def _without_starts(method: dict[str, Any]) -> dict[str, Any]:
+    """A method's node, without the starting weights of networks inside it, since these are always newly initialised."""
     nodes = nodes_within(method)
     return {name: without_start(value) if name in nodes else value for name, value in method.items()}
 
@@ -47,8 +47,8 @@ class Plan:
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
-        ways = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
-        self.precision = Precision.pick(self.settings.precision, self.device, **ways)
+        options = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
+        self.precision = Precision.pick(self.settings.precision, self.device, **options)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
         self.precision.set()
@@ -61,9 +61,9 @@ class Plan:
         settings = self.settings
         summaries = None if settings.dry_run else Path(settings.store).expanduser() / SUMMARIES
         placement = Placement(settings.memory, settings.workers, summaries)
-        where = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, placement)
+        key = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, placement)
         data: Data = self.session.data.get(
-            where, lambda: load(self.dataset, self.device, self.precision.memory_format, placement)
+            key, lambda: load(self.dataset, self.device, self.precision.memory_format, placement)
         )
         for note in data.notes:
             self.journal.remark(note)
@@ -85,46 +85,56 @@ class Plan:
 
     @property
     def needed(self) -> list[str]:
-        """The roles, and before them those of the learners that they are taught by or made of."""
+        """The roles of all learners, including those that teachers are taught by or made of; dependencies first."""
         found: dict[str, None] = {}
         for role in self.roles:
             self._add_needed(role, found)
         return list(found)
 
     def _add_needed(self, role: str, found: dict[str, None]) -> None:
-        # A function within `needed` that calls itself would keep the plan and its data till Python looks for cycles.
+        # Not a function inside `needed`: one that calls itself would keep the data alive until garbage collection.
         for source in self.sources(role):
             self._add_needed(source, found)
         found[role] = None
 
     def sources(self, role: str) -> list[str]:
-        """The roles of the learners that this one is taught by or made of."""
-        taught = self._uses_teacher(role) and not self.part(role).teaches
-        return [self.part(role).teacher] if taught else sources_of(role, self.config)
+        """The roles of the learners that this one is directly taught by or made of."""
+        is_student = self._uses_teacher(role) and not self.part(role).teaches
+        return [self.part(role).teacher] if is_student else sources_of(role, self.config)
 
     def teacher_node(self, role: str) -> dict[str, Any] | None:
-        """The node of the network that teaches the learner in this role, if one does."""
+        """The node of this role's teacher network, None without a teacher."""
         return self.spec(self.part(role).teacher).model if self._uses_teacher(role) else None
 
     def part(self, role: str) -> RoleSpec:
-        """The nodes that make the learner in this role."""
+        """The configuration nodes that this role is built from."""
         return part_of(role, self.config)
 
     def entry(self, role: str) -> Entry:
-        """What the configuration says of a role, before it is known whether the store has it."""
+        """The learner in this role as it is configured, before the store is searched for it."""
         part = self.part(role)
         checkpoint = None if part.from_scratch else node_at(self.config, part.model).get("checkpoint")
         dataset = self.config["choices"]["dataset"]
         model, classes = option(self.config, part.model), self.dataset.classes
-        return Entry(role, model, self._method(role), self.spec(role), dataset, checkpoint, classes, job=self.job)
+        return Entry(
+            role,
+            model,
+            self._method(role),
+            self.spec(role),
+            dataset,
+            checkpoint,
+            classes,
+            job=self.job,
+            optimizer=part.optimizer,
+        )
 
     def _method(self, role: str) -> str:
-        """How the learner in this role is made, for the table."""
+        """How the learner in this role is trained or built, for the table."""
         part = self.part(role)
         sources = [option(self.config, self.part(source).model) for source in self.sources(role)] if part.teaches else []
         if "members" in node_at(self.config, part.model):
-            alike = Counter(sources)
-            return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in alike.items())
+            counts = Counter(sources).items()
+            return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts)
         described = build(node_at(self.config, part.method)).describe()
         return f"{described} from {sources[0]}" if sources else described
 
@@ -152,7 +162,7 @@ class Plan:
         return LearnerSpec(
             data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
             model=model,
-            method=_networks_drawn_anew(node_at(self.config, part.method)),
+            method=_without_starts(node_at(self.config, part.method)),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
             epochs=0 if part.untrained or members or (part.teaches and checkpoint) else epochs,
@@ -168,6 +178,6 @@ class Plan:
         return bool(target(node_at(self.config, self.part(role).method)).uses_teacher)
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
-        read = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}
-        told = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
-        return {**read, **vars(self.shape), **told, "student_fraction": student_fraction}
+        measured = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}
+        configured = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
+        return {**measured, **vars(self.shape), **configured, "student_fraction": student_fraction}

@@ -1,4 +1,4 @@
-"""A finished learner: evaluated on the test images, for the first and only time, and stored."""
+"""A trained learner, evaluated once on the test images, and stored."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from kdexp.training.entry import Entry
 
 
-def keep(store: LearnerStore, entry: Entry, learner: Learner, test: Split, *, images: int, company: int) -> StoredLearner:
-    """Stores weights, test logits and result of a learner trained on so many images, `company` learners side by side."""
+def store_result(
+    store: LearnerStore, entry: Entry, learner: Learner, test: Split, *, images: int, together: int
+) -> StoredLearner:
+    """Stores weights, test logits and result of a learner trained on so many images, in a group of `together` learners."""
     tensors, logits = _weights_and_logits(learner, test)
     labels = test.labels.cpu()
     result = {
@@ -30,27 +32,27 @@ def keep(store: LearnerStore, entry: Entry, learner: Learner, test: Split, *, im
         "spec": entry.spec.identity(),
         **costs(learner, test),
         "train_images": images,
-        "test": {epoch: _judged(learner, metrics(values, labels)) for epoch, values in logits.items()},
-        "best_epoch": learner.best_epoch,
+        "test": {epoch: _accuracies(learner, values, labels) for epoch, values in logits.items()},
+        "best_epoch": learner.log.best_epoch,
         "history": learner.history,
-        "train_seconds": learner.seconds,
+        "train_seconds": learner.log.seconds,
         "trained_at": time.strftime("%Y-%m-%d %H:%M"),
         "continued_after": learner.continued_after,
-        "provenance": {**provenance(learner.precision.device), "trained_side_by_side": company},
+        "provenance": {**provenance(learner.precision.device), "trained_side_by_side": together},
     }
     return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())
 
 
-def _judged(learner: Learner, measured: dict[str, float]) -> dict[str, float | None]:
-    """What was measured on test images; None throughout where answers mean nothing."""
-    return {name: None if learner.untrained else value for name, value in measured.items()}
+def _accuracies(learner: Learner, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+    """Metrics on test images; None throughout if the learner's classifier is untrained."""
+    return {name: None if learner.untrained else value for name, value in metrics(logits, labels).items()}
 
 
 def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Weights and test logits after the `last` epoch, and after the `best` one on validation data where there is any."""
+    """Weights and test logits of the `last` epoch, and of the `best` one on validation data if there is any."""
     tensors = {"last": {name: value.clone() for name, value in learner.state_dict().items()}}
     logits = {"last": learner.logits(test)}
-    if learner.best_epoch is not None:
+    if learner.log.best_epoch is not None:
         tensors["best"] = learner.best_weights
         learner.load_state_dict(learner.best_weights)
         logits["best"] = learner.logits(test)
@@ -59,7 +61,7 @@ def _weights_and_logits(learner: Learner, test: Split) -> tuple[dict[str, dict[s
 
 
 def costs(learner: Learner, test: Split) -> dict[str, Any]:
-    """Parameters, multiply-adds and size of what is deployed, and the parameters that only training needs."""
+    """Parameters, multiply-adds and size of the deployed network, and the parameters that only training needs."""
     deployed = set(learner.deployed.parameters())
     trained = [p for group in learner.optimizer.param_groups for p in group["params"]]
     return {

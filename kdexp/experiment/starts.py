@@ -1,4 +1,4 @@
-"""How networks start from checkpoints: what can be wrong with that, and what a user should know of it."""
+"""Networks that start from checkpoints: problems with them, and notes for the user."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Node = Mapping[str, Any]
 
 
 def check_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | None) -> tuple[Start | None, list[Problem]]:
-    """How the network of the node at `path` takes its checkpoint, None if it has none or can't; and the problems with that.
+    """How the network of the node at `path` loads its checkpoint (None if there is none or it can't), and the problems with it.
 
-    `classes` are the names of the data's, where they have any. Whether a teacher's classifier may be without training is for
-    `check_reader` to say.
+    `classes` are the names of the data's classes, None if they have none. `check_reader` decides whether a teacher may do
+    without a trained classifier.
     """
     checkpoint = node.get("checkpoint")
     if not checkpoint or node.get("weights"):
@@ -37,9 +37,9 @@ def check_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | No
     try:
         network, start = _started(path, node, shape, classes)
         if start.unfit_stem and path != "student":
-            why = "; ".join(f"{name} ({reason})" for name, reason in start.unfit_stem.items())
-            raise BadCheckpoint(f"{checkpoint} does not fit the first convolution of {type(network).__name__}: {why}")
-        if start.rows and not _answers_alike(path, node, shape, network, start):
+            misfits = "; ".join(f"{name} ({reason})" for name, reason in start.unfit_stem.items())
+            raise BadCheckpoint(f"{checkpoint} does not fit the first convolution of {type(network).__name__}: {misfits}")
+        if start.rows and not _same_logits(path, node, shape, network, start):
             raise BadCheckpoint(
                 f"{checkpoint} has the data's classes in another order, and {classifier_name(network)} alone does not decide "
                 "that of the logits; choose a checkpoint whose classes are in the data's order"
@@ -55,8 +55,8 @@ def _started(path: str, node: Node, shape: Shape, classes: Sequence[str] | None)
     return network, start_from(network, node["checkpoint"], role=path, classes=classes, partly=True)
 
 
-def _answers_alike(path: str, node: Node, shape: Shape, network: nn.Module, start: Start) -> bool:
-    """Whether the network, its classifier's rows in another order, gives the logits of the file's own network in that order."""
+def _same_logits(path: str, node: Node, shape: Shape, network: nn.Module, start: Start) -> bool:
+    """Whether a network with a reordered classifier has the reordered logits of the file's original network."""
     original, _ = _started(path, node, replace(shape, num_classes=start.classes), None)
     image = torch.rand(shape.probe("cpu").shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -64,7 +64,7 @@ def _answers_alike(path: str, node: Node, shape: Shape, network: nn.Module, star
 
 
 def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | None) -> Iterator[Problem]:
-    """Whether a student whose classifier alone is trained would keep other modules that were never trained."""
+    """Problems with training only the classifier of a student that has other untrained modules."""
     published = getattr(network, "published", None)
     fresh = set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
     if not fresh:
@@ -79,7 +79,7 @@ def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | N
 def check_reader(
     path: str, start: Start, plain: Node, nets: Mapping[str, nn.Module | None], broken: Collection[str]
 ) -> Iterator[Problem]:
-    """Whether anybody reads the logits of the teacher at `path`, where its checkpoint does not fit its classifier.
+    """Problems with a checkpoint that does not fit the classifier of the teacher at `path`, if anything reads its logits.
 
     `broken` are the nodes that can't be built.
     """
@@ -90,43 +90,42 @@ def check_reader(
     if outer.endswith(".members"):
         yield Problem(f"{path}.checkpoint", f"{misfit}, and an ensemble needs its members' logits; choose another checkpoint")
         return
-    pupil = outer or "student"
-    part = part_of("distilled" if pupil == "student" else pupil, plain)
-    student, teacher, node = nets.get(pupil), nets.get(path), node_at(plain, part.method)
+    learner = outer or "student"
+    part = part_of("distilled" if learner == "student" else learner, plain)
+    student, teacher, node = nets.get(learner), nets.get(path), node_at(plain, part.method)
     if part.method in broken:
         return
     method: Distiller = build(node)
     if student is not None and teacher is not None and _reads_classifier(method, student, teacher):
-        way = _way_without_logits(part.method, node, method)
+        fix = _override_without_logits(part.method, node, method)
         yield Problem(
             f"{path}.checkpoint",
             f"{misfit}, and {option(plain, part.method)} reads the teacher's logits; "
-            f"take a checkpoint with the data's classes, or a method that reads features alone: {way}",
+            f"take a checkpoint with the data's classes, or a method that reads only features: {fix}",
         )
 
 
 def _reads_classifier(method: Distiller, student: nn.Module, teacher: nn.Module) -> bool:
-    """Whether the method reads the teacher's logits, be it as one of the layers that are named for it."""
+    """Whether the method reads the teacher's logits, directly or as one of its named layers."""
     if method.reads_logits or not method.uses_teacher:
         return method.reads_logits
     try:
         layers = method.layers(student, teacher)[1]
-    except ValueError:  # which the check of the method reports
+    except ValueError:  # the check of the method reports it
         return False
     return any(f"{classifier_name(teacher)}.".startswith(f"{layer}.") for layer in layers)
 
 
-def _way_without_logits(path: str, node: Node, method: Distiller) -> str:
-    """The override that makes the method at `path` one that reads features alone."""
-    without = dict(node) | {"alpha": None, "kd_weight": 0.0}
-    alone: Distiller = build(without)
-    if method.kd_weight and not alone.reads_logits and any(weight for weight, _ in alone.weighted()[1:]):
+def _override_without_logits(path: str, node: Node, method: Distiller) -> str:
+    """The override with which the method at `path` reads only features."""
+    without_kd: Distiller = build(dict(node) | {"alpha": None, "kd_weight": 0.0})
+    if method.kd_weight and not without_kd.reads_logits and any(weight for weight, _ in without_kd.weighted()[1:]):
         return f"{path}.kd_weight=0" + (f" {path}.alpha=null" if node.get("alpha") is not None else "")
     return f"distillation@{path}=hint" if path != "distillation" else "distillation=hint"
 
 
 def start_notes(plan: Plan) -> list[str]:
-    """What a user should know of the checkpoints that a plan's learners start from, a sentence each."""
+    """Notes for the user on the checkpoints that a plan's learners start from, a sentence each."""
     parts = [plan.part(role) for role in plan.needed]
     paths = dict.fromkeys(part.model for part in parts if not part.from_scratch)
     return [note for path in paths for note in _notes(path, plan)]
@@ -139,6 +138,6 @@ def _notes(path: str, plan: Plan) -> list[str]:
     key = json.dumps([path, node, vars(plan.shape), classes])
     if key not in plan.session.notes:
         _, start = _started(path, node, plan.shape, classes)
-        told = start.sentences() if path == "student" else start.sentences_of_teacher()
-        plan.session.notes[key] = [f"{path}: {sentence}" for sentence in told]
+        sentences = start.sentences() if path == "student" else start.sentences_of_teacher()
+        plan.session.notes[key] = [f"{path}: {sentence}" for sentence in sentences]
     return plan.session.notes[key]

@@ -124,12 +124,13 @@ def _on_training_images(entry: Entry, stored: Mapping[str, StoredLearner], exper
     assert teacher is not None
     spec, split = entry.spec, experiment.data.student_train
     limit = min(-(-IMAGES // spec.batch_size), spec.limit_batches or IMAGES)
-    batches = list(split.batches(spec.batch_size, seed=spec.seed, epoch=0, limit=limit))
+    first_epoch = split.epoch(spec.seed, 0, limit * spec.batch_size)
+    batches = list(split.batches_of(first_epoch, spec.batch_size))
     labels = torch.cat([batch.label for batch in batches])
-    source = experiment.source_of(teacher, [entry])
-    if known := source.cache.find(source.key, teacher.capture.layers):
-        teacher.look_up(known)
-        teacher.see(split, seed=spec.seed, epoch=0, images=limit * spec.batch_size)
+    source = experiment.lookup_source([entry], teacher.model)
+    if table := source.cache.find(source.key, teacher.capture.layers):
+        teacher.use(table)
+        teacher.see(split, first_epoch)
     asked = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
     rest = [teacher(batch).logits for batch in batches[GRADIENT_BATCHES:]]
     answers = torch.cat([*(outputs.logits for _, outputs in asked), *rest])

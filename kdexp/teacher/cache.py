@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from kdexp.device.memory import free_memory
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from kdexp.teacher.table import OutputTable
 
 
 OUTPUTS_SHARE = 0.25
-"""Of what is free on a device, that teachers' outputs may take there."""
+"""Share of a device's free memory that teacher outputs may take."""
 
 
 class OutputCache:
-    """Teachers' outputs by what they depend on; those that were used longest ago are let go where memory runs short."""
+    """Tables of teacher outputs under keys that cover everything the outputs depend on.
+
+    Where memory runs short, the least recently used tables are dropped.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, OutputTable] = {}
+        self._tables: dict[str, OutputTable] = {}
 
-    def find(self, key: str, layers: Iterable[str]) -> OutputTable | None:
-        """What is known under that key, if it is of these layers too."""
-        known = self._known.get(key)
-        return known if known and known.shown.keys() > set(layers) else None
+    def find(self, key: str, layers: Collection[str]) -> OutputTable | None:
+        """The table under a key, if it has all these layers (and the logits)."""
+        table = self._tables.get(key)
+        return table if table and table.shown.keys() > set(layers) else None
 
     def use(self, key: str, make: Callable[[], OutputTable]) -> OutputTable:
-        """What is known under that key, or made; it counts as used last."""
-        self._known[key] = self._known.pop(key) if key in self._known else make()
-        return self._known[key]
+        """The table under a key, made if there is none; it becomes the most recently used one."""
+        self._tables[key] = self._tables.pop(key) if key in self._tables else make()
+        return self._tables[key]
 
-    def limit(self, known: OutputTable) -> int:
-        """The bytes that outputs may take where these are."""
-        return int(OUTPUTS_SHARE * (free_memory(known.place) + self._held(known)))
+    def limit(self, device: torch.device) -> int:
+        """Bytes that all tables stored on a device may take together."""
+        return int(OUTPUTS_SHARE * (free_memory(device) + self._used(device)))
 
-    def _held(self, known: OutputTable) -> int:
-        return sum(other.bytes for other in self._known.values() if other.place == known.place)
+    def _used(self, device: torch.device) -> int:
+        return sum(table.bytes for table in self._tables.values() if table.stored_on == device)
 
-    def make_room(self, known: OutputTable, size: int) -> bool:
-        """Whether `known` may grow by so many bytes; others are let go for it."""
-        limit = self.limit(known)
-        if known.bytes + size > limit:
+    def reserve(self, table: OutputTable, examples: Mapping[str, Tensor]) -> bool:
+        """Reserves memory in `table` for layers with outputs like these examples; False, and no change, if they don't fit.
+
+        Drops other tables to make room.
+        """
+        size = sum(map(table.size, examples.values()))
+        limit = self.limit(table.stored_on)
+        if table.bytes + size > limit:
             return False
-        for key, other in list(self._known.items()):
-            if self._held(known) + size > limit and other is not known and other.place == known.place:
-                del self._known[key]
+        for key, other in list(self._tables.items()):
+            if self._used(table.stored_on) + size > limit and other is not table and other.stored_on == table.stored_on:
+                del self._tables[key]
+        for name, example in examples.items():
+            table.reserve(name, example)
         return True

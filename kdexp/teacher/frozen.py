@@ -1,4 +1,4 @@
-"""The frozen teacher: its outputs once per batch for all learners, looked up where they are known."""
+"""The frozen teacher: its outputs once per batch for all learners, looked up in a table where there is one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdexp.teacher.table import LOGITS, OutputTable
 class Teacher:
     """A network in evaluation mode, without gradients, whose weights and statistics never change.
 
-    Every pass is padded to one fixed batch size, so that what an image gets does not depend on the batch it comes in.
+    Every pass is padded to one fixed batch size, so that an image's outputs don't depend on the batch it comes in.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor, precision: Precision, batch_size: int):
@@ -25,57 +25,59 @@ class Teacher:
         self.precision = precision
         self.batch_size = batch_size
         self.images_asked = 0
-        self.known: OutputTable | None = None
+        self.table: OutputTable | None = None
         self._probe_image = probe_image.contiguous(memory_format=precision.memory_format)
-        self.capture = self.recorded = self._captured(layers)
+        self.capture = self._recorded = self._captured(layers)
 
     @property
-    def bytes_kept(self) -> int:
-        """Of all outputs that are kept of it, those that only other jobs read included."""
-        return 0 if self.known is None else self.known.bytes
+    def cached_bytes(self) -> int:
+        """Size of its table, including layers that only other jobs read."""
+        return 0 if self.table is None else self.table.bytes
 
     def __call__(self, batch: Batch) -> Outputs:
         """Logits and the captured features for a batch of the training split."""
-        if self.known is None:
+        if self.table is None:
             return self.ask(batch.image)
-        shown = self.known.shown
+        shown = self.table.shown
         return Outputs(shown[LOGITS][batch.index], {name: shown[name][batch.index] for name in self.capture.layers})
 
     @torch.no_grad()
     def ask(self, image: Tensor) -> Outputs:
         """Runs the network on at most `batch_size` images [N, C, H, W]."""
         self.images_asked += len(image)
-        lacking = self.batch_size - len(image)
-        padded = torch.cat([image, image[-1:].expand(lacking, -1, -1, -1)]) if lacking else image
+        padding = self.batch_size - len(image)
+        padded = torch.cat([image, image[-1:].expand(padding, -1, -1, -1)]) if padding else image
         with self.precision.autocast():
-            outputs = self.recorded(padded.contiguous(memory_format=self.precision.memory_format))
+            outputs = self._recorded(padded.contiguous(memory_format=self.precision.memory_format))
         return outputs.map(lambda values: values[: len(image)])
 
-    def with_layers(self, more: Sequence[str]) -> Capture:
-        """The network with further layers captured, besides those that the learners read."""
-        return self._captured([*self.capture.layers, *more]) if more else self.capture
+    def with_layers(self, extra: Sequence[str]) -> Capture:
+        """The network with extra layers captured next to those that the learners read."""
+        return self._captured([*self.capture.layers, *extra]) if extra else self.capture
 
     def _captured(self, layers: Sequence[str]) -> Capture:
         return Capture(self.model, layers, self._probe_image, compiled=self.precision.compile)
 
-    def look_up(self, known: OutputTable, recorded: Capture | None = None) -> None:
-        """Answers from now on what is known, once `see` was told what is coming; new outputs of `recorded` are kept there."""
-        self.known, self.recorded = known, recorded or self.capture
+    def use(self, table: OutputTable | None, extra_layers: Sequence[str] = ()) -> None:
+        """From now on, answer from `table` (None: run on every batch). Call `see` before each epoch.
 
-    def see(self, split: Split, *, seed: int, epoch: int, images: int | None = None) -> None:
-        """Runs the network on whatever the first `images` (None: all) of an epoch show it for the first time."""
-        if self.known is not None and not self.known.shows_all(self._names):
-            self._learn(split, split.epoch(seed, epoch, images))
-
-    def see_all(self, split: Split) -> None:
-        """Runs the network on all images of a split that are not augmented, if their outputs are to be known and aren't."""
-        if self.known is not None and not self.known.shows_all(self._names):
-            self._learn(split, Epoch(torch.arange(len(split), device=split.labels.device), None))
+        Each pass that fills the table also records `extra_layers`.
+        """
+        self.table, self._recorded = table, self.with_layers(extra_layers)
 
     @property
-    def _names(self) -> list[str]:
-        return [LOGITS, *self.recorded.layers]
+    def recorded_layers(self) -> list[str]:
+        """Layers whose outputs each pass records, the logits first."""
+        return [LOGITS, *self._recorded.layers]
 
-    def _learn(self, split: Split, epoch: Epoch) -> None:
-        assert self.known is not None
-        self.known.learn(split, epoch, self._names, self.ask, self.batch_size)
+    def see(self, split: Split, epoch: Epoch) -> None:
+        """Fills the table with the outputs that an epoch needs, if there is a table and it isn't complete."""
+        self._fill(split, epoch)
+
+    def see_all(self, split: Split) -> None:
+        """The same for every image of a split that is not augmented."""
+        self._fill(split, Epoch(torch.arange(len(split), device=split.labels.device), None))
+
+    def _fill(self, split: Split, epoch: Epoch) -> None:
+        if self.table is not None and not self.table.shows_all(self.recorded_layers):
+            self.table.learn(split, epoch, self.recorded_layers, self.ask, self.batch_size)

@@ -1,110 +1,128 @@
-"""Which of a teacher's outputs are computed once, where they come from and why: decided where a training starts."""
+"""Where a teacher's outputs come from: one decision at the start of a training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from kdexp.data.split import Split
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
-from kdexp.network.capture import Capture
 from kdexp.store.outputs import OutputStore, worth_storing
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.table import LOGITS, OutputTable, by_layer
 
-LIVE = "teacher: asked for every batch, since "
-
 
 @dataclass(frozen=True)
 class LookupSource:
-    """Where a teacher's outputs for a split may be known from: this process, under `key`, or the store (None: not from it)."""
+    """Where outputs of a teacher for a split may be found: in this process under `key`, or on disk (None: don't look there)."""
 
     key: str
     cache: OutputCache
     stored: OutputStore | None
     later: Sequence[str] = ()
-    """Layers that jobs of this process read, which one pass for all should record."""
+    """Layers that jobs of this process read, to be recorded in the same pass."""
 
 
-def recall(teacher: Teacher, split: Split, source: LookupSource, *, whole: bool = True) -> str:
-    """Has the teacher look its outputs up where each is needed more than once and all fit; returns what was chosen, and why.
+@dataclass(frozen=True)
+class Lookup:
+    """Where a teacher's outputs come from, and why.
 
-    An epoch shows only some of the images where it is not the `whole` one.
+    - `live`: the network runs on every batch.
+    - `views`: a table of all views of the images, filled with those that the epochs show.
+    - A table of images that are not augmented: complete in `memory`, completed from `disk`, or to `compute` once.
     """
-    if split.views is None:
-        return LIVE + "augmented images never repeat"
+
+    kind: Literal["live", "views", "memory", "disk", "compute"]
+    reason: str
+    table: OutputTable | None = None
+    extra_layers: Sequence[str] = ()
+    """Layers to record although no learner reads them, for later jobs."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes per layer; the logits are `LOGITS`."""
+
+
+def choose_lookup(teacher: Teacher, split: Split, source: LookupSource) -> Lookup:
+    """Chooses a table wherever outputs are needed more than once and all fit into memory.
+
+    Reserves the table's memory and fills it from disk. The teacher stays as it is: `teacher.use` does what was chosen.
+    """
     layers = list(teacher.capture.layers)
+    if split.views is None:
+        return Lookup("live", "augmented images never repeat")
     if split.views > 1 and not split.pixels.at_hand:
-        return LIVE + "augmented images would be decoded once more to be known"
+        return Lookup("live", "augmented images would have to be decoded a second time")
     if split.views > 1 and layers:
-        return f"{LIVE}of augmented images no features ({listed(layers)}) are kept"
-    known = source.cache.use(source.key, lambda: OutputTable(len(split), split.views or 1, split.labels.device))
-    more = _new(known, by_layer(teacher.capture.probe))
-    if not source.cache.make_room(known, sum(map(known.size, more.values()))):
-        limit = size_text(source.cache.limit(known))
-        return f"{LIVE}its outputs for all images ({_sizes(known, more)}) are larger than what is kept ({limit})"
-    for name, example in more.items():
-        known.reserve(name, example)
+        return Lookup("live", f"features of augmented images ({listed(layers)}) are not cached")
+    table = source.cache.use(source.key, lambda: OutputTable(len(split), split.views or 1, split.labels.device))
+    examples = table.new_layers(by_layer(teacher.capture.probe))
+    if not source.cache.reserve(table, examples):
+        sizes = size_words({name: table.size(example) for name, example in examples.items()})
+        limit = size_text(source.cache.limit(table.stored_on))
+        return Lookup("live", f"its outputs for all images ({sizes}) are larger than the cache ({limit})")
     if split.views > 1:
-        teacher.look_up(known)
-        return f"teacher's logits: each of {split.views} views of an image once, in a table of up to {size_text(known.bytes)}"
-    how, sizes = _unaugmented(teacher, source, known, [LOGITS, *layers])
-    images = f"{len(split):,} images" if whole else f"every image shown, of {len(split):,}"
-    return f"teacher's outputs: {how} for {images}, since nothing is augmented ({sizes})"
+        return Lookup("views", f"each image has {split.views} views", table, sizes={LOGITS: table.bytes})
+    return _choose_unaugmented(teacher, source, table)
 
 
-def _unaugmented(teacher: Teacher, source: LookupSource, known: OutputTable, names: Sequence[str]) -> tuple[str, str]:
-    """Reads what is stored; returns where the outputs come from, and the sizes of what is looked up or recorded."""
-    lacking = [name for name in names if not known.complete(name)]
-    how = "known from an earlier job" if not lacking else "read from the store"
-    for name in list(lacking):
-        values = source.stored.read(name, tuple(known.shown[name].shape)) if source.stored else None
-        if values is not None:
-            known.fill(name, values)
-            lacking.remove(name)
-    recorded = _with_later(teacher, source, known) if lacking else teacher.capture
-    teacher.look_up(known, recorded)
-    told = dict.fromkeys([*names, *recorded.layers])
-    return "computed once" if lacking else how, _sizes(known, {name: known.shown[name] for name in told})
+def _choose_unaugmented(teacher: Teacher, source: LookupSource, table: OutputTable) -> Lookup:
+    reason, names = "nothing is augmented", [LOGITS, *teacher.capture.layers]
+    if all(map(table.complete, names)):
+        return Lookup("memory", reason, table, sizes=table.sizes(names))
+    for name in names:
+        if not table.complete(name) and (values := _read(source, table, name)) is not None:
+            table.fill(name, values)
+    if all(map(table.complete, names)):
+        return Lookup("disk", reason, table, sizes=table.sizes(names))
+    extra = _extra_layers(teacher, source, table)
+    return Lookup("compute", reason, table, extra, table.sizes([*names, *extra]))
 
 
-def _with_later(teacher: Teacher, source: LookupSource, known: OutputTable) -> Capture:
-    """What a pass records: beside what is read now, what later jobs read, as far as it fits and is not known."""
-    unread = [name for name in source.later if name not in teacher.capture.layers and not known.complete(name)]
+def _read(source: LookupSource, table: OutputTable, name: str) -> torch.Tensor | None:
+    return source.stored.read(name, tuple(table.shown[name].shape)) if source.stored else None
+
+
+def _extra_layers(teacher: Teacher, source: LookupSource, table: OutputTable) -> list[str]:
+    """Layers that only later jobs read, those that are missing and fit into memory."""
+    unread = [name for name in source.later if name not in teacher.capture.layers and not table.complete(name)]
     probe = teacher.with_layers(unread).probe.features
-    for name, example in _new(known, {name: probe[name] for name in unread}).items():
-        if source.cache.make_room(known, known.size(example)):
-            known.reserve(name, example)
-    return teacher.with_layers([name for name in unread if name in known.shown])
+    for name, example in table.new_layers({name: probe[name] for name in unread}).items():
+        source.cache.reserve(table, {name: example})
+    return [name for name in unread if name in table.shown]
 
 
-def _new(known: OutputTable, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: example for name, example in examples.items() if name not in known.shown}
+def size_words(sizes: dict[str, int]) -> str:
+    """Layers with their sizes, such as `logits 3.6 kB, features 23 kB`."""
+    return listed(f"{name or 'logits'} {size_text(size)}" for name, size in sizes.items())
 
 
-def _sizes(known: OutputTable, examples: Mapping[str, Tensor]) -> str:
-    return listed(f"{name or 'logits'} {size_text(known.size(example))}" for name, example in examples.items())
+@dataclass(frozen=True)
+class StoredOutputs:
+    """Layers that were stored for later runs, in bytes, and the seconds it took to compute them."""
+
+    sizes: dict[str, int]
+    seconds: float
 
 
-def compute(teacher: Teacher, split: Split, source: LookupSource) -> str:
-    """Asks about all images at once, where they are not augmented; stores what reading beats, and says that then."""
-    known = teacher.known
-    if known is None or known.views > 1:
-        return ""
-    lacking = [name for name in (LOGITS, *teacher.recorded.layers) if not known.complete(name)]
+def compute_all(teacher: Teacher, split: Split, store: OutputStore | None) -> StoredOutputs | None:
+    """Completes the teacher's table in one pass over a split that is not augmented; does nothing for other lookups.
+
+    Stores the layers that are quicker to read than to compute, and returns those that were stored.
+    """
+    table = teacher.table
+    if table is None or table.views > 1:
+        return None
+    missing = [name for name in teacher.recorded_layers if not table.complete(name)]
     start = time.perf_counter()
     teacher.see_all(split)
-    if known.device.type != "cpu":
-        torch.get_device_module(known.device).synchronize()
+    if table.device.type != "cpu":
+        torch.get_device_module(table.device).synchronize()
     seconds = time.perf_counter() - start
-    worth = {name: known.shown[name] for name in lacking if worth_storing(seconds, known.shown[name].nbytes)}
-    written = {name: values for name, values in worth.items() if source.stored and source.stored.write(name, values)}
-    if not written:
-        return ""
-    return f"teacher's outputs: stored for later runs, since computing them took {seconds:.3g} s ({_sizes(known, written)})"
+    slow = [name for name in missing if worth_storing(seconds, table.shown[name].nbytes)]
+    written = [name for name in slow if store and store.write(name, table.shown[name])]
+    return StoredOutputs(table.sizes(written), seconds) if written else None

@@ -1,8 +1,8 @@
-"""A teacher's outputs for the images of a split, each computed once: kept by layer, looked up by row."""
+"""A teacher's outputs for the images of a split, each computed once: one table per layer, looked up by row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,78 +20,108 @@ def by_layer(outputs: Outputs) -> dict[str, Tensor]:
 
 
 class OutputTable:
-    """What is known of a teacher's outputs, in fp32, for `views` views of each of so many images.
+    """A teacher's outputs in fp32 for `views` views of each of `images` images, filled in as they are computed.
 
-    `shown` has a tensor [N, ...] per layer on the device, whose rows are those of the split; it stays where it is. Where images
-    have several views it holds those of the epoch, and a table in the host's memory [views·N, ...] holds all.
+    `shown` holds one tensor [N, ...] per layer on the device, in the order of the split's rows. These tensors are never
+    replaced, so recorded steps can read them. With one view per image they hold everything. With several, they hold the views
+    of the current epoch, and tables [views·N, ...] in host memory hold all views.
     """
 
     def __init__(self, images: int, views: int, device: torch.device):
         self.images, self.views, self.device = images, views, device
-        self.place = device if views == 1 else torch.device("cpu")
+        self.stored_on = device if views == 1 else torch.device("cpu")
         self.shown: dict[str, Tensor] = {}
-        self._tables: dict[str, Tensor] = {}
-        self._lacking: dict[str, Tensor] = {}
+        self._all_views: dict[str, Tensor] = {}
+        self._missing: dict[str, Tensor] = {}
 
     @property
     def bytes(self) -> int:
-        """What it may take, all layers together, where most of it is kept."""
-        return sum(values.nbytes for values in (self._tables or self.shown).values())
+        """Memory reserved on `stored_on` for all layers together."""
+        return sum(values.nbytes for values in (self._all_views or self.shown).values())
 
     def size(self, example: Tensor) -> int:
-        """The bytes of a layer whose outputs are like the example [n, ...]."""
+        """Bytes needed for a layer whose outputs have the shape of `example` [n, ...]."""
         return 4 * self.views * self.images * example[0].numel()
 
+    def sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Bytes reserved for each of these layers."""
+        return {name: self.size(self.shown[name]) for name in names}
+
     def reserve(self, name: str, example: Tensor) -> None:
-        """Makes room for a layer of which nothing is known yet."""
-        places = self.views * self.images
-        self.shown[name] = _alike(example, self.images, self.device)
+        """Allocates memory for a new layer, of which nothing has been computed."""
+        entries = self.views * self.images
+        self.shown[name] = _like(example, self.images, self.device)
         if self.views > 1:
-            self._tables[name] = torch.empty(places, *example.shape[1:])  # the system gives pages as they are written
-        self._lacking[name] = torch.ones(places, dtype=torch.bool)
+            self._all_views[name] = torch.empty(entries, *example.shape[1:])  # the system maps pages when they are written
+        self._missing[name] = torch.ones(entries, dtype=torch.bool)
+
+    def new_layers(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those examples whose layers have no memory reserved."""
+        return {name: example for name, example in examples.items() if name not in self.shown}
 
     def complete(self, name: str) -> bool:
-        """Whether all is known of a layer."""
-        return name in self._lacking and not self._lacking[name].any()
+        """Whether every output of a layer has been computed."""
+        return name in self._missing and not self._missing[name].any()
 
     def shows_all(self, names: Iterable[str]) -> bool:
-        """Whether `shown` has all there is of these layers, whatever the epoch."""
+        """Whether `shown` is complete for these layers in every epoch."""
         return self.views == 1 and all(map(self.complete, names))
 
     def fill(self, name: str, values: Tensor) -> None:
-        """Takes a layer [N, ...] that was computed earlier; there must be one view."""
+        """Copies a whole layer [N, ...] that was computed earlier; only for tables with one view."""
         self.shown[name].copy_(values)
-        self._lacking[name].fill_(False)
+        self._missing[name].fill_(False)
 
     def learn(
-        self, split: Split, epoch: Epoch, names: Iterable[str], ask: Callable[[Tensor], Outputs], batch_size: int
+        self, split: Split, epoch: Epoch, names: Sequence[str], ask: Callable[[Tensor], Outputs], batch_size: int
     ) -> None:
-        """Asks about what an epoch shows and is not known in one of these layers, and shows that epoch.
+        """Computes what is missing for an epoch in these layers, and shows that epoch.
 
-        Batches follow the rows, so that what an image gets does not depend on which epoch came first.
+        Missing images are asked about in the order of their rows, so an image's outputs don't depend on which epoch came first.
         """
-        rows = epoch.rows.cpu()
-        places = rows if epoch.choices is None else epoch.choices.cpu() * self.images + rows
-        lacking = {name: self._lacking[name] for name in names if self._lacking[name][places].any()}
-        unknown = sum((of_layer[places] for of_layer in lacking.values()), torch.zeros_like(rows, dtype=torch.bool))
-        for name in names if self.views > 1 else ():
-            known = places[~unknown]
-            self.shown[name][(known % self.images).to(self.device)] = self._tables[name][known].to(self.device)
-        asked = places[unknown].sort().values
-        views = None if epoch.choices is None else (asked // self.images).to(self.device)
-        shown = Epoch((asked % self.images).to(self.device), views)
-        for at, image in zip(shown.rows.split(batch_size), split.show(shown, batch_size), strict=True) if len(asked) else ():
-            outputs = by_layer(ask(image))
-            for name in lacking:
-                self.shown[name][at] = outputs[name]
-        for name, of_layer in lacking.items():
-            of_layer[asked] = False
+        positions = self._positions(epoch)
+        missing = {name: self._missing[name] for name in names if self._missing[name][positions].any()}
+        is_missing = torch.zeros(len(positions), dtype=torch.bool)
+        for layer in missing.values():
+            is_missing |= layer[positions]
+        if self.views > 1:
+            self._show(names, positions[~is_missing])
+        if not missing:
+            return
+        requested = positions[is_missing].sort().values
+        self._ask(split, requested, missing, ask, batch_size)
+        for name, layer in missing.items():
+            layer[requested] = False
             if self.views > 1:
-                self._tables[name][asked] = self.shown[name][(asked % self.images).to(self.device)].cpu()
+                self._all_views[name][requested] = self.shown[name][self._rows(requested)].cpu()
+
+    def _positions(self, epoch: Epoch) -> Tensor:
+        """Where the tables hold the images of an epoch, on the host: [n], views in blocks of `images` rows."""
+        rows = epoch.rows.cpu()
+        return rows if epoch.choices is None else epoch.choices.cpu() * self.images + rows
+
+    def _rows(self, positions: Tensor) -> Tensor:
+        return (positions % self.images).to(self.device)
+
+    def _show(self, names: Iterable[str], positions: Tensor) -> None:
+        """Copies these views from host memory to the device."""
+        for name in names:
+            self.shown[name][self._rows(positions)] = self._all_views[name][positions].to(self.device)
+
+    def _ask(
+        self, split: Split, positions: Tensor, names: Iterable[str], ask: Callable[[Tensor], Outputs], batch_size: int
+    ) -> None:
+        """Writes the outputs for these views into `shown`."""
+        views = None if self.views == 1 else (positions // self.images).to(self.device)
+        images = Epoch(self._rows(positions), views)
+        for rows, image in zip(images.rows.split(batch_size), split.show(images, batch_size), strict=True):
+            outputs = by_layer(ask(image))
+            for name in names:
+                self.shown[name][rows] = outputs[name]
 
 
-def _alike(example: Tensor, images: int, device: torch.device) -> Tensor:
-    """An empty fp32 tensor [N, ...] that lies in memory as the example does, since sums over another order round otherwise."""
+def _like(example: Tensor, images: int, device: torch.device) -> Tensor:
+    """An empty fp32 tensor [N, ...] in the example's memory format, as sums in another order round differently."""
     last = example.dim() == 4 and not example.is_contiguous() and example.is_contiguous(memory_format=torch.channels_last)
-    way = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(images, *example.shape[1:], device=device, memory_format=way)
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(images, *example.shape[1:], device=device, memory_format=memory_format)

@@ -10,7 +10,7 @@ from kdexp.store.stored import StoredLearner
 
 @dataclass
 class Entry:
-    """One learner of a run: what was asked for, and whether it was found, trained or failed."""
+    """One learner of a run: what was requested, and whether it was found, trained or failed."""
 
     role: str
     model: str
@@ -24,9 +24,11 @@ class Entry:
     failure: str = ""
     reused: bool = False
     job: str = ""
-    """Which job of a sweep asks for it, where learners of several train side by side."""
+    """The job of a sweep that it belongs to, where learners of several jobs train together."""
+    optimizer: str = "optimizer"
+    """The configuration node of its optimizer."""
 
     @property
     def name(self) -> str:
-        """What it is called while it trains."""
+        """Its name while it trains."""
         return f"{self.role} {self.job}" if self.job else self.role

@@ -1,8 +1,8 @@
-"""Steps that are recorded once and replayed (`graph=true`): work on tensors that stay in their places."""
+"""Recorded steps (`graph=true`): a step is recorded once and replayed, on tensors that stay where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from kdexp.data.batch import Batch
-from kdexp.data.split import Epoch
-from kdexp.device.graphs import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
+from kdexp.data.split import Epoch, Split
+from kdexp.device.graphs import HostReads, Stopwatch, buffers_in_place, join, on_stream, record_graph
+from kdexp.device.precision import Precision
 from kdexp.distillation.base import Progress
 from kdexp.errors import first_line
 from kdexp.network.capture import Outputs
 from kdexp.training.learner import Learner
-from kdexp.training.steps import Steps
+from kdexp.training.loop import Steps, Watch
 
-AS_USUAL = "graph=true: its steps are taken as usual, as"
+NOT_RECORDED = "graph=true: its steps are not recorded, since"
 
 WARM_UP = 3
-"""Steps of a company that are taken as usual before one is recorded: libraries and optimizers set themselves up in these."""
+"""Plain steps of a group before one is recorded: libraries and optimizers set themselves up in these."""
 
 
 @dataclass
@@ -31,200 +32,234 @@ class Recording:
 
     learners: list[Learner]
     batch: Batch
-    said: Outputs | None
-    shown: Epoch
-    """The images of an epoch's whole batches."""
+    outputs: Outputs | None
+    images: Epoch
+    """The images of an epoch's full batches."""
     rates: list[Tensor]
     """Per learner, the learning rates in an epoch [steps, parameter groups]."""
     traces: list[Tensor]
-    """Per learner, what an epoch's steps gave [steps, terms + 1]."""
+    """Per learner, what an epoch's steps measured [steps, terms + 1]."""
     number: Tensor
-    """[1], the step of the epoch that comes next."""
+    """[1], the next step of the epoch."""
     phases: list[Any] = field(default_factory=list)
-    """What the methods read of the progress when the step was recorded."""
+    """The methods' phases when the step was recorded."""
     replay: Callable[[], None] | None = None
     images_asked: int = 0
-    """Of the teacher, by a replay that the host knows nothing of."""
+    """Images that go through the teacher in one replay, unseen by the host."""
 
-    def fill(self, batch: Batch, said: Outputs | None) -> None:
-        """Writes a batch, and what the teacher says of it, where the learners read them."""
+    def fill(self, batch: Batch, outputs: Outputs | None) -> None:
+        """Copies a batch and the teacher's outputs to where the learners read them."""
         for part in fields(Batch):
-            if (place := getattr(self.batch, part.name)) is not None:
-                place.copy_(getattr(batch, part.name))
-        if self.said is not None and said is not None:
-            self.said.logits.copy_(said.logits)
-            for name, place in self.said.features.items():
-                place.copy_(said.features[name])
+            if (target := getattr(self.batch, part.name)) is not None:
+                target.copy_(getattr(batch, part.name))
+        if self.outputs is not None and outputs is not None:
+            self.outputs.logits.copy_(outputs.logits)
+            for name, target in self.outputs.features.items():
+                target.copy_(outputs.features[name])
+
+    def begin(self, images: Epoch, points: Sequence[Progress], step: int) -> None:
+        """Copies an epoch's images and learning rates to where the steps from `step` on read them."""
+        self.images.copy_(images)
+        for learner, target in zip(self.learners, self.rates, strict=True):
+            target.copy_(torch.tensor([learner.rates(progress) for progress in points]))
+        self.number.fill_(step)
 
     def step(self, learner: Learner, rates: Tensor, trace: Tensor, progress: Progress) -> None:
-        """A step of one of the learners on what `fill` wrote."""
+        """One step of one learner on the batch that `fill` copied."""
         now = rates.index_select(0, self.number).unbind(1)
         for group, rate in zip(learner.optimizer.param_groups, now, strict=True):
             group["lr"].copy_(rate[0])
-        with buffers_in_place(learner.model, learner.distiller):
-            numbers = learner.take(self.batch, self.said, progress)
-        trace.index_copy_(0, self.number, numbers[None])
+        with buffers_in_place(learner.model, learner.distiller), learner.stream:
+            terms = learner.distiller.update(learner, self.batch, self.outputs, progress)
+        trace.index_copy_(0, self.number, learner.measure(terms, self.batch.label)[None])
+
+
+class EpochBatches:
+    """The batches of an epoch, fetched ahead unless they are made on the device."""
+
+    def __init__(self, split: Split, images: Epoch, batch_size: int):
+        self._split, self.images = split, images
+        self._parts = list(images.split(batch_size))
+        self._fetched = None if split.static else split.batches_of(images, batch_size)
+        self.full = len(images.rows) // batch_size
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def get(self, step: int) -> Batch:
+        """The batch of a step; to be called once per step, in order, unless they are made on the device."""
+        return self._split.batch(*self._parts[step]) if self._fetched is None else next(self._fetched)
 
 
 def obstacle(learner: Learner) -> str:
-    """Why that learner's steps can't be recorded, as far as it says so itself; empty if nothing is known against it."""
+    """Why that learner's steps can't be recorded, from what it declares; an empty string if they may be."""
     if not learner.distiller.capturable:
-        return f"{AS_USUAL} {type(learner.distiller).__name__} does not declare its steps to be static"
+        return f"{NOT_RECORDED} {type(learner.distiller).__name__} does not declare them capturable"
     if not all(group.get("fused") for group in learner.optimizer.param_groups):
-        return f"{AS_USUAL} {type(learner.optimizer).__name__} is not fused"
+        return f"{NOT_RECORDED} {type(learner.optimizer).__name__} is not fused"
     return ""
 
 
 @dataclass
 class RecordedSteps(Steps):
-    """The same steps; those on whole batches are recorded after the first few and replayed, all learners' as one graph.
+    """The same steps. After a few plain ones, those on full batches are recorded and replayed, all learners' as one graph.
 
-    Learners work side by side, each on a CUDA stream of its own. Making the batch and asking the teacher is recorded too, where
-    all of that happens on the device. A learner whose step can't be recorded, as its `remark` then says, takes it as usual
-    beside the others; an error while the others' is recorded ends them.
+    Learners run in parallel, each on its own CUDA stream. Where batches are made on the device, making them and running the
+    teacher is recorded too. A learner whose steps can't be recorded gets a `remark` and takes plain steps next to the others.
+    An error while a step is recorded or replayed ends the learners that it belongs to.
     """
 
     def __post_init__(self) -> None:
+        self._group: list[Learner] = []
         self._recording: Recording | None = None
-        self._company: list[Learner] = []
-        self._taken = 0
+        self._plain_steps = 0
         self._streams: dict[str, torch.cuda.Stream | None] = {}
-        self._fetched: Iterator[Batch] = iter(())
 
-    def take(self, learners, epoch):
-        shown = self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size)
-        whole = len(shown.rows) // self.batch_size
-        first, watch = 0, Stopwatch(shown.rows.device)
-        self._fetched = self._stream(epoch)
-        self._meet(learners)
-        recording: Recording | None = None
-        for step, (rows, choice) in enumerate(shown.split(self.batch_size)):
-            progress = self.progress(epoch, step)
-            if step == whole or self._taken < WARM_UP or not self._company:
-                batch = self._batch(rows, choice)
-                self._as_usual(learners, batch, self.ask(batch), progress)
-                yield
-                continue
-            if recording is None:
-                first, watch = step, Stopwatch(rows.device)
-                recording = self._recording = self._begun(
-                    self._recording or self._new_recording(shown, whole), shown, epoch, step
-                )
-            batch, said = self._play(recording, rows, choice, progress)
-            recorded = {learner.name for learner in recording.learners}
-            self._as_usual([learner for learner in learners if learner.name not in recorded], batch, said, progress)
-            if step == whole - 1 and self._company:
-                share = watch.stop(len(learners))
-                for learner, trace in zip(recording.learners, recording.traces, strict=True):
-                    learner.add_recorded(trace[first:], share)
-            yield
+    def take(self, learners, epoch, images, watch):
+        batches = EpochBatches(self.split, images, self.batch_size)
+        self._regroup(learners)
+        start = self.warm_up(learners, epoch, batches, watch)
+        if self._group and start < batches.full:
+            start = self.replay(learners, epoch, batches, start, watch)
+        for step in range(start, len(batches)):
+            batch = batches.get(step)
+            self._plain_step(learners, batch, self.outputs(batch), self.progress(epoch, step))
+            watch.step(learners)
 
-    def _stream(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, fetched ahead, where they are not made on the device."""
-        if not self.split.static:
-            yield from self.split.batches(self.batch_size, seed=self.seed, epoch=epoch, limit=self.limit_batches)
-
-    def _batch(self, rows: Tensor, choice: Tensor | None) -> Batch:
-        """The batch of a step, asked for once."""
-        return self.split.batch(rows, choice) if self.split.static else next(self._fetched)
-
-    def _meet(self, learners: Sequence[Learner]) -> None:
-        """Begins anew where the company is not that of the epoch before."""
+    def _regroup(self, learners: Sequence[Learner]) -> None:
+        """Starts from the beginning if the learners that are recorded are not those of the epoch before."""
         for learner in learners:
             if learner.name not in self._streams:
                 on_cuda = learner.precision.device.type == "cuda"
                 self._streams[learner.name] = torch.cuda.Stream() if on_cuda else None
                 learner.remark = obstacle(learner)
-        company = [learner for learner in learners if not learner.remark]
-        if [learner.name for learner in company] != [learner.name for learner in self._company]:
-            self._company, self._recording, self._taken = company, None, 0
+        group = [learner for learner in learners if not learner.remark]
+        if [learner.name for learner in group] != [learner.name for learner in self._group]:
+            self._group, self._recording, self._plain_steps = group, None, 0
 
-    def _as_usual(self, learners: Sequence[Learner], batch: Batch, said: Outputs | None, progress: Progress) -> None:
-        """A step that is not recorded; the last one before a recording tells whose step can be."""
-        self._taken += 1
+    def warm_up(self, learners: Sequence[Learner], epoch: int, batches: EpochBatches, watch: Watch) -> int:
+        """Takes plain steps till a step can be recorded, and finds out in the last one whose can; returns the next step."""
+        steps = min(WARM_UP - self._plain_steps, len(batches))
+        for step in range(steps):
+            self._plain_steps += 1
+            batch = batches.get(step)
+            inspect = self._plain_steps == WARM_UP
+            self._plain_step(learners, batch, self.outputs(batch), self.progress(epoch, step), inspect=inspect)
+            watch.step(learners)
+        if self._plain_steps == WARM_UP:
+            self._group = [learner for learner in self._group if not learner.remark and not learner.failure]
+        return steps
+
+    def _plain_step(
+        self,
+        learners: Sequence[Learner],
+        batch: Batch,
+        outputs: Outputs | None,
+        progress: Progress,
+        *,
+        inspect: bool = False,
+    ) -> None:
         for learner in learners:
             if not learner.failure:
-                with beside(self._streams[learner.name]), buffers_in_place(learner.model, learner.distiller):
-                    self._try(learner, batch, said, progress)
+                with on_stream(self._streams[learner.name]), buffers_in_place(learner.model, learner.distiller):
+                    if inspect and not learner.remark:
+                        _inspected_step(learner, batch, outputs, progress)
+                    else:
+                        learner.step(batch, outputs, progress)
         join([self._streams[learner.name] for learner in learners])
-        if self._taken == WARM_UP:
-            self._company = [learner for learner in self._company if not learner.remark and not learner.failure]
 
-    def _try(self, learner: Learner, batch: Batch, said: Outputs | None, progress: Progress) -> None:
-        if learner.remark or self._taken != WARM_UP:
-            learner.step(batch, said, progress)
-            return
-        with HostQuestions(but_of=[group["lr"] for group in learner.optimizer.param_groups]) as asked:
-            learner.step(batch, said, progress)
-        if asked.names:
-            learner.remark = f"{AS_USUAL} its step needs the host ({', '.join(sorted(set(asked.names)))})"
+    def replay(self, learners: Sequence[Learner], epoch: int, batches: EpochBatches, start: int, watch: Watch) -> int:
+        """Replays the steps on full batches, recording them where necessary; returns the next step.
 
-    def _new_recording(self, shown: Epoch, whole: int) -> Recording:
-        places = torch.arange(whole * self.batch_size, device=shown.rows.device)
-        batch = self.split.batch(*shown.at(places[: self.batch_size]))
-        said, zeros = self.ask(batch), partial(torch.zeros, device=places.device)
+        That is an earlier one if the recorded learners fail: the others go on with plain steps.
+        """
+        recording = self._recording = self._recording or self._new_recording(batches)
+        recording.begin(batches.images, [self.progress(epoch, step) for step in range(batches.full)], start)
+        recorded = {learner.name for learner in recording.learners}
+        others = [learner for learner in learners if learner.name not in recorded]
+        stopwatch = Stopwatch(batches.images.rows.device)
+        for step in range(start, batches.full):
+            progress = self.progress(epoch, step)
+            batch = None if self.split.static else batches.get(step)
+            try:
+                self._replay_step(recording, batch, progress)
+                batch, outputs = recording.batch, recording.outputs
+            except Exception as error:
+                for learner in recording.learners:
+                    learner.fail(error)
+                self._group = []
+                batch = batch or batches.get(step)
+                outputs = self.outputs(batch)
+            self._plain_step(others, batch, outputs, progress)
+            watch.step(learners)
+            if not self._group:
+                return step + 1
+        share = stopwatch.stop(len(learners))
+        for learner, trace in zip(recording.learners, recording.traces, strict=True):
+            learner.log.add_recorded(trace[start:], share)
+        return batches.full
+
+    def _new_recording(self, batches: EpochBatches) -> Recording:
+        images, steps = batches.images, batches.full
+        positions = torch.arange(steps * self.batch_size, device=images.rows.device)
+        batch = self.split.batch(*images.at(positions[: self.batch_size]))
+        outputs, zeros = self.outputs(batch), partial(torch.zeros, device=positions.device)
         return Recording(
-            learners=self._company,
+            learners=self._group,
             batch=batch,
-            said=said and said.map(torch.clone),
-            shown=Epoch(*shown.at(places)),
-            rates=[zeros(whole, len(learner.optimizer.param_groups)) for learner in self._company],
-            traces=[zeros(whole, learner.numbers) for learner in self._company],
+            outputs=outputs and outputs.map(torch.clone),
+            images=Epoch(*images.at(positions)),
+            rates=[zeros(steps, len(learner.optimizer.param_groups)) for learner in self._group],
+            traces=[zeros(steps, len(learner.log.columns) + 1) for learner in self._group],
             number=zeros(1, dtype=torch.long),
         )
 
-    def _begun(self, recording: Recording, shown: Epoch, epoch: int, step: int) -> Recording:
-        """The recording, made ready for the steps of an epoch from `step` on."""
-        recording.shown.copy_(shown)
-        points = [self.progress(epoch, n) for n in range(len(recording.traces[0]))]
-        for learner, place in zip(recording.learners, recording.rates, strict=True):
-            place.copy_(torch.tensor([learner.rates(progress) for progress in points]))
-        recording.number.fill_(step)
-        return recording
-
-    def _play(
-        self, recording: Recording, rows: Tensor, choice: Tensor | None, progress: Progress
-    ) -> tuple[Batch, Outputs | None]:
-        """The step on a whole batch, recorded first if it was not, or if a method's phase is over; the batch, for others."""
+    def _replay_step(self, recording: Recording, batch: Batch | None, progress: Progress) -> None:
+        """Replays one step, recorded first if it is new or a method has entered another phase."""
         phases = [learner.distiller.phase(progress) for learner in recording.learners]
-        try:
-            if recording.replay is None or phases != recording.phases:
-                recording.replay, recording.phases = None, phases  # first, so that a new one may take the memory of the old one
-                recording.replay = self._record(recording, progress)
-            if not self.split.static:
-                batch = self._batch(rows, choice)
-                recording.fill(batch, self.ask(batch))
-            recording.replay()
-        except Exception as error:
-            for learner in recording.learners:
-                learner.fail(error)
-            self._company = []
-            batch = self.split.batch(rows, choice)
-            return batch, self.ask(batch)
+        if recording.replay is None or phases != recording.phases:
+            recording.replay, recording.phases = None, phases  # first, so that the new one can take the memory of the old one
+            recording.replay = self.record(recording, progress)
+        if batch is not None:
+            recording.fill(batch, self.outputs(batch))
+        recording.replay()
         if self.teacher is not None:
             self.teacher.images_asked += recording.images_asked
-        return recording.batch, recording.said
 
-    def _record(self, recording: Recording, progress: Progress) -> Callable[[], None]:
+    def record(self, recording: Recording, progress: Progress) -> Callable[[], None]:
+        """Records one step of all learners in the group; returns what replays it."""
         before = self.teacher.images_asked if self.teacher else 0
         try:
-            replay = record(
-                lambda: self._work(recording, progress), [learner.stream.generator for learner in recording.learners]
+            replay = record_graph(
+                lambda: self._recorded_work(recording, progress),
+                [learner.stream.generator for learner in recording.learners],
             )
         except Exception as error:
-            raise RuntimeError(f"the step can't be recorded: {first_line(error)}; graph=false takes it as usual") from error
-        if self.teacher is not None:  # the replays ask, not the recording
+            raise RuntimeError(f"the step can't be recorded: {first_line(error)}; graph=false runs without") from error
+        if self.teacher is not None:  # replays run the teacher, recording does not
             recording.images_asked, self.teacher.images_asked = self.teacher.images_asked - before, before
         return replay
 
-    def _work(self, recording: Recording, progress: Progress) -> None:
-        """What is recorded."""
+    def _recorded_work(self, recording: Recording, progress: Progress) -> None:
         if self.split.static:
-            at = recording.number * self.batch_size + torch.arange(self.batch_size, device=recording.number.device)
-            batch = self.split.batch(*recording.shown.at(at))
-            recording.fill(batch, self.ask(batch))
+            positions = recording.number * self.batch_size + torch.arange(self.batch_size, device=recording.number.device)
+            batch = self.split.batch(*recording.images.at(positions))
+            recording.fill(batch, self.outputs(batch))
         for learner, rates, trace in zip(recording.learners, recording.rates, recording.traces, strict=True):
-            with beside(self._streams[learner.name]):
+            with on_stream(self._streams[learner.name]):
                 recording.step(learner, rates, trace, progress)
         join([self._streams[learner.name] for learner in recording.learners])
         recording.number.add_(1)
+
+
+def steps_for(precision: Precision) -> type[Steps]:
+    """How the learners of a run take their steps."""
+    return RecordedSteps if precision.graph else Steps
+
+
+def _inspected_step(learner: Learner, batch: Batch, outputs: Outputs | None, progress: Progress) -> None:
+    """A plain step that sets the learner's `remark` if a recorded one would need the host."""
+    with HostReads(allowed=[group["lr"] for group in learner.optimizer.param_groups]) as reads:
+        learner.step(batch, outputs, progress)
+    if reads.names:
+        learner.remark = f"{NOT_RECORDED} they need the host ({', '.join(sorted(set(reads.names)))})"

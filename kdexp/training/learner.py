@@ -1,4 +1,4 @@
-"""One network in training: its method, optimizer, schedule, random stream, and what its epochs measured."""
+"""One network in training, with its method, optimizer, schedule and random stream."""
 
 from __future__ import annotations
 
@@ -19,23 +19,16 @@ from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.network.capture import Capture, Outputs
 from kdexp.tasks.classification import correct
+from kdexp.training.history import History
 from kdexp.training.optimization import OptimizerRecipe, keep_on_device
-
-PROGRESS = ("history", "seconds", "best_epoch", "best_weights", "continued_after")
-"""What a learner has measured so far, as plain values and tensors."""
 
 
 @dataclass
 class Learner:
-    """A student (or a teacher to be) with everything its training changes.
+    """A student (or a teacher in training) with everything that its training changes.
 
-    `step` is the whole of a training step; `close_epoch` leaves what the epoch measured on the device, so that one transfer
-    brings it to the host, where `record_epoch` keeps it. A loss that is not finite sets `failure`, and so does an error in a
-    step; `remark` is what is to be known of how its steps were taken. `trained` is the part of the model that is in training
-    mode during the training, if not all of it; `untrained` is a learner whose classifier is as it was initialised and stays so,
-    so that its answers mean nothing. `seconds` is the host's time in its own steps, without data, teacher and
-    evaluation (of recorded steps its share of the device's time, all included); `continued_after` lists the epochs after which
-    it was resumed.
+    `step` trains on one batch. After an epoch, `close_epoch` leaves its numbers on the device, so that one transfer brings
+    those of all learners to the host, and `record_epoch` takes them from there.
     """
 
     name: str
@@ -48,25 +41,30 @@ class Learner:
     precision: Precision
     deployed: nn.Module
     untrained: bool = False
+    """Whether the classifier keeps its initial weights, so that accuracies mean nothing."""
     trained: nn.Module | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    failure: str = ""
-    traceback: str = ""
-    remark: str = ""
-    seconds: float = 0.0
-    best_epoch: int | None = None
+    """The part of the model that is in training mode during training; None for all of it."""
+    log: History = field(default_factory=History)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     continued_after: list[int] = field(default_factory=list)
+    """Epochs after which the training was interrupted and resumed."""
+    failure: str = ""
+    """Why the training ended: a loss that is not finite, or an error in a step."""
+    traceback: str = ""
+    remark: str = ""
+    """Why its steps are not recorded, for `graph=true`."""
 
     def __post_init__(self) -> None:
         self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         if self.precision.graph:
             keep_on_device(self.optimizer)
-        self._trace: list[Tensor] = []
-        self._columns: list[str] = []
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
-        self._stopwatch: Callable[[], float] | None = None
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Losses and accuracies, one row per finished epoch."""
+        return self.log.epochs
 
     def forward(self, image: Tensor) -> Outputs:
         """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
@@ -83,7 +81,7 @@ class Learner:
             return self._compiled.get(network, network)(image).float()
 
     def descend(self, terms: Terms) -> None:
-        """One optimizer step on the sum of the terms, with the gradient clipped where the optimizer's recipe says so."""
+        """One optimizer step on the sum of the terms, with the gradient clipped if the optimizer's recipe says so."""
         self.optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         if self.recipe.clip_norm is not None:
@@ -92,7 +90,7 @@ class Learner:
         self.optimizer.step()
 
     def step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> None:
-        """Trains on one batch."""
+        """Trains on one batch; an error in it ends this learner's training, and only this one's."""
         start = time.perf_counter()
         for group, rate in zip(self.optimizer.param_groups, self.rates(progress), strict=True):
             if isinstance(group["lr"], Tensor):
@@ -100,35 +98,24 @@ class Learner:
             else:
                 group["lr"] = rate
         try:
-            numbers = self.take(batch, teacher, progress)
-        except Exception as error:  # whatever a network or a method raises ends this learner and no other
+            with self.stream:
+                terms = self.distiller.update(self, batch, teacher, progress)
+            self.log.trace.append(self.measure(terms, batch.label))
+        except Exception as error:  # a network or a method may raise anything
             self.fail(error)
             return
-        self._trace.append(numbers)
-        self.seconds += time.perf_counter() - start
+        self.log.seconds += time.perf_counter() - start
 
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
         factor = self.schedule.factor(progress.epoch, progress.epochs)
         return [rate * factor for rate in self._base_rates]
 
-    def take(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> Tensor:
-        """A step at the learning rates that the optimizer has; its terms and accuracy, in one tensor on the device."""
-        with self.stream:
-            terms = self.distiller.update(self, batch, teacher, progress)
-        self._columns = list(terms)
-        accuracy = correct(self._logits, batch.label).float() / len(batch.label)
+    def measure(self, terms: Terms, label: Tensor) -> Tensor:
+        """The terms of the step just taken and its training accuracy [terms + 1], on the device."""
+        self.log.columns = list(terms)
+        accuracy = correct(self._logits, label).float() / len(label)
         return torch.stack([*(term.detach() for term in terms.values()), accuracy])
-
-    @property
-    def numbers(self) -> int:
-        """How many a step gave: its terms and the accuracy."""
-        return len(self._columns) + 1
-
-    def add_recorded(self, steps: Tensor, stopwatch: Callable[[], float]) -> None:
-        """Adds what further steps of the epoch gave, one per row, and what tells their seconds once the device is done."""
-        self._trace += steps
-        self._stopwatch = stopwatch
 
     def fail(self, error: Exception) -> None:
         """Ends the training because of an error that is being handled."""
@@ -138,43 +125,18 @@ class Learner:
         self.traceback = format_exc()
 
     def close_epoch(self, validation: Split | None) -> Tensor:
-        """The epoch's terms and accuracy per step, and the validation accuracy, in one flat fp32 tensor on the device."""
-        numbers = [torch.stack(self._trace).flatten()]
-        if validation is not None:
-            numbers.append(self._validation_accuracy(validation).view(1))
-        self._trace = []
-        return torch.cat(numbers)
+        """The numbers of the epoch, with its validation accuracy, in one flat fp32 tensor on the device."""
+        return self.log.close_epoch(None if validation is None else self._accuracy(validation))
 
     def record_epoch(self, numbers: Tensor, validated: bool) -> None:
-        """Keeps what `close_epoch` returned, now on the host: means into the history, a failure, the best epoch."""
-        epoch = len(self.history)
-        if self._stopwatch is not None:
-            self.seconds += self._stopwatch()
-            self._stopwatch = None
-        steps = (numbers[:-1] if validated else numbers).view(-1, len(self._columns) + 1)
-        row = dict(zip([*self._columns, "train_accuracy"], steps.mean(0).tolist(), strict=True))
-        row = {"epoch": epoch + 1, "loss": sum(row[name] for name in self._columns), **row}
-        if validated:
-            row["validation_accuracy"] = float(numbers[-1])
-        self.history.append(row)
-        self.failure = self._first_failure(steps[:, :-1], epoch)
-        if validated and not self.failure and row["validation_accuracy"] > self._best_accuracy():
-            self.best_epoch = epoch + 1
+        """Adds the epoch whose numbers `close_epoch` returned, now on the host; keeps the weights of the best one."""
+        self.failure = self.log.record_epoch(numbers, validated)
+        if self.log.best_epoch == len(self.history):
             self.best_weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
 
-    def _best_accuracy(self) -> float:
-        return -1.0 if self.best_epoch is None else self.history[self.best_epoch - 1]["validation_accuracy"]
-
-    def _first_failure(self, terms: Tensor, epoch: int) -> str:
-        bad = (~torch.isfinite(terms)).nonzero()
-        if not len(bad):
-            return ""
-        step, term = bad[0].tolist()
-        return f"{self._columns[term]} loss became {terms[step, term]:g} in epoch {epoch + 1}, step {step + 1}"
-
-    def _validation_accuracy(self, validation: Split) -> Tensor:
-        hits = [correct(logits, labels) for logits, labels in self.answers(validation)]
-        return torch.stack(hits).sum().float() / len(validation)
+    def _accuracy(self, split: Split) -> Tensor:
+        hits = [correct(logits, labels) for logits, labels in self.answers(split)]
+        return torch.stack(hits).sum().float() / len(split)
 
     @torch.no_grad()
     def answers(self, split: Split, batch_size: int = 500):
@@ -191,13 +153,13 @@ class Learner:
         return torch.cat([logits for logits, _ in self.answers(split)]).cpu()
 
     def train(self) -> None:
-        """Puts what is trained of the student, and the method's own modules, into training mode."""
+        """Switches the trained part of the student, and the method's own modules, to training mode."""
         self.model.eval()
         (self.trained or self.model).train()
         self.distiller.train()
 
     def eval(self) -> None:
-        """Puts the student and the method's own modules into evaluation mode."""
+        """Switches all networks to evaluation mode."""
         self.model.eval()
         self.distiller.eval()
         self.deployed.eval()
@@ -208,7 +170,7 @@ class Learner:
         return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Loads what `state_dict` gave, strictly."""
+        """Loads what `state_dict` returned, strictly."""
         for part, module in {"model": self.model, "method": self.distiller}.items():
             own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
             module.load_state_dict(own)
@@ -218,17 +180,24 @@ class Learner:
         return {"optimizer": self.optimizer.state_dict(), "random": self.stream.states}
 
     def progress(self) -> dict[str, Any]:
-        """Everything that the next epochs depend on, after a whole epoch; `resume` takes it."""
-        kept = {name: getattr(self, name) for name in PROGRESS}
-        return {**kept, **self.training_state(), "weights": self.state_dict()}
+        """Everything that the next epochs depend on, after a finished epoch, for `resume`."""
+        return {
+            "history": self.history,
+            "seconds": self.log.seconds,
+            "best_epoch": self.log.best_epoch,
+            "best_weights": self.best_weights,
+            "continued_after": self.continued_after,
+            **self.training_state(),
+            "weights": self.state_dict(),
+        }
 
     def resume(self, progress: dict[str, Any]) -> None:
-        """Goes back to where `progress` was taken; what follows is bitwise what would have followed there (CPU)."""
+        """Goes back to where `progress` was taken; training on from there gives bitwise the same weights (CPU)."""
         self.load_state_dict(progress["weights"])
         self.optimizer.load_state_dict(progress["optimizer"])
         if self.precision.graph:
             keep_on_device(self.optimizer)
         self.stream.states = progress["random"]
-        for name in PROGRESS:
-            setattr(self, name, progress[name])
-        self.continued_after = [*self.continued_after, len(self.history)]
+        self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
+        self.best_weights = progress["best_weights"]
+        self.continued_after = [*progress["continued_after"], len(self.history)]

@@ -1,60 +1,88 @@
-"""The one train loop: a list of learners side by side, on the same batches and the same teacher's outputs."""
+"""The one train loop: learners trained together, on the same batches and the same teacher's outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from kdexp.data.split import Split
+from kdexp.data.batch import Batch
+from kdexp.data.split import Epoch, Split
+from kdexp.distillation.base import Progress
+from kdexp.network.capture import Outputs
 from kdexp.teacher.frozen import Teacher
-from kdexp.training.graph import RecordedSteps
 from kdexp.training.learner import Learner
-from kdexp.training.steps import Steps
 
 
 class Watch(Protocol):
-    """Who is told how the training goes."""
+    """Follows a training."""
 
     def step(self, learners: Sequence[Learner]) -> None:
-        """A batch is done by these learners."""
+        """Called after each batch, with the learners that trained on it."""
 
     def epoch(self, learners: Sequence[Learner]) -> None:
-        """An epoch is done and recorded by the learners that took part in it."""
+        """Called after each epoch is recorded, with the learners that took part in it."""
+
+
+@dataclass
+class Steps:
+    """The steps of a training: each batch is made once, goes through the teacher once, and trains all learners."""
+
+    split: Split
+    teacher: Teacher | None
+    epochs: int
+    batch_size: int
+    seed: int
+    limit_batches: int | None
+
+    @property
+    def count(self) -> int:
+        """Steps in an epoch."""
+        return self.split.steps(self.batch_size, self.limit_batches)
+
+    def draw(self, epoch: int) -> Epoch:
+        """The images of an epoch (counted from 0), in an order and with views that depend on seed and epoch alone."""
+        return self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size)
+
+    def progress(self, epoch: int, step: int) -> Progress:
+        """How far the training is in the middle of a step of an epoch, both counted from 0."""
+        return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)
+
+    def outputs(self, batch: Batch) -> Outputs | None:
+        """The teacher's outputs, None without a teacher."""
+        return None if self.teacher is None else self.teacher(batch)
+
+    def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
+        """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""
+        for step, batch in enumerate(self.split.batches_of(images, self.batch_size)):
+            teacher_outputs = self.outputs(batch)
+            for learner in learners:
+                if not learner.failure:
+                    learner.step(batch, teacher_outputs, self.progress(epoch, step))
+            watch.step(learners)
 
 
 def train(
-    learners: Sequence[Learner],
-    split: Split,
-    *,
-    teacher: Teacher | None,
-    validation: Split | None,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    limit_batches: int | None,
-    watch: Watch,
-    keep: Callable[[Learner], None],
+    learners: Sequence[Learner], steps: Steps, *, validation: Split | None, watch: Watch, keep: Callable[[Learner], None]
 ) -> None:
     """Trains all learners in place; each gets bitwise the weights it would have got alone (CPU, same number of threads).
 
     A resumed learner joins at its next epoch. One whose loss is not finite stops after that epoch with its `failure` set, one
-    that raises an error at once; the others go on, and `keep` is called with each of them. The host waits for the device once
-    per epoch, and once more where the teacher has a table of views.
+    that raises an error stops at once; the others go on, and `keep` is called with each of them after each epoch. The host
+    waits for the device once per epoch, and once more where the teacher has a table of views.
     """
-    kind = RecordedSteps if learners[0].precision.graph else Steps
-    steps = kind(split, teacher, epochs, batch_size, seed, limit_batches)
     for learner in learners:
         learner.train()
-    for epoch in range(min(len(learner.history) for learner in learners), epochs):
+    for epoch in range(min(len(learner.history) for learner in learners), steps.epochs):
         active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
         if not active:
             continue
-        if teacher is not None:
-            teacher.see(split, seed=seed, epoch=epoch, images=limit_batches and limit_batches * batch_size)
-        for _ in steps.take(active, epoch):
-            watch.step(active)
+        images = steps.draw(epoch)
+        if steps.teacher is not None:
+            steps.teacher.see(steps.split, images)
+        steps.take(active, epoch, images, watch)
         active = [learner for learner in active if not learner.failure]
         if not active:
             continue

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, as recipes that are checked before anything is trained."""
+"""Optimizers and learning-rate schedules, as recipes that are checked before training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdexp.errors import InvalidArguments, Problem
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecipe(Checked):
-    """What the optimizers share; a subclass names torch's class and adds its own knobs."""
+    """The base of all optimizers; a subclass names torch's class and adds its own knobs."""
 
     lr: Annotated[float, Range(above=0, within=(SMALLEST, 1e30))]
     weight_decay: Annotated[float, Range(at_least=0, within=(0, 1e9))]
@@ -25,36 +25,36 @@ class OptimizerRecipe(Checked):
 
     @property
     def moments(self) -> int:
-        """Numbers that the optimizer keeps of each parameter."""
+        """Numbers that the optimizer keeps per parameter."""
         return 0
 
     def build(self, modules: Iterable[nn.Module], *, fused: bool = False) -> torch.optim.Optimizer:
-        """An optimizer of all parameters; where biases and norms are spared, those with fewer than two axes do not decay.
+        """An optimizer of all parameters; `decay_biases_and_norms=False` exempts those with fewer than two axes from decay.
 
-        `fused` asks for torch's one-kernel step, which rounds differently.
+        `fused` chooses torch's single-kernel step, which rounds differently.
         """
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        spared = [] if self.decay_biases_and_norms else [p for p in parameters if p.ndim < 2]
-        spared_ids = set(map(id, spared))
-        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in spared_ids]}]
-        groups += [{"params": spared, "weight_decay": 0.0}] if spared else []
+        exempt = [] if self.decay_biases_and_norms else [p for p in parameters if p.ndim < 2]
+        exempt_ids = set(map(id, exempt))
+        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in exempt_ids]}]
+        groups += [{"params": exempt, "weight_decay": 0.0}] if exempt else []
         return self.torch_optimizer(groups, fused=fused or None)
 
     def torch_optimizer(self, groups: list[dict[str, Any]], *, fused: bool | None) -> torch.optim.Optimizer:
-        """Torch's own optimizer of those parameter groups."""
+        """Torch's optimizer of these parameter groups."""
         raise NotImplementedError
 
 
 def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
-    """Has the optimizer read its learning rates from tensors beside its parameters, so that its step can be recorded.
+    """Has the optimizer read its learning rates from tensors on the device, so that its step can be recorded.
 
-    That holds for fused ones; torch's others ask the host.
+    Only fused optimizers qualify: the steps of torch's others need the host.
     """
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
         if "capturable" in group:
             group["capturable"] = True
-    optimizer._warned_capturable_if_run_uncaptured = True  # as its first steps are not recorded
+    optimizer._warned_capturable_if_run_uncaptured = True  # its first steps are not recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(OptimizerRecipe):
-    """Stochastic gradient descent with momentum, Nesterov's if asked."""
+    """Stochastic gradient descent with momentum, optionally Nesterov's."""
 
     momentum: Annotated[float, Range(at_least=0, below=1)]
     nesterov: bool
@@ -114,13 +114,13 @@ class SGD(OptimizerRecipe):
 
 
 class Constant(Checked):
-    """The learning rate as the optimizer has it."""
+    """A constant learning rate."""
 
     def __init__(self):
         pass
 
     def factor(self, epoch: float, epochs: int) -> float:
-        """What the learning rate is multiplied by at a point of the training, `epoch` in [0, epochs]."""
+        """The factor of the learning rate at a point of the training, `epoch` in [0, epochs]."""
         return 1.0
 
 
@@ -140,7 +140,7 @@ class Cosine(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStep(Checked):
-    """The learning rate times `gamma` after each of the `milestones` (whole epochs done)."""
+    """The learning rate times `gamma` after each of the `milestones` (epochs finished)."""
 
     milestones: list[Positive]
     gamma: Annotated[float, Range(above=0, within=(1e-6, 1e3))]

@@ -1,4 +1,4 @@
-"""Learners and their teacher, built from specs and ready to train."""
+"""Learners and their teacher, built from their specs."""
 
 from __future__ import annotations
 
@@ -29,23 +29,21 @@ if TYPE_CHECKING:
     from kdexp.training.entry import Entry
 
 AUXILIARY_SEED = 2**31
-"""Added to the seed for modules that methods build, so that they never move a student's initial weights."""
+"""Added to the seed for modules that methods build, so that they never change a student's initial weights."""
 
 
 def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, Any] | None) -> PretrainedWeights | None:
-    """The published weights that an entry's training starts from, now on this disk; raises `DataUnavailable`.
+    """The published weights that an entry's training starts from, downloaded; `teacher` is the node of its teacher's network.
 
-    Also where a batch does not fit into memory, and where the last batch is a single image that the network or the method
-    can't be trained on, as batch norm can't normalise one vector. `teacher` is the node of the network that teaches it.
+    Raises `DataUnavailable` if they can't be downloaded, if a batch does not fit into memory, or if the last batch is a single
+    image that the network or the method can't be trained on (batch norm can't normalise a single vector).
     """
     spec = entry.spec
-    alone = spec.epochs and split.leaves_one(spec.batch_size, spec.limit_batches)
-    if alone and (complaint := _on_one_image(entry, shape, teacher)):
+    leaves_one = spec.epochs and split.leaves_one(spec.batch_size, spec.limit_batches)
+    if leaves_one and (problem := _problem_with_one_image(entry, shape, teacher)):
         better = (size for size in range(spec.batch_size + 1, len(split) + 1) if (len(split) - 1) % size)
-        way_out = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
-        raise DataUnavailable(
-            f"{entry.role}: the last batch of {len(split)} images is a single one, on which {complaint}; {way_out}"
-        )
+        fix = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
+        raise DataUnavailable(f"{entry.role}: the last batch of {len(split)} images is a single one, on which {problem}; {fix}")
     network = sketch_network(spec.model, shape)
     if spec.epochs and (shortage := _batch_shortage(entry, network, split, shape)):
         raise DataUnavailable(f"{entry.role}: {shortage}")
@@ -58,7 +56,7 @@ def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, 
 def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape) -> str:
     """Why the largest batch of an entry's training does not fit into the free memory, or an empty string.
 
-    Counted where it is known what a forward pass keeps: not of a compiled network, nor of one that is frozen in part.
+    Empty for compiled and for partly frozen networks, too: what their forward passes keep can't be counted.
     """
     spec, free = entry.spec, free_memory(split.labels.device)
     if "compiled" in spec.precision or spec.model.get("frozen_backbone"):
@@ -68,27 +66,31 @@ def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape
     return batch_shortage(network, shape, min(spec.batch_size, len(split)), copies, free, width)
 
 
-def _on_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, Any] | None) -> str:
-    """What can't be trained on a single image, and why, found by one step of an untrained learner; empty if all can."""
+def _problem_with_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, Any] | None) -> str:
+    """Why the network or its method can't be trained on a single image, or an empty string.
+
+    Found out by one step of an untrained learner. No rule about batch norms does as well: whether one sees a single vector
+    depends on the size of its maps, and a method may have its own.
+    """
     precision = Precision("fp32", torch.device("cpu"))
     model = entry.spec.model | ({"weights": None} if entry.spec.model.get("weights") else {})
     untrained = replace(entry, checkpoint=None, spec=replace(entry.spec, model=model))
     with RandomStream(0, precision.device):
-        teaching = build_network(teacher, shape) if teacher else None
-    (learner,), frozen = prepare([untrained], teaching, shape, precision, torch.arange(shape.num_classes))
-    image, first = shape.probe(precision.device, images=1), torch.zeros(1, dtype=torch.long)
+        teacher_network = build_network(teacher, shape) if teacher else None
+    (learner,), frozen = prepare([untrained], teacher_network, shape, precision, torch.arange(shape.num_classes))
+    image, zero = shape.probe(precision.device, images=1), torch.zeros(1, dtype=torch.long)
     learner.train()
-    what = f"{entry.model} can't be trained"
+    problem = f"{entry.model} can't be trained"
     try:
         with learner.stream:
             with torch.no_grad():
-                theirs = frozen.capture(image) if frozen else None
+                teacher_outputs = frozen.capture(image) if frozen else None
                 learner.model(image)
-            what += f" by {entry.method}"
-            learner.distiller.update(learner, Batch(image, first, first), theirs, Progress(0, entry.spec.epochs, 0))
+            problem += f" by {entry.method}"
+            learner.distiller.update(learner, Batch(image, zero, zero), teacher_outputs, Progress(0, entry.spec.epochs, 0))
     except ValueError as error:
-        return f"{what} ({first_line(error)})"
-    except Exception:  # what else a step may raise is for the training to tell, as it does not come of a single image
+        return f"{problem} ({first_line(error)})"
+    except Exception:  # not caused by the single image: the training will report it
         return ""
     return ""
 
@@ -100,27 +102,27 @@ def prepare(
     precision: Precision,
     labels: Tensor,
 ) -> tuple[list[Learner], Teacher | None]:
-    """A new learner per entry, and the one teacher that answers for all of them (None if no method uses one).
+    """A new learner per entry, and the teacher that they share (None if no method uses one).
 
-    `labels` [N] are those of the images that they are trained on.
+    `labels` [N] are those of the training images.
     """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
     teacher = None
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
-        wanted = [name for draft in drafts for name in draft.ask_layers(moved)]
-        teacher = Teacher(moved, wanted, shape.probe(precision.device), precision, entries[0].spec.batch_size)
+        layers = [name for draft in drafts for name in draft.choose_layers(moved)]
+        teacher = Teacher(moved, layers, shape.probe(precision.device), precision, entries[0].spec.batch_size)
     return [draft.finish(teacher, labels) for draft in drafts], teacher
 
 
 def classifier_alone(network: nn.Module) -> nn.Module:
-    """The network's classifier, after everything else was frozen."""
+    """The network's classifier; freezes everything else."""
     network.requires_grad_(False)
     return classifier_of(network).requires_grad_(True)
 
 
 class _Draft:
-    """A student whose method does not know yet what it compares."""
+    """A student whose method has not been set up, since that needs the teacher."""
 
     def __init__(self, entry: Entry, shape: Shape, precision: Precision):
         self.entry, self.shape, self.precision = entry, shape, precision
@@ -134,24 +136,24 @@ class _Draft:
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
-    def ask_layers(self, teacher: nn.Module) -> list[str]:
-        """Settles the student's layers and returns the teacher's."""
+    def choose_layers(self, teacher: nn.Module) -> list[str]:
+        """The names of the teacher's layers that the method reads; the student's are kept in `layers`."""
         if not self.distiller.uses_teacher:
             return []
-        self.layers, of_teacher = self.distiller.layers(self.network, teacher)
-        return of_teacher
+        self.layers, teacher_layers = self.distiller.layers(self.network, teacher)
+        return teacher_layers
 
     def finish(self, teacher: Teacher | None, labels: Tensor) -> Learner:
-        """The learner, its method's modules drawn from a random stream of their own.
+        """The learner. Its method's modules are initialised from their own random stream.
 
-        What of the student's network is not deployed is not trained either.
+        Parts of the student's network that are not deployed are not trained either.
         """
         spec, device = self.entry.spec, self.precision.device
-        theirs = teacher.capture if teacher and self.distiller.uses_teacher else None
+        teacher_capture = teacher.capture if teacher and self.distiller.uses_teacher else None
         capture = Capture(self.network, self.layers, self.shape.probe(device), compiled=self.precision.compile)
         with RandomStream(spec.seed + AUXILIARY_SEED, device):
-            self.distiller.setup(probe_of(capture, theirs, labels, spec.batch_size, self.shape))
-        deployed = self.distiller.deployed(self.network, theirs.model if theirs else None)
+            self.distiller.setup(probe_of(capture, teacher_capture, labels, spec.batch_size, self.shape))
+        deployed = self.distiller.deployed(self.network, teacher_capture.model if teacher_capture else None)
         for unused in set(self.network.parameters()) - set(deployed.parameters()):
             unused.requires_grad_(False)
         return Learner(

@@ -1,4 +1,4 @@
-"""Methods set up between networks that have shapes but no values."""
+"""Methods set up between networks without values, on PyTorch's meta device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
 
 
 def capture_sketch(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Capture:
-    """The network and what it says of a probe batch, as tensors that have shapes but no values."""
+    """The network and its outputs on a probe batch, as tensors without values."""
     device = device_of(network)
     with torch.device(device), QuickBatchNorm():
         capture = Capture(network, layers, shape.probe(device))
@@ -36,11 +36,12 @@ def sketch_method(
     shape: Shape,
     ask: Ask = capture_sketch,
 ) -> None:
-    """Sets the method up between two sketched networks, its modules without values; raises `ValueError` if it can't be.
+    """Sets the method up between two networks without values; raises `ValueError` if that is impossible.
 
-    `labels` [N] are those of the images to train on, or one image per class stands in for them.
+    `labels` [N] are those of the training images, or a stand-in with one image per class.
     """
-    ours, theirs = distiller.layers(student, teacher) if teacher else ([], [])
-    pair = (ask(student, tuple(ours), shape), ask(teacher, tuple(theirs), shape) if teacher else None)
+    student_layers, teacher_layers = distiller.layers(student, teacher) if teacher else ([], [])
+    student_capture = ask(student, tuple(student_layers), shape)
+    teacher_capture = ask(teacher, tuple(teacher_layers), shape) if teacher else None
     with torch.device("meta"):
-        distiller.setup(probe_of(*pair, labels, batch_size, shape))
+        distiller.setup(probe_of(student_capture, teacher_capture, labels, batch_size, shape))

@@ -9,7 +9,7 @@ from typing import Any
 from kdexp.configuration.arguments import problems
 from kdexp.configuration.keys import all_paths, unknown_key
 from kdexp.configuration.settings import NAMES, Settings
-from kdexp.device.precision import compiler_complaint, device_complaint, pick_device
+from kdexp.device.precision import compiler_problem, device_problem, pick_device
 from kdexp.errors import Problem
 from kdexp.files import folder_problems
 from kdexp.validation.nodes import REQUIRED
@@ -45,7 +45,7 @@ def _folders(named: dict[str, str]) -> Iterator[Problem]:
 
 def _device(given: dict[str, Any]) -> Iterator[Problem]:
     """Problems of a device that is not there, or can't compute as the other settings say."""
-    if sentence := device_complaint(given["device"]):
+    if sentence := device_problem(given["device"]):
         yield Problem("device", sentence)
         return
     device = pick_device(given["device"]).type
@@ -53,5 +53,5 @@ def _device(given: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("precision", "='tf32': only CUDA devices have TF32; use precision=auto or bf16")
     if given.get("graph") is True and device != "cuda":
         yield Problem("graph", f"=True: only CUDA devices replay graphs, and this is {device}; leave graph=false")
-    if given.get("compile") is True and (sentence := compiler_complaint(device)):
+    if given.get("compile") is True and (sentence := compiler_problem(device)):
         yield Problem("compile", f"=True: {sentence}")

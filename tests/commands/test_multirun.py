@@ -152,6 +152,7 @@ def test_a_failing_job_fails_alone_and_is_not_tried_twice(sweep, trained, lockst
     states = [json.loads((folder / name / "status.json").read_text())["state"] for name in ("000", "001")]
     assert states == ["finished", "failed"]
     assert "baseline failed: ce loss became" in screen
+    assert "; try optimizer.lr=1; distilled failed" in screen, "advice follows from the failing job's own rate"
     assert len(learners) == 3 and sum(trained.values()) == 5
 
 

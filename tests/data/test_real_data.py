@@ -70,7 +70,7 @@ def test_on_cifar10_the_first_twenty_steps_equal_the_tutorials_own_pipeline(make
     learner.train()
     for step, batch in enumerate(experiment.data.train.batches(128, seed=42, epoch=0, limit=20)):
         learner.step(batch, None, Progress(0.0, 10, step))
-    ours = [float(row[:-1].sum()) for row in learner._trace]
+    ours = [float(row[:-1].sum()) for row in learner.log.trace]
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(plain), rtol=1e-6, atol=1e-6)
 
 

@@ -398,8 +398,8 @@ def test_control_groups_limit_what_is_free(tmp_path, monkeypatch):
         (tmp_path / group / "memory.max").write_text(f"{most}\n")
         (tmp_path / group / "memory.current").write_text("3000\n")
         (tmp_path / group / "memory.stat").write_text("anon 1\ninactive_file 500\n")
-    assert list(memory._left_by_groups(tmp_path, tmp_path / "own")) == [2500]
-    monkeypatch.setattr(memory, "_left_by_groups", lambda: [2500])
+    assert list(memory._left_by_control_groups(tmp_path, tmp_path / "own")) == [2500]
+    monkeypatch.setattr(memory, "_left_by_control_groups", lambda: [2500])
     assert memory.available_memory() == 2500
 
 

@@ -1,22 +1,19 @@
-"""What only a CUDA device can show: recorded steps are replayed there, on streams of their own, and train the same."""
+"""On a CUDA device: recorded steps are replayed on their own streams, and train the same."""
 
 import pytest
 import torch
 from each_method import METHODS, PAIR, SLOWED, role_of
-from loops import Silent, prepared
+from loops import Silent, look_up, prepared, quiet_training
 
 from kdexp.device.random import RandomStream
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
-from kdexp.training import loop as training
+from kdexp.training import graph
 from kdexp.training.graph import RecordedSteps
-from kdexp.training.loop import train
-from kdexp.training.steps import Steps
+from kdexp.training.loop import Steps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
 LONG = ("device=cuda", "precision=fp32", "batch_size=16", "limit_batches=null", "epochs=4", "graph=true")
-"""24 steps: in an epoch five on whole batches, and one on ten images."""
+"""24 steps: in each epoch five on full batches and one on ten images."""
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +26,13 @@ def trained(experiment, *roles):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        recall(teacher, split, LookupSource("", OutputCache(), None))
-    ways = {"epochs": 4, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
-    train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
+        look_up(teacher, split)
+    quiet_training(learners, split, teacher, experiment.data.validation, epochs=4, batch_size=16)
     return learners
 
 
 def assert_near(ours, theirs):
-    """Far nearer than another batch, mask or rate would leave them; kernels that add in any order forbid more."""
+    """Much nearer than with another batch, mask or rate; kernels that add in any order don't allow equality."""
     assert not ours.failure and not ours.remark, ours.traceback or ours.remark
     for mine, other in zip(ours.history, theirs.history, strict=True):
         losses = {name: value for name, value in mine.items() if not name.endswith("accuracy")}
@@ -45,13 +41,13 @@ def assert_near(ours, theirs):
 
 def with_and_without(make_experiment, monkeypatch, *overrides, role="distilled"):
     (learner,) = trained(make_experiment(*LONG, *overrides), role)
-    monkeypatch.setattr(training, "RecordedSteps", Steps)
+    monkeypatch.setattr(graph, "RecordedSteps", Steps)
     (usual,) = trained(make_experiment(*LONG, *overrides), role)
     return learner, usual
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_replayed_steps_train_what_steps_without_do(make_experiment, monkeypatch, method):
+def test_replayed_steps_equal_plain_steps(make_experiment, monkeypatch, method):
     overrides = (*PAIR, *SLOWED.get(method, ()), f"distillation={method}")
     assert_near(*with_and_without(make_experiment, monkeypatch, *overrides, role=role_of(method)))
 
@@ -64,35 +60,42 @@ def test_with_dropout_views_and_rates_that_change(make_experiment, monkeypatch, 
     assert_near(*with_and_without(make_experiment, monkeypatch, *nets, *rates, *more))
 
 
-def test_learners_side_by_side_train_what_they_do_alone(make_experiment):
+def test_learners_replayed_together_equal_learners_replayed_alone(make_experiment):
     nets = (*LONG, "teacher=lightnn", "student=lightnn", "distillation=hint")
     company = trained(make_experiment(*nets), "baseline", "distilled")
     for role, learner in zip(("baseline", "distilled"), company, strict=True):
         assert_near(learner, trained(make_experiment(*nets), role)[0])
 
 
+class ForbidsWaiting(Silent):
+    """Raises if the host waits between the first step of an epoch and the fifth, the last one on a full batch."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def step(self, learners):
+        self.steps += 1
+        torch.cuda.set_sync_debug_mode("error" if self.steps < 5 else "default")
+
+
 def test_the_host_neither_waits_nor_copies_while_steps_are_replayed(make_experiment):
     experiment = make_experiment(*LONG, *PAIR, "distillation=at")
     learners, teacher = prepared(experiment, "baseline", "distilled")
     split = experiment.data.student_train
-    recall(teacher, split, LookupSource("", OutputCache(), None))
+    look_up(teacher, split)
     teacher.see_all(split)
     steps = RecordedSteps(split, teacher, 2, 16, 0, None)
     for learner in learners:
         learner.train()
-    list(steps.take(learners, 0))
-    replayed = steps.take(learners, 1)
-    next(replayed)
-    torch.cuda.set_sync_debug_mode("error")
+    steps.take(learners, 0, steps.draw(0), Silent())
     try:
-        for _ in range(4):
-            next(replayed)
+        steps.take(learners, 1, steps.draw(1), ForbidsWaiting())
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert not any(learner.failure or learner.remark for learner in learners)
 
 
-def test_a_stream_draws_what_a_plain_script_draws_and_leaves_the_others_alone():
+def test_a_random_stream_draws_like_a_plain_script_and_is_independent():
     outside = torch.cuda.get_rng_state()
     stream = RandomStream(7, CUDA)
     with stream:
@@ -109,7 +112,7 @@ def test_a_stream_draws_what_a_plain_script_draws_and_leaves_the_others_alone():
     torch.cuda.set_rng_state(outside)
 
 
-def test_a_run_is_stored_under_its_own_name(make_experiment):
+def test_a_graph_run_is_stored_under_its_own_precision(make_experiment):
     entries = make_experiment("device=cuda", "graph=true", "limit_batches=null").run()
     assert all(entry.stored and not entry.failure for entry in entries)
     assert {entry.spec.precision for entry in entries} == {"tf32 graph"}

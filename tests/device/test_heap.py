@@ -15,7 +15,7 @@ def pages_mapped_by(steps: int) -> int:
 
 
 @pytest.mark.skipif(heap.platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_only_inside_memory_stays_at_hand():
+def test_freed_memory_is_retained_only_inside():
     with retain_freed_memory():
         pages_mapped_by(5)
         inside = pages_mapped_by(10)
@@ -23,7 +23,7 @@ def test_only_inside_memory_stays_at_hand():
     assert inside < outside / 3
 
 
-def test_memory_is_given_back_afterwards_and_after_an_error():
+def test_memory_is_returned_afterwards_even_after_an_error():
     with pytest.raises(RuntimeError), retain_freed_memory():
         held = resident()
         torch.ones(2**25)
@@ -36,7 +36,7 @@ def resident() -> int:
         return int(statm.read().split()[1]) * resource.getpagesize()
 
 
-def test_without_glibc_nothing_happens(monkeypatch):
+def test_no_effect_without_glibc(monkeypatch):
     monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(heap.ctypes, "CDLL", None)
     with retain_freed_memory():

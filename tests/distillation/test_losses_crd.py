@@ -6,14 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import Silent, prepared
+from loops import prepared, run
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, few, probe, random
 from torch import nn
 
 from kdexp.distillation.crd import CRD, Sampler, contrastive_loss
 from kdexp.errors import InvalidArguments
 from kdexp.network.capture import Outputs
-from kdexp.training.loop import train
 
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]
 OWN = {"mode": "exact", "nce_k": 5, "tau": 0.07, "momentum": 0.5, "embedding": 4}
@@ -246,23 +245,17 @@ def test_several_pairs_are_refused():
         made.setup(probe(features, features))
 
 
-def epochs_of(learners, teacher, experiment, epochs):
-    split, validation = experiment.data.student_train, experiment.data.validation
-    ways = {"batch_size": 32, "seed": 0, "limit_batches": 3, "watch": Silent(), "keep": lambda learner: None}
-    train(learners, split, teacher=teacher, validation=validation, epochs=epochs, **ways)
-
-
 @pytest.mark.parametrize("mode", ["exact", "relaxed"])
 def test_a_resumed_training_has_the_memory_of_an_uninterrupted_one(make_experiment, mode):
     experiment = make_experiment("distillation=crd", f"distillation.mode={mode}", "distillation.nce_k=64")
     (unbroken,), teacher = prepared(experiment, "distilled")
-    epochs_of([unbroken], teacher, experiment, 2)
+    run(experiment, [unbroken], teacher, epochs=2)
     (broken,), teacher = prepared(experiment, "distilled")
-    epochs_of([broken], teacher, experiment, 1)
+    run(experiment, [broken], teacher, epochs=1)
     progress = broken.progress()
     (continued,), teacher = prepared(experiment, "distilled")
     continued.resume(progress)
-    epochs_of([continued], teacher, experiment, 2)
+    run(experiment, [continued], teacher, epochs=2)
     assert not unbroken.failure and [row["crd"] for row in unbroken.history] == [row["crd"] for row in continued.history]
     ours, theirs = continued.state_dict(), unbroken.state_dict()
     assert ours.keys() == theirs.keys() >= {"method.student.memory", "method.teacher.log_z"}
@@ -276,7 +269,7 @@ def test_samples_come_from_the_learners_own_random_stream(make_experiment):
         (learner,), teacher = prepared(experiment, "distilled")
         torch.manual_seed(seed)
         before = torch.random.get_rng_state()
-        epochs_of([learner], teacher, experiment, 1)
+        run(experiment, [learner], teacher, epochs=1)
         assert torch.equal(torch.random.get_rng_state(), before)
         found.append(learner.state_dict()["method.student.memory"])
     assert torch.equal(*found)

@@ -163,7 +163,7 @@ def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment):
         learner = learner_of(make_experiment(*NORMED, f"precision={precision}"))
         (batch,) = learner_batches(make_experiment(*NORMED), 1)
         learner.step(batch, None, Progress(0.0, 1, 0))
-        outputs[precision] = dict(zip(learner._columns, learner._trace[0][:-1], strict=True))
+        outputs[precision] = dict(zip(learner.log.columns, learner.log.trace[0][:-1], strict=True))
     assert all(term.dtype == torch.float32 for term in outputs["bf16"].values())
     for name, term in outputs["fp32"].items():
         assert float(outputs["bf16"][name]) == pytest.approx(float(term), rel=0.05, abs=0.02)

@@ -1,4 +1,4 @@
-"""Advice is worth following: every advised override is accepted, and none is out of all reason."""
+"""Suggested overrides are accepted by the configuration, and reasonable."""
 
 import math
 import re
@@ -45,7 +45,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_every_advised_override_is_accepted_and_within_reason(make_experiment, base):
+def test_every_suggested_override_is_accepted_and_reasonable(make_experiment, base):
     experiment, composer, validator = make_experiment(), Composer(), Validator()
     experiment.config = as_plain(compose_command(BASES[base]))
     experiment.settings = replace(experiment.settings, **{k: experiment.config[k] for k in ("epochs", "teacher_epochs")})
@@ -100,13 +100,13 @@ def sensible(name, value):
         (("optimizer.lr=1e-30",), "optimizer.lr=1e-31", "optimizer.lr=3e-30"),
     ],
 )
-def test_a_learning_rate_is_advised_within_reason(words, lower, higher):
+def test_suggested_learning_rates_are_reasonable(words, lower, higher):
     config = compose_command(words)
     assert (advice.lower_rate(config, "optimizer"), advice.higher_rate(config, "optimizer")) == (lower, higher)
 
 
 @pytest.mark.parametrize(("share", "less"), [("1", ", or dataset.student_fraction=0.1"), ("0.1", "")])
-def test_fewer_images_are_advised_where_every_class_keeps_some(make_experiment, share, less):
+def test_fewer_images_are_suggested_only_if_every_class_keeps_some(make_experiment, share, less):
     saturated = replace(HEALTHY, baseline_test=1.0, teacher_test=1.0, chance=1.0)
     (finding,) = findings.findings(saturated, make_experiment(f"dataset.student_fraction={share}"))
     assert finding.advice == f"harder data{less}"
@@ -125,14 +125,14 @@ def test_a_term_without_weight_gets_the_weight_of_its_yaml(make_experiment):
         (("optimizer=sgd", "teacher_optimizer.lr=1e30"), "teacher failed: ce loss became"),
     ],
 )
-def test_a_loss_that_is_no_number_is_answered_with_a_lower_rate(here, words, way):
+def test_a_lower_rate_is_suggested_if_the_loss_is_not_a_number(here, words, way):
     code, shown = here("epochs=2", "device=cpu", *words)
     node = "teacher_optimizer" if "teacher failed" in way else "optimizer"
     printed = " ".join(shown.out.split())
     assert code == 3 and way in printed and f"; try {node}.lr=1 " in f"{printed} "
 
 
-def test_a_student_that_diverges_is_told_to_slow_down(here):
+def test_a_lower_rate_is_suggested_for_a_diverging_student(here):
     code, shown = here("epochs=3", "teacher_epochs=3", "device=cpu", "optimizer.lr=1e6")
     assert code == 0 and "The student diverged: its loss rose from" in shown.out and "→ optimizer.lr=0.01" in shown.out
     assert "epochs=" not in shown.out.partition("what to try:")[2]

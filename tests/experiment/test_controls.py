@@ -53,7 +53,7 @@ def test_a_self_teacher_is_the_baseline(make_experiment):
     assert control.spec.teacher == baseline.spec.key
 
 
-def test_controls_leave_the_other_rows_alone(make_experiment):
+def test_controls_do_not_change_the_other_rows(make_experiment):
     plain = make_experiment().run()
     controlled = make_experiment("force=true", "controls=[label_smoothing,random_teacher]").run()
     for before, after in zip(plain, controlled, strict=False):
@@ -61,7 +61,7 @@ def test_controls_leave_the_other_rows_alone(make_experiment):
         assert before.stored.result["history"] == after.stored.result["history"]
 
 
-def test_what_depends_on_a_failed_baseline_is_a_failed_row(make_experiment):
+def test_controls_that_depend_on_a_failed_baseline_fail(make_experiment):
     failing = ("optimizer=sgd", "optimizer.lr=1e30", "optimizer@teacher_optimizer=adam")
     entries = make_experiment(*failing, "controls=[self_teacher]").run()
     assert entries[-1].role == "self_teacher" and entries[-1].failure == "the baseline failed"
@@ -88,7 +88,7 @@ def test_a_student_without_trained_weights_is_not_frozen(make_experiment, traine
     )
 
 
-def test_from_scratch_forgets_the_checkpoint(make_experiment, trained):
+def test_from_scratch_ignores_the_checkpoint(make_experiment, trained):
     start = make_experiment(*OWN, f"student.checkpoint={trained}", "controls=[from_scratch]")
     assert start.spec("from_scratch").key == make_experiment(*OWN).spec("baseline").key != start.spec("baseline").key
 

@@ -1,4 +1,4 @@
-"""Killed at any moment and run again: nothing whole is lost, and the weights are those of an unbroken run."""
+"""A run that is killed at any moment and started again loses no finished epoch, and ends with the same weights."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def learners(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The learners of a run that nobody disturbed, and the seconds it took once everything was imported."""
+    """The learners of an uninterrupted run, and the seconds it took with everything imported."""
     found = []
     for name in ("first", "second"):
         folder = tmp_path_factory.mktemp(name)
@@ -62,7 +62,7 @@ def check_as_if_nothing_had_happened(folder: Path, unbroken) -> None:
 
 
 def check_epochs(folder: Path) -> None:
-    """A process goes on where the one before it was, or repeats its last epoch."""
+    """A process goes on where the one before it ended, or repeats its last epoch."""
     seen = defaultdict(list)
     for line in (folder / "epochs.txt").read_text().splitlines():
         process, name, epoch = line.split()
@@ -104,7 +104,7 @@ def test_thirty_kills_at_random_moments(tmp_path, unbroken):
 
 
 def changes_of_the_disk(folder: Path) -> int:
-    """How many changes a run makes."""
+    """How many changes a run makes to the disk."""
     out_of_reach = 10_000
     process = start(folder, COMMAND, kill=("", out_of_reach))
     process.join()
@@ -126,12 +126,12 @@ def killed_at(folder: Path, pattern: str, number: int, unbroken) -> None:
     ("pattern", "number"),
     [("write_bytes .*progress", 3), ("rename .*draft", 1), ("write_text .*result.json", 2), ("replace .*table.json", 1)],
 )
-def test_killed_in_the_middle_of_a_change_of_the_disk(tmp_path, unbroken, pattern, number):
+def test_killed_while_writing_to_disk(tmp_path, unbroken, pattern, number):
     killed_at(tmp_path, pattern, number, unbroken)
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_any_change_of_the_disk(tmp_path, unbroken):
+def test_killed_at_any_write_to_disk(tmp_path, unbroken):
     there_are = changes_of_the_disk(tmp_path)
     assert there_are > 80
     for number in range(1, there_are + 1, int(os.environ.get("KDEXP_TEST_EVERY", "8"))):
@@ -141,7 +141,7 @@ def test_killed_in_the_middle_of_any_change_of_the_disk(tmp_path, unbroken):
 SECOND_EPOCH = ("replace .*progress", 2)
 
 
-def test_a_run_says_where_it_goes_on(tmp_path, unbroken):
+def test_a_resumed_run_says_where_it_goes_on(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     finish(tmp_path)
     assert "teacher: goes on after epoch" in "".join(screens(tmp_path))
@@ -149,7 +149,7 @@ def test_a_run_says_where_it_goes_on(tmp_path, unbroken):
     assert sum(bool(result["continued_after"]) for result in results) >= 1
 
 
-def test_force_starts_from_nothing(tmp_path, unbroken):
+def test_force_starts_from_the_beginning(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     again = start(tmp_path, [*COMMAND, "force=true"])
     again.join()
@@ -158,7 +158,7 @@ def test_force_starts_from_nothing(tmp_path, unbroken):
     assert learners(tmp_path) == unbroken[0]
 
 
-def test_damaged_progress_is_named_and_not_used(tmp_path, unbroken):
+def test_damaged_progress_is_reported_and_not_used(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     (progress,) = tmp_path.glob("outputs/store/learner/*.progress")
     content = bytearray(progress.read_bytes())

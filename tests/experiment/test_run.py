@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder, its table, and a student that can be taken away."""
+"""Results of a run: its folder, its table, and a student that can be loaded."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
 
 @pytest.fixture
 def finished(tmp_path):
-    """Runs a short command; returns its folder and the text on the screen."""
+    """Runs a short command; returns its folder and what it printed."""
 
     def make(*overrides, width=80):
         with (tmp_path / "screen.txt").open("w") as screen:
@@ -30,7 +30,7 @@ def finished(tmp_path):
     return make
 
 
-def test_the_run_folder_holds_what_it_should(finished):
+def test_the_files_of_a_run_folder(finished):
     folder, _ = finished("seed=3", "diagnosis=always")
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -64,7 +64,7 @@ def test_two_runs_never_share_a_folder(tmp_path):
     assert len({claim_folder(tmp_path, config) for _ in range(3)}) == 3
 
 
-def test_the_tables_say_the_same(finished):
+def test_all_tables_agree(finished):
     folder, screen = finished()
     rows = json.loads((folder / "table.json").read_text())["rows"]
     with (folder / "table.csv").open() as file:
@@ -95,7 +95,7 @@ def test_the_rows_follow_from_the_stored_logits(finished):
 
 
 LONG = ("run folder", "teacher's", "  epoch", "Test", "Students", "n =")
-"""Beginnings of lines that a terminal wraps."""
+"""The first words of lines that a terminal wraps."""
 
 
 def test_on_eighty_columns_nothing_is_cut(finished):
@@ -182,7 +182,7 @@ def test_load_takes_a_store_folder_and_refuses_others(finished, tmp_path):
         kdexp.load(folder, role="peer")
 
 
-def test_durations_as_a_reader_says_them():
+def test_durations_are_readable():
     assert [duration(s) for s in (None, 8.26, 65, 3599, 3700)] == ["–", "8.3s", "1m05s", "59m59s", "1h01m"]
 
 

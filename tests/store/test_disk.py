@@ -72,7 +72,7 @@ def test_a_full_disk_is_named_and_costs_nothing_but_time(tmpfs, tmp_path, comman
     filler.write_bytes(b"\0" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 8192))
     code, shown = command(f"output_dir={tmp_path}/out", f"store={disk}/store")
     assert code == 3
-    assert "No space left on device" in shown and "a killed run would start anew" in shown
+    assert "No space left on device" in shown and "a killed run would start from the beginning" in shown
     assert "teacher failed: can't be stored in" in shown
     assert len(stored(disk / "store")) == 1 and not list((disk / "store" / "learner").glob("*.draft-*"))
     filler.unlink()

@@ -1,7 +1,10 @@
-"""Learners made ready, and the train loop without a journal."""
+"""Prepared learners, and the train loop without a journal."""
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, choose_lookup
+from kdexp.training.graph import steps_for
 from kdexp.training.loop import train
 from kdexp.training.prepare import prepare
 
@@ -22,10 +25,20 @@ def prepared(experiment, *roles):
     return prepare(entries, network, experiment.shape, experiment.precision, experiment.split_of(entries[0]).labels)
 
 
+def look_up(teacher, split):
+    """Has the teacher answer from a table of its own, if there can be one."""
+    lookup = choose_lookup(teacher, split, LookupSource("", OutputCache(), None))
+    teacher.use(lookup.table, lookup.extra_layers)
+
+
 def run(experiment, learners, teacher, epochs=2, limit=3):
     split, validation = experiment.data.student_train, experiment.data.validation
-    ways = {"epochs": epochs, "batch_size": 32, "seed": experiment.settings.seed, "limit_batches": limit, "watch": Silent()}
-    train(learners, split, teacher=teacher, validation=validation, **ways, keep=lambda learner: None)
+    quiet_training(learners, split, teacher, validation, epochs=epochs, seed=experiment.settings.seed, limit_batches=limit)
+
+
+def quiet_training(learners, split, teacher, validation, *, epochs, batch_size=32, seed=0, limit_batches=None):
+    steps = steps_for(learners[0].precision)(split, teacher, epochs, batch_size, seed, limit_batches)
+    train(learners, steps, validation=validation, watch=Silent(), keep=lambda learner: None)
 
 
 class Operators(TorchDispatchMode):

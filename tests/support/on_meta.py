@@ -1,4 +1,4 @@
-"""Trainings on PyTorch's meta device, which has shapes and no values: reading a value, or joining devices, raises."""
+"""Trainings on PyTorch's meta device, whose tensors have no values: reading one or mixing devices raises."""
 
 import weakref
 from contextlib import nullcontext
@@ -34,7 +34,7 @@ KERNELS.impl("native_batch_norm_backward", _batch_norm_backward, "Meta")
 
 
 def let_meta_train(monkeypatch):
-    """Has the meta device pass for one with fused optimizers, from which copies to the host can be made; gives these copies."""
+    """Gives the meta device fused optimizers and copies to the host; lists the shapes of these copies."""
     copies = []
 
     def cpu(tensor):
@@ -49,7 +49,7 @@ def let_meta_train(monkeypatch):
 
 
 def images_of(shape, count, device=META):
-    """As many images of that shape as asked for, without sense, and labels in turn."""
+    """Meaningless images of that shape, with labels in turn."""
     pixels = torch.empty(count, shape.in_channels, shape.image_size, shape.image_size, dtype=torch.uint8, device=device)
     return RawImages(pixels, torch.arange(count) % shape.num_classes)
 
@@ -69,7 +69,7 @@ def prepared_on_meta(experiment, roles, count, **ways):
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes that tensors without values would have taken at once inside it, of those that operators made there."""
+    """Measures the peak memory that the tensors made inside it would take if they had values."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Teachers that are made of other learners: ensembles, and students that teach in their turn."""
+"""Teachers made of other learners: ensembles, and distilled students that teach."""
 
 import math
 
@@ -26,13 +26,13 @@ def ensemble(combine="logits", temperature=1.0, count=3):
 
 
 def trained(experiment):
-    """The roles that this experiment itself has trained, in order."""
+    """The roles that this experiment trained, in order."""
     lines = [line for line in said(experiment).splitlines() if line.startswith("training ")]
     return [line.removeprefix("training ").partition(":")[0] for line in lines]
 
 
 @torch.no_grad()
-def test_an_ensemble_answers_with_the_mean_of_its_members_logits():
+def test_an_ensembles_logits_are_the_mean_of_its_members_logits():
     made, image = ensemble()
     alone = [member(image) for member in made.members]
     assert torch.allclose(made(image), ((alone[0] + alone[1] + alone[2]) / 3).float(), atol=1e-5)
@@ -41,21 +41,21 @@ def test_an_ensemble_answers_with_the_mean_of_its_members_logits():
 @few
 @torch.no_grad()
 @given(st.floats(0.5, 20))
-def test_softened_answers_are_the_mean_of_the_members_softened_probabilities(temperature):
+def test_soft_targets_of_an_ensemble_are_the_mean_of_its_members_probabilities(temperature):
     made, image = ensemble("probabilities", temperature)
     wanted = sum((member(image) / temperature).softmax(1) for member in made.members) / 3
     assert torch.allclose((made(image) / temperature).softmax(1).double(), wanted, atol=1e-5)
 
 
 @torch.no_grad()
-def test_an_ensemble_of_one_is_that_one():
+def test_an_ensemble_of_one_member_equals_that_member():
     for combine in ("logits", "probabilities"):
         made, image = ensemble(combine, 3.0, count=1)
         alone = made.members[0](image)
         assert torch.allclose(made(image).log_softmax(1), alone.float().log_softmax(1), atol=1e-5)
 
 
-def test_two_members_worked_out_on_paper():
+def test_two_members_by_hand():
     made, _ = ensemble("probabilities", count=2)
     made.members = torch.nn.ModuleList([Says([math.log(3), 0.0]), Says([0.0, math.log(3)])])
     assert torch.allclose(made(torch.zeros(1)).softmax(1), torch.tensor([[0.5, 0.5]]))
@@ -64,7 +64,7 @@ def test_two_members_worked_out_on_paper():
 
 
 class Says(torch.nn.Module):
-    """The same logits for every image."""
+    """A network with the same logits for every image."""
 
     def __init__(self, logits):
         super().__init__()
@@ -74,10 +74,10 @@ class Says(torch.nn.Module):
         return self.logits
 
 
-def test_members_are_trained_one_by_one_under_seeds_of_their_own_and_found_again(make_experiment):
+def test_members_are_trained_one_by_one_with_their_own_seeds_and_reused(make_experiment):
     experiment = make_experiment(*PAIR)
     rows = {entry.role: entry for entry in experiment.run()}
-    # The first member is what a baseline of that network and seed is, too.
+    # The first member has the key of a plain teacher with that network and seed.
     assert trained(experiment) == ["teacher.members.0", "teacher.members.1", "teacher", "distilled"]
     members = [experiment.store.find(key) for key in rows["teacher"].spec.members]
     logits = [member.tensors("logits")["last"] for member in members]
@@ -91,7 +91,7 @@ def test_members_are_trained_one_by_one_under_seeds_of_their_own_and_found_again
     assert trained(again) == ["distilled"]
 
 
-def test_a_stored_ensemble_does_without_its_members(make_experiment):
+def test_a_stored_ensemble_does_not_need_its_members(make_experiment):
     experiment = make_experiment(*PAIR)
     (teacher,) = experiment.obtain(["teacher"])
     for key in teacher.spec.members:
@@ -103,7 +103,7 @@ def test_a_stored_ensemble_does_without_its_members(make_experiment):
     assert trained(again) == ["baseline and distilled"]
 
 
-def test_an_ensemble_whose_member_fails_has_failed(make_experiment):
+def test_an_ensemble_fails_if_a_member_fails(make_experiment):
     experiment = make_experiment(*PAIR, "teacher_optimizer.lr=1e30")
     entries: list[Entry] = experiment.run()
     assert [entry.role for entry in entries] == ["teacher"]
@@ -118,7 +118,7 @@ def test_temperature_of_averaged_probabilities_can_follow_the_method(make_experi
     assert experiment.spec("teacher").members == make_experiment(*PAIR, *follow).spec("teacher").members
 
 
-def test_members_of_a_users_own_folder_are_known_by_name(here, tmp_path):
+def test_members_can_be_models_from_a_users_config_folder(here, tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: kdexp.models.mlp.MLP\nhidden: [3]\n")
     words = ("--config-dir", str(tmp_path / "mine"), "teacher=ensemble", "teacher.members=[tiny,mlp_small]", "dry_run=true")
@@ -135,11 +135,11 @@ def test_members_of_a_users_own_folder_are_known_by_name(here, tmp_path):
         (["distillation=hint", "student=resnet8"], "Ensemble declares no landmarks, so its layers must be named"),
     ],
 )
-def test_ensembles_that_can_not_be_are_refused(refused, words, sentence):
+def test_impossible_ensembles_are_refused(refused, words, sentence):
     assert sentence in refused("teacher=ensemble", *words)
 
 
-def test_a_student_that_teaches_is_the_distilled_student_of_another_run(make_experiment):
+def test_a_distilled_teacher_is_the_distilled_student_of_another_run(make_experiment):
     first = make_experiment("teacher=mlp_wide", "student=mlp_small", *WHOLE)
     rows = {entry.role: entry for entry in first.run()}
     second = make_experiment(*CHAIN)
@@ -151,7 +151,7 @@ def test_a_student_that_teaches_is_the_distilled_student_of_another_run(make_exp
     assert chained["distilled"].spec.teacher == rows["distilled"].spec.key
 
 
-def test_a_student_that_teaches_is_trained_on_demand_after_its_own_teacher(make_experiment):
+def test_a_distilled_teacher_is_trained_after_its_own_teacher(make_experiment):
     experiment = make_experiment(*CHAIN)
     entries = experiment.run()
     assert trained(experiment) == ["teacher.teacher", "teacher", "baseline and distilled"]
@@ -171,12 +171,12 @@ def test_a_student_that_teaches_is_trained_on_demand_after_its_own_teacher(make_
         ([*CHAIN, "teacher.teacher.hidden=[0]"], "teacher.teacher.hidden=[0]: each entry must be at least 1"),
     ],
 )
-def test_chains_that_can_not_be_are_refused(refused, words, sentence):
+def test_impossible_chains_are_refused(refused, words, sentence):
     assert sentence in refused(*words)
 
 
 @pytest.mark.parametrize("words", [PAIR, CHAIN])
-def test_in_lockstep_they_are_what_they_are_alone(make_experiment, here, tmp_path, words):
+def test_lockstep_gives_the_same_weights(make_experiment, here, tmp_path, words):
     alone = {entry.spec.key: entry.stored for entry in make_experiment(*words).run()}
     sweep = (
         "-m",

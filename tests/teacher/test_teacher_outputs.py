@@ -1,4 +1,4 @@
-"""A teacher's outputs: each computed once where images repeat, the very ones of a live teacher, bounded, and never stale."""
+"""A teacher's outputs: computed once where images repeat, equal to a live teacher's, bounded, and never stale."""
 
 import io
 import json
@@ -16,32 +16,33 @@ from kdexp.commands.command import PlannedJob
 from kdexp.commands.multirun import Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.jobs import expand
+from kdexp.data.split import Split
+from kdexp.experiment.journal import lookup_words
 from kdexp.experiment.lookahead import layers_read
 from kdexp.experiment.session import Session
 from kdexp.report.facts import measure
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore, weights_digest, worth_storing
-from kdexp.teacher import cache as kept
-from kdexp.teacher import lookup as recall
+from kdexp.teacher import cache, lookup
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.lookup import LookupSource
+from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.teacher.table import LOGITS, OutputTable
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
 STAGED += ("student._target_=own_networks.StagedNet", "~student.hidden")
-"""Nets in which every method finds what it compares."""
+"""Networks that every method can compare."""
 
 WHOLE = ("limit_batches=null",)
 VIEWS = ("dataset.crop_padding=1", "dataset.flip=true")
 IMAGES = 90
-"""Of the digits, that students see."""
+"""Training images of students on the digits."""
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The sizes of the batches that teachers are asked about."""
+    """The sizes of the batches that go through teachers."""
     sizes, real = [], Teacher.ask
     monkeypatch.setattr(Teacher, "ask", lambda self, image: sizes.append(len(image)) or real(self, image))
     return sizes
@@ -49,13 +50,13 @@ def asked(monkeypatch):
 
 @pytest.fixture
 def stores_all(monkeypatch):
-    """What is computed is worth storing, however quick it was."""
-    monkeypatch.setattr(recall, "worth_storing", lambda _seconds, _size: True)
+    """Has all outputs stored, however quickly they were computed."""
+    monkeypatch.setattr(lookup, "worth_storing", lambda _seconds, _size: True)
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Runs a multirun of short jobs, all epochs whole; returns what their logs say."""
+    """Runs a multirun of short jobs with full epochs; returns their logs."""
 
     def run(*words, lockstep=None):
         overrides = expand([f"output_dir={tmp_path}", *SHORT, *WHOLE, *words])
@@ -68,8 +69,11 @@ def sweep(tmp_path):
     return run
 
 
-def source(**more):
-    return LookupSource("", OutputCache(), None, **more)
+def use_table(teacher, split, **more):
+    """Has the teacher answer from a new table, if there can be one; returns what was chosen."""
+    chosen = choose_lookup(teacher, split, LookupSource("", OutputCache(), None, **more))
+    teacher.use(chosen.table, chosen.extra_layers)
+    return chosen
 
 
 def pairs(split, seeds, epochs, images=None):
@@ -97,15 +101,16 @@ EVERY_WAY = [
 
 
 @pytest.mark.parametrize("words", EVERY_WAY, ids=" ".join)
-def test_what_is_looked_up_equals_a_live_teacher_bitwise(make_experiment, words):
+def test_a_table_gives_bitwise_the_outputs_of_a_live_teacher(make_experiment, words):
     experiment = make_experiment(*NETS, *words)
     _, live = prepared(experiment, "distilled")
     _, teacher = prepared(experiment, "distilled")
     split, size = experiment.data.student_train, experiment.settings.batch_size
-    recall.recall(teacher, split, source())
+    use_table(teacher, split)
     for seed, epoch, limit in ((0, 5, None), (0, 6, None), (1, 0, 2), (0, 5, 1)):  # as a resumed run begins, and others
-        teacher.see(split, seed=seed, epoch=epoch, images=limit and limit * size)
-        for batch in split.batches(size, seed=seed, epoch=epoch, limit=limit):
+        images = split.epoch(seed, epoch, limit and limit * size)
+        teacher.see(split, images)
+        for batch in split.batches_of(images, size):
             theirs, ours = live(batch), teacher(batch)
             assert torch.equal(ours.logits, theirs.logits) and ours.features.keys() == theirs.features.keys()
             for name, values in theirs.features.items():
@@ -115,34 +120,39 @@ def test_what_is_looked_up_equals_a_live_teacher_bitwise(make_experiment, words)
 
 
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
-def test_a_training_that_looks_up_ends_with_the_weights_of_a_live_one(make_experiment, monkeypatch, words):
+def test_training_with_a_table_gives_the_weights_of_training_with_a_live_teacher(make_experiment, monkeypatch, words):
     words = (*NETS, *WHOLE, *words, "epochs=3")
     ours = make_experiment(*words).run()[2].stored.tensors("last")
-    monkeypatch.setattr(kept, "OUTPUTS_SHARE", 0)
+    monkeypatch.setattr(cache, "OUTPUTS_SHARE", 0)
     experiment = make_experiment(*words, "force=true")
     theirs = experiment.run()[2].stored.tensors("last")
-    assert "asked for every batch" in said(experiment)
+    assert "runs on every batch" in said(experiment)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
-def test_a_run_that_was_cut_off_asks_only_about_what_is_still_to_come(make_experiment, monkeypatch, asked, words):
+def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experiment, monkeypatch, asked, words):
     words = (*WHOLE, *words, "epochs=4")
     whole = make_experiment(*words, "store=${output_dir}/whole").run()[2].stored.tensors("last")
     experiment = make_experiment(*words)
-    learn, seen = Teacher.see, []
+    see, draw, drawn, seen = Teacher.see, Split.epoch, [], []
 
-    def stops(self, split, *, epoch, **rest):
-        if epoch == 2:
+    def stops(self, split, images):
+        if drawn[-1] == 2:
             raise KeyboardInterrupt
-        learn(self, split, epoch=epoch, **rest)
+        see(self, split, images)
 
+    def notes(self, split, images):
+        seen.append(drawn[-1])
+        see(self, split, images)
+
+    monkeypatch.setattr(
+        Split, "epoch", lambda self, seed, epoch, images=None: drawn.append(epoch) or draw(self, seed, epoch, images)
+    )
     monkeypatch.setattr(Teacher, "see", stops)
     with pytest.raises(KeyboardInterrupt):
         experiment.run()
-    monkeypatch.setattr(
-        Teacher, "see", lambda self, *split, epoch, **rest: seen.append(epoch) or learn(self, *split, epoch=epoch, **rest)
-    )
+    monkeypatch.setattr(Teacher, "see", notes)
     asked.clear()
     again = make_experiment(*words, "diagnosis=never")
     ours = again.run()[2].stored.tensors("last")
@@ -152,26 +162,26 @@ def test_a_run_that_was_cut_off_asks_only_about_what_is_still_to_come(make_exper
 
 
 @pytest.mark.parametrize("method", ["kd", "hint", "at"])
-def test_images_as_they_are_are_asked_about_once_whatever_the_epochs(make_experiment, asked, method):
+def test_outputs_of_unaugmented_images_are_computed_once_for_all_epochs(make_experiment, asked, method):
     make_experiment(*STAGED, *WHOLE, f"distillation={method}", "epochs=5").run()
     assert sum(asked) == IMAGES
 
 
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-def test_and_whatever_the_methods_and_the_points_of_a_sweep(sweep, asked, lockstep):
+def test_outputs_of_unaugmented_images_are_computed_once_for_all_jobs_of_a_sweep(sweep, asked, lockstep):
     log = sweep(*STAGED, "distillation=kd,hint,at", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
     assert sum(asked) == IMAGES
     assert log.count("computed once for 90 images, since nothing is augmented (logits 3.6 kB, ") == 1
     if lockstep is None:
-        assert log.count("known from an earlier job for 90 images") == 11
+        assert log.count("cached by an earlier job for 90 images") == 11
 
 
-def test_teachers_that_take_turns_are_asked_once_each(sweep, asked):
+def test_several_teachers_of_a_sweep_run_once_each(sweep, asked):
     sweep("distillation.temperature=1,4", "teacher_seed=0,1", "controls=[self_teacher,random_teacher]")
     assert sum(asked) == 5 * IMAGES, "two teachers, trained and not, and the baseline"
 
 
-def test_a_pass_records_only_what_is_lacking(make_experiment, asked):
+def test_a_pass_runs_only_if_a_layer_is_missing(make_experiment, asked):
     shared = Session()
     for method, expected in (("kd", IMAGES), ("at", 2 * IMAGES), ("kd", 2 * IMAGES), ("hint", 2 * IMAGES)):
         experiment = make_experiment(*STAGED, *WHOLE, f"distillation={method}", f"seed={len(asked)}")
@@ -181,7 +191,7 @@ def test_a_pass_records_only_what_is_lacking(make_experiment, asked):
 
 
 @pytest.mark.parametrize("limit", ["null", "1"])
-def test_of_numbered_views_each_is_asked_about_once(make_experiment, asked, limit):
+def test_each_view_of_an_image_is_computed_once(make_experiment, asked, limit):
     experiment = make_experiment(*VIEWS, "epochs=40", f"limit_batches={limit}", "teacher_epochs=1")
     experiment.run()
     shown = pairs(experiment.data.student_train, [0], range(40), None if limit == "null" else 32)
@@ -189,13 +199,13 @@ def test_of_numbered_views_each_is_asked_about_once(make_experiment, asked, limi
 
 
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
-def test_of_numbered_views_each_is_asked_about_once_by_all_points_of_a_sweep(sweep, asked, make_experiment, lockstep):
+def test_each_view_of_an_image_is_computed_once_for_all_jobs_of_a_sweep(sweep, asked, make_experiment, lockstep):
     log = sweep(*VIEWS, "distillation.temperature=1,4", "distillation.alpha=0.1,0.9", "seed=0,1,2", lockstep=lockstep)
     assert sum(asked) == len(pairs(make_experiment(*VIEWS).data.student_train, [0, 1, 2], range(2)))
-    assert "teacher's logits: each of 18 views of an image once, in a table of up to 64.8 kB" in log
+    assert "teacher's outputs: computed once per view, since each image has 18 views (logits 64.8 kB at most)" in log
 
 
-def test_an_epoch_of_few_batches_asks_about_what_it_shows(make_experiment, asked):
+def test_short_epochs_compute_only_the_images_that_they_show(make_experiment, asked):
     experiment = make_experiment("limit_batches=1", "epochs=3")
     experiment.run()
     assert sum(asked) == len(pairs(experiment.data.student_train, [0], range(3), 32)) < IMAGES
@@ -203,71 +213,70 @@ def test_an_epoch_of_few_batches_asks_about_what_it_shows(make_experiment, asked
 
 
 @pytest.mark.parametrize("methods", ["hint", "hint,at"])
-def test_features_of_augmented_images_are_asked_for_in_every_batch_for_all_learners(sweep, asked, methods):
+def test_features_of_augmented_images_are_computed_once_per_batch_for_all_learners(sweep, asked, methods):
     log = sweep(*STAGED, *VIEWS, f"distillation={methods}", "distillation.weight=1,2", lockstep=Lockstep(None))
     assert sum(asked) == 2 * IMAGES, "in each of two epochs, for two or four learners"
-    assert "teacher: asked for every batch, since of augmented images no features (" in log
+    assert "teacher: runs on every batch, since features of augmented images (" in log
 
 
-def test_images_that_never_repeat_are_asked_about_in_every_batch(make_experiment, monkeypatch):
+def test_the_teacher_runs_on_every_batch_if_images_never_repeat(make_experiment, monkeypatch):
     experiment = make_experiment(*WHOLE)
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     monkeypatch.setattr(split.augmentation, "count", None)
-    told = recall.recall(teacher, split, source())
-    assert told == "teacher: asked for every batch, since augmented images never repeat"
-    assert teacher.known is None and teacher.bytes_kept == 0
+    chosen = use_table(teacher, split)
+    assert (chosen.kind, chosen.reason) == ("live", "augmented images never repeat")
+    assert lookup_words(chosen, 90, full_epochs=True) == "teacher: runs on every batch, since augmented images never repeat"
+    assert teacher.table is None and teacher.cached_bytes == 0
 
 
-def test_once_all_is_known_no_epoch_is_looked_at(make_experiment, monkeypatch):
+def test_a_complete_table_does_not_look_at_epochs(make_experiment):
     experiment = make_experiment(*WHOLE)
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
-    recall.recall(teacher, split, source())
+    use_table(teacher, split)
     teacher.see_all(split)
-    monkeypatch.setattr(split, "epoch", None)
-    teacher.see(split, seed=0, epoch=1)
-    assert teacher.images_asked == IMAGES and teacher.bytes_kept == IMAGES * 10 * 4
+    teacher.see(split, None)
+    assert teacher.images_asked == IMAGES and teacher.cached_bytes == IMAGES * 10 * 4
 
 
-def test_what_is_too_large_is_asked_for_in_every_batch_and_said(make_experiment, monkeypatch):
-    monkeypatch.setattr(kept, "free_memory", lambda _device: 12_000)
+def test_the_teacher_runs_on_every_batch_if_its_outputs_are_too_large(make_experiment, monkeypatch):
+    monkeypatch.setattr(cache, "free_memory", lambda _device: 12_000)
     experiment = make_experiment(*NETS, *WHOLE, "distillation=hint")
     experiment.run()
-    assert "teacher: asked for every batch, since its outputs for all images (logits 3.6 kB, features " in said(experiment)
-    assert "are larger than what is kept (3 kB)" in said(experiment)
+    assert "teacher: runs on every batch, since its outputs for all images (logits 3.6 kB, features " in said(experiment)
+    assert "are larger than the cache (3 kB)" in said(experiment)
 
 
-def test_what_is_kept_is_bounded_and_what_was_used_longest_ago_goes_first(monkeypatch):
+def test_the_cache_is_bounded_and_drops_the_least_recently_used_table_first(monkeypatch):
     outputs, example, free = OutputCache(), torch.zeros(2, 10), 16_000
-    held = lambda: sum(known.bytes for known in outputs._known.values())  # noqa: E731
-    monkeypatch.setattr(kept, "free_memory", lambda _device: free - held())
+    held = lambda: sum(table.bytes for table in outputs._tables.values())  # noqa: E731
+    monkeypatch.setattr(cache, "free_memory", lambda _device: free - held())
     for key in ("a", "b", "c", "a", "d"):
-        known = outputs.use(key, lambda: OutputTable(25, 1, torch.device("cpu")))
-        if LOGITS not in known.shown:
-            assert outputs.make_room(known, known.size(example))
-            known.reserve(LOGITS, example)
-        assert held() <= free * kept.OUTPUTS_SHARE
-    assert list(outputs._known) == ["b", "c", "a", "d"]
-    known = outputs.use("e", lambda: OutputTable(50, 1, torch.device("cpu")))
-    assert outputs.make_room(known, known.size(example)) and list(outputs._known) == ["a", "d", "e"]
-    assert not outputs.make_room(known, 4001) and list(outputs._known) == ["a", "d", "e"], "nothing goes in vain"
+        table = outputs.use(key, lambda: OutputTable(25, 1, torch.device("cpu")))
+        assert outputs.reserve(table, table.new_layers({LOGITS: example}))
+        assert held() <= free * cache.OUTPUTS_SHARE
+    assert list(outputs._tables) == ["b", "c", "a", "d"]
+    table = outputs.use("e", lambda: OutputTable(50, 1, torch.device("cpu")))
+    assert outputs.reserve(table, {LOGITS: example}) and list(outputs._tables) == ["a", "d", "e"]
+    assert not outputs.reserve(table, {"a layer": torch.zeros(2, 11)})
+    assert list(outputs._tables) == ["a", "d", "e"] and set(table.shown) == {LOGITS}, "nothing is dropped in vain"
 
 
-def test_layers_that_later_jobs_read_are_recorded_as_far_as_they_fit(make_experiment, monkeypatch):
+def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeypatch):
     experiment = make_experiment(*NETS, *WHOLE)
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     size = teacher.with_layers(["features"]).probe.features["features"][0].numel() * 4 * IMAGES
     for share, names in ((0.9, {LOGITS}), (1.1, {LOGITS, "features"})):
-        monkeypatch.setattr(kept, "free_memory", lambda _device, share=share: share * (size + 3600) / kept.OUTPUTS_SHARE)
-        recall.recall(teacher, split, source(later=["features"]))
-        assert set(teacher.known.shown) == names
+        monkeypatch.setattr(cache, "free_memory", lambda _device, share=share: share * (size + 3600) / cache.OUTPUTS_SHARE)
+        use_table(teacher, split, later=["features"])
+        assert set(teacher.table.shown) == names
         teacher.see_all(split)
         assert next(split.batches(32, seed=0, epoch=0)) and not teacher.capture.layers
 
 
-def test_which_layers_jobs_read_is_known_before_data_are_read(monkeypatch):
+def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
     monkeypatch.setattr("kdexp.experiment.plan.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
     configs = [compose_command(job) for job in expand(words)]
@@ -275,7 +284,7 @@ def test_which_layers_jobs_read_is_known_before_data_are_read(monkeypatch):
     assert names == ["features"]
 
 
-def test_what_is_stored_is_read_by_later_runs(make_experiment, asked, stores_all):
+def test_stored_outputs_are_read_by_later_runs(make_experiment, asked, stores_all):
     first = make_experiment(*NETS, *WHOLE, "distillation=hint")
     first.run()
     assert "teacher's outputs: stored for later runs" in said(first)
@@ -293,7 +302,7 @@ def outputs_of(experiment):
     return experiment.store.root.parent / "outputs"
 
 
-def test_a_layer_that_is_not_stored_yet_joins_the_others(make_experiment, asked, stores_all):
+def test_a_further_layer_is_stored_next_to_the_others(make_experiment, asked, stores_all):
     for number, (method, expected) in enumerate(
         [("kd", IMAGES), ("hint", 2 * IMAGES), ("hint", 2 * IMAGES), ("kd", 2 * IMAGES)]
     ):
@@ -305,7 +314,7 @@ def test_a_layer_that_is_not_stored_yet_joins_the_others(make_experiment, asked,
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "no result", "another's"])
-def test_what_is_damaged_is_said_and_made_again(make_experiment, asked, stores_all, damage):
+def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked, stores_all, damage):
     experiment = make_experiment(*WHOLE)
     experiment.run()
     (place,) = outputs_of(experiment).iterdir()
@@ -343,7 +352,7 @@ def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
 @pytest.mark.parametrize(
     "change", [("precision=bf16",), ("batch_size=45",), ("dataset.split_seed=1",), ("dataset.student_fraction=0.2",)]
 )
-def test_nothing_is_read_that_was_computed_otherwise(make_experiment, asked, stores_all, change):
+def test_outputs_computed_with_other_settings_are_not_read(make_experiment, asked, stores_all, change):
     make_experiment(*WHOLE).run()
     asked.clear()
     experiment = make_experiment(*WHOLE, *change)
@@ -351,7 +360,7 @@ def test_nothing_is_read_that_was_computed_otherwise(make_experiment, asked, sto
     assert sum(asked) == len(experiment.data.student_train)
 
 
-def test_a_teacher_that_was_trained_again_is_another_whatever_its_key(make_experiment, asked, stores_all):
+def test_outputs_of_a_retrained_teacher_are_not_reused_even_under_the_same_key(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
     entry = experiment.run()[0]
     store, stored = LearnerStore(experiment.settings.store), entry.stored
@@ -372,14 +381,14 @@ def test_force_reads_no_stored_outputs(make_experiment, asked, stores_all):
     assert sum(asked) == IMAGES
 
 
-def test_the_store_is_not_littered_with_what_is_quickly_computed(make_experiment):
+def test_outputs_that_are_quick_to_compute_are_not_stored(make_experiment):
     experiment = make_experiment(*WHOLE)
     experiment.run()
     assert not outputs_of(experiment).exists()
     assert not worth_storing(0.9, 1000) and worth_storing(4.0, 410_000_000) and not worth_storing(3.0, 410_000_000)
 
 
-def test_two_processes_may_store_the_same(make_experiment, tmp_path):
+def test_two_processes_may_store_the_same_outputs(make_experiment, tmp_path):
     told = []
     identity = {"format": 1, "teacher": "0" * 16, "weights": "0" * 64, "data": spec_of()["data"]}
     about = {"model": "net", "dataset": "digits"}
@@ -390,7 +399,7 @@ def test_two_processes_may_store_the_same(make_experiment, tmp_path):
     assert len(list(ours.root.iterdir())) == 1
 
 
-def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, stores_all, monkeypatch):
+def test_a_full_disk_does_not_stop_the_run(make_experiment, stores_all, monkeypatch):
     def full(*_words):
         raise OSError(28, "No space left on device")
 
@@ -400,7 +409,7 @@ def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, store
     assert "takes no outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
 
 
-def test_a_digest_sees_every_weight_and_statistic(make_experiment):
+def test_the_digest_covers_every_weight_and_statistic(make_experiment):
     _, teacher = prepared(make_experiment("teacher._target_=own_networks.NormNet", "~teacher.hidden"), "distilled")
     digests = Counter([weights_digest(teacher.model)])
     for value in teacher.model.state_dict().values():
@@ -409,7 +418,7 @@ def test_a_digest_sees_every_weight_and_statistic(make_experiment):
     assert set(digests.values()) == {1} and len(digests) > 5
 
 
-def test_a_diagnosis_asks_about_nothing_that_is_known(make_experiment, asked):
+def test_a_diagnosis_uses_the_cached_outputs(make_experiment, asked):
     experiment = make_experiment(*WHOLE, "distillation=hint", *NETS)
     entries = experiment.run()
     measure(entries, experiment)

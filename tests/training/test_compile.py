@@ -1,4 +1,4 @@
-"""Compiled forward passes: what they give, how they are called, and where they can't be had."""
+"""Compiled forward passes: their outputs, their names, and where they are refused."""
 
 import pytest
 import torch
@@ -18,24 +18,24 @@ def no_compiler(monkeypatch):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
 
     monkeypatch.setattr(torch, "compile", fail)
-    device.compiler_complaint.cache_clear()
+    device.compiler_problem.cache_clear()
     yield
-    device.compiler_complaint.cache_clear()
+    device.compiler_problem.cache_clear()
 
 
-def test_without_a_compiler_it_is_refused_in_a_sentence(no_compiler, refused):
+def test_compile_is_refused_without_a_compiler(no_compiler, refused):
     assert (
-        "compile=True: torch.compile can't be used here (InvalidCxxCompiler: No working C++ compiler found); mend that, or "
+        "compile=True: torch.compile can't be used here (InvalidCxxCompiler: No working C++ compiler found); fix that, or "
         "leave compile=false"
     ) in " ".join(refused("compile=true", "device=cpu").split())
 
 
-def test_graphs_are_refused_where_there_is_no_cuda(refused):
+def test_graph_is_refused_without_cuda(refused):
     said = " ".join(refused("graph=true", "device=cpu").split())
     assert "graph=True: only CUDA devices replay graphs, and this is cpu; leave graph=false" in said
 
 
-def test_less_exact_ways_are_learners_of_their_own(make_experiment):
+def test_less_exact_settings_are_separate_learners(make_experiment):
     asked = [(), ("fast=true",), ("compile=true",), ("graph=true",), ("fast=true", "compile=true", "graph=true")]
     specs = [make_experiment(*ways).spec("baseline") for ways in asked]
     assert [spec.precision for spec in specs] == [
@@ -49,7 +49,7 @@ def test_less_exact_ways_are_learners_of_their_own(make_experiment):
 
 
 @pytest.mark.slow
-def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
+def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
     torch.manual_seed(0)
     network = StagedNet(num_classes=10, in_channels=1, image_size=8)
     network.dropout.p = 0.0
@@ -71,7 +71,7 @@ def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["at", "mutual"])
-def test_a_compiled_training_is_stored_and_loaded_as_any_other(make_experiment, monkeypatch, method):
+def test_a_compiled_training_is_stored_and_loaded_like_any_other(make_experiment, monkeypatch, method):
     monkeypatch.setattr("kdexp.training.graph.record", lambda work, generators: work)
     ways = ("fast=true", "optimizer.lr=0.0009765625", "batch_size=16", "limit_batches=4")
     usual = make_experiment(*PAIR, f"distillation={method}", *ways).run()[-1]

@@ -1,29 +1,25 @@
-"""Recorded steps: the same training as without, whatever the method; nothing of a step reaches the host."""
+"""Recorded steps: the same training as plain steps for every method, and no step needs the host."""
 
 from contextlib import nullcontext
 
 import pytest
 import torch
 from each_method import PAIR, SLOWED, role_of
-from loops import Operators, Silent
+from loops import Operators, Silent, look_up, quiet_training
 from on_meta import let_meta_train, prepared_on_meta
 from shipped import options
 from torch import nn
 
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
-from kdexp.device.graphs import HostQuestions, buffers_in_place
+from kdexp.device.graphs import HostReads, buffers_in_place
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress
 from kdexp.distillation.kd import KD
 from kdexp.network.build import build_network
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training import graph
-from kdexp.training import loop as training
-from kdexp.training.loop import train
+from kdexp.training.loop import Steps
 from kdexp.training.prepare import prepare
-from kdexp.training.steps import Steps
 
 METHODS = options("distillation")
 SMALL = (
@@ -34,7 +30,7 @@ SMALL = (
     "optimizer.lr=0.0009765625",
     "teacher_optimizer.lr=0.0009765625",
 )
-"""A learning rate that is the same in fp32; 90 images make five whole batches and one of ten."""
+"""The learning rate is exact in fp32; 90 images make five full batches and one of ten."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,32 +43,32 @@ def without_onednn():
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Has `record` return the work itself, which is what a graph replays; gives what was recorded."""
+    """Has `record_graph` return the work itself, which is what a graph replays; lists what was recorded."""
     recordings = []
 
     def record(work, generators):
         recordings.append(work)
         return work
 
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(graph, "record_graph", record)
     return recordings
 
 
 @pytest.fixture
 def unwatched(monkeypatch):
-    """Has nobody look at operators: autograd then lets some gradients lie in memory as they came, which may round them anew."""
+    """Leaves operators alone: autograd then keeps the memory format of some gradients, in which sums may round differently."""
 
     class Unwatched(nullcontext):
         names = ()
 
-        def __init__(self, but_of):
+        def __init__(self, allowed):
             super().__init__(self)
 
-    monkeypatch.setattr(graph, "HostQuestions", Unwatched)
+    monkeypatch.setattr(graph, "HostReads", Unwatched)
 
 
 def fresh(experiment, *roles):
-    """Learners for these roles and their teacher, which is not trained either."""
+    """Learners for these roles and an untrained teacher."""
     entries = [experiment.entry(role) for role in roles]
     with RandomStream(1, torch.device("cpu")):
         network = build_network(experiment.spec("teacher").model, experiment.shape)
@@ -85,9 +81,8 @@ def trained(experiment, *roles, epochs=3, change=lambda *_: None):
     split = experiment.data.student_train
     teacher = teacher if any(learner.distiller.uses_teacher for learner in learners) else None
     if teacher:
-        recall(teacher, split, LookupSource("", OutputCache(), None))
-    ways = {"epochs": epochs, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
-    train(learners, split, teacher=teacher, validation=experiment.data.validation, **ways)
+        look_up(teacher, split)
+    quiet_training(learners, split, teacher, experiment.data.validation, epochs=epochs, batch_size=16)
     return learners
 
 
@@ -104,7 +99,7 @@ def test_every_shipped_method_is_capturable(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_recorded_steps_train_bitwise_what_steps_without_do(make_experiment, recorded, unwatched, method):
+def test_recorded_steps_equal_plain_steps_bitwise(make_experiment, recorded, unwatched, method):
     options = (*PAIR, *SMALL, *SLOWED.get(method, ()), f"distillation={method}")
     (usual,) = trained(make_experiment(*options), role_of(method))
     assert not recorded
@@ -112,21 +107,21 @@ def test_recorded_steps_train_bitwise_what_steps_without_do(make_experiment, rec
     assert not learner.failure and not learner.remark
     assert len(recorded) == (2 if method in SLOWED else 1)
     assert_same(learner, usual)
-    assert learner.seconds > 0
+    assert learner.log.seconds > 0
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_rates_that_change_from_step_to_step_are_read_by_recorded_ones(make_experiment, recorded, monkeypatch, optimizer):
+def test_recorded_steps_follow_changing_learning_rates(make_experiment, recorded, monkeypatch, optimizer):
     rates = ("schedule=cosine", "schedule.warmup_epochs=1", "optimizer.weight_decay=0", "dataset.crop_padding=1")
     options = (*PAIR, *SMALL, *rates, f"optimizer={optimizer}", "optimizer.lr=0.01", "optimizer.clip_norm=1", "graph=true")
     (learner,) = trained(make_experiment(*options), "distilled")
     assert recorded
-    monkeypatch.setattr(training, "RecordedSteps", Steps)
+    monkeypatch.setattr(graph, "RecordedSteps", Steps)
     (usual,) = trained(make_experiment(*options), "distilled")
     assert_same(learner, usual)
 
 
-def test_learners_are_recorded_together_and_get_what_they_get_alone(make_experiment, recorded):
+def test_learners_recorded_together_equal_learners_recorded_alone(make_experiment, recorded):
     nets = ("teacher=lightnn", "student=lightnn", "distillation=hint", *SMALL, "graph=true")  # with dropout
     company = trained(make_experiment(*nets), "baseline", "distilled")
     assert len(recorded) == 1
@@ -134,7 +129,7 @@ def test_learners_are_recorded_together_and_get_what_they_get_alone(make_experim
         assert_same(learner, trained(make_experiment(*nets), role)[0])
 
 
-def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_experiment, recorded, monkeypatch):
+def test_batches_made_off_the_device_are_copied_to_it(make_experiment, recorded, monkeypatch):
     options = (*PAIR, *SMALL, "graph=true", "dataset.crop_padding=1", "distillation=at")
     (recorded_whole,) = trained(make_experiment(*options), "distilled")
     monkeypatch.setattr("kdexp.data.split.Split.static", False)
@@ -142,48 +137,48 @@ def test_data_and_a_teacher_that_are_not_on_the_device_are_copied_there(make_exp
     assert_same(learner, recorded_whole)
 
 
-def test_a_method_that_does_not_say_so_is_not_recorded_and_trains_beside_the_others(make_experiment, recorded):
+def test_a_method_that_is_not_capturable_takes_plain_steps_next_to_the_others(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember")
     options = (*options, "graph=true")
     baseline, distilled = trained(make_experiment(*options), "baseline", "distilled")
-    assert distilled.remark == "graph=true: its steps are taken as usual, as Remember does not declare its steps to be static"
+    assert distilled.remark == "graph=true: its steps are not recorded, since Remember does not declare them capturable"
     assert not baseline.remark and len(recorded) == 1
     for role, learner in (("baseline", baseline), ("distilled", distilled)):
         assert_same(learner, trained(make_experiment(*options), role)[0])
 
 
 class Inherits(KD):
-    """It says nothing of its own."""
+    """It declares nothing itself."""
 
 
-def test_only_a_methods_own_word_counts():
+def test_capturable_is_not_inherited():
     shared = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
     assert KD(**shared).capturable and not Inherits(**shared).capturable
 
 
-def test_a_network_that_looks_at_values_is_found_out_and_takes_its_steps_as_usual(make_experiment, recorded):
+def test_a_network_that_reads_values_takes_plain_steps(make_experiment, recorded):
     options = (*SMALL, "teacher._target_=own_networks.NormNet", "student._target_=own_networks.LooksAtValues", "graph=true")
     options = (*options, "~teacher.hidden", "~student.hidden")
     (learner,) = trained(make_experiment(*options), "distilled")
-    assert learner.remark.endswith("its step needs the host (_local_scalar_dense)")
+    assert learner.remark.endswith("they need the host (_local_scalar_dense)")
     assert not recorded and len(learner.history) == 3 and not learner.failure
 
 
-def test_an_error_while_a_step_is_recorded_ends_those_whose_step_it_is_alone(make_experiment, monkeypatch):
+def test_an_error_while_recording_ends_only_the_recorded_learners(make_experiment, monkeypatch):
     def failing(work, generators):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graph, "record", failing)
+    monkeypatch.setattr(graph, "record_graph", failing)
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember", "graph=true")
     baseline, distilled = trained(make_experiment(*options), "baseline", "distilled")
     assert baseline.failure.startswith(
-        "the step can't be recorded: operation not permitted when stream is capturing; graph=false takes it as usual"
+        "the step can't be recorded: operation not permitted when stream is capturing; graph=false runs without"
     )
     assert not baseline.history and len(distilled.history) == 3
     assert_same(distilled, trained(make_experiment(*options), "distilled")[0])
 
 
-def test_a_training_that_was_cut_off_goes_on_recorded(make_experiment, recorded):
+def test_a_resumed_training_is_recorded(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=crd", "graph=true")
     (whole,) = trained(make_experiment(*options), "distilled")
     (first,) = trained(make_experiment(*options), "distilled", epochs=1)
@@ -194,7 +189,7 @@ def test_a_training_that_was_cut_off_goes_on_recorded(make_experiment, recorded)
 
 
 def places(learner):
-    """Where everything lies that a step of a learner changes."""
+    """The addresses of everything that a step of a learner changes."""
     state = [value for group in learner.optimizer.state.values() for value in group.values()]
     modules = [*learner.model.parameters(), *learner.model.buffers(), *learner.distiller.parameters()]
     rates = [group["lr"] for group in learner.optimizer.param_groups]
@@ -202,7 +197,7 @@ def places(learner):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_a_recorded_step_changes_stays_where_it_is(make_experiment, monkeypatch, method):
+def test_tensors_that_a_recorded_step_changes_keep_their_memory(make_experiment, monkeypatch, method):
     watched, seen = [], []
 
     def record(work, generators):
@@ -214,13 +209,13 @@ def test_what_a_recorded_step_changes_stays_where_it_is(make_experiment, monkeyp
 
         return replay
 
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(graph, "record_graph", record)
     experiment = make_experiment(*PAIR, *SMALL, "graph=true", "optimizer=sgd", f"distillation={method}")
     trained(experiment, role_of(method), change=watched.append)
     assert seen == [True] * 12
 
 
-def test_a_replaced_buffer_keeps_its_place():
+def test_a_replaced_buffer_keeps_its_memory():
     module = nn.Module()
     module.inner = nn.Module()
     module.inner.register_buffer("memory", torch.zeros(3))
@@ -231,7 +226,7 @@ def test_a_replaced_buffer_keeps_its_place():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_static_does_not_depend_on_the_progress(make_experiment, method):
+def test_steps_in_one_phase_do_not_depend_on_the_progress(make_experiment, method):
     options = (*PAIR, *SMALL, f"distillation={method}", *SLOWED.get(method, ()))
     found = []
     for progress in (Progress(3.5, 10, 100), Progress(8.25, 10, 777)):
@@ -239,8 +234,9 @@ def test_what_is_static_does_not_depend_on_the_progress(make_experiment, method)
         (learner,), teacher = fresh(experiment, role_of(method))
         batch = next(experiment.data.student_train.batches(16, seed=0, epoch=0))
         learner.train()
-        numbers = learner.take(batch, teacher(batch) if learner.distiller.uses_teacher else None, progress)
-        found.append((learner.distiller.phase(progress), numbers, learner.state_dict()))
+        learner.step(batch, teacher(batch) if learner.distiller.uses_teacher else None, progress)
+        assert not learner.failure
+        found.append((learner.distiller.phase(progress), learner.log.trace[0], learner.state_dict()))
     (phase, numbers, state), (other_phase, other_numbers, other_state) = found
     assert phase == other_phase and torch.equal(numbers, other_numbers)
     assert all(torch.equal(state[name], other_state[name]) for name in state)
@@ -248,7 +244,7 @@ def test_what_is_static_does_not_depend_on_the_progress(make_experiment, method)
 
 @pytest.mark.parametrize("recording", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_an_epoch_brings_one_tensor_to_the_host_and_its_order_to_the_device(
+def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
     make_experiment, recorded, monkeypatch, method, recording
 ):
     copies = let_meta_train(monkeypatch)
@@ -256,18 +252,17 @@ def test_an_epoch_brings_one_tensor_to_the_host_and_its_order_to_the_device(
     (learner,), teacher, split = prepared_on_meta(experiment, [role_of(method)], 40, fast=True, graph=recording)
     monkeypatch.setattr("kdexp.training.learner.Learner.record_epoch", lambda self, numbers, validated: self.history.append({}))
     teacher = teacher if learner.distiller.uses_teacher else None
-    ways = {"epochs": 2, "batch_size": 16, "seed": 0, "limit_batches": None, "watch": Silent(), "keep": lambda _: None}
-    with HostQuestions() as asked:
-        train([learner], split, teacher=teacher, validation=split, **ways)
+    with HostReads() as reads:
+        quiet_training([learner], split, teacher, split, epochs=2, batch_size=16)
     assert not learner.failure and not learner.remark, learner.traceback
     assert len(copies) == 2, "copies to the host in two epochs"
     brought = ["_to_copy", "_to_copy"] + ["copy_"] * recording  # order and views; the learning rates of recorded steps
-    assert sorted(asked.names) == sorted(2 * brought)
+    assert sorted(reads.names) == sorted(2 * brought)
     assert len(recorded) == recording * (2 if method in SLOWED else 1)
     if recording:
-        with HostQuestions() as asked:
+        with HostReads() as reads:
             recorded[-1]()
-        assert asked.names == []
+        assert reads.names == []
 
 
 OPERATORS = {
@@ -275,22 +270,22 @@ OPERATORS = {
     ("hint", "resnet14", "resnet8"): 178,
     ("crd", "resnet14", "resnet8"): 342,
 }
-"""Operators of one step with its batch and a kept teacher's answer, by method, teacher and student."""
+"""Operators of one step, with making its batch and looking up the teacher's outputs, by method, teacher and student."""
 
 
 @pytest.mark.parametrize(("pair", "pinned"), OPERATORS.items())
-def test_the_operators_of_a_step_are_as_many_as_they_were(make_experiment, pair, pinned):
+def test_the_number_of_operators_of_a_step(make_experiment, pair, pinned):
     torch.backends.mkldnn.enabled = True  # the operators that are counted are its
     method, teacher_name, student = pair
     experiment = make_experiment(f"distillation={method}", f"teacher={teacher_name}", f"student={student}", "fast=true")
     (learner,), teacher = fresh(experiment, "distilled")
     split = experiment.data.student_train
-    recall(teacher, split, LookupSource("", OutputCache(), None))
+    look_up(teacher, split)
     teacher.see_all(split)
     shown = split.epoch(0, 0)
     learner.train()
     steps = Steps(split, teacher, epochs=1, batch_size=16, seed=0, limit_batches=1)
-    list(steps.take([learner], 0))
+    steps.take([learner], 0, steps.draw(0), Silent())
     with Operators() as seen:
         batch = split.batch(*next(shown.split(16)))
         learner.step(batch, teacher(batch), Progress(0.5, 1, 1))

@@ -1,24 +1,21 @@
-"""What the shipped CIFAR experiments take on a GPU: no more than a card of 4 GB has."""
+"""The shipped CIFAR experiments fit into the memory of a GPU with 4 GB."""
 
 import gc
 
 import pytest
 import torch
-from loops import Silent
+from loops import look_up, quiet_training
 from on_meta import META, Peak, images_of, let_meta_train, prepared_from
 from shipped import options
 
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
 from kdexp.experiment.plan import Plan
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.learner import Learner
-from kdexp.training.loop import train
 
 CARD = 4 * 2**30
 BESIDE = 2**29
-"""Bytes of a card that are not for tensors: CUDA's context, and the kernels of its libraries."""
+"""Bytes of a GPU that tensors can't use: CUDA's context, and the kernels of its libraries."""
 EXPERIMENTS = [name for name in options("experiment") if not name.startswith(("mnist", "digits"))]
 """Those on CIFAR; the first lines of the tests hold that."""
 NINE = [
@@ -30,7 +27,7 @@ needs_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 @pytest.fixture
 def planned(make_experiment, monkeypatch):
-    """Composes a shipped experiment that knows its learners without the data, and whose epochs are not recorded."""
+    """Composes a shipped experiment that needs no data for its specs, and whose learners record no epochs."""
     monkeypatch.setattr(Plan, "_data_identity", lambda self, student_fraction: {"student_fraction": student_fraction})
     monkeypatch.setattr(Learner, "record_epoch", lambda self, numbers, validated: self.history.append({}))
     return lambda name, *overrides: make_experiment(f"experiment={name}", "dataset.root=nowhere", *overrides)
@@ -46,22 +43,22 @@ def nine_points(planned):
 
 
 def take_two_steps(experiment, entries, precision, steps=2):
-    """Of 50,000 images, with a kept teacher where images repeat and 10,000 images to test on; and an evaluation."""
+    """Trains on 50,000 images, with a table of the teacher's outputs where images repeat, and evaluates; 10,000 test images."""
     place = precision.device if precision.device.type == "meta" else torch.device("cpu")
     learners, teacher, split = prepared_from(experiment, entries, images_of(experiment.shape, 50_000, place), precision)
     ways = {"augmented": False, "memory_format": precision.memory_format}
     tested = Split(images_of(experiment.shape, 10_000, place), experiment.dataset, precision.device, **ways)
     validation = Split(images_of(experiment.shape, 500, place), experiment.dataset, precision.device, **ways)
     if teacher:
-        recall(teacher, split, LookupSource("", OutputCache(), None))
-    ways = {"epochs": 1, "seed": 0, "limit_batches": steps, "watch": Silent(), "keep": lambda _: None}
-    train(learners, split, teacher=teacher, validation=validation, batch_size=experiment.settings.batch_size, **ways)
+        look_up(teacher, split)
+    size = experiment.settings.batch_size
+    quiet_training(learners, split, teacher, validation, epochs=1, batch_size=size, limit_batches=steps)
     assert [learner.traceback for learner in learners if learner.failure] == []
     assert len(tested) == 10_000
 
 
-def companies(experiment):
-    """The entries that train side by side: the teacher alone, then its students."""
+def groups(experiment):
+    """The entries that train together: the teacher alone, then its students."""
     students = [experiment.entry(role) for role in experiment.roles if role != "teacher"]
     return [[experiment.entry("teacher")], students]
 
@@ -74,16 +71,16 @@ def peak_on_meta(experiment, entries):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_tensors_of_every_cifar_experiment_fit_a_card_of_four_gigabytes(planned, monkeypatch, name):
+def test_tensors_of_every_cifar_experiment_fit_into_four_gigabytes(planned, monkeypatch, name):
     let_meta_train(monkeypatch)
     experiment = planned(name)
     assert experiment.config["choices"]["dataset"].startswith("cifar")
-    for entries in companies(experiment):
+    for entries in groups(experiment):
         most = peak_on_meta(experiment, entries)
         assert 2**29 < most < CARD - BESIDE, f"{[entry.role for entry in entries]}: {most / 2**30:.2f} GiB"
 
 
-def test_the_tensors_of_a_sweep_side_by_side_fit_a_card_of_four_gigabytes(planned, monkeypatch):
+def test_tensors_of_a_lockstep_sweep_fit_into_four_gigabytes(planned, monkeypatch):
     let_meta_train(monkeypatch)
     most = peak_on_meta(*nine_points(planned))
     assert 2**29 < most < CARD - BESIDE, f"{most / 2**30:.2f} GiB"
@@ -91,7 +88,7 @@ def test_the_tensors_of_a_sweep_side_by_side_fit_a_card_of_four_gigabytes(planne
 
 @pytest.fixture
 def small_card():
-    """A GPU of which PyTorch takes no more than a card of 4 GB could give it."""
+    """A GPU of which PyTorch uses no more than one with 4 GB would have."""
     free_all()
     torch.cuda.set_per_process_memory_fraction((CARD - BESIDE) / torch.cuda.get_device_properties(CUDA).total_memory)
     yield
@@ -106,15 +103,15 @@ def free_all():
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs_cuda) for name in EXPERIMENTS])
-def test_every_cifar_experiment_trains_on_a_card_of_four_gigabytes(planned, small_card, name):
+def test_every_cifar_experiment_trains_on_a_gpu_with_four_gigabytes(planned, small_card, name):
     experiment = planned(name)
-    for entries in companies(experiment):
+    for entries in groups(experiment):
         take_two_steps(experiment, entries, Precision.pick("auto", CUDA))
         print(f"{name} {[entry.role for entry in entries]}: {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB")
         free_all()
 
 
 @pytest.mark.parametrize("graph", [pytest.param(graph, marks=needs_cuda) for graph in (False, True)])
-def test_a_sweep_trains_side_by_side_on_a_card_of_four_gigabytes(planned, small_card, graph):
+def test_a_lockstep_sweep_trains_on_a_gpu_with_four_gigabytes(planned, small_card, graph):
     take_two_steps(*nine_points(planned), Precision.pick("auto", CUDA, fast=True, graph=graph), steps=8)
     print(f"nine points and a baseline, graph={graph}: {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB")

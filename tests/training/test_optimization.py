@@ -85,7 +85,7 @@ def after_a_step_without_gradient(recipe, value=2.0):
         ),
     ],
 )
-def test_a_built_optimizer_trains_as_torchs_plain_one(recipe, plain):
+def test_a_built_optimizer_equals_torchs_own(recipe, plain):
     ours, theirs = smooth_net(), smooth_net()
     trained = train(ours, recipe.build([ours]))
     expected = train(theirs, plain(theirs.parameters()))
@@ -93,7 +93,7 @@ def test_a_built_optimizer_trains_as_torchs_plain_one(recipe, plain):
     assert any(not torch.equal(mine, start) for mine, start in zip(trained, smooth_net().parameters(), strict=True))
 
 
-def test_weight_decay_of_adam_is_a_gradient_and_that_of_adamw_a_shrinking():
+def test_weight_decay_is_part_of_the_gradient_in_adam_and_decoupled_in_adamw():
     decay = {"lr": 0.1, "weight_decay": 0.5}
     assert after_a_step_without_gradient(AdamW(**ADAM | decay)) == pytest.approx(2.0 * (1 - 0.1 * 0.5))
     # A first Adam step is lr times the sign of the gradient, here of the decay term, whatever its size.
@@ -107,7 +107,7 @@ def test_without_weight_decay_a_zero_gradient_changes_nothing(recipe):
 
 
 @pytest.mark.parametrize(("family", "knobs"), [(SGD, SGD_KNOBS), (Adam, ADAM), (AdamW, ADAM)])
-def test_biases_and_norms_can_be_spared_from_weight_decay(family, knobs):
+def test_biases_and_norms_can_be_exempt_from_weight_decay(family, knobs):
     model = net()
     optimizer = family(**knobs | {"weight_decay": 0.3, "decay_biases_and_norms": False}).build([model])
     decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
@@ -121,14 +121,14 @@ def test_biases_and_norms_can_be_spared_from_weight_decay(family, knobs):
     }
 
 
-def test_otherwise_all_parameters_decay_in_one_group():
+def test_by_default_all_parameters_decay_in_one_group():
     model = net()
     (group,) = SGD(**SGD_KNOBS | {"weight_decay": 0.3}).build([model]).param_groups
     assert group["weight_decay"] == 0.3
     assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in model.parameters()]
 
 
-def test_modules_are_trained_together_and_frozen_parameters_left_out():
+def test_an_optimizer_takes_all_modules_without_their_frozen_parameters():
     ours, theirs = net(), nn.Linear(2, 2)
     ours[0].requires_grad_(False)
     groups = SGD(**SGD_KNOBS).build([ours, theirs]).param_groups
@@ -162,18 +162,18 @@ def step_taken(learner, scale):
     return torch.cat(moved)
 
 
-def test_the_whole_gradient_is_clipped_to_the_norm_asked_for():
+def test_the_gradient_is_clipped_to_clip_norm():
     moved = step_taken(learner_of(nn.Linear(3, 1, bias=False), clip_norm=2.0), scale=10.0)
     torch.testing.assert_close(moved, 0.5 * 2.0 * torch.tensor([0.6, 0.0, 0.0, 0.8]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("clip_norm", "scale"), [(None, 10.0), (2.0, 0.1)])
-def test_a_gradient_that_is_short_enough_is_not_clipped(clip_norm, scale):
+def test_a_gradient_below_clip_norm_is_not_clipped(clip_norm, scale):
     moved = step_taken(learner_of(nn.Linear(3, 1, bias=False), clip_norm=clip_norm), scale)
     torch.testing.assert_close(moved, 0.5 * scale * torch.tensor([3.0, 0.0, 0.0, 4.0]), rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_do_not_pile_up_from_step_to_step():
+def test_gradients_do_not_accumulate_over_steps():
     learner = learner_of(nn.Linear(3, 1, bias=False))
     torch.testing.assert_close(step_taken(learner, 1.0), step_taken(learner, 1.0))
 
@@ -211,7 +211,7 @@ def test_knobs_out_of_range_are_refused(family, given, sentence):
     assert str(refusal.value) == sentence
 
 
-def test_a_recipe_from_another_module_has_its_own_and_the_shared_knobs_checked():
+def test_own_and_shared_knobs_of_a_users_optimizer_are_checked():
     # Annotations that this module inherits name types, such as Positive, that it has not imported itself.
     @dataclass(frozen=True, kw_only=True)
     class RMSprop(OptimizerRecipe):
@@ -270,6 +270,6 @@ def test_multistep_without_milestones_is_constant():
 
 
 @pytest.mark.parametrize("name", ["tf32", "bf16", "fp32"])
-def test_both_switches_of_cudnn_say_the_same(name):
+def test_both_tf32_switches_of_cudnn_agree(name):
     Precision(name, CPU).set()
     assert torch.backends.cudnn.allow_tf32 == (torch.backends.cudnn.conv.fp32_precision == "tf32") == (name == "tf32")

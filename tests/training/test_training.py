@@ -1,28 +1,26 @@
-"""The train loop: equal to a plain one, equal in company, honest about failures."""
+"""The train loop: equal to a plain loop, equal for learners trained together, and honest about failures."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from experiments import said
-from loops import Operators, prepared, run
+from loops import Operators, look_up, prepared, run
 
 from kdexp.distillation.base import Progress
 from kdexp.models.tutorial import LightNN
-from kdexp.teacher.cache import OutputCache
-from kdexp.teacher.lookup import LookupSource, recall
 from kdexp.training.entry import Entry
 
 WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")
 
 
-def look_up(teacher, split):
-    """Has a teacher's outputs for all images computed and looked up from now on."""
-    recall(teacher, split, LookupSource("", OutputCache(), None))
+def look_up_all(teacher, split):
+    """Computes a teacher's outputs for all images, to be looked up from now on."""
+    look_up(teacher, split)
     teacher.see_all(split)
 
 
 def plain_losses(split, teacher, steps, *, seed, alpha, temperature):
-    """The tutorial's loop in plain PyTorch: NCHW, torch's own Adam, a live teacher, one loss after the other."""
+    """The tutorial's loop in plain PyTorch: NCHW, torch's own Adam, with a live teacher; returns the losses."""
     torch.manual_seed(seed)
     student = LightNN(num_classes=10, in_channels=1, image_size=8, dropout=0.1)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
@@ -50,19 +48,19 @@ def test_the_first_twenty_steps_equal_a_plain_loop(make_experiment):
     (learner,), teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     plain = plain_losses(split, teacher.model, 20, seed=42, alpha=0.25, temperature=3.0)
-    look_up(teacher, split)
+    look_up_all(teacher, split)
     ours, learner_steps = [], split.steps(32)
     learner.train()
     for epoch in range(7):
         for step, batch in enumerate(split.batches(32, seed=42, epoch=epoch)):
             learner.step(batch, teacher(batch), Progress(epoch, 7, epoch * learner_steps + step))
-        ours += [float(row[:-1].sum()) for row in learner._trace]
-        learner._trace = []
+        ours += [float(row[:-1].sum()) for row in learner.log.trace]
+        learner.log.trace = []
     torch.testing.assert_close(torch.tensor(ours[:20]), torch.tensor(plain), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
-def test_alone_equals_in_company_bitwise_dropout_included(make_experiment, method):
+def test_learners_trained_together_equal_learners_trained_alone_bitwise(make_experiment, method):
     # The roles of the tutorial's nets are swapped for a small teacher, so that every method fits and the test is short.
     nets = ("teacher=lightnn", "student=lightnn", f"distillation={method}")
     company = make_experiment(*nets)
@@ -133,7 +131,7 @@ def test_without_validation_data_there_is_no_best_epoch(make_experiment):
     assert set(entry.stored.result["test"]) == {"last"}
 
 
-def test_the_teachers_accuracy_comes_first_and_chance_is_a_warning(make_experiment):
+def test_the_teachers_accuracy_is_reported_first_with_a_warning_near_chance(make_experiment):
     experiment = make_experiment("teacher_epochs=1", "limit_batches=1", "teacher_optimizer.lr=1e-6")
     experiment.run()
     text = said(experiment)
@@ -146,12 +144,12 @@ WAITS_FOR_THE_DEVICE = {"aten._local_scalar_dense", "aten.nonzero", "aten.masked
 
 @pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, optimizer):
+def test_a_step_never_waits_for_the_device(make_experiment, method, optimizer):
     # fast: torch's plain optimizers on a CPU keep their step counter where a kernel would, and read it.
     experiment = make_experiment(f"distillation={method}", f"optimizer={optimizer}", "optimizer.clip_norm=1", "fast=true")
     (learner,), teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
-    look_up(teacher, split)
+    look_up_all(teacher, split)
     batch = next(split.batches(32, seed=0, epoch=0))
     learner.train()
     with Operators() as seen:
@@ -165,7 +163,7 @@ def test_a_step_never_asks_the_device_for_a_number(make_experiment, method, opti
 def test_an_epoch_on_a_gpu_waits_for_the_device_once(make_experiment):
     experiment = make_experiment("device=cuda", "precision=fp32")
     learners, teacher = prepared(experiment, "baseline", "distilled")
-    look_up(teacher, experiment.data.student_train)
+    look_up_all(teacher, experiment.data.student_train)
     batches = list(experiment.data.student_train.batches(32, seed=0, epoch=0))
     learners[0].train(), learners[1].train()
     torch.cuda.set_sync_debug_mode("error")

@@ -425,7 +425,9 @@ class Undeclared(Distiller):
 def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, words):
     (found,) = problems(*hundred, *words)
     assert "its classifier does not fit the data (file: 100 classes, data: 10), and" in found
-    assert "reads the teacher's logits; take a checkpoint with the data's classes, or a method that reads features" in found
+    assert (
+        "reads the teacher's logits; take a checkpoint with the data's classes, or a method that reads only features" in found
+    )
 
 
 @pytest.mark.parametrize(
@@ -438,7 +440,7 @@ def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, w
 )
 def test_the_suggested_fix_works(hundred, words, way):
     (found,) = problems(*hundred, *words)
-    assert found.endswith(f"features alone: {way}")
+    assert found.endswith(f"only features: {way}")
     layers = ["distillation.student_layers=[classifier.input]", "distillation.teacher_layers=[head.input]"]
     assert not problems(*hundred, *words[:1], *way.split(), *layers)
 
