@@ -34,6 +34,7 @@ def test_the_default_run_is_short_and_ends_with_a_table(tmp_path):
     assert [line.split()[0] for line in table[4:7]] == ["teacher", "baseline", "distilled"]
 
 
+@pytest.mark.exhaustive
 def test_distillation_helps_by_default_on_validation_data(tmp_path, make_experiment):
     gains = []
     for seed in range(5):

@@ -330,8 +330,7 @@ def test_a_network_teaches_and_learns(make_experiment, name):
     assert all(entry.stored and not entry.failure for entry in entries)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*QUICK, *OTHERS, pytest.param("wrn_28_10", marks=pytest.mark.exhaustive)])
 def test_a_network_is_valid_for_every_32_pixel_data_set(name):
     for dataset in ("cifar10", "cifar100"):
         words = [f"dataset={dataset}", "dataset.root=data", f"teacher={name}", f"student={name}"]

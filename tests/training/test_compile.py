@@ -48,7 +48,7 @@ def test_less_exact_settings_are_separate_learners(make_experiment):
     assert len({spec.key for spec in specs}) == len(specs)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
     torch.manual_seed(0)
     network = StagedNet(num_classes=10, in_channels=1, image_size=8)
