@@ -13,7 +13,7 @@ from torch import Tensor
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch
 from kdexp.device.graphs import HostQuestions, Stopwatch, beside, buffers_in_place, join, record
-from kdexp.distillation.base import Progress, is_capturable
+from kdexp.distillation.base import Progress
 from kdexp.errors import first_line
 from kdexp.network.capture import Outputs
 from kdexp.training.learner import Learner
@@ -68,7 +68,7 @@ class Recording:
 
 def obstacle(learner: Learner) -> str:
     """Why that learner's steps can't be recorded, as far as it says so itself; empty if nothing is known against it."""
-    if not is_capturable(learner.distiller):
+    if not learner.distiller.capturable:
         return f"{AS_USUAL} {type(learner.distiller).__name__} does not declare its steps to be static"
     if not all(group.get("fused") for group in learner.optimizer.param_groups):
         return f"{AS_USUAL} {type(learner.optimizer).__name__} is not fused"

@@ -46,7 +46,7 @@ def test_distillation_helps_by_default_on_validation_data(tmp_path, make_experim
 
 @needs("cifar-10-batches-py")
 def test_on_cifar10_the_first_twenty_steps_equal_the_tutorials_own_pipeline(make_experiment):
-    """PIL images, ToTensor, Normalize, a DataLoader, NCHW, torch's plain Adam; the same order of images."""
+    """The plain pipeline: PIL images, ToTensor, Normalize, a DataLoader, NCHW, torch's Adam, the same order of images."""
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
@@ -75,7 +75,7 @@ def test_on_cifar10_the_first_twenty_steps_equal_the_tutorials_own_pipeline(make
 
 
 def prepare_teacher(experiment):
-    """The teacher as a learner, before its training."""
+    """Returns the teacher as a learner, before its training."""
     from kdexp.training.prepare import prepare
 
     return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.precision, experiment.data.train.labels)

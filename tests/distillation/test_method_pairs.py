@@ -1,4 +1,4 @@
-"""Every method between networks of every family: it takes a step, or refuses in one sentence before anything runs."""
+"""Every method between networks of every family takes a step, or is refused in one sentence before anything runs."""
 
 from functools import cache
 
@@ -56,7 +56,7 @@ def composed(method, student, teacher):
 
 
 validator = Validator()
-"""One for all, as for the jobs of a sweep: each network is looked at once."""
+"""One validator for all tests, as for the jobs of a sweep, so that each network is checked once."""
 
 
 def refusal(config):
@@ -84,6 +84,6 @@ def test_a_student_of_every_family_takes_a_step_or_is_refused(method, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_teacher_of_every_family_is_joined_or_refused(method, family):
+def test_a_teacher_of_every_family_is_compared_or_refused(method, family):
     found, expected = refusal(composed(method, None, family)), REFUSED.get((method, None, family))
     assert expected in found if expected else not found

@@ -64,7 +64,7 @@ def test_a_compiled_capture_gives_what_the_plain_one_does_and_keeps_nothing():
             torch.testing.assert_close(ours.features[name], value, rtol=1e-4, atol=1e-5)
         network(image)  # nobody asks for layers here
     assert list(network.state_dict()) == names
-    assert compiled._heard == {}
+    assert compiled._current_call == {}
     bare = Capture(network, [], probe, compiled=True)  # the very same network, asked for other layers
     assert bare(image).features == {} and compiled(image).features.keys() == set(LAYERS)
 
