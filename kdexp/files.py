@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, and reads digests and names of files."""
+"""Writes files completely or not at all, computes digests, and checks paths."""
 
 from __future__ import annotations
 
@@ -129,15 +129,6 @@ def _read_digest(path: Path, algorithm: str) -> str:
 def reason(error: OSError) -> str:
     """The operating system's words for an error, such as `No space left on device`."""
     return error.strerror or str(error)
-
-
-def shown(path: str | Path) -> str:
-    """A path as printable text; bytes that are not UTF-8 and all invisible characters but spaces are escaped.
-
-    Stricter than `text.characters.one_line`, which keeps characters such as joiners in emoji.
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def is_folder(name: str) -> bool:

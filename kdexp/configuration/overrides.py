@@ -76,7 +76,7 @@ class Overrides:
         return composed, refused
 
     def _of_files(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
-        """Problems of chosen options whose files name nothing that could be made or are not read, by their groups."""
+        """Problems of chosen options whose file names no class or is not read, as (group, problem)."""
         for group, option in config.get("choices", {}).items():
             node, file = config.get(group), self.composer.file_of(f"{group}/{option}")
             own = self.composer.own_file_of(f"{group}/{option}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdexp.data.layout import Layout
 from kdexp.errors import a_few
-from kdexp.files import shown
+from kdexp.text.characters import printable
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def allocate(root: Path, layout: Layout, *, draws_test: bool, validates: bool) -
 def _surprises(root: Path, layout: Layout) -> Iterator[str]:
     """Yields sentences about folders that are not used, or that lie deeper than expected."""
     if layout.unused:
-        yield f"not used: {a_few([f'{shown(name)}/' for name in layout.unused], 3)}"
+        yield f"not used: {a_few([f'{printable(name)}/' for name in layout.unused], 3)}"
     for name, part in layout.parts.items():
         if part.labelled and part.folder.parent != root:
             yield f"reading {part.name}"

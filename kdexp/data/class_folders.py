@@ -23,7 +23,8 @@ from kdexp.data.listing import (
     subfolders,
 )
 from kdexp.errors import a_few
-from kdexp.files import reason, shown
+from kdexp.files import reason
+from kdexp.text.characters import printable
 
 ABOUT_IMAGES = {"annotation", "annotations", "label", "labels", "csv", "json", "xml", "txt", "doc", "docs", "meta", "metadata"}
 """Names of folders that are ignored next to class folders if they hold no image."""
@@ -33,7 +34,7 @@ WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 
 def class_name(folder: str) -> str:
     """Returns the class name for a folder: accented letters composed (macOS decomposes them), unprintable ones escaped."""
-    return shown(unicodedata.normalize("NFC", folder))
+    return printable(unicodedata.normalize("NFC", folder))
 
 
 def in_order(names: list[str]) -> list[str]:
@@ -54,7 +55,7 @@ class ClassFolders:
             names = subfolders(folder)
             self._without_images = [n for n in names if n.casefold() in ABOUT_IMAGES and not contains_images(folder / n)]
         except OSError as error:
-            names, self.unreadable = [], f"{shown(error.filename)} can't be read ({reason(error)})"
+            names, self.unreadable = [], f"{printable(error.filename)} can't be read ({reason(error)})"
         for name in (name for name in names if name not in self._without_images):
             self._folders.setdefault(class_name(name), []).append(name)
         self.classes = in_order(list(self._folders))
@@ -62,7 +63,7 @@ class ClassFolders:
     @property
     def name(self) -> str:
         """Name of the folder in messages."""
-        return f"{shown(self.folder.name or self.folder.resolve().name)}/"
+        return f"{printable(self.folder.name or self.folder.resolve().name)}/"
 
     @cached_property
     def listings(self) -> dict[str, Listing]:
@@ -102,7 +103,8 @@ class ClassFolders:
             yield self.unreadable
         for name, folders in self._folders.items():
             if len(folders) > 1:
-                yield f"{shown(self.folder)} has {len(folders)} folders named {name}, encoded differently; merge or rename them"
+                count = f"{len(folders)} folders named {name}"
+                yield f"{printable(self.folder)} has {count}, encoded differently; merge or rename them"
         if empty := [name for name, found in self.listings.items() if not found.images + found.unsupported]:
             others = any(self.listings[name].ignored for name in empty)
             endings = f"; images end in {', '.join(sorted(EXTENSIONS))}" if others else ""
@@ -110,25 +112,25 @@ class ClassFolders:
         if unsupported := self.found("unsupported"):
             kinds = ", ".join(sorted({Path(path).suffix.lower() for path in unsupported}))
             yield (
-                f"{kinds} can't be read ({a_few([*map(shown, unsupported)], 3)}); convert to PNG or JPEG, "
+                f"{kinds} can't be read ({a_few([*map(printable, unsupported)], 3)}); convert to PNG or JPEG, "
                 "for example with ImageMagick: magick FILE FILE.png"
             )
         if broken := self.found("broken"):
             yield f"can't be read: {a_few(broken)}; repair or remove {'it' if len(broken) == 1 else 'them'}"
 
     def _empty_folder(self, name: str) -> str:
-        listing, folder = self.listings[name], shown(self.folder / self._folders[name][0])
+        listing, folder = self.listings[name], printable(self.folder / self._folders[name][0])
         others = [Path(path).name for path in listing.ignored]
-        return f"{folder} (only {a_few([*map(shown, others)], 2)})" if others else folder
+        return f"{folder} (only {a_few([*map(printable, others)], 2)})" if others else folder
 
     def notes(self) -> Iterator[str]:
         """Yields sentences about folders that are read in a way that users may not expect."""
         if nested := self.found("nested"):
-            there = a_few([shown(Path(path).relative_to(self.folder)) for path in nested], 3)
+            there = a_few([printable(Path(path).relative_to(self.folder)) for path in nested], 3)
             yield f"in {self.name}, images in subfolders count to the class above them: {there}"
         if images := self._images_here:
             count, are = ("1 image", "is") if len(images) == 1 else (f"{len(images):,} images", "are")
-            there = a_few([*map(shown, images)], 3)
+            there = a_few([*map(printable, images)], 3)
             yield f"{count} directly in {self.name} {are} in no class folder and not used: {there}"
 
     def files(self, channels: int, size: int) -> ImageFiles:
@@ -142,4 +144,4 @@ def note_ignored(paths: list[str]) -> Iterator[str]:
     if paths:
         what = "1 other file or folder is" if len(paths) == 1 else f"{len(paths):,} other files and folders are"
         leftovers_last = sorted(paths, key=lambda path: is_leftover(Path(path).name))
-        yield f"{what} ignored: {a_few([*map(shown, leftovers_last)], 3)}"
+        yield f"{what} ignored: {a_few([*map(printable, leftovers_last)], 3)}"

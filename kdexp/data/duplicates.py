@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdexp.data.images import ImageFiles
 from kdexp.errors import a_few
-from kdexp.files import shown
+from kdexp.text.characters import printable
 
 MOST = 3
 """Pairs named in a sentence."""
@@ -69,4 +69,4 @@ def _count(pairs: np.ndarray, what: str) -> str:
 
 
 def _named(files: ImageFiles, pairs: np.ndarray) -> str:
-    return a_few([" = ".join(shown(files.paths[row]) for row in pair) for pair in pairs], MOST)
+    return a_few([" = ".join(printable(files.paths[row]) for row in pair) for pair in pairs], MOST)

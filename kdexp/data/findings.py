@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, NamedTuple
 
 from kdexp.errors import DataUnavailable, a_few
-from kdexp.files import shown
+from kdexp.text.characters import printable
 
 
 class Finding(NamedTuple):
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
     lost: bool = False
 
     def __str__(self) -> str:
-        return f"{shown(self.path)} ({self.what})" if self.path else self.what
+        return f"{printable(self.path)} ({self.what})" if self.path else self.what
 
 
 def refuse(found: Sequence[Finding]) -> None:
@@ -65,7 +65,7 @@ def warnings_of(path: str) -> Iterator[list[Finding]]:
 def _record_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     findings = getattr(_current, "findings", None)
     if findings is not None and category is UserWarning and "Transparency expressed in bytes" not in str(message):
-        what = shown(" ".join(str(message).split()))
+        what = printable(" ".join(str(message).split()))
         if all(finding.what != what for finding in findings):
             findings.append(Finding(_current.path, what))
 
@@ -103,7 +103,7 @@ def _standard_error_into(found: list[Finding]) -> Iterator[None]:
             os.close(real)
             file.seek(0)
             lines = file.read().decode(errors="replace").splitlines()
-            found += [Finding("", shown(line.strip().rstrip("."))) for line in lines if line.strip()]
+            found += [Finding("", printable(line.strip().rstrip("."))) for line in lines if line.strip()]
 
 
 def _temporary_file() -> IO[bytes]:

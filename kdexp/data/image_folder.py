@@ -17,7 +17,8 @@ from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.used_folders import UsedFolders
 from kdexp.device.memory import available_memory
 from kdexp.errors import InvalidArguments, Problem, a_few
-from kdexp.files import reason, shown
+from kdexp.files import reason
+from kdexp.text.characters import printable
 
 MARGIN = 256 / 224
 """With random resized crops, images are stored larger than `image_size` by this factor."""
@@ -83,8 +84,8 @@ class ImageFolder(ImageDataset):
         try:
             found = list(self._problems())
         except OSError as error:
-            found = [f"{shown(error.filename or self.root)} can't be read ({reason(error)})"]
-        return f"dataset.root='{shown(self.root)}': {'; '.join(found)}" if found else ""
+            found = [f"{printable(error.filename or self.root)} can't be read ({reason(error)})"]
+        return f"dataset.root='{printable(self.root)}': {'; '.join(found)}" if found else ""
 
     def _problems(self) -> Iterator[str]:
         yield from self.folders.problems()
@@ -129,9 +130,8 @@ class ImageFolder(ImageDataset):
         held_out = int(self.held_out(train.labels).sum())
         used = {"training": len(train.paths) - held_out, "validation": held_out, "test": len(test.paths)}
         *some, last = (f"{count:,} {name}" for name, count in used.items() if count)
-        return (
-            f"{shown(self.root)}: {', '.join(some)} and {last} images in {self.num_classes} classes ({a_few(self.classes, 3)})"
-        )
+        classes = f"{self.num_classes} classes ({a_few(self.classes, 3)})"
+        return f"{printable(self.root)}: {', '.join(some)} and {last} images in {classes}"
 
     def read(self) -> tuple[RawImages, RawImages]:
         train, test = decode(*self.image_files())

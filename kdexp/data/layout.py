@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kdexp.data.listing import contains_images, direct_images, entries, is_leftover, subfolders, suffix
 from kdexp.errors import a_few, did_you_mean
-from kdexp.files import reason, shown
+from kdexp.files import reason
+from kdexp.text.characters import printable
 
 PART = re.compile(
     r"(?:seg)?(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?))(?:set|data|images|imgs)?"
@@ -38,7 +39,7 @@ class Part:
 
     def without_classes(self) -> str:
         """Returns a clause on the contents of a part without class folders."""
-        there = a_few([*map(shown, direct_images(self.folder))], 2)
+        there = a_few([*map(printable, direct_images(self.folder))], 2)
         return f"{self.name} holds images ({there}) but no class folders" if there else f"{self.name} holds no class folders"
 
 
@@ -60,7 +61,7 @@ def find_layout(root: Path) -> Layout:
             return Layout(problem=problem)
         return _layout_of_parts(root) or Layout(problem=_without_classes(root))
     except OSError as error:
-        return Layout(problem=f"{shown(error.filename or root)} can't be read ({reason(error)})")
+        return Layout(problem=f"{printable(error.filename or root)} can't be read ({reason(error)})")
 
 
 def not_a_folder(root: Path) -> str:
@@ -83,7 +84,7 @@ def holds_images(root: Path) -> bool:
 
 def override(root: Path) -> str:
     """Returns `dataset.root=` with that folder, quoted for a shell."""
-    text = shown(root)
+    text = printable(root)
     plain = re.fullmatch(r"[\w./~+@% -]+", text)
     escaped = text.replace('"', '\\"')
     return shlex.quote(f"dataset.root={text}" if plain else f'dataset.root="{escaped}"')
@@ -122,7 +123,7 @@ def _layout_of_parts(root: Path) -> Layout | None:
     if not named or not _are_parts(root, named):
         return None
     if twice := [names for names in named.values() if len(names) > 1]:
-        both = "; ".join(" and ".join(f"{shown(name)}/" for name in names) for names in twice)
+        both = "; ".join(" and ".join(f"{printable(name)}/" for name in names) for names in twice)
         return Layout(problem=f"has {both}, which mean the same; remove or rename all but one")
     parts = {part: _part(root, names[0]) for part, names in named.items()}
     if "train" not in parts:
@@ -158,7 +159,7 @@ def _part(root: Path, name: str) -> Part:
         if not between or direct_images(folder, 1):
             break
         folder = folder / below[0]
-    return Part(folder, f"{shown(folder.relative_to(root))}/", bool(subfolders(folder)))
+    return Part(folder, f"{printable(folder.relative_to(root))}/", bool(subfolders(folder)))
 
 
 def _class_count(root: Path) -> int:
@@ -173,7 +174,7 @@ def _without_classes(root: Path) -> str:
         return _use_deeper(with_parts)
     if any(direct_images(folder, 1) for folder in below):
         return ""
-    if split := [shown(folder.name) for folder in below[:MOST] if len(_named_parts(folder)) > 1]:
+    if split := [printable(folder.name) for folder in below[:MOST] if len(_named_parts(folder)) > 1]:
         return f"{a_few(split, 3)}: train/ and test/ are inside the classes; move the images to train/CLASS/ and test/CLASS/"
     with_images = [folder for folder in below[:MOST] if contains_images(folder)]
     if len(with_images) == 1:
@@ -200,7 +201,9 @@ def _no_classes(root: Path) -> str:
     if images := direct_images(root):
         better = better_above(root)
         use = f"; use {override(better)}" if better else ""
-        return f"holds images ({a_few([*map(shown, images)], 2)}) but no class folders{use} ({LOOKED_FOR})"
-    archives = [shown(entry.name) for entry in entries(root) if suffix(entry.name) in ARCHIVES and not is_leftover(entry.name)]
+        return f"holds images ({a_few([*map(printable, images)], 2)}) but no class folders{use} ({LOOKED_FOR})"
+    archives = [
+        printable(entry.name) for entry in entries(root) if suffix(entry.name) in ARCHIVES and not is_leftover(entry.name)
+    ]
     unpack = f"; unpack {a_few(archives, 3)} first" if archives else ""
     return f"holds no images; {LOOKED_FOR}{unpack}"

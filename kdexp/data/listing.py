@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdexp.files import reason, shown
+from kdexp.files import reason
+from kdexp.text.characters import printable
 
 EXTENSIONS = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -133,10 +134,10 @@ def list_images(folder: Path) -> Listing:
         try:
             identity, there = _identity(Path(here)), entries(here)
         except OSError as error:
-            found.broken.append(f"{shown(here)} ({reason(error)})")
+            found.broken.append(f"{printable(here)} ({reason(error)})")
             continue
         if identity in above:
-            found.broken.append(f"{shown(here)} (a link to a folder above it)")
+            found.broken.append(f"{printable(here)} (a link to a folder above it)")
             continue
         images = len(found.images)
         below = [entry.path for entry in there if not _classify(entry, found)]
@@ -159,11 +160,11 @@ def _classify(entry: os.DirEntry[str], found: Listing) -> bool:
     elif is_folder(entry):
         if kind not in EXTENSIONS:
             return False
-        found.broken.append(f"{shown(entry.path)} (a folder, not a file)")
+        found.broken.append(f"{printable(entry.path)} (a folder, not a file)")
     elif kind in EXTENSIONS:
         found.images.append(entry.path)
         if why := _irregular_entry(entry):
-            found.broken.append(f"{shown(entry.path)} ({why})")
+            found.broken.append(f"{printable(entry.path)} ({why})")
     else:
         (found.unsupported if kind in UNSUPPORTED else found.ignored).append(entry.path)
     return True

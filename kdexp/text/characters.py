@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import unicodedata
+from pathlib import Path
 
 _HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 """Control characters except tab and line feed, marks of writing direction, line separators, and lone surrogates."""
@@ -32,6 +34,15 @@ def visible(text: str) -> str:
 def one_line(text: object) -> str:
     """A name or sentence that is safe to print on one line: hidden characters and breaks become escapes such as `\\n`."""
     return _IN_LINE.sub(_escape, _decoded(str(text)))
+
+
+def printable(path: str | Path) -> str:
+    """A path as printable text: bytes that are not UTF-8, and all characters that `str.isprintable` refuses, are escaped.
+
+    Stricter than `one_line`, which keeps non-breaking spaces and the joiners in emoji.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def encodable(text: str, encoding: str) -> str:
