@@ -226,6 +226,7 @@ class Configuration(TypedDict):
     schedule: Node
     teacher_optimizer: Node
     teacher_schedule: Node
+    seed: NotRequired[int]
     epochs: int
     teacher_epochs: int
     batch_size: int

@@ -542,6 +542,13 @@ def test_a_configuration_without_a_node_of_the_table_is_named(sweep, told, node)
     assert code == 3 and f"{path} is damaged: {node}" in shown
 
 
+def test_a_seed_that_is_no_number_is_named(sweep, told):
+    path = sweep.folder / "000" / "config.yaml"
+    path.write_text(json.dumps(yaml.safe_load(path.read_text()) | {"seed": []}))
+    code, shown = told(sweep.folder)
+    assert code == 3 and f"{path} is damaged: seed=[]: must be a whole number" in shown
+
+
 def test_a_name_is_no_markup(sweep, told, tmp_path, kdexp_store):
     learner = craft(tmp_path / "other")
     rewrite(learner, model="[/x]", method="[red]")
