@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, is_typeddict
 
@@ -25,6 +25,8 @@ from kdexp.files import reason
 
 LARGEST_FILE = 2**25
 """Bytes; the result of ten thousand epochs takes a tenth."""
+FIRST_READ = 2**16
+"""Bytes read at first: most files are smaller, and allocating room for the largest takes longer than reading them."""
 DEEPEST, LONGEST, LARGEST_WHOLE = 24, 10**5, 2**63
 """Values within values, characters of a text, and the whole number that no number may reach."""
 SHOWN_PROBLEMS = 3
@@ -41,7 +43,11 @@ class Text:
     meaning: str
 
     def __contains__(self, value: str) -> bool:
-        return re.fullmatch(self.pattern, value, re.DOTALL) is not None
+        return self._fullmatch(value) is not None
+
+    @cached_property
+    def _fullmatch(self) -> Callable[[str], re.Match[str] | None]:
+        return re.compile(self.pattern, re.DOTALL).fullmatch
 
     def __str__(self) -> str:
         return self.meaning
@@ -67,7 +73,9 @@ def read_text(path: Path) -> str:
         if not path.is_file():  # opening a pipe would wait, and a device never ends
             raise BadFile(f"{path} can't be read: {'it is no ordinary file' if path.exists() else 'No such file or directory'}")
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(FIRST_READ)
+            if len(content) == FIRST_READ:
+                content += file.read(LARGEST_FILE + 1 - FIRST_READ)
         if len(content) > LARGEST_FILE:
             raise BadFile(f"{path} can't be read: it is larger than {LARGEST_FILE >> 20} MB")
         return content.decode()
@@ -137,7 +145,7 @@ def checker(kind: Any) -> Check:
     if is_typeddict(kind):
         return _mapping(kind)
     if origin is Annotated:
-        return _noted(checker(inner[0]), [note for note in inner[1:] if isinstance(note, Range | Text)])
+        return _single(inner[0], tuple(note for note in inner[1:] if isinstance(note, Range | Text)))
     if origin in (typing.Union, types.UnionType):
         return _one_of([checker(option) for option in inner if option is not type(None)], type(None) in inner)
     if origin is dict:
@@ -154,19 +162,14 @@ def _mapping(kind: Any) -> Check:
     def check(value: Any, depth: int) -> list[Problem]:
         if not isinstance(value, dict):
             return [Problem("", f"={_shown.repr(value)}: must hold {listed(sorted(required)[:3])} and so on")]
-        found = [Problem(name, "missing") for name in sorted(required - value.keys())]
+        missing = [] if value.keys() >= required else sorted(required - value.keys())
+        found = [Problem(name, "missing") for name in missing]
         for name, inner in value.items():
-            found += _of_key(name, _plain) if name not in declared else []
-            found += [problem.under(_written(name)) for problem in declared.get(name, _plain)(inner, depth + 1)]
+            if name not in declared:
+                found += _of_key(name, _plain)
+            if problems := declared.get(name, _plain)(inner, depth + 1):
+                found += [problem.under(_written(name)) for problem in problems]
         return found
-
-    return check
-
-
-def _noted(check_value: Check, notes: Sequence[Range | Text]) -> Check:
-    def check(value: Any, depth: int) -> list[Problem]:
-        unmet = [note for note in notes if value not in note] if not (found := check_value(value, depth)) else []
-        return found + [Problem("", f"={_shown.repr(value)}: must be {note}") for note in unmet]
 
     return check
 
@@ -187,7 +190,8 @@ def _dictionary(check_key: Check, check_value: Check) -> Check:
             return _no_container(value, dict[str, Any])
         found = [problem for name in value for problem in _of_key(name, check_key)]
         for name, inner in value.items():
-            found += [problem.under(_written(name)) for problem in check_value(inner, depth + 1)]
+            if problems := check_value(inner, depth + 1):
+                found += [problem.under(_written(name)) for problem in problems]
         return found
 
     return check
@@ -208,10 +212,11 @@ def _no_container(value: Any, kind: Any) -> list[Problem]:
     return [Problem("", f"={_shown.repr(value)}: {complaint}" if complaint else "values are nested too deeply")]
 
 
-def _single(kind: Any) -> Check:
+def _single(kind: Any, notes: Sequence[Range | Text] = ()) -> Check:
     def check(value: Any, _depth: int) -> list[Problem]:
-        complaint = ("" if type(value) is kind else misfit(value, kind)) or _unplain(value)
-        return [Problem("", f"={_shown.repr(value)}: {complaint}")] if complaint else []
+        problem = ("" if type(value) is kind else misfit(value, kind)) or _unplain(value)
+        sentences = [problem] if problem else [f"must be {note}" for note in notes if value not in note]
+        return [Problem("", f"={_shown.repr(value)}: {sentence}") for sentence in sentences] if sentences else []
 
     return check
 
@@ -225,9 +230,12 @@ def _plain(value: Any, depth: int) -> list[Problem]:
 
 
 def _of_key(name: Any, check: Check) -> list[Problem]:
-    written = _shown.repr(name)
-    complaints = (problem.sentence.removeprefix(f"={written}: ") for problem in check(name, 0))
-    return [Problem("", f"has the key {written}, which {complaint}") for complaint in complaints]
+    found = check(name, 0)
+    if not found:
+        return []
+    shown = _shown.repr(name)
+    sentences = (problem.sentence.removeprefix(f"={shown}: ") for problem in found)
+    return [Problem("", f"has the key {shown}, which {sentence}") for sentence in sentences]
 
 
 def _unplain(value: Any) -> str:

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hydra.utils import get_object
-
 from kdexp.files import file_digest
 
 FORMAT = 2
@@ -83,6 +81,8 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _sources(target: str) -> Iterator[tuple[str, str]]:
+    from hydra.utils import get_object  # reports, which hash nothing, start faster without Hydra
+
     yield from ((name, file_digest(path)) for name, path in _files(get_object(target)))
 
 

@@ -58,10 +58,10 @@ def _choice(table: DataTable) -> Iterator[str]:
         told.append(f"{BEST_OF_METHOD} the best of its method" if told else f"{BEST_OF_METHOD} is the best of its method")
     if told:
         yield f"{', '.join(told)}: chosen by mean validation accuracy; test data chose nothing."
-    for row in distilled:
+    for row in (row for row in distilled if row.mark):
         rivals = [other for other in distilled if other.option == row.option and other.n == row.n and _same_terms(row, other)]
         ties = sum(other.validation_mean == row.validation_mean for other in rivals)
-        if row.mark and ties > 1:
+        if ties > 1:
             yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
 
 
