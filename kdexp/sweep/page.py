@@ -85,7 +85,7 @@ def _remark(remark: str) -> str:
 
 
 def _table(table: DataTable, prefix: str) -> Iterator[str]:
-    columns = [column for column in columns_of(table) if column.says(table.rows)]
+    columns = [column for column in columns_of(table) if column.has_values(table.rows)]
     yield '<div class="wide"><table><thead><tr><th class="right">row</th>'
     yield "".join(f"<th{_side(column)}>{escape(column.heading)}</th>" for column in columns) + "</tr></thead><tbody>"
     for number, row in enumerate(table.rows, 1):

@@ -13,7 +13,7 @@ import yaml
 
 from kdexp.configuration.roles import PARTS, node_at, part_of
 from kdexp.errors import BadFile
-from kdexp.report.published import complaints
+from kdexp.report.published import published_problems
 from kdexp.store.descriptions import Configuration, Jobs, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
@@ -247,6 +247,6 @@ def parse_config(path: Path) -> dict[str, Any]:
     if not is_small(config):
         raise BadFile(f"{path} is damaged: it holds too many values, or itself")
     require(config, Configuration, path)
-    if found := complaints(config.get("published")):
+    if found := published_problems(config.get("published")):
         raise BadFile(f"{path} is damaged: {found[0]}")
     return config

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.files import remove_drafts, write_whole
-from kdexp.report.write import csv_text
+from kdexp.report.table import csv_text
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.remarks import lacking, remarks

@@ -26,7 +26,7 @@ from kdexp.experiment.starts import check_frozen, check_reader, check_start
 from kdexp.files import folder_problems
 from kdexp.network.build import starts_trained, without_start
 from kdexp.network.footprint import Room
-from kdexp.report.published import complaints
+from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.methods import check_method
 from kdexp.validation.networks import check_network
@@ -70,7 +70,7 @@ class Validator:
     def problems(self, config: Mapping[str, Any], *, parts: bool = True) -> list[Problem]:
         """What `validate` returns; unless `parts`, without what only built parts can tell."""
         plain = as_plain(config)
-        found = [*_settings(plain), *complaints(plain.get("published"))]
+        found = [*_settings(plain), *published_problems(plain.get("published"))]
         teachers = teacher_paths(plain)
         networks = [*teachers, "student"]
         taught = [path for path in teachers if isinstance(node := node_at(plain, path), dict) and "distillation" in node]
