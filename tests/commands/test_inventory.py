@@ -128,7 +128,7 @@ REFUSED = [
     (["show", ""], "learners of that key"),
     (["prune"], "say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
     (["prune", "beef"], "'beef': no learner of that key"),
-    *((["prune", "--older-than", days], f"{days!r} is no number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
+    *((["prune", "--older-than", days], f"{days!r} is not a number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
     (["lst"], "invalid choice: 'lst'"),
 ]
 

@@ -170,7 +170,7 @@ def test_two_processes_train_a_learner_once(tmp_path):
 def test_a_learner_under_another_ones_name_is_not_believed(store):
     save(store).path.rename(store.root / "0123456789abcdef")
     assert store.find("0123456789abcdef") is None
-    assert "holds something else than its name says" in store.heard[0]
+    assert "has a name that is not its key" in store.heard[0]
 
 
 def test_an_edited_neighbour_that_a_method_imports_is_another_learner(tmp_path, monkeypatch, make_experiment):

@@ -326,7 +326,7 @@ def test_what_is_damaged_is_said_and_made_again(make_experiment, asked, stores_a
         again = make_experiment(*WHOLE, f"seed={seed}", "diagnosis=never")
         again.run()
         told = said(again).replace("\n", " ")
-        assert sum(asked) == expected and ("these outputs of the teacher are computed again" in told) == (seed == 1)
+        assert sum(asked) == expected and ("these outputs of the teacher will be computed again" in told) == (seed == 1)
 
 
 def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
@@ -396,7 +396,7 @@ def test_a_store_that_takes_nothing_more_costs_time_alone(make_experiment, store
     monkeypatch.setattr("kdexp.store.outputs.write_entry", full)
     experiment = make_experiment(*WHOLE)
     assert all(entry.stored for entry in experiment.run())
-    assert "takes no outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
+    assert "can't store outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
 
 
 def test_a_digest_sees_every_weight_and_statistic(make_experiment):
