@@ -110,7 +110,7 @@ def described(bench: dict[str, Any]) -> str:
 
 def apart(rows: dict[str, dict[str, Any]], who: str) -> str:
     """The largest loss difference over the phases."""
-    return f"{max(told[who]['loss_difference'] or 0 for results in rows.values()):.0e}"
+    return f"{max(results[who]['loss_difference'] or 0 for results in rows.values()):.0e}"
 
 
 def share(lockstep: dict[str, Any], precision: str) -> str:
