@@ -1,15 +1,15 @@
-"""kdexp beside the loops that people write, taking turns in one process.
+"""Compares the speed of kdexp with loops written by hand, alternating in one process.
 
 python benchmarks/bench.py --phase teacher baseline kd main sweep --size cpu    # a table, and benchmarks/bench_cpu.json
-python benchmarks/bench.py --pair crd --phase teacher kd --size cpu             # augmented, in the manner of the CRD code
+python benchmarks/bench.py --pair crd --phase teacher kd --size cpu             # augmented, as in the CRD code
 
-tutorial    the PyTorch tutorial's loop: Pillow images, two workers, fp32, `.item()` and the teacher asked at every step
+tutorial    the PyTorch tutorial's loop: Pillow images, two workers, fp32, `.item()` and the teacher evaluated at every step
 strong      the same with persistent workers, pinned memory, channels-last, bf16 autocast, and no `.item()`
-by hand     one page of code on tensors that stay on the device, with kdexp's tricks and nothing else of it
-kdexp       what the command line runs: validation of what it stores, progress kept after every epoch, tests, results, tables
+by hand     one page of code on tensors that stay on the device, with the tricks of kdexp but none of its parts
+kdexp       what the command line runs: validation, progress saved after every epoch, tests, results, tables
 
-Everybody trains the same nets from the same weights on the same images in the same order (augmented ones apart) and tests them.
-Ratios are of times of one process, minima and medians of several turns; times of different calls mean nothing to each other.
+All train the same nets from the same weights on the same images in the same order (except augmentation), and test them. Ratios
+compare times of one process, minima and medians over several turns; times of different calls are not comparable.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from work import PAIRS, Work
 
 PHASES = ("teacher", "baseline", "kd", "main", "sweep")
 SIZES = {"ci": (640, 4, 4, 1), "cpu": (1280, 10, 2, 3), "gpu": (50_000, 10, 10, 3)}
-"""Training images, epochs, epochs of the teacher's training alone (whose time is proportional to them), turns."""
+"""Training images, epochs, epochs of the phase `teacher` (whose time is proportional to them), turns."""
 COMPARED = slice(10, 20)
-"""The steps whose mean loss is compared with the tutorial loop's."""
+"""Number of steps whose mean loss is compared with that of the tutorial's loop."""
 
 Participant = Peer | Resident | Ours
 PARTICIPANTS: dict[str, tuple[str, Callable[[Work], Participant]]] = {
@@ -53,7 +53,7 @@ PARTICIPANTS: dict[str, tuple[str, Callable[[Work], Participant]]] = {
     "by hand bf16": ("bf16", lambda work: Resident(work, fast=True, bf16=True)),
     "kdexp bf16 fast": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true"])),
 }
-"""Who takes part, and in which precision."""
+"""Participants, and their precision."""
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def compare(work: Work, names: Sequence[str], turns: int) -> dict[str, Any]:
-    """Every participant's turns, the first of which comes after a short one that is not counted."""
+    """The turns of every participant, after a short warm-up that is not counted."""
     participants = {who: PARTICIPANTS[who][1] for who in names}
     short = replace(work, images=2 * work.pair.batch_size, tests=64, epochs=1)
     for make in participants.values():
@@ -110,7 +110,7 @@ def compare(work: Work, names: Sequence[str], turns: int) -> dict[str, Any]:
 
 
 def row(work: Work, participant: Participant, turns: list[Measured], peak: float) -> dict[str, Any]:
-    """What is told of one participant."""
+    """The row of one participant."""
     seconds = [turn.seconds for turn in turns]
     return {
         "seconds": [round(value, 4) for value in seconds],
@@ -126,7 +126,7 @@ def row(work: Work, participant: Participant, turns: list[Measured], peak: float
 
 
 def compared_loss(work: Work, losses: list[float]) -> float | None:
-    """The mean loss of the compared steps, from a list of steps or of epochs; None where these do not end with an epoch."""
+    """Mean loss of the compared steps, from losses of steps or of epochs; None if these steps don't end with an epoch."""
     steps = work.steps
     if len(losses) == work.epochs:
         if COMPARED.start % steps or COMPARED.stop % steps:
@@ -137,7 +137,7 @@ def compared_loss(work: Work, losses: list[float]) -> float | None:
 
 
 def beside(values: dict[str, Any], tutorial: dict[str, Any] | None) -> dict[str, Any]:
-    """How much quicker than the tutorial's loop, and how far from its loss."""
+    """Speed-up over the tutorial's loop, and difference to its loss."""
     if tutorial is None:
         return {}
     mine, theirs = values["seconds"], tutorial["seconds"]
@@ -151,13 +151,13 @@ def beside(values: dict[str, Any], tutorial: dict[str, Any] | None) -> dict[str,
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """On what it was measured."""
+    """Description of the machine."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
 
 
 def cpu_name() -> str:
-    """As Linux tells it."""
+    """Name of the processor, from Linux."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
@@ -199,7 +199,7 @@ def print_table(title: str, told: dict[str, Any]) -> None:
 
 
 def write(path: Path, phase: str, told: dict[str, Any]) -> None:
-    """Puts a phase into the file, beside the others that it holds."""
+    """Writes a phase into the file and keeps the other phases there."""
     phases = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**phases, phase: told}, indent=1) + "\n")
 

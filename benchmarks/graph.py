@@ -1,7 +1,7 @@
-"""What graph=true and compile=true are worth on this GPU: seconds per epoch of the CIFAR-10 tutorial's distilled students.
+"""Speed-up by graph=true and compile=true on this GPU: seconds per epoch of the CIFAR-10 tutorial's distilled students.
 
-`python benchmarks/graph.py` prints a line per way and number of students side by side; images and teacher are without sense.
-The quickest of `REPEATS` epochs counts; what is recorded or compiled in the one before them does not.
+`python benchmarks/graph.py` prints a line per option and number of students trained together; images and teacher are random.
+The fastest of `REPEATS` epochs counts; recording and compiling happen in an epoch before these.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": 
 
 
 def company(students: int, ways: dict[str, bool]) -> tuple[Steps, list]:
-    """So many distilled students of the tutorial, ready to take their steps."""
+    """The steps of an epoch, and this many distilled students of the tutorial."""
     config = as_plain(compose_command(["experiment=cifar10_tutorial", "distillation=kd", "dataset.root=nowhere"]))
     shape, precision = Shape(10, 3, 32), Precision.pick("auto", torch.device("cuda"), fast=True, **ways)
     precision.set()
@@ -67,7 +67,7 @@ class Unwatched:
 
 
 def epoch_seconds(steps: Steps, learners: list, epoch: int) -> float:
-    """Of one epoch, until the device is done."""
+    """Seconds of one epoch, until the device is done."""
     torch.cuda.synchronize()
     start = time.perf_counter()
     steps.take(learners, epoch, steps.draw(epoch), Unwatched())

@@ -1,8 +1,8 @@
-"""What a further point costs where a sweep trains side by side, and what a finished sweep costs when it is asked for again.
+"""Cost of an additional job in a sweep that trains its jobs together, and of repeating a finished sweep.
 
 python benchmarks/lockstep.py            # a line each, and benchmarks/lockstep.json
 
-The yardstick is a lone student in the PyTorch tutorial's loop, with no teacher at all, measured in turns in the same process.
+The unit is a single student in the PyTorch tutorial's loop, without a teacher, measured alternately in the same process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def measured(work: Work, turns: int) -> dict:
-    """Seconds per epoch, the least of several turns."""
+    """Seconds per epoch, the minimum of several turns."""
     lone = replace(work, phase="baseline", epochs=2)
     single = replace(work, temperatures=work.temperatures[:1], alphas=work.alphas[:1])
     alone, first, all_points, again = [], {}, {}, {}
@@ -69,7 +69,7 @@ def measured(work: Work, turns: int) -> dict:
 
 
 def seconds(participant: Peer | Ours) -> float:
-    """How long it takes."""
+    """Duration of a call in seconds."""
     start = time.perf_counter()
     participant.run()
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What is counted and measured while a loop runs: time, peak memory, waiting for the device, the machine's own speed."""
+"""Measurements of a training loop: time, peak memory, synchronisations with the device, the machine's own speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 
 TRANSFERS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
-"""Methods of a tensor that make the host wait for the device."""
+"""Tensor methods that make the host wait for the device."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Measured:
 
 
 def measure(run: Callable[[], None], device: torch.device) -> Measured:
-    """Runs it once; memory is the process's own (worker processes are not counted), on CUDA the allocator's."""
+    """Runs it once and measures time and memory: of the process without its workers, on CUDA of the allocator."""
     gc.collect()
     forget_peak(device)
     with transfers_counted() as counted:
@@ -41,7 +41,7 @@ def measure(run: Callable[[], None], device: torch.device) -> Measured:
 
 @contextmanager
 def transfers_counted() -> Iterator[list[int]]:
-    """Counts how often a tensor's value comes to the host, other than in torch's own optimizers, whose counters live there."""
+    """Counts transfers of tensor values to the host, except in torch's optimizers, whose step counters are on the host."""
     counted = [0]
 
     def counting(name: str):
@@ -65,7 +65,7 @@ def transfers_counted() -> Iterator[list[int]]:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Peaks are counted from here."""
+    """Resets the measurement of peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -73,7 +73,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_mb(device: torch.device) -> float:
-    """The most memory that was held since `forget_peak`, in 10⁶ bytes."""
+    """Peak memory since `forget_peak`, in 10⁶ bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

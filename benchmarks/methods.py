@@ -1,9 +1,9 @@
-"""What a distillation method adds to a training step, beside plain training of the same student.
+"""Cost that a distillation method adds to a training step, compared with plain training of the same student.
 
 python benchmarks/methods.py            # writes benchmarks/methods.json, which docs/methods.md shows
 
-The steps of all methods take turns in one process on one thread, so that whatever else the machine does meets all alike; the
-teacher's outputs are given, since every method would be given the same. Minima of several steps are compared.
+Steps of all methods alternate in one process on one thread, so that other load on the machine affects all equally. The
+teacher's outputs are given, since they are the same for every method. Minima over several steps are compared.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def step_seconds(steps: int, batch_size: int) -> dict[str, float]:
-    """Of each method's fastest step."""
+    """Seconds of each method's fastest step."""
     methods = sorted(path.stem for path in Path(conf_dir(), "distillation").glob("*.yaml"))
     batch = random_batch(SHAPE, batch_size)
     found = dict.fromkeys(methods, float("inf"))

@@ -1,4 +1,4 @@
-"""Images shaped like CIFAR's, made on the spot: speed does not depend on what they show."""
+"""Generated images of CIFAR's shape: speed does not depend on their content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdexp.data.images import RawImages
 
 
 class Noise(ImageDataset):
-    """Colour images of 32×32 in which a class has a pattern of its own under noise, so that there is something to learn."""
+    """32×32 colour images, a pattern per class plus noise, so that there is something to learn."""
 
     in_channels = 3
     image_size = 32

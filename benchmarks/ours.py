@@ -1,4 +1,4 @@
-"""kdexp as its command line runs it, beside the loops that it is compared with."""
+"""kdexp as run by its command line, for the comparison with other loops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONF = Path(__file__).with_name("conf")
 
 
 class Ours:
-    """Does a piece of work: one training as a run obtains it once it is ready, whole jobs and sweeps by the command itself."""
+    """Runs a piece of work: a single training inside a prepared run, complete jobs and sweeps by the command itself."""
 
     def __init__(self, work: Work, words: Sequence[str] = ()):
         self.work = work
@@ -50,7 +50,7 @@ class Ours:
                 self.experiment.obtain(["teacher"])  # given, so nothing is trained
 
     def run(self) -> None:
-        """Everything of the phase, from untrained nets to test accuracies, in a store of its own."""
+        """Runs the phase from untrained nets to test accuracies, in a new store."""
         with self._asking_counted():
             if self.work.phase in ("main", "sweep"):
                 printed, by_command = io.StringIO(), mock.patch.object(sys, "argv", self.command)
@@ -74,12 +74,12 @@ class Ours:
 
 
 def joined(values: Sequence[float]) -> str:
-    """As a sweep's axis."""
+    """The values as an axis of a sweep."""
     return ",".join(map(str, values))
 
 
 def epoch_losses(outputs: Path) -> list[float]:
-    """The mean loss of every epoch of the network that the phase trained last."""
+    """Mean loss per epoch of the network that the phase trained last."""
     results = sorted(outputs.glob("store/learner/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
     histories = [json.loads(path.read_text())["history"] for path in results]
     return [row["loss"] for row in histories[-1]]

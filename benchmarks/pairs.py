@@ -1,4 +1,4 @@
-"""A student, its method and an untrained teacher, ready for a training step without any data set."""
+"""A student, its method and an untrained teacher for training steps without a data set."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: in
 
 
 def random_batch(shape: Shape, batch_size: int) -> Batch:
-    """The first images of a data set of noise, whose classes take turns."""
+    """The first images of a random data set with alternating classes."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(batch_size, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
     index = torch.arange(batch_size)

@@ -1,4 +1,4 @@
-"""The loops that kdexp is compared with: the PyTorch tutorial's as people copy it, and one with the usual advice followed.
+"""The loops that kdexp is compared with: the PyTorch tutorial's as it is, and one that follows the usual advice.
 
 Nothing of kdexp trains here. The images come as Pillow images out of a data set of torchvision's kind, worker processes turn
 them into tensors, and the teacher answers for every batch.
@@ -23,7 +23,7 @@ from kdexp.training.prepare import AUXILIARY_SEED
 
 @dataclass(frozen=True)
 class Style:
-    """What tells one loop from the other."""
+    """Differences between the two loops."""
 
     item_every_step: bool = True
     persistent_workers: bool = False
@@ -37,7 +37,7 @@ STRONG = Style(item_every_step=False, persistent_workers=True, pin_memory=True, 
 
 
 class Images(Dataset):
-    """As torchvision's CIFAR: an array of pixels, each image through Pillow and a transform."""
+    """Data set like torchvision's CIFAR: an array of pixels, each image passed through Pillow and a transform."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, transform):
         self.pixels, self.labels, self.transform = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist(), transform
@@ -50,7 +50,7 @@ class Images(Dataset):
 
 
 class Orders(Sampler):
-    """A given order for every epoch."""
+    """Sampler with a given order for every epoch."""
 
     def __init__(self, orders: list[list[int]]):
         self.orders, self.epoch = orders, -1
@@ -64,7 +64,7 @@ class Orders(Sampler):
 
 
 class PlainNet(nn.Module):
-    """The tutorial's nets: `widths` of 3×3 convolutions, halvings after some, one hidden layer."""
+    """The tutorial's nets: 3×3 convolutions of these `widths`, pooling after some, one hidden layer."""
 
     def __init__(self, widths: list[int], halve_after: set[int], hidden: int, classes: int):
         super().__init__()
@@ -84,7 +84,7 @@ class PlainNet(nn.Module):
 
 
 class WithoutMaps(nn.Module):
-    """A network of which only the logits are wanted."""
+    """Wraps a network to return only logits."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -95,7 +95,7 @@ class WithoutMaps(nn.Module):
 
 
 def build(name: str, work: Work) -> nn.Module:
-    """The network of that name, drawn from the default generator."""
+    """The network of that name, initialised from the default generator."""
     if name == "deepnn":
         return PlainNet([128, 64, 64, 32], {1, 3}, 512, work.pair.classes)
     if name == "lightnn":
@@ -104,7 +104,7 @@ def build(name: str, work: Work) -> nn.Module:
 
 
 def optimizer_of(pair: Pair, modules: list[nn.Module], fused: bool = False) -> torch.optim.Optimizer:
-    """Adam, or SGD as the CRD code has it."""
+    """Adam, or SGD as in the CRD code."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     if pair.augmented:
         return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4, fused=fused or None)
@@ -112,7 +112,7 @@ def optimizer_of(pair: Pair, modules: list[nn.Module], fused: bool = False) -> t
 
 
 class Peer:
-    """Does a piece of work in its style; afterwards it knows its losses and how often the teacher was asked."""
+    """Runs a piece of work in its style; records losses and the number of images that the teacher saw."""
 
     def __init__(self, work: Work, style: Style):
         self.work, self.style = work, style
@@ -120,7 +120,7 @@ class Peer:
         self.teacher_images = self.bytes_kept = 0
 
     def run(self) -> None:
-        """Everything of the phase, from untrained nets to test accuracies."""
+        """Runs the phase from untrained nets to test accuracies."""
         work = self.work
         teacher = self.net(work.pair.teacher)
         if work.trains_teacher:
@@ -207,7 +207,7 @@ class Peer:
 
 
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """As the tutorial writes it, averaged over the batch and multiplied by T²."""
+    """The soft-target loss as in the tutorial, averaged over the batch and multiplied by T²."""
     target = F.softmax(teacher.float() / temperature, dim=-1)
     answer = F.log_softmax(student.float() / temperature, dim=-1)
     return torch.sum(target * (target.log() - answer)) / len(student) * temperature**2

@@ -1,4 +1,4 @@
-"""What bf16 changes on real images: the same students trained in fp32 and in bf16, compared seed by seed.
+"""Effect of bf16 on real images: the same students trained in fp32 and in bf16, compared by seed.
 
 python benchmarks/precision.py --root FOLDER --teacher WEIGHTS.safetensors    # writes benchmarks/precision.json
 
@@ -25,7 +25,7 @@ ROLES = ["baseline", "distilled"]
 
 
 def main() -> None:
-    """Trains what the store lacks, compares and writes."""
+    """Trains missing learners, compares, and writes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=Path, required=True, help="where CIFAR-10 lies")
     parser.add_argument("--teacher", type=Path, required=True, help="weights of a trained deepnn")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def accuracies(words: list[str], outputs: Path) -> dict[str, list[float]]:
-    """Test accuracies in percent, by role and in the order of the seeds, of one sweep."""
+    """Test accuracies of a sweep in percent, by role and in the order of the seeds."""
     subprocess.run([sys.executable, "-m", "kdexp", "-m", *words], check=True)
     sweep = max((outputs / "sweeps").iterdir())
     tables = [json.loads(path.read_text())["rows"] for path in sorted(sweep.glob("*/table.json"))]
@@ -61,7 +61,7 @@ def accuracies(words: list[str], outputs: Path) -> dict[str, list[float]]:
 
 
 def compared(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """Mean difference of pairs in points, its standard deviation, and half the width of its 95 % interval."""
+    """Mean of the paired differences in points, their standard deviation, and half the width of the 95 % interval."""
     points = [mine - other for mine, other in zip(ours, theirs, strict=True)]
     std = stdev(points)
     found = {"mean": fmean(points), "std": std, "margin": seed_margin(std, len(points), 0.95)}

@@ -1,4 +1,4 @@
-"""The same training written by hand, once, with every trick of kdexp's and none of its abstractions: what these cost.
+"""The same training by hand, with all tricks of kdexp and none of its abstractions, to measure what these cost.
 
 Images are tensors on the device, the teacher answers once, memory stays at hand, pools are kdexp's. No store, no history, no
 capture by name, no learners: change the method, and the loop must be edited.
@@ -19,7 +19,7 @@ from kdexp.training.prepare import AUXILIARY_SEED
 
 
 class Resident:
-    """Does a piece of work by hand; `fast` is channels-last memory and fused optimizers, `bf16` autocast."""
+    """Runs a piece of work; `fast` means channels-last memory and fused optimizers, `bf16` means autocast."""
 
     def __init__(self, work: Work, fast: bool = False, bf16: bool = False):
         self.work, self.fast, self.bf16 = work, fast, bf16
@@ -30,7 +30,7 @@ class Resident:
 
     @retain_freed_memory()
     def run(self) -> None:
-        """Everything of the phase, from untrained nets to test accuracies."""
+        """Runs the phase from untrained nets to test accuracies."""
         work, (train, tests) = self.work, self.work.raw
         self.pixels, self.labels = self.normalised(self.views.prepare(train.images)), train.labels.to(work.device)
         self.tests, self.answers = self.normalised(tests.images), tests.labels.to(work.device)
@@ -83,23 +83,23 @@ class Resident:
 
     @torch.no_grad()
     def ask(self, teacher: nn.Module, image: Tensor) -> list[Tensor]:
-        """What the teacher says in fp32: logits, and maps where it has them."""
+        """The teacher's outputs in fp32: logits, and feature maps if it has any."""
         self.teacher_images += len(image)
         with self.autocast():
             return [value.float() for value in forward(teacher, image) if value is not None]
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Images as networks take them."""
+        """Normalised images."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.work.dataset.mean, self.work.dataset.std))
         return ((pixels.float() / 255 - mean) / std).to(self.work.device).contiguous(memory_format=self.layout)
 
     def net(self, name: str) -> nn.Module:
-        """A network as its seed draws it."""
+        """A network initialised from its seed."""
         torch.manual_seed(SEED)
         return network(name, self.work.shape).to(device=self.work.device, memory_format=self.layout)
 
     def autocast(self) -> torch.autocast:
-        """The precision of forward passes."""
+        """Autocast for forward passes, if any."""
         return torch.autocast(self.work.device.type, torch.bfloat16, enabled=self.bf16)
 
 

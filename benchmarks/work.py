@@ -1,4 +1,4 @@
-"""What one measurement of speed is about: the same training for everybody who takes part."""
+"""The work that a benchmark measures: the same training for all participants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPERATURES, ALPHAS = (1.0, 4.0, 8.0), (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks and how they are trained; `workers` are those of its source's loader."""
+    """Two networks and their training; `workers` is that of the loader in the source."""
 
     teacher: str
     student: str
@@ -45,7 +45,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One student: labels alone, or with a method of kdexp's and its knobs."""
+    """One student: labels only, or a method of kdexp with its arguments."""
 
     method: str
     temperature: float = 1.0
@@ -53,7 +53,7 @@ class Point:
 
     @property
     def words(self) -> list[str]:
-        """How kdexp's command line asks for it."""
+        """The overrides that choose it."""
         if self.alpha is None:
             return [f"distillation={self.method}"]
         return [
@@ -69,7 +69,7 @@ SOFT_TARGETS = Point("kd", 4.0, 0.1)
 
 @dataclass(frozen=True)
 class Work:
-    """A phase of the comparison at one size; `folder` is empty and its own."""
+    """A phase of the comparison at one size, with an empty folder of its own."""
 
     pair: Pair
     phase: str
@@ -83,7 +83,7 @@ class Work:
 
     @cached_property
     def points(self) -> list[Point]:
-        """The students of this phase, all of one seed."""
+        """The students of this phase, all with the same seed."""
         method = SOFT_TARGETS if self.pair.augmented else Point("hint")
         phases = {"teacher": [], "baseline": [CROSS_ENTROPY], "kd": [method], "main": [CROSS_ENTROPY, method]}
         sweep = [Point("kd", temperature, alpha) for temperature in self.temperatures for alpha in self.alphas]
@@ -91,17 +91,17 @@ class Work:
 
     @property
     def trains_teacher(self) -> bool:
-        """Whether the teacher's training is part of it; otherwise its weights are given."""
+        """Whether training the teacher is part of it; otherwise its weights are given."""
         return self.phase in ("teacher", "main")
 
     @property
     def trained_images(self) -> int:
-        """How many images all trainings together see."""
+        """Number of images in all trainings together."""
         return self.images * self.trained_epochs
 
     @property
     def trained_epochs(self) -> int:
-        """Of all trainings together."""
+        """Epochs of all trainings together."""
         return self.epochs * (len(self.points) + self.trains_teacher)
 
     @property
@@ -111,7 +111,7 @@ class Work:
 
     @property
     def useful_flops(self) -> float:
-        """Of all trainings (a backward pass counts twice) and one pass of the teacher over every image, its views apart."""
+        """Operations of all trainings (a backward pass counts twice) and of the teacher once per image, without views."""
         macs = {
             role: macs_of(name, self.shape) for role, name in (("teacher", self.pair.teacher), ("student", self.pair.student))
         }
@@ -121,12 +121,12 @@ class Work:
 
     @cached_property
     def shape(self) -> Shape:
-        """Of the images."""
+        """Shape of the images."""
         return Shape(self.pair.classes, 3, 32)
 
     @cached_property
     def overrides(self) -> list[str]:
-        """What kdexp's command line is given in every phase."""
+        """Overrides of every phase."""
         pair = self.pair
         data = [f"dataset.images={self.images}", f"dataset.tests={self.tests}", f"dataset.num_classes={pair.classes}"]
         data += ["dataset.crop_padding=4", "dataset.flip=true"] if pair.augmented else []
@@ -137,7 +137,7 @@ class Work:
 
     @cached_property
     def dataset(self) -> Noise:
-        """The data set, as kdexp builds it."""
+        """The data set, built by kdexp."""
         conf = Path(__file__).with_name("conf")
         return build(compose_command(self.overrides, config_dir=str(conf))["dataset"])
 
@@ -148,26 +148,26 @@ class Work:
 
     @cached_property
     def orders(self) -> list[list[int]]:
-        """The rows of every epoch, in the order in which kdexp shows them, so that losses can be compared step by step."""
+        """Rows of every epoch in kdexp's order, so that losses can be compared step by step."""
         split = Split(self.raw[0], self.dataset, torch.device("cpu"), augmented=True)
         return [split.epoch(SEED, epoch).rows.tolist() for epoch in range(self.epochs)]
 
     @cached_property
     def teacher_weights(self) -> dict[str, Tensor]:
-        """Of the given teacher: untrained ones, as speed does not depend on them."""
+        """Weights of the given teacher, untrained, since speed does not depend on them."""
         torch.manual_seed(SEED)
         return network(self.pair.teacher, self.shape).state_dict()
 
     @cached_property
     def teacher_file(self) -> Path:
-        """The same in a file."""
+        """A file with these weights."""
         path = self.folder / "teacher.pt"
         torch.save(self.teacher_weights, path)
         return path
 
 
 def network(name: str, shape: Shape) -> nn.Module:
-    """A freshly drawn network of kdexp's."""
+    """A newly initialised network of kdexp."""
     return build_network(_node(name), shape)
 
 

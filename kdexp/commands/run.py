@@ -6,10 +6,9 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from kdexp.experiment.starts import start_notes
 from kdexp.files import reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
-from kdexp.report.published import departures, explain, unsourced
-from kdexp.report.rows import Row, add_published, make_rows
+from kdexp.report.published import unsourced
+from kdexp.report.rows import Row
 from kdexp.report.table import draw_table
-from kdexp.report.write import write_history, write_table
+from kdexp.report.write import write
 from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
@@ -119,33 +118,26 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
 
     The table's files are written first, so that an error while printing loses nothing.
     """
-    rows = make_rows(entries, experiment)
-    notes = _add_published(folder, rows, experiment)
-    missing = _failure_of(partial(write_history, folder, entries), partial(write_table, folder, rows, experiment))
-    _conclude(folder, entries, rows, missing)
+    overrides = _typed(folder) if experiment.config.get("published") else []
+    written = write(folder, entries, experiment, overrides)
+    _conclude(folder, entries, written.rows, written.failure)
     journal.say("")
-    journal.say(draw_table(rows, experiment, journal.console.width))
-    for line in [*remarks(entries, experiment), *notes]:
+    journal.say(draw_table(written.rows, experiment, journal.console.width))
+    for line in [*remarks(entries, experiment), *written.notes]:
         journal.say(line)
-    missing = missing or _failure_of(partial(_explain, folder, entries, experiment, journal, brief))
+    missing = written.failure or _explain(folder, entries, experiment, journal, brief)
     if missing:
         journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
-    return _conclude(folder, entries, rows, missing)
+    return _conclude(folder, entries, written.rows, missing)
 
 
-def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> None:
-    """Draws the curves and diagnoses the student, which take a while."""
-    if not brief:
-        draw_curves(folder, entries, journal)
-    if not brief or experiment.settings.diagnosis == "always":
-        print_diagnosis(folder, entries, experiment, journal)
-
-
-def _failure_of(*writes: Callable[[], None]) -> str:
-    """Runs the functions until one can't write its files; returns the reason, empty if all files were written."""
+def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> str:
+    """Draws the curves and diagnoses the student, which take a while; returns why files are missing, empty if none are."""
     try:
-        for write in writes:
-            write()
+        if not brief:
+            draw_curves(folder, entries, journal)
+        if not brief or experiment.settings.diagnosis == "always":
+            print_diagnosis(folder, entries, experiment, journal)
     except OSError as error:
         return reason(error)
     return ""
@@ -162,16 +154,6 @@ def _conclude(folder: Path, entries: list[Entry], rows: list[Row], missing: str)
 def _typed(folder: Path) -> list[str]:
     """The overrides that a run was started with."""
     return shlex.split((folder / "command.txt").read_text("utf-8", "surrogateescape"))[1:]
-
-
-def _add_published(folder: Path, rows: list[Row], experiment: Experiment) -> list[str]:
-    """Fills published numbers into the rows; returns notes on them."""
-    if not experiment.config.get("published"):
-        return []
-    overrides = _typed(folder)
-    numbers = add_published(rows, experiment, overrides)
-    compared = [(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)]
-    return list(explain(compared, departures(overrides)))
 
 
 def print_diagnosis(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from omegaconf import MISSING
-
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
+
+MISSING = "???"
+"""What OmegaConf calls `MISSING`; a report starts a tenth of a second sooner without importing it."""
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
 """The smallest and largest positive numbers that float32, the type networks compute in, holds at full precision."""

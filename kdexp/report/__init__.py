@@ -1,1 +1,1 @@
-"""What a run shows: the comparison table, its files, the curves."""
+"""The report of a run: comparison table, its files, curves, diagnosis."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
-    """Writes `curves.png`, or says what to install; entries that were not trained have no curve."""
+    """Writes `curves.png`, or names the extra to install. Entries without a training history are left out."""
     drawn = [entry for entry in entries if entry.stored and entry.stored.result["history"]]
     if not drawn:
         return
@@ -42,7 +42,7 @@ def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
     losses.set(xlabel="epoch", ylabel="objective", yscale="log")
     accuracies.set(xlabel="epoch", ylabel="accuracy, %", title="dotted: training, solid: validation")
     picture = io.BytesIO()
-    with rc_context({"text.parse_math": False}):  # a dollar sign in a name is a dollar sign
+    with rc_context({"text.parse_math": False}):  # names may contain dollar signs
         losses.legend()
         figure.savefig(picture, dpi=120)
     write_whole(folder / "curves.png", picture.getvalue())

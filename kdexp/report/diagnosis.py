@@ -1,4 +1,4 @@
-"""Why a distilled student may be no better than its baseline: measured, and shown below the table."""
+"""The diagnosis below the table: measured reasons why a distilled student may be no better than its baseline."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from kdexp.training.entry import Entry
 
 MOST = 3
-"""So many findings are shown."""
+"""Findings that are shown at most."""
 WIDTH = 80
 HEADING = "Why is the distilled student no better? Measured, and → what to try:"
 
 
 def diagnose(entries: Sequence[Entry], experiment: Experiment, folder: Path) -> list[str]:
-    """The lines to print, and `diagnosis.json` in the folder; nothing if it was not asked for or there is no comparison.
+    """Writes `diagnosis.json` and returns the lines to print; does nothing if not requested or nothing can be compared.
 
-    Under `diagnosis=auto` only a distilled student that is no better than its baseline on the test images is looked at.
+    With `diagnosis=auto` a distilled student is diagnosed only if it is no better than its baseline on the test images.
     """
-    wanted, stored = experiment.settings.diagnosis, {entry.role: entry.stored for entry in entries if entry.stored}
+    mode, stored = experiment.settings.diagnosis, {entry.role: entry.stored for entry in entries if entry.stored}
     taught = any(entry.role == "distilled" and entry.spec.teacher for entry in entries)
-    if wanted == "never" or not taught or not {"teacher", "baseline", "distilled"} <= set(stored):
+    if mode == "never" or not taught or not {"teacher", "baseline", "distilled"} <= set(stored):
         return []
     better = stored["distilled"].result["test"]["last"]["top1"] > stored["baseline"].result["test"]["last"]["top1"]
-    if better and wanted == "auto":
+    if better and mode == "auto":
         return []
     facts = measure(entries, experiment)
     found = findings(facts, experiment) if not better else []
-    everything = {"facts": asdict(facts), "findings": [finding._asdict() for finding in found]}
-    write_whole(folder / "diagnosis.json", json.dumps(everything, indent=1))
-    return block(facts, found, every_fact=wanted == "always")
+    content = {"facts": asdict(facts), "findings": [finding._asdict() for finding in found]}
+    write_whole(folder / "diagnosis.json", json.dumps(content, indent=1))
+    return block(facts, found, every_fact=mode == "always")
 
 
 def block(facts: Facts, found: Sequence[Finding], *, every_fact: bool) -> list[str]:
-    """The findings in at most `WIDTH` columns; under `every_fact` everything that was measured, too."""
+    """Lines of the findings, wrapped at `WIDTH` characters; with `every_fact` all measurements come first."""
     lines = sentences(facts) if every_fact else []
     if found:
         lines += [HEADING, *(line for fact, advice in found[:MOST] for line in (f"- {fact}", f"  → {advice}"))]
@@ -52,7 +52,7 @@ def block(facts: Facts, found: Sequence[Finding], *, every_fact: bool) -> list[s
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Everything that was measured, in sentences."""
+    """All measurements as sentences."""
     test = ", ".join(map(_share, (facts.teacher_test, facts.baseline_test, facts.distilled_test)))
     train = ", ".join(map(_share, (facts.teacher_train, facts.baseline_train, facts.distilled_train)))
     found = [
@@ -75,7 +75,7 @@ def sentences(facts: Facts) -> list[str]:
     if facts.objective_before is not None and facts.objective_after is not None:
         found.append(f"The student's loss was {facts.objective_before:.3g} before training, {facts.objective_after:.3g} after.")
     if facts.late_progress is not None:
-        found.append(f"The last tenth of the epochs brought {facts.late_progress:.1%} of the loss's fall.")
+        found.append(f"The last tenth of the epochs brought {facts.late_progress:.1%} of the drop in loss.")
     return found
 
 

@@ -1,11 +1,11 @@
-"""What can be measured about a finished distillation: on test answers, training images, soft targets and gradients."""
+"""Measurements of a finished distillation: on test logits, training images, soft targets and gradients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -28,70 +28,75 @@ if TYPE_CHECKING:
     from kdexp.training.entry import Entry
 
 IMAGES = 1000
-"""About so many training images are looked at."""
+"""Approximate number of training images that are used."""
 GRADIENT_BATCHES = 2
 GREW = 1.2
-"""A loss that is so many times what it was, or what a guess would give, has not merely stood still."""
+"""A loss this many times its earlier value, or the value of a uniform guess, counts as diverged."""
 SOFT = 0.5
-"""The entropy of soft targets, as a share of log K, that `softening_temperature` aims at."""
+"""Entropy of the soft targets, as a share of log K, for which `softer_temperature` is computed."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Accuracies and shares are of 1, `difference` is in points; "train" is on the student's training images as it saw them."""
+    """Measurements of one run. Accuracies and shares are fractions of 1, `difference` is in points.
+
+    `*_train` values are computed on training images with the augmentation that the student had.
+    """
 
     difference: float
     """Test accuracy, distilled student minus baseline."""
     gained: int
-    """Test images that only the distilled student has right."""
+    """Test images that only the distilled student classifies correctly."""
     lost: int
-    """Test images that only the baseline has right."""
+    """Test images that only the baseline classifies correctly."""
     chance: float
-    """How often two equally good students would part so unevenly on the images that only one of them has right."""
+    """p-value of the split into `gained` and `lost` if both students were equally good."""
     test_images: int
     teacher_reordered: str
-    """What speaks for the teacher's classes being in another order than the labels; empty if nothing does."""
+    """Evidence that the teacher orders its classes differently from the labels; empty if there is none."""
     teacher_diverged: bool
-    """Whether it was trained here and is worse off than before: its loss exceeds a guess's, log K, or rose over the epochs."""
+    """Whether it was trained here and its loss exceeds that of a uniform guess, log K, or rose over the epochs."""
     teacher_test: float | None
-    """None, as `teacher_train` and `confidence`, where its classifier is not used."""
+    """None, like `teacher_train` and `confidence`, if the teacher's classifier is not used."""
     baseline_test: float
     distilled_test: float
     train_images: int
     majority_train: float
-    """The share of the largest class."""
+    """Share of the largest class."""
     teacher_train: float | None
     baseline_train: float
     distilled_train: float
     confidence: float | None
-    """The teacher's mean largest probability at temperature 1, on the training images."""
+    """Mean of the teacher's largest probability at temperature 1, on the training images."""
     temperature: float | None
-    """Of the soft targets; None, as the next three, where the objective has none."""
+    """Temperature of the soft targets; None, like the next three, if the objective has no soft targets."""
     entropy: float | None
-    """Of the soft targets, in nats, averaged over the training images."""
+    """Mean entropy of the soft targets on the training images, in nats."""
     entropy_share: float | None
-    """The same as a share of its largest value, log K."""
+    """`entropy` divided by its largest value, log K."""
     softer_temperature: float | None
-    """Where that share would be `SOFT`."""
+    """The temperature at which that share would be `SOFT`."""
     late_progress: float | None
-    """Which share of the training loss's whole fall came in the last tenth of the epochs; None for a single epoch."""
+    """Share of the total drop in training loss that came in the last tenth of the epochs; None for a single epoch."""
     objective_before: float | None
-    """The student's loss on some batches when it was untrained; None for a method that takes steps of its own."""
+    """The untrained student's loss on some batches; None for a method with its own `update`."""
     objective_after: float | None
-    """The same once it was trained."""
+    """The trained student's loss on the same batches."""
     parameter_ratio: float
-    """The teacher's parameters per student's."""
+    """Teacher parameters divided by student parameters."""
     gradients_before: dict[str, float]
-    """Norm of each weighted term's gradient by the student's parameters, at the untrained student; may be empty."""
+    """Gradient norm of each weighted term with respect to the untrained student's parameters; may be empty."""
     gradients_after: dict[str, float]
-    """The same at the trained student."""
+    """The same for the trained student."""
 
 
 def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
-    """Facts about a run whose teacher, baseline and distilled student are all stored; leaves everything as it was."""
+    """Measures a run whose teacher, baseline and distilled student are all stored, without changing any of them."""
     stored = {entry.role: entry.stored for entry in entries if entry.stored}
     teacher, baseline, distilled = (stored[role] for role in ("teacher", "baseline", "distilled"))
-    teacher_test, baseline_test, distilled_test = (one.result["test"]["last"]["top1"] for one in (teacher, baseline, distilled))
+    teacher_test, baseline_test, distilled_test = (
+        learner.result["test"]["last"]["top1"] for learner in (teacher, baseline, distilled)
+    )
     ours, theirs = distilled.tensors("logits"), baseline.tensors("logits")
     gained, lost = only_one_right(ours["last"], theirs["last"], ours["labels"])
     judgement = Judgement.of(teacher.tensors("logits")["last"], ours["labels"])
@@ -108,16 +113,18 @@ def measure(entries: Sequence[Entry], experiment: Experiment) -> Facts:
         distilled_test=distilled_test,
         late_progress=late_progress([row["loss"] for row in distilled.result["history"]]),
         parameter_ratio=teacher.result["parameters"] / distilled.result["parameters"],
-        **_on_training_images(entry, stored, experiment, answering=teacher_test is not None),
+        **_on_training_images(entry, stored, experiment, has_classifier=teacher_test is not None),
     )
 
 
-def _on_training_images(entry: Entry, stored: Mapping[str, StoredLearner], experiment: Experiment, *, answering: bool) -> dict:
-    """The facts that need the networks themselves, freshly built: nothing that a run keeps is touched.
+def _on_training_images(
+    entry: Entry, stored: Mapping[str, StoredLearner], experiment: Experiment, *, has_classifier: bool
+) -> dict[str, Any]:
+    """The facts that need networks, which are built for this alone so that the run's own stay as they are.
 
-    `answering` is whether the teacher's classifier was trained.
+    `has_classifier` says whether the teacher's classifier was trained.
     """
-    precision = replace(experiment.precision, compile=False, graph=False)  # too few batches for these to pay
+    precision = replace(experiment.precision, compile=False, graph=False)  # not worth it for a few batches
     (learner,), teacher = prepare(
         [entry], experiment.teacher_network([entry]), experiment.shape, precision, experiment.split_of(entry).labels
     )
@@ -131,28 +138,28 @@ def _on_training_images(entry: Entry, stored: Mapping[str, StoredLearner], exper
     if table := source.cache.find(source.key, teacher.capture.layers):
         teacher.use(table)
         teacher.see(split, first_epoch)
-    asked = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
+    pairs = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
     rest = [teacher(batch).logits for batch in batches[GRADIENT_BATCHES:]]
-    answers = torch.cat([*(outputs.logits for _, outputs in asked), *rest])
-    # A term that a method warms up is weighed as it is halfway.
+    logits = torch.cat([*(outputs.logits for _, outputs in pairs), *rest])
+    # Halfway, terms with a warm-up have their full weight.
     halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(spec.batch_size, spec.limit_batches) // 2)
-    objective_before, before = objective(learner, asked, halfway), gradient_norms(learner, asked, halfway)
+    objective_before, before = objective(learner, pairs, halfway), gradient_norms(learner, pairs, halfway)
     learner.load_state_dict(stored["distilled"].tensors("last"))
     losses = [row["loss"] for row in stored["teacher"].result["history"]]
-    lost = not F.cross_entropy(answers, labels) <= GREW * math.log(experiment.shape.num_classes)  # nan included
+    diverged = not F.cross_entropy(logits, labels) <= GREW * math.log(experiment.shape.num_classes)  # nan included
     return {
         "train_images": len(labels),
         "majority_train": float(torch.bincount(labels).max()) / len(labels),
-        "teacher_diverged": answering and bool(losses) and (lost or not losses[-1] <= losses[0]),
+        "teacher_diverged": has_classifier and bool(losses) and (diverged or not losses[-1] <= losses[0]),
         "objective_before": objective_before,
-        "objective_after": objective(learner, asked, halfway),
-        "teacher_train": float(correct(answers, labels)) / len(labels) if answering else None,
+        "objective_after": objective(learner, pairs, halfway),
+        "teacher_train": float(correct(logits, labels)) / len(labels) if has_classifier else None,
         "baseline_train": _accuracy(stored["baseline"], batches, experiment),
         "distilled_train": _accuracy(stored["distilled"], batches, experiment),
-        "confidence": float(answers.softmax(1).max(1).values.mean()) if answering else None,
-        **_softness(answers.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
+        "confidence": float(logits.softmax(1).max(1).values.mean()) if has_classifier else None,
+        **_softness(logits.cpu(), learner.distiller.temperature if learner.distiller.kd_weight else None),
         "gradients_before": before,
-        "gradients_after": gradient_norms(learner, asked, halfway),
+        "gradients_after": gradient_norms(learner, pairs, halfway),
     }
 
 
@@ -163,49 +170,49 @@ def _accuracy(stored: StoredLearner, batches: Sequence[Batch], experiment: Exper
     return hits / sum(len(batch.label) for batch in batches)
 
 
-def gradient_norms(learner: Learner, asked: Sequence[tuple[Batch, Outputs]], progress: Progress) -> dict[str, float]:
-    """Euclidean norm of each weighted term's gradient by the student's parameters, averaged over the batches.
+def gradient_norms(learner: Learner, pairs: Sequence[tuple[Batch, Outputs]], progress: Progress) -> dict[str, float]:
+    """L2 norm of each weighted term's gradient with respect to the student's parameters, averaged over batches.
 
-    `asked` are batches with the teacher's outputs. Empty for a method that takes steps of its own.
+    `pairs` are batches with the teacher's outputs. Empty for a method with its own `update`.
     """
     if type(learner.distiller).update is not Distiller.update:
         return {}
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     norms: dict[str, float] = {}
     learner.train()
-    for batch, teacher in asked:
+    for batch, teacher in pairs:
         with learner.stream:
             terms = learner.distiller.losses(batch, learner.forward(batch.image), teacher, progress)
         for name, term in terms.items():
             found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             square = sum(float(part.square().sum()) for part in found if part is not None)
-            norms[name] = norms.get(name, 0.0) + square**0.5 / len(asked)
+            norms[name] = norms.get(name, 0.0) + square**0.5 / len(pairs)
     return norms
 
 
-def objective(learner: Learner, asked: Sequence[tuple[Batch, Outputs]], progress: Progress) -> float | None:
-    """The learner's loss, averaged over batches with the teacher's outputs; None for a method that takes steps of its own."""
+def objective(learner: Learner, pairs: Sequence[tuple[Batch, Outputs]], progress: Progress) -> float | None:
+    """The learner's mean loss over batches with the teacher's outputs; None for a method with its own `update`."""
     if type(learner.distiller).update is not Distiller.update:
         return None
     learner.train()
     with learner.stream, torch.no_grad():
-        values = [learner.distiller.losses(b, learner.forward(b.image), teacher, progress).values() for b, teacher in asked]
-    return sum(float(term) for terms in values for term in terms) / len(asked)
+        values = [learner.distiller.losses(b, learner.forward(b.image), teacher, progress).values() for b, teacher in pairs]
+    return sum(float(term) for terms in values for term in terms) / len(pairs)
 
 
 def entropy(logits: Tensor, temperature: float) -> float:
-    """Mean entropy in nats of the soft targets that logits [N, K] give at a temperature."""
+    """Mean entropy, in nats, of the soft targets that logits [N, K] give at a temperature."""
     log_p = F.log_softmax(logits.double() / temperature, dim=1)
     return float(-(log_p.exp() * log_p).sum(1).mean())
 
 
 def softening_temperature(logits: Tensor, share: float) -> float:
-    """The temperature at which the mean entropy of the soft targets is that share of log K, by bisection."""
-    wanted = share * math.log(logits.shape[1])
+    """Temperature at which the mean entropy of the soft targets is `share` · log K, by bisection."""
+    target = share * math.log(logits.shape[1])
     low, high = 1e-3, 1e6
     for _ in range(40):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if entropy(logits, middle) < wanted else (low, middle)
+        low, high = (middle, high) if entropy(logits, middle) < target else (low, middle)
     return high
 
 
@@ -219,9 +226,9 @@ def _softness(logits: Tensor, temperature: float | None) -> dict[str, float | No
 
 
 def late_progress(losses: Sequence[float]) -> float | None:
-    """Which share of a loss's whole fall its last tenth of the epochs brought; 0 without a fall, None for a single epoch."""
+    """Share of the total drop in loss that came in the last tenth of the epochs; 0 without a drop, None for one epoch."""
     span = max(1, len(losses) // 10)
     if len(losses) == 1:
         return None
-    late, whole = losses[-1 - span] - losses[-1], losses[0] - losses[-1]
-    return max(0.0, late / whole) if whole > 0 else 0.0
+    late, total = losses[-1 - span] - losses[-1], losses[0] - losses[-1]
+    return max(0.0, late / total) if total > 0 else 0.0

@@ -1,9 +1,9 @@
-"""What may explain a distilled student that is no better than its baseline, each with what to try.
+"""Possible reasons why a distilled student is no better than its baseline, each with an override to try.
 
-Thresholds and advice were settled on the embedded digits, where following the advice helped; they are hints, not proofs.
-No findings, for there they did no harm: nearly uniform soft targets, which with the factor T² compare logits (Kim et al. 2021,
-arXiv 2105.08919); a teacher's term that outweighs the labels, unless the student stops fitting them; a teacher that fails on
-augmented images, whose answers were worth imitating all the same.
+Thresholds and advice were tuned on the embedded digits, where following the advice helped; they are hints, not proofs.
+Three things are not reported, because they did no harm there: nearly uniform soft targets, which with the factor T² compare
+logits (Kim et al. 2021, arXiv 2105.08919); a teacher's term that outweighs the labels, unless the student stops fitting them;
+a teacher that fails on augmented images, whose outputs were worth imitating anyway.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 MORE_SEEDS = "-m seed=0,1,2,3,4"
 SIGNIFICANT = 0.05
 FEWEST_ERRORS = 6
-"""So many test images a baseline must have wrong for a student to be significantly better: 2/2⁵ is more than 5 %."""
+"""Errors that a baseline must make for a student to be significantly better: with five, p is at best 2/2⁵ > 5 %."""
 SATURATED = 0.99
 DROWNED = 50
-"""A term whose gradient is so many times that of the labels may keep a student from fitting them."""
+"""A term whose gradient is this many times that of the labels may keep a student from fitting them."""
 
 
 class Finding(NamedTuple):
-    """A measured fact that may explain the result, and what to try."""
+    """A measured fact that may explain the result, and advice."""
 
     fact: str
     advice: str
 
 
 def findings(facts: Facts, experiment: Experiment) -> list[Finding]:
-    """What may explain a student that is no better, the most telling first; what explains all the rest comes alone."""
+    """Possible explanations, most likely first. A decisive one (which would explain all others) is returned alone."""
     decisive = (wrong_order, diverged, mute, no_headroom)
     if found := [finding for explain in decisive if (finding := explain(facts, experiment))]:
         return found
     others = (noise, weak_teacher, poor_fit, faint, sharp)
     found = [finding for explain in others if (finding := explain(facts, experiment))]
-    return found or [Finding("Nothing that was measured stands out; one seed may be unlucky", MORE_SEEDS)]
+    return found or [Finding("No measurement stands out; one seed may be unlucky", MORE_SEEDS)]
 
 
 def wrong_order(facts: Facts, _experiment: Experiment) -> Finding | None:
-    """The teacher knows the classes by other numbers."""
+    """The teacher numbers the classes differently."""
     if not facts.teacher_reordered or facts.teacher_test is None:
         return None
     fact = f"The teacher seems to have its classes in another order: {percent(facts.teacher_test)}, {facts.teacher_reordered}"
@@ -57,7 +57,7 @@ def wrong_order(facts: Facts, _experiment: Experiment) -> Finding | None:
 
 
 def diverged(facts: Facts, experiment: Experiment) -> Finding | None:
-    """The student's loss rose, or is no number."""
+    """The student's loss rose, or is not a number."""
     before, after = facts.objective_before, facts.objective_after
     if before is None or after is None or after <= GREW * before:
         return None
@@ -68,7 +68,7 @@ def diverged(facts: Facts, experiment: Experiment) -> Finding | None:
 
 
 def mute(facts: Facts, experiment: Experiment) -> Finding | None:
-    """No term of the teacher's moves the student."""
+    """No term that uses the teacher has a gradient."""
     norms, node = facts.gradients_before, experiment.config["distillation"]
     if not norms or any(norm for name, norm in norms.items() if name != "ce"):
         return None
@@ -78,17 +78,19 @@ def mute(facts: Facts, experiment: Experiment) -> Finding | None:
         ways += [("distillation.kd_weight", 1)] if node["alpha"] is None else [("distillation.alpha", 0.1)]
         return Finding("The teacher's terms have no weight", override(experiment.config, *ways[0]))
     other = "hint" if experiment.config["choices"].get("distillation") == "kd" else "kd"
-    return Finding("The teacher's terms have weight, but no gradient by the student", f"another method: distillation={other}")
+    return Finding(
+        "The teacher's terms have weight, but no gradient with respect to the student", f"another method: distillation={other}"
+    )
 
 
 def usual_weight(experiment: Experiment) -> float:
-    """The weight that the method's own YAML gives it, 1 where that is not one of ours."""
+    """The default weight in the method's YAML file, 1 if it is not a method of kdexp."""
     path = Path(conf_dir()) / "distillation" / f"{experiment.config['choices'].get('distillation')}.yaml"
     return float(OmegaConf.select(OmegaConf.load(path), "weight", default=1) if path.is_file() else 1)
 
 
 def no_headroom(facts: Facts, experiment: Experiment) -> Finding | None:
-    """The baseline makes so few mistakes that no student can be told to be better, and this one is not worse."""
+    """The baseline makes too few mistakes for a better student to be noticed, and this one is not worse."""
     if facts.chance <= SIGNIFICANT or not saturated(facts):
         return None
     fact = f"The baseline is already at {percent(facts.baseline_test)}: nothing left to gain"
@@ -96,12 +98,12 @@ def no_headroom(facts: Facts, experiment: Experiment) -> Finding | None:
 
 
 def saturated(facts: Facts) -> bool:
-    """Whether the baseline is right on all test images, or all but a few."""
+    """Whether the baseline classifies all test images correctly, or all but a few."""
     return facts.baseline_test >= SATURATED and round((1 - facts.baseline_test) * facts.test_images) < FEWEST_ERRORS
 
 
 def fewer_images(experiment: Experiment) -> str:
-    """A smaller share of the images for the students, or nothing where a class would lose all of its own."""
+    """Override for a smaller share of the images, empty if a class would lose all its images."""
     share = experiment.dataset.student_fraction
     less = 0.1 if share > 0.1 else share / 10
     smallest = int(torch.bincount(experiment.data.train.labels).min())
@@ -109,11 +111,11 @@ def fewer_images(experiment: Experiment) -> str:
 
 
 def noise(facts: Facts, _experiment: Experiment) -> Finding | None:
-    """The students part on too few test images, or too evenly."""
+    """The students differ on too few test images, or too evenly."""
     if facts.chance <= SIGNIFICANT:
         return None
     if not facts.gained + facts.lost:
-        return Finding("Not significant: both students are right on the same test images", MORE_SEEDS)
+        return Finding("Not significant: both students classify the same test images correctly", MORE_SEEDS)
     images = f"it wins {facts.gained} test images, the baseline {facts.lost}"
     if facts.gained == facts.lost:
         images = f"each wins {facts.gained} test images"
@@ -165,7 +167,7 @@ def poor_fit(facts: Facts, experiment: Experiment) -> Finding | None:
 
 
 def more_epochs(facts: Facts, experiment: Experiment) -> str:
-    """More epochs for the students (Beyer et al. 2022, arXiv 2106.05237), not for a teacher that knows all its images."""
+    """More epochs for the students (Beyer et al. 2022, arXiv 2106.05237), but not for a teacher that fits all its images."""
     settings = experiment.settings
     more = longer(experiment.config, "epochs", 10 if facts.distilled_train < 0.9 else 4)
     follows = more and settings.teacher_epochs == settings.epochs and (facts.teacher_train or 0.0) > 0.99
@@ -173,7 +175,7 @@ def more_epochs(facts: Facts, experiment: Experiment) -> str:
 
 
 def faint(facts: Facts, experiment: Experiment) -> Finding | None:
-    """A term of the teacher's is next to nothing beside that of the labels."""
+    """A term that uses the teacher is negligible next to that of the labels."""
     for name, ratio in ratios(facts).items():
         if 0 < ratio < 1 / 20:
             return Finding(f"CE outweighs {name!r} {1 / ratio:.0f}:1 at the start", balancing(name, ratio, experiment))
@@ -181,7 +183,7 @@ def faint(facts: Facts, experiment: Experiment) -> Finding | None:
 
 
 def sharp(facts: Facts, experiment: Experiment) -> Finding | None:
-    """The soft targets are as good as labels."""
+    """The soft targets are nearly one-hot."""
     if facts.entropy_share is None or facts.softer_temperature is None or facts.entropy_share > 0.05:
         return None
     fact = f"At T={facts.temperature:g} the soft targets are as hard as labels (entropy {facts.entropy:.2g} nats)"
@@ -194,25 +196,25 @@ def sharp(facts: Facts, experiment: Experiment) -> Finding | None:
 
 
 def drowning(facts: Facts) -> tuple[str, float] | None:
-    """The method's own term that keeps the student from fitting the labels, and how many times it outweighs them."""
+    """The term that keeps the student from fitting the labels, and its gradient as a multiple of that of the labels."""
     name, ratio = max(ratios(facts).items(), key=lambda item: (item[0] != "kd", item[1]), default=("kd", 0.0))
     drowned = name != "kd" and ratio > DROWNED and facts.distilled_train < facts.baseline_train - 0.05
     return (name, ratio) if drowned else None
 
 
 def outweighs(name: str, ratio: float) -> str:
-    """That a term outweighs the labels."""
+    """Clause of a sentence: a term outweighs the labels."""
     return f"{name!r} outweighs CE {ratio:.0f}:1"
 
 
 def ratios(facts: Facts) -> dict[str, float]:
-    """The gradients of the teacher's terms as multiples of that of `ce`, before training; empty without labels."""
+    """Gradients of the terms that use the teacher, as multiples of that of `ce`, before training; empty without labels."""
     labels = facts.gradients_before.get("ce", 0.0)
     return {name: norm / labels for name, norm in facts.gradients_before.items() if name != "ce" and labels}
 
 
 def balancing(name: str, ratio: float, experiment: Experiment) -> str:
-    """The override that makes a term's gradient about as large as that of `ce`, where it was `ratio` times it."""
+    """The override that makes a term's gradient about as large as that of `ce`; now it is `ratio` times as large."""
     config: dict[str, Any] = experiment.config
     node, distiller = config["distillation"], build(config["distillation"])
     if name == "kd" and distiller.kd_weight and node["alpha"] is not None:
@@ -227,5 +229,5 @@ def balancing(name: str, ratio: float, experiment: Experiment) -> str:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share of 1 in percent."""
+    """A fraction of 1 in percent."""
     return f"{100 * share:.{digits}f} %"

@@ -1,4 +1,4 @@
-"""The numbers that an experiment's source published, and how far what was measured is from them."""
+"""Published numbers of an experiment, and the distance of measured ones from them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from typing import Annotated, Any
 from kdexp.configuration.arguments import Checked, Count, NonNegative, Range, misfit, parameters, problems
 from kdexp.errors import InvalidArguments, Problem, listed, refusals
 
-CHOSEN = ("experiment", "protocol", "sweep", "distillation", "controls", "published")
-WHERE = ("dataset.root", "dataset.download", "teacher.checkpoint", "store", "output_dir")
-ON = ("device", "num_threads", "memory", "workers")
-HOW = ("seed", "teacher_seed", "precision", "fast", "compile", "graph", "latency", "diagnosis", "dry_run", "force")
-"""With those above, what a command may set and still be the published experiment; the table tells its precision."""
+ALLOWED = {
+    "choices": ("experiment", "protocol", "sweep", "distillation", "controls", "published"),
+    "files": ("dataset.root", "dataset.download", "teacher.checkpoint", "store", "output_dir"),
+    "hardware": ("device", "num_threads", "memory", "workers"),
+    "arithmetic": ("precision", "fast", "compile", "graph"),
+    "repetition": ("seed", "teacher_seed", "force", "dry_run"),
+    "extra measurements": ("latency", "diagnosis"),
+}
+"""Overrides, by subject, under which a run is still the published experiment. The table names the precision."""
+_ALLOWED_KEYS = frozenset().union(*ALLOWED.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Checked):
-    """One number as it was printed, in percent; `where` are the method's settings under which it holds."""
+    """One number as printed in a paper, in percent; it holds for the method settings in `where`."""
 
     mean: Annotated[float, Range(at_least=0, at_most=100)]
     std: NonNegative | None = None
     n: Count | None = None
-    """How many runs it is the mean of."""
+    """Number of runs that were averaged."""
     source: str | None = None
-    """Where it is from, if not from where the others are."""
+    """Its source, if it differs from the table's."""
     where: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What was published of one row, as shares of 1."""
+    """The published accuracy for one row, as a fraction of 1."""
 
     mean: float
     std: float | None
@@ -42,11 +47,11 @@ class Reference:
 
     @property
     def variance(self) -> float:
-        """Of the mean; a spread over an unknown number of runs counts as that of a single one."""
+        """Variance of the mean. If the number of runs is unknown, it counts as one."""
         return (self.std or 0.0) ** 2 / (self.n or 1)
 
     def distance(self, mean: float, std: float | None, n: int) -> float | None:
-        """A measured mean over n seeds minus the published one, in standard errors, or None where no spread is known."""
+        """Measured mean over n seeds minus the published mean, in standard errors; None if neither spread is known."""
         error = math.sqrt((std or 0.0) ** 2 / n + self.variance)
         return (mean - self.mean) / error if error else None
 
@@ -55,9 +60,9 @@ class Reference:
 
 
 class PublishedTable(Checked):
-    """What one source published of a table's rows: for every role, or method of a distilled student, a number or several.
+    """One source's numbers for a table: one or several per role, or per method of a distilled student.
 
-    `unsourced` are settings of methods that no source gives for these networks, under the names of the methods.
+    `unsourced` lists, by method, settings for which no source gives a value for these networks.
     """
 
     def __init__(
@@ -76,15 +81,20 @@ class PublishedTable(Checked):
         given |= {f"distilled.{method}": numbers for method, numbers in (distilled or {}).items()}
         found = [problem.under(row) for row, numbers in given.items() for problem in _problems(numbers)]
         for method, names in (unsourced or {}).items():
-            if complaint := misfit(names, list[str]):
-                found.append(Problem(f"unsourced.{method}", f"={names!r}: {complaint}"))
+            if problem := misfit(names, list[str]):
+                found.append(Problem(f"unsourced.{method}", f"={names!r}: {problem}"))
         if found:
             raise InvalidArguments(found)
         self.source, self.metric, self.unsourced = source, metric, unsourced or {}
-        self.numbers = {row: [Number(**one) for one in _listed(numbers)] for row, numbers in given.items()}
+        self.numbers = {
+            row: [Number(**arguments) for arguments in _number_arguments(numbers)] for row, numbers in given.items()
+        }
 
     def reference(self, row: str, settings: Mapping[str, Any], set_by_hand: Iterable[str] = ()) -> Reference | None:
-        """What was published of a row (`teacher`, `distilled.kd`) whose method has these settings, some of them set by hand."""
+        """The published number of a row (`teacher`, `distilled.kd`) whose method has these settings; None if there is none.
+
+        Settings that were `set_by_hand` must be among those for which the number holds.
+        """
         for number in self.numbers.get(row, []):
             where = number.where or {}
             if set(set_by_hand) <= set(where) and all(settings.get(name) == value for name, value in where.items()):
@@ -93,19 +103,19 @@ class PublishedTable(Checked):
         return None
 
 
-def _listed(numbers: Any) -> list[dict[str, Any]]:
-    """One number or several, short or in full, as the arguments of `Number`."""
-    several = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
-    return [one if isinstance(one, dict) else {"mean": one} for one in several]
+def _number_arguments(numbers: Any) -> list[dict[str, Any]]:
+    """Arguments of `Number` for one number or a list; a plain number is its mean."""
+    items = numbers if isinstance(numbers, list) else [] if numbers is None else [numbers]
+    return [item if isinstance(item, dict) else {"mean": item} for item in items]
 
 
 def _problems(numbers: Any) -> Iterator[Problem]:
-    for one in _listed(numbers):
-        yield from problems(Number, one)
+    for arguments in _number_arguments(numbers):
+        yield from problems(Number, arguments)
 
 
-def complaints(given: Any) -> list[Problem]:
-    """What is wrong with the node `published`."""
+def published_problems(given: Any) -> list[Problem]:
+    """Everything wrong with the node `published`."""
     if given is None:
         return []
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
@@ -118,12 +128,12 @@ def complaints(given: Any) -> list[Problem]:
 
 
 def departures(overrides: Iterable[str]) -> list[str]:
-    """Those words of a command that make it another experiment than the published one, settings of the method aside."""
-    return [word for key, word in _set(overrides) if not key.startswith("distillation.")]
+    """The overrides that make a run a different experiment from the published one, apart from settings of the method."""
+    return [word for key, word in _relevant(overrides) if not key.startswith("distillation.")]
 
 
 def reference(config: Mapping[str, Any], role: str, overrides: Sequence[str]) -> Reference | None:
-    """What was published of the row in this role of a job; None if nothing was, or the job is not that experiment."""
+    """The published number for the row in this role; None if there is none, or the job is a different experiment."""
     if not config.get("published") or departures(overrides):
         return None
     published = PublishedTable(**config["published"])
@@ -134,7 +144,7 @@ def reference(config: Mapping[str, Any], role: str, overrides: Sequence[str]) ->
 
 
 def unsourced(config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """A sentence for every setting of a job's method that is its default because no source gives one for the experiment."""
+    """A sentence for each setting of a job's method that keeps its default because no source gives a value."""
     if not config.get("published") or departures(overrides):
         return []
     method, node = config["choices"]["distillation"], config["distillation"]
@@ -147,40 +157,40 @@ def unsourced(config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
 
 
 def _by_hand(overrides: Iterable[str]) -> list[str]:
-    """The settings of the method that a command sets."""
-    return [key.removeprefix("distillation.") for key, _ in _set(overrides) if key.startswith("distillation.")]
+    """Settings of the method that the overrides change."""
+    return [key.removeprefix("distillation.") for key, _ in _relevant(overrides) if key.startswith("distillation.")]
 
 
-def _set(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Key and word of the overrides that decide what is trained."""
+def _relevant(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Key and text of the overrides that may change what is trained: all but the `ALLOWED` ones and Hydra's."""
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
         given = word.startswith("~") or ("=" in word and not word.startswith("-"))
-        if given and key not in (*CHOSEN, *WHERE, *ON, *HOW) and not key.startswith("hydra"):
+        if given and key not in _ALLOWED_KEYS and not key.startswith("hydra"):
             yield key, word
 
 
-def explain(shown: Sequence[tuple[str, Reference | None, int]], departing: Sequence[str]) -> Iterator[str]:
-    """What must be known of published numbers beside measured ones: of rows, each with its name and number of seeds."""
+def explain(rows: Sequence[tuple[str, Reference | None, int]], departing: Sequence[str]) -> Iterator[str]:
+    """Remarks on the published numbers in a table; `rows` are (name, published number, number of seeds)."""
     if departing:
-        yield f"No published numbers beside what was run with {', '.join(departing)}: that is another experiment."
-    told = [(name, number, n) for name, number, n in shown if number is not None]
+        yield f"No published numbers are shown for runs with {', '.join(departing)}: they are a different experiment."
+    numbers = [(name, number, n) for name, number, n in rows if number is not None]
     sources: dict[tuple[str, str], list[str]] = {}
-    for name, number, _ in told:
+    for name, number, _ in numbers:
         sources.setdefault((number.source, number.metric), []).append(name)
     for count, ((source, metric), names) in enumerate(sources.items()):
         which = f" ({', '.join(dict.fromkeys(names))})" if count else ""
         yield f"Published{which}: {source}; {metric}."
-    judged = [(number, n) for _, number, n in told if number.variance or n > 1]
+    judged = [(number, n) for _, number, n in numbers if number.variance or n > 1]
     if judged:
         yield "Δ in SE: measured minus published in standard errors, √(s²/n + s²/n) of the two."
-        yield from _unknown(judged)
+        yield from _unknown_spreads(judged)
 
 
-def _unknown(judged: Sequence[tuple[Reference, int]]) -> Iterator[str]:
+def _unknown_spreads(judged: Sequence[tuple[Reference, int]]) -> Iterator[str]:
     if any(number.std is None for number, _ in judged):
-        yield "Where no published spread is known, it counts as 0, which makes Δ look larger than it is."
+        yield "If no published spread is known, it counts as 0, which makes Δ look larger than it is."
     if any(number.std is not None and number.n is None for number, _ in judged):
-        yield "Where a published spread is over an unknown number of runs, Δ takes it for that of a single run."
+        yield "If a published spread is over an unknown number of runs, Δ treats it as that of a single run."
     if any(n == 1 for _, n in judged):
-        yield "Where n = 1, the spread over our seeds is unknown and counts as 0."
+        yield "If n = 1, the spread over our seeds is unknown and counts as 0."

@@ -1,4 +1,4 @@
-"""The comparison as rows of plain values, computed from stored results alone."""
+"""The rows of a run's table as plain values, computed from stored results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
 from kdexp.network import cost
-from kdexp.report.published import Reference, reference
+from kdexp.report.published import departures, explain, reference
 from kdexp.store.stored import StoredLearner
 from kdexp.tasks.classification import agreement
 
@@ -22,7 +22,7 @@ LATENCY_BATCH = 128
 
 @dataclass
 class Row:
-    """One learner of the table. Accuracies are shares of 1, `difference` is in points of accuracy; None is unknown."""
+    """One learner of the table. Accuracies are fractions of 1, `difference` is in percentage points; None is unknown."""
 
     role: str
     model: str
@@ -45,7 +45,7 @@ class Row:
     published: float | None = None
     published_std: float | None = None
     standard_errors: float | None = None
-    """From the published accuracy to the test accuracy, as `Reference.distance` counts them."""
+    """Distance of the test accuracy from the published one; see `Reference.distance`."""
     agreement: float | None = None
     nll: float | None = None
     ece: float | None = None
@@ -60,7 +60,7 @@ class Row:
 
 
 def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
-    """A row per entry; differences are to the baseline, compression and agreement to the teacher."""
+    """One row per entry: differences are to the baseline, compression and agreement to the teacher."""
     stored = {entry.role: entry.stored for entry in entries if entry.stored}
     rows = []
     for entry in entries:
@@ -76,15 +76,18 @@ def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
     return rows
 
 
-def add_published(rows: Sequence[Row], experiment: Experiment, overrides: Sequence[str]) -> list[Reference | None]:
-    """Fills in what the experiment's source published of each row, unless the overrides make it another experiment."""
-    found = [reference(experiment.config, row.role, overrides) for row in rows]
-    for row, number in zip(rows, found, strict=True):
+def add_published(rows: Sequence[Row], experiment: Experiment, overrides: Sequence[str]) -> list[str]:
+    """Adds published accuracies to the rows, unless overrides make it a different experiment; returns remarks on them."""
+    if not experiment.config.get("published"):
+        return []
+    numbers = [reference(experiment.config, row.role, overrides) for row in rows]
+    for row, number in zip(rows, numbers, strict=True):
         if number is not None:
             row.published, row.published_std = number.mean, number.std
         if number is not None and row.test_top1 is not None:
             row.standard_errors = number.distance(row.test_top1, None, 1)
-    return found
+    named = [(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)]
+    return list(explain(named, departures(overrides)))
 
 
 def _fill(row: Row, stored: StoredLearner) -> None:

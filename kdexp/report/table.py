@@ -1,9 +1,11 @@
-"""The comparison table on the screen."""
+"""The comparison table of a run, for terminals and Markdown."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from rich.box import Box
 from rich.table import Table
@@ -17,16 +19,16 @@ if TYPE_CHECKING:
 AnyRow = TypeVar("AnyRow")
 
 METHOD_ROOM = 8
-"""More characters than these are left to the method: so many that its terms fold between words."""
+"""The method's column gets more characters than this, so that it wraps between words."""
 YIELDING = ("smaller", "time")
-"""What gives way for that, in order."""
+"""Columns that are dropped to make that room, in order."""
 
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
-"""One blank between columns and a line under the headings."""
+"""One space between columns and a line under the headings."""
 
 
 class Column(NamedTuple, Generic[AnyRow]):
-    """A heading, how a row fills it, and whether it is shown however narrow the terminal."""
+    """A heading, the text of its cells, and whether it is shown in any terminal, however narrow."""
 
     heading: str
     text: Callable[[AnyRow], str]
@@ -34,25 +36,25 @@ class Column(NamedTuple, Generic[AnyRow]):
     right: bool = True
 
     def cell(self, row: AnyRow) -> str:
-        """The text as it may be shown: on one line, without control characters."""
+        """The text on one line, without control characters."""
         return one_line(self.text(row))
 
-    def says(self, rows: Sequence[AnyRow]) -> bool:
-        """Whether any row has a value for it."""
+    def has_values(self, rows: Sequence[AnyRow]) -> bool:
+        """Whether any row has a value in this column."""
         return any(self.text(row) not in ("–", "") for row in rows)
 
     def width(self, rows: Sequence[AnyRow]) -> int:
-        """The characters it takes, unfolded."""
+        """Its width in characters, without wrapping."""
         return max(len(self.heading), *(len(self.cell(row)) for row in rows))
 
 
 def written(value: float | None, pattern: str) -> str:
-    """The value in that pattern, or a dash where there is none."""
+    """The formatted value, or a dash for None."""
     return "–" if value is None else format(value, pattern)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a reader would say them: `8.3s`, `12m05s`, `1h04m`."""
+    """Seconds as `8.3s`, `12m05s` or `1h04m`."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -62,12 +64,12 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share of 1 in percent with two digits, without the sign."""
+    """A fraction of 1 in percent with two digits, without the percent sign."""
     return written(None if value is None else 100 * value, ".2f")
 
 
 def plus_minus(mean: float | None, std: float | None) -> str:
-    """A mean of shares of 1 in percent, with its standard deviation where one is known."""
+    """Mean and, if known, standard deviation in percent; both are given as fractions of 1."""
     return percent(mean) + (f" ± {percent(std)}" if std is not None else "")
 
 
@@ -99,13 +101,13 @@ COLUMNS: tuple[Column[Row], ...] = (
 
 
 def table_width(rows: Sequence[AnyRow], columns: Iterable[Column[AnyRow]]) -> int:
-    """The characters of a line of the table, unfolded: a blank at the left edge and one after every column."""
+    """Characters per line without wrapping: a space at the left edge and one after each column."""
     return 1 + sum(column.width(rows) + 1 for column in columns)
 
 
 def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]]) -> list[Column[AnyRow]]:
-    """What matters, whatever the width, and of the rest, in order, as many columns as fit beside it."""
-    candidates = [column for column in columns if column.says(rows)]
+    """Columns marked `always`, then as many others as fit, in order."""
+    candidates = [column for column in columns if column.has_values(rows)]
     space = width - table_width(rows, [column for column in candidates if column.always])
     shown = []
     for column in candidates:
@@ -117,7 +119,7 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
 
 
 def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
-    """The fitting columns, of which some give way where the method would be left too little room to fold in."""
+    """Columns that fit, without those in `YIELDING` if the method would have too little room."""
     columns = fitting(rows, width, COLUMNS)
     for heading in YIELDING:
         others = [column for column in columns if column.heading != "method"]
@@ -127,7 +129,7 @@ def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
 
 
 def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
-    """The table for a terminal of that width: within 80 characters the method folds, wider ones show more columns."""
+    """The table for a terminal of that width: the method wraps within 80 characters, wider terminals show more columns."""
     title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}"
     table = Table(title=title, box=HEAD_RULE, pad_edge=False, padding=0)
     columns = readable(rows, width)
@@ -139,9 +141,18 @@ def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
 
 
 def markdown(rows: Sequence[AnyRow], columns: Iterable[Column[AnyRow]]) -> str:
-    """The table with every column that says something, in Markdown."""
-    shown = [column for column in columns if column.says(rows)]
+    """The table in Markdown, with every column that has values."""
+    shown = [column for column in columns if column.has_values(rows)]
     lines = [[column.heading for column in shown], ["--:" if column.right else "---" for column in shown]]
     lines += [[column.cell(row) for column in shown] for row in rows]
     escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def csv_text(names: list[str], lines: list[dict[str, Any]]) -> str:
+    """CSV text with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=names)
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

@@ -1,28 +1,49 @@
-"""What a run leaves in its folder: the table in three formats, and every epoch's numbers."""
+"""Files that a run leaves in its folder: the table in three formats, and the numbers of every epoch."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdexp.files import write_whole
-from kdexp.report.table import COLUMNS, markdown
+from kdexp.files import reason, write_whole
+from kdexp.report.rows import Row, add_published, make_rows
+from kdexp.report.table import COLUMNS, csv_text, markdown
 from kdexp.store.schema import self_digest
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
-    from kdexp.report.rows import Row
     from kdexp.training.entry import Entry
 
 
+@dataclass(frozen=True)
+class Report:
+    """The table of a run, and how writing it went."""
+
+    rows: list[Row]
+    notes: list[str]
+    """Remarks on published numbers."""
+    failure: str
+    """Why files are missing; empty if all were written."""
+
+
+def write(folder: Path, entries: list[Entry], experiment: Experiment, overrides: Sequence[str]) -> Report:
+    """Makes the table of a run, with published numbers where the overrides allow it, and writes its files and `metrics.csv`."""
+    rows = make_rows(entries, experiment)
+    notes = add_published(rows, experiment, overrides)
+    try:
+        write_history(folder, entries)
+        write_table(folder, rows, experiment)
+    except OSError as error:
+        return Report(rows, notes, reason(error))
+    return Report(rows, notes, "")
+
+
 def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
-    """Writes `table.csv`, `table.md` and `table.json`; the last also says where the store lies, seen from the folder, and holds
-    its own digest.
-    """
+    """Writes `table.csv`, `table.md` and `table.json`; the last also has the relative path of the store and its own digest."""
     plain = [row.plain() for row in rows]
     write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
     write_whole(folder / "table.md", markdown(rows, COLUMNS))
@@ -31,16 +52,7 @@ def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
 
 
 def write_history(folder: Path, entries: list[Entry]) -> None:
-    """Writes `metrics.csv`: a line per learner and epoch, its columns the union of all losses' names."""
+    """Writes `metrics.csv`: a line per learner and epoch, with a column for every loss that any learner has."""
     lines = [{"role": e.role, "model": e.model, **epoch} for e in entries if e.stored for epoch in e.stored.result["history"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
     write_whole(folder / "metrics.csv", csv_text(names, lines))
-
-
-def csv_text(names: list[str], lines: list[dict[str, Any]]) -> str:
-    """The lines under their names, as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names)
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()

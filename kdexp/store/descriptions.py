@@ -1,6 +1,6 @@
-"""What the files hold that say what is stored, how a run went and what a sweep is made of, declared once for every reader."""
+"""Declarations of all stored files (results, runs, sweeps), which every reader checks against."""
 
-# No annotations of tomorrow here: with them, TypedDict would not see which keys need not be there.
+# Without `from __future__ import annotations`, which would hide from TypedDict which keys are NotRequired.
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from kdexp.configuration.arguments import Count, Fraction, NonNegative, NonNegativeInt, Positive, Range
@@ -10,7 +10,7 @@ from kdexp.store.schema import Digest, Key, Name, Text
 MOST_CLASSES, MOST_CHANNELS, LARGEST_IMAGE = 10**6, 4096, 4096
 
 FileName = Annotated[str, Text(r"(?!\.\.?$)[^/\\:\0]{1,255}", "the name of a file next to it")]
-"""No path that leads out of a folder, on any system."""
+"""A name that can't lead out of a folder on any system."""
 
 
 class Node(TypedDict):
@@ -20,7 +20,7 @@ class Node(TypedDict):
 
 
 class Data(TypedDict):
-    """What a network and its images depend on in a data set."""
+    """The properties of a data set that networks and images depend on."""
 
     num_classes: Annotated[int, Range(at_least=1, at_most=MOST_CLASSES)]
     in_channels: Annotated[int, Range(at_least=1, at_most=MOST_CHANNELS)]
@@ -31,7 +31,7 @@ class Data(TypedDict):
 
 
 class DataOfLearner(Data):
-    """The same, and the hash of its images and labels."""
+    """`Data`, and the hash of all images and labels."""
 
     fingerprint: Digest
 
@@ -56,7 +56,7 @@ class Spec(TypedDict):
 
 
 class Metrics(TypedDict):
-    """What test answers are worth; a likelihood that is no finite number is null."""
+    """Measures on the test images; a likelihood that is not finite is null."""
 
     top1: Fraction | None
     top5: NotRequired[Fraction]
@@ -65,14 +65,14 @@ class Metrics(TypedDict):
 
 
 class Test(TypedDict):
-    """After the last epoch, and after the best on validation data where there are any."""
+    """After the last epoch, and after the epoch with the best validation accuracy if there are validation images."""
 
     last: Metrics
     best: NotRequired[Metrics]
 
 
 class Epoch(TypedDict):
-    """The means of an epoch, a method's own terms among them."""
+    """Means over an epoch, with the terms of the method as further keys."""
 
     epoch: Count
     loss: float
@@ -81,21 +81,21 @@ class Epoch(TypedDict):
 
 
 class Git(TypedDict):
-    """The state of the folder that a command ran in."""
+    """Git state of the folder in which a command ran."""
 
     commit: Name
     changed: bool
 
 
 class Versions(TypedDict):
-    """Of packages, these among others."""
+    """Versions of packages: at least these."""
 
     kdexp: Name
     torch: Name
 
 
 class Provenance(TypedDict):
-    """Where and with what something was computed."""
+    """Software and hardware that computed a result."""
 
     python: Name
     versions: Versions
@@ -105,7 +105,7 @@ class Provenance(TypedDict):
 
 
 class Entry(TypedDict):
-    """What `result.json` says of a folder in the store: the digests of its files, and of itself."""
+    """`result.json` of any folder in the store: digests of its files and of itself."""
 
     model: Name
     dataset: Name
@@ -133,7 +133,7 @@ class Learner(Entry):
 
 
 class OutputsSpec(TypedDict):
-    """`identity_of` and a layer: all that a teacher's outputs depend on."""
+    """Everything that a teacher's outputs depend on: `identity_of` and a layer."""
 
     format: int
     teacher: Key
@@ -150,7 +150,7 @@ class Outputs(Entry):
 
 
 class Exported(Data):
-    """The metadata of a safetensors file that `kdexp-export` wrote, its values parsed."""
+    """Parsed metadata of a safetensors file written by `kdexp-export`."""
 
     model: Node
 
@@ -159,7 +159,7 @@ Role = Literal[tuple(PARTS)]  # type: ignore[valid-type]
 
 
 class TableRow(TypedDict):
-    """A learner of a run: what became of it, and what was measured nowhere else."""
+    """A learner of a run: its status, and measurements that are stored nowhere else."""
 
     role: Role  # type: ignore[valid-type]
     key: Key
@@ -168,7 +168,7 @@ class TableRow(TypedDict):
 
 
 class Table(TypedDict):
-    """`table.json` of a run; `store` is the path of the store's learners from there."""
+    """`table.json` of a run; `store` is the relative path of the folder of learners."""
 
     store: Annotated[str, Text(r"(\.\./){0,50}((?!\.\.?/)[^/\0]{1,255}/){0,50}learner", "a relative path to a folder learner/")]
     rows: list[TableRow]
@@ -176,14 +176,14 @@ class Table(TypedDict):
 
 
 class Status(TypedDict):
-    """`status.json` of a run: how far it is, and why it did not end well."""
+    """`status.json` of a run: its state, and why it failed."""
 
     state: Literal["running", "finished", "failed", "interrupted", "killed"]
     reason: NotRequired[str]
 
 
 class JobOfSweep(TypedDict):
-    """A job: the words that were its own, and the name of its folder inside the sweep's."""
+    """A job of a sweep: its overrides, and the name of its folder in the sweep's folder."""
 
     overrides: list[str]
     folder: FileName
@@ -197,7 +197,7 @@ class Jobs(TypedDict):
 
 
 class Summary(TypedDict):
-    """What is cached of a data set that stays on disk."""
+    """Cached properties of a data set that stays on disk."""
 
     fingerprint: Digest
     mean: list[Fraction] | None
@@ -207,14 +207,14 @@ class Summary(TypedDict):
 
 
 class Choices(TypedDict):
-    """The option that was chosen in each group, these among others."""
+    """The option chosen in each group: at least these."""
 
     dataset: str | None
     distillation: str | None
 
 
 class Configuration(TypedDict):
-    """`config.yaml` of a run, as far as reports read it."""
+    """The keys of a run's `config.yaml` that reports read."""
 
     choices: Choices
     dataset: Node
@@ -226,6 +226,7 @@ class Configuration(TypedDict):
     schedule: Node
     teacher_optimizer: Node
     teacher_schedule: Node
+    seed: NotRequired[int]
     epochs: int
     teacher_epochs: int
     batch_size: int

@@ -1,7 +1,7 @@
-"""What running processes need of a store, so that `kdexp-store prune` leaves it alone.
+"""The learners and outputs that running processes need, which `kdexp-store prune` therefore keeps.
 
-Each process has a file in the store's folder `in_use`, which lists keys, next to a lock that it holds while it lives. A run
-registers what it needs before it looks for it, and nothing is removed while somebody registers.
+Each process has a file in the store's folder `in_use` that lists keys, next to a lock that it holds until it ends. A run
+registers the keys it needs before it looks for them, and nothing is removed while a process registers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IN_USE = "in_use"
 
 
 class Claim:
-    """What this process needs of the store at `root`, from `add` to `release`."""
+    """The keys that this process needs in the store at `root`, from `add` to `release`."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -31,7 +31,7 @@ class Claim:
         self._held = False
 
     def add(self, keys: Iterable[str], run: Path | None = None) -> None:
-        """Keeps these keys, and names the folder of a run, to be settled should this process be killed; raises `OSError`."""
+        """Protects these keys, and records a run's folder in case this process is killed; raises `OSError`."""
         keys, runs = self._keys.union(keys), self._runs | ({str(run.resolve())} if run else set())
         if (keys, runs) == (self._keys, self._runs):
             return
@@ -44,7 +44,7 @@ class Claim:
         self._keys, self._runs = keys, runs
 
     def release(self) -> None:
-        """Needs nothing of it any more."""
+        """Gives up all keys."""
         with suppress(OSError):
             self.path.unlink()
         self._until.close()
@@ -53,7 +53,7 @@ class Claim:
 
 @contextmanager
 def registering(root: Path) -> Iterator[None]:
-    """Inside, no other process registers or removes anything; raises `OSError`."""
+    """Keeps other processes from registering or removing anything inside the block; raises `OSError`."""
     with ExitStack() as until:
         (root / IN_USE).mkdir(parents=True, exist_ok=True)
         take_turns(root / IN_USE / "registry.lock", until)
@@ -61,12 +61,12 @@ def registering(root: Path) -> Iterator[None]:
 
 
 def user_of(root: Path, key: str) -> str:
-    """A living process that needs the key, such as `process 7 on laptop`; empty if none does."""
+    """A running process that needs the key, such as `process 7 on laptop`; empty if none does."""
     return next((user for path, user in _claims(root) if user and key in _listed(path, "keys")), "")
 
 
 def settle_killed(root: Path) -> None:
-    """Removes what killed processes claimed, and has the folders of their runs say that they were killed."""
+    """Removes the claims of killed processes, and marks their runs as killed."""
     for path, user in _claims(root):
         if not user:
             for folder in _listed(path, "runs"):
@@ -78,12 +78,12 @@ def settle_killed(root: Path) -> None:
 
 
 def _claims(root: Path) -> Iterator[tuple[Path, str]]:
-    """The file of every claim and who holds it; empty for a killed process."""
+    """File and holder of every claim; the holder is empty for a killed process."""
     yield from ((path, holder(path.with_suffix(".lock"))) for path in sorted((root / IN_USE).glob("*.json")))
 
 
 def _listed(path: Path, name: str) -> list[str]:
-    """What a claim lists under a name; a damaged one lists nothing."""
+    """The values that a claim lists under a name; none if the file is damaged."""
     try:
         return list(map(str, json.loads(path.read_text("utf-8"))[name]))
     except (OSError, ValueError, TypeError, KeyError):

@@ -1,6 +1,7 @@
-"""The store: one folder per trained learner, named by the hash of its spec, written whole or not at all.
+"""The store: one folder per trained learner, named by the hash of its spec, written completely or not at all.
 
-Beside the folders lie `KEY.progress`, the last whole epoch of a learner in training, and `KEY.lock`, held by who trains it.
+Next to the folders are `KEY.progress`, the last complete epoch of a learner in training, and `KEY.lock`, held by the process
+that trains it.
 """
 
 from __future__ import annotations
@@ -29,38 +30,38 @@ from kdexp.store.stored import LEARNERS, RESULT, StoredLearner, read_entry, unde
 
 Say = Callable[[str], None]
 DIGEST = 32
-"""Bytes of the SHA-256 at the end of a file of progress."""
+"""Bytes of the SHA-256 at the end of a progress file."""
 
 SLOW = 0.5
-"""Seconds from one epoch to the next from which progress also outlasts a power failure, for which a disk takes milliseconds."""
+"""Seconds per epoch from which progress is also flushed to disk, which takes milliseconds, to survive a power failure."""
 
 
 class LearnerStore:
-    """Finished and unfinished learners under `root/learner/`; `say` is told what a user should know."""
+    """Finished and unfinished learners under `root/learner/`; `say` prints messages for the user."""
 
     def __init__(self, root: str | Path, say: Say = print):
         self.root = Path(root).expanduser() / LEARNERS
         self.say = say
-        self._kept_at = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def find(self, key: str) -> StoredLearner | None:
-        """The stored learner, verified file by file, or None; a damaged one is named and counts as absent."""
+        """The stored learner with all files verified, or None; a damaged one is reported and counts as missing."""
         if not self.has(key):
             return None
         try:
             found = under_its_key(read_entry(self.root / key))
-            self.forget_progress(key)  # that of a process killed between its last two changes
+            self.forget_progress(key)  # left by a process that was killed right after saving
             return found
         except CorruptEntry as error:
-            self.say(f"store: {error}; it is trained again")
+            self.say(f"store: {error}; it will be trained again")
             return None
 
     def has(self, key: str) -> bool:
-        """Whether a learner is there, its files unread."""
+        """Whether a learner is stored; reads no files."""
         return is_file(self.root / key / RESULT)
 
     def require_writable(self) -> None:
-        """Raises `Unwritable` if nothing can be stored."""
+        """Raises `Unwritable` if the store can't be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.root).close()
@@ -70,16 +71,16 @@ class LearnerStore:
             ) from error
 
     @contextmanager
-    def locked(self, wanted: Mapping[str, str]) -> Iterator[None]:
-        """Holds the locks of the wanted keys (key to a name for messages), waiting for processes that train them."""
+    def locked(self, names: Mapping[str, str]) -> Iterator[None]:
+        """Holds the locks of these keys (with names for messages), waiting for processes that train them."""
         with ExitStack() as stack:
-            for key, name in sorted(wanted.items()):
+            for key, name in sorted(names.items()):
                 if acquire(self.root / f"{key}.lock", f"the {name} ({key})", stack, self.say):
                     self._tidy(key)
             yield
 
     def _tidy(self, key: str) -> None:
-        """What a killed process left beside the place of a key: a whole draft is moved there, the rest is removed."""
+        """Cleans up after a killed process: moves a complete draft into place, removes everything else."""
         for draft in sorted(self.root.glob(f"{key}*{DRAFT}*")):
             if draft.is_file():
                 draft.unlink()
@@ -91,7 +92,7 @@ class LearnerStore:
     def save(
         self, key: str, result: dict[str, Any], tensors: Mapping[str, dict[str, Tensor]], state: dict[str, Any]
     ) -> StoredLearner:
-        """Writes a learner beside its place and then moves it there in one step; raises `OSError` and then leaves nothing."""
+        """Writes a learner as a draft and moves it into place in one step; on `OSError` leaves nothing."""
 
         def write(folder: Path) -> None:
             for name, group in tensors.items():
@@ -103,40 +104,40 @@ class LearnerStore:
         return stored
 
     def keep_progress(self, key: str, state: dict[str, Any]) -> None:
-        """Keeps the state of a learner after a whole epoch, in place of the one before; raises `OSError`."""
+        """Saves the state of a learner after an epoch, replacing the previous one; raises `OSError`."""
         packed = _packed(state)
         packed.write(hashlib.sha256(packed.getbuffer()).digest())
-        slow = time.monotonic() - self._kept_at > SLOW
+        slow = time.monotonic() - self._saved_at > SLOW
         write_whole(self.root / f"{key}.progress", packed.getbuffer(), lasting=slow)
-        self._kept_at = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def progress(self, key: str) -> dict[str, Any] | None:
-        """The state that `keep_progress` kept last, or None; a damaged one is named and counts as absent."""
+        """The last state that `keep_progress` saved, or None; a damaged one is reported and counts as missing."""
         path = self.root / f"{key}.progress"
         if not path.is_file():
             return None
         try:
             content = path.read_bytes()
         except OSError as error:
-            self.say(f"store: {path} can't be read ({reason(error)}); what it kept is trained again")
+            self.say(f"store: {path} can't be read ({reason(error)}); its epochs will be trained again")
             return None
         packed, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
         if hashlib.sha256(packed).digest() != digest:
-            self.say(f"store: {path} is damaged; what it kept is trained again")
+            self.say(f"store: {path} is damaged; its epochs will be trained again")
             return None
         return torch.load(io.BytesIO(packed), "cpu", weights_only=True)
 
     def forget_progress(self, key: str) -> None:
-        """Removes what `keep_progress` kept, if it is there and can be removed."""
+        """Removes the saved progress, if there is any and it can be removed."""
         with suppress(OSError):
             (self.root / f"{key}.progress").unlink()
 
 
 def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], None]) -> StoredLearner:
-    """Has a folder written beside its place, adds the result that vouches for its files, and moves it there in one step.
+    """Writes a folder as a draft, adds a result with the digests of its files, and moves it into place in one step.
 
-    Raises `OSError` and then leaves what was there. What is written is on the disk before it moves, and the move before this
-    returns: if the power fails, the place holds the old or the new, whole.
+    On `OSError` the previous content stays. Files are flushed to disk before the move, and the move before this returns: after
+    a power failure, the place holds either the old or the new content, complete.
     """
     draft, outdated = draft_of(place), draft_of(place)
     try:
@@ -161,7 +162,7 @@ def write_entry(place: Path, result: dict[str, Any], write: Callable[[Path], Non
 
 
 def _finite(value: Any) -> Any:
-    """The value with None for every number that is not finite, such as the likelihood of answers that overflowed."""
+    """The value with None in place of numbers that are not finite, such as the likelihood of logits that overflowed."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -176,7 +177,7 @@ def write_tensors(folder: Path, name: str, group: Mapping[str, Tensor]) -> None:
 
 
 def _packed(state: dict[str, Any]) -> io.BytesIO:
-    # Packed in memory: what a full disk then raises is an OSError, not whatever the packer makes of it.
+    # Packed in memory, so that a full disk raises OSError when the bytes are written, not an error of torch.save.
     packed = io.BytesIO()
     torch.save(state, packed)
     return packed

@@ -21,9 +21,9 @@ TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None]) -> bool:
-    """Locks a file for `work` until the stack unwinds, waiting for the process that has it; the system frees a dead one's.
+    """Locks a file for `work` until the stack unwinds, waiting for the process that holds it.
 
-    Returns False, and says so, where the file system has no locks.
+    The system releases the lock of a process that dies. Returns False, with a message, on a file system without locks.
     """
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -39,18 +39,18 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
         say(f"no locks on this file system ({path.parent}): another run that needs {work} now would train it too")
         return False
     until.callback(lock.release)
-    with suppress(OSError):  # a full disk can hold a lock, but not say whose
+    with suppress(OSError):  # on a full disk the lock works, but without a name
         path.write_text(str(Process.this()), "utf-8")
     return True
 
 
 def hold(path: Path, until: ExitStack) -> None:
-    """Locks a file that no other process locks until the stack unwinds, and then removes it.
+    """Locks a file that no other process uses until the stack unwinds, then removes it.
 
-    It names this process, which has to do where the file system has no locks.
+    The file names this process, which is all there is on a file system without locks.
     """
     lock = FileLock(path, fallback_to_soft=False)
-    with _where_there_are_locks():
+    with _missing_locks_ignored():
         lock.acquire(blocking=False)
         until.callback(lock.release)
     until.callback(_remove, path)
@@ -59,15 +59,15 @@ def hold(path: Path, until: ExitStack) -> None:
 
 
 def take_turns(path: Path, until: ExitStack) -> None:
-    """Locks a file for a moment, waiting for whoever has it; does without where the file system has no locks."""
+    """Locks a file until the stack unwinds, waiting for its holder; does nothing on a file system without locks."""
     lock = FileLock(path, fallback_to_soft=False)
-    with _where_there_are_locks():
+    with _missing_locks_ignored():
         lock.acquire()
         until.callback(lock.release)
 
 
 def holder(path: Path) -> str:
-    """Who has locked a file, such as `process 7 on laptop`; empty if nobody has."""
+    """The process that has locked a file, such as `process 7 on laptop`; empty if none has."""
     try:
         with path.open("rb") as file:
             if fcntl is None:
@@ -85,8 +85,8 @@ def holder(path: Path) -> str:
 
 
 @contextmanager
-def _where_there_are_locks() -> Iterator[None]:
-    """Inside, it is no error that a file system has no locks."""
+def _missing_locks_ignored() -> Iterator[None]:
+    """Ignores errors that say that the file system has no locks."""
     try:
         yield
     except OSError as error:
@@ -95,7 +95,7 @@ def _where_there_are_locks() -> Iterator[None]:
 
 
 def _named_in(path: Path) -> str:
-    """The process that a file names, if it may still run."""
+    """The process named in a file, if it may still be running."""
     text = _text(path)
     process = Process.read(text)
     return text if process and process.may_run() else ""

@@ -1,4 +1,4 @@
-"""A teacher's outputs on disk: a folder per layer, named by the hash of everything that decides its numbers."""
+"""A teacher's outputs on disk: one folder per layer, named by the hash of everything that determines its values."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from kdexp.store.spec import LearnerSpec, key_of
 from kdexp.store.stored import OUTPUTS, RESULT, StoredLearner, read_entry, under_its_key
 
 FORMAT = 1
-"""Raised when images are cut or normalised in another way, so that older outputs are not taken for today's."""
+"""Raise it when images are cropped or normalised differently, so that older outputs are not taken for current ones."""
 
 READING_STARTS, READING_RATE = 1.0, 2e8
-"""Seconds, and bytes per second, that reading takes at worst: a shared or a turning disk, and a hash of every byte."""
+"""Worst-case seconds and bytes per second for reading: a network or magnetic disk, with a hash of every byte."""
 
 
 def worth_storing(seconds: float, size: int) -> bool:
-    """Whether reading so many bytes surely beats computing them again in so many seconds."""
+    """Whether reading `size` bytes is surely faster than computing them again in `seconds`."""
     return seconds > READING_STARTS + size / READING_RATE
 
 
 def weights_digest(network: nn.Module) -> str:
-    """The hash of a network's parameters and buffers: a teacher that was trained again is another, whatever its key."""
+    """Hash of a network's parameters and buffers; it tells a teacher from one trained again under the same key."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -42,13 +42,13 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def computed_on(device: torch.device) -> dict[str, Any]:
-    """What outputs depend on, in their last digits, besides what they are asked about."""
+    """Library, hardware and threads, on which the last digits of outputs depend."""
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"torch": torch.__version__, "device": f"{device.type} {chip}", "threads": torch.get_num_threads()}
 
 
 def identity_of(taught_by: StoredLearner, network: nn.Module, spec: LearnerSpec, device: torch.device) -> dict[str, Any]:
-    """All that a stored teacher's outputs for a learner's images depend on, but for the layer; `network` is the teacher."""
+    """Everything but the layer that a teacher's outputs for a learner's images depend on; `network` is the teacher."""
     return {
         "format": FORMAT,
         "dtype": "float32",
@@ -62,9 +62,9 @@ def identity_of(taught_by: StoredLearner, network: nn.Module, spec: LearnerSpec,
 
 
 class OutputStore:
-    """The outputs of one teacher for one split under `root/outputs/`, by what `identity_of` tells and by layer.
+    """The outputs of one teacher for one split under `root/outputs/`, found by `identity` (see `identity_of`) and layer.
 
-    `claim` is given the keys of what is read or written, before that.
+    `about` is stored with them. `claim` is called with the keys of outputs before they are read or written.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class OutputStore:
         return {**self.identity, "layer": layer}
 
     def _place(self, layer: str) -> Path:
-        """The folder of the layer's outputs, which nobody prunes from now on."""
+        """The folder of the layer's outputs, claimed so that it is not pruned."""
         place = self.root / key_of(self._spec(layer))
         if self.claim is not None:
             self.claim([place.name])
         return place
 
     def read(self, layer: str, shape: tuple[int, ...]) -> Tensor | None:
-        """The layer's outputs, verified, or None; what is damaged is named, removed, and counts as absent."""
+        """The layer's outputs, verified, or None; damaged outputs are reported and removed."""
         place = self._place(layer)
         if not place.is_dir():
             return None
@@ -102,21 +102,23 @@ class OutputStore:
                 raise CorruptEntry(f"{place} holds {values.dtype} {list(values.shape)}, not float32 {list(shape)}")
             return values
         except (CorruptEntry, KeyError, OSError, SafetensorError) as error:
-            self.say(f"store: {error}; these outputs of the teacher are computed again")
+            self.say(f"store: {error}; these outputs of the teacher will be computed again")
             shutil.rmtree(place, ignore_errors=True)
             return None
 
     def write(self, layer: str, values: Tensor) -> bool:
-        """Whether it is stored now, by this process or another; if not, it says why."""
+        """Stores the layer's outputs; returns whether they are stored, by this process or another, else prints the reason."""
         spec, place = self._spec(layer), self._place(layer)
-        if (place / RESULT).is_file():  # another process was quicker
+        if (place / RESULT).is_file():  # another process was faster
             return True
-        told = {**self.about, "spec": spec, "computed_at": time.strftime("%Y-%m-%d %H:%M")}
+        result = {**self.about, "spec": spec, "computed_at": time.strftime("%Y-%m-%d %H:%M")}
         try:
-            write_entry(place, told, lambda folder: write_tensors(folder, "outputs", {"outputs": values}))
+            write_entry(place, result, lambda folder: write_tensors(folder, "outputs", {"outputs": values}))
         except OSError as error:
             if (place / RESULT).is_file():
                 return True
-            self.say(f"store: {self.root} takes no outputs of the teacher ({reason(error)}): later runs compute them anew")
+            self.say(
+                f"store: {self.root} can't store outputs of the teacher ({reason(error)}): later runs will compute them again"
+            )
             return False
         return True

@@ -1,4 +1,4 @@
-"""Where and with what something was computed: recorded with results, never hashed."""
+"""Software and hardware that computed a result: recorded with it, never hashed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("kdexp", "torch", "torchvision", "hydra-core", "omegaconf", "rich")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device, threads, and the git state of the folder the command ran in."""
+    """Versions, device, threads, and git state of the working directory."""
     on_cuda = device.type == "cuda"
     return {
         "python": platform.python_version(),
@@ -27,7 +27,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """The commit and whether files differed from it when this process first asked; None outside a repository."""
+    """The commit, and whether files differ from it, at the first call; None outside a repository."""
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "changed": bool(_git("status", "--porcelain"))}

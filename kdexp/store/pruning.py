@@ -1,4 +1,4 @@
-"""Removing from a store what no process trains, needs or writes. Needs no torch."""
+"""Removes entries of a store that no process trains, needs or writes. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdexp.store.stored import RESULT
 
 
 def reason_to_keep(root: Path, path: Path) -> str:
-    """Why something in the store at `root` is not removed, or an empty string."""
+    """Why an entry of the store at `root` must not be removed, or an empty string."""
     key = path.name.partition(".")[0]
     if trainer := holder(path.with_name(f"{key}.lock")):
         return f"{trainer} is training it"
@@ -26,13 +26,13 @@ def reason_to_keep(root: Path, path: Path) -> str:
 
 
 def remove(root: Path, path: Path) -> str:
-    """Removes something, unless there is a reason to keep it, which is returned; nobody starts to need it meanwhile."""
+    """Removes an entry, unless there is a reason to keep it, which is returned. No process can claim it meanwhile."""
     with registering(root):
         if why := reason_to_keep(root, path):
             return why
-        with suppress(FileNotFoundError):  # somebody else was quicker
+        with suppress(FileNotFoundError):  # another process was faster
             if path.is_dir():
-                (path / RESULT).unlink(missing_ok=True)  # first, so that nobody takes the rest for a learner
+                (path / RESULT).unlink(missing_ok=True)  # first, so that the rest is not taken for a learner
                 shutil.rmtree(path)
             else:
                 path.unlink()
@@ -40,8 +40,8 @@ def remove(root: Path, path: Path) -> str:
 
 
 def number_of_days(text: str) -> float:
-    """What an argument says; raises `ArgumentTypeError`."""
+    """Parses an argument; raises `ArgumentTypeError`."""
     with suppress(ValueError):
         if 0 <= (days := float(text)) < math.inf:
             return days
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of days, such as 30 or 0.5")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days, such as 30 or 0.5")

@@ -1,4 +1,4 @@
-"""How far a run is: what `status.json` in its folder says, and the file there that is locked while its process lives."""
+"""State of a run: `status.json` in its folder, and a file that is locked while its process runs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ RUNNING, FINISHED, FAILED, INTERRUPTED, KILLED = "running", "finished", "failed"
 
 
 def write_state(folder: Path, state: str, why: str = "") -> None:
-    """Writes `status.json`, if the disk takes it."""
+    """Writes `status.json`, if the disk allows it."""
     with suppress(OSError):
         write_whole(folder / STATUS, json.dumps({"state": state, "reason": why}), lasting=state != RUNNING)
 
 
 def runner(folder: Path) -> str:
-    """The process that is at work on a run or a sweep, such as `process 7 on laptop`; empty if none is."""
+    """The process that works on a run or a sweep, such as `process 7 on laptop`; empty if none does."""
     try:
         return holder(folder / ALIVE)
-    except OSError:  # somebody else's folder: nothing can be said against it
+    except OSError:  # another user's folder: it may be true
         return "another process"
 
 
 def settle(folder: Path) -> None:
-    """Has the folder of a run or a sweep say that it was killed, where it was, and removes what was half written there."""
+    """Marks a run or sweep whose process was killed as killed, and removes its drafts."""
     if runner(folder) or not (folder / ALIVE).is_file():
         return
     with suppress(OSError, ValueError, AttributeError):

@@ -1,7 +1,7 @@
-"""Files of plain values that may be damaged or a stranger's: read within bounds and checked against their declaration.
+"""Reads files of plain values that may be damaged or from strangers: bounded in size, and checked against a declaration.
 
-A declaration is a `TypedDict` with the annotations of `kdexp.configuration.arguments`, and `Text`. Keys that it does not name,
-such as those of a newer version, are kept; their values must be plain, too.
+A declaration is a `TypedDict` with the annotations of `kdexp.configuration.arguments` and `Text`. Undeclared keys, such as
+those of a newer version, are kept; their values must be plain too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, is_typeddict
 
@@ -25,8 +25,10 @@ from kdexp.files import reason
 
 LARGEST_FILE = 2**25
 """Bytes; the result of ten thousand epochs takes a tenth."""
+FIRST_READ = 2**16
+"""Bytes read at first: most files are smaller, and allocating room for the largest takes longer than reading them."""
 DEEPEST, LONGEST, LARGEST_WHOLE = 24, 10**5, 2**63
-"""Values within values, characters of a text, and the whole number that no number may reach."""
+"""Depth of nesting, characters of a text, and bound of whole numbers."""
 SHOWN_PROBLEMS = 3
 
 _shown = reprlib.Repr()
@@ -35,13 +37,17 @@ _shown.maxstring = _shown.maxother = 60
 
 @dataclass(frozen=True)
 class Text:
-    """The texts that a key accepts, as a note inside `Annotated[str, Text("[0-9]+", "digits")]`: a regular expression."""
+    """A regular expression for texts, as in `Annotated[str, Text("[0-9]+", "digits")]`."""
 
     pattern: str
     meaning: str
 
     def __contains__(self, value: str) -> bool:
-        return re.fullmatch(self.pattern, value, re.DOTALL) is not None
+        return self._fullmatch(value) is not None
+
+    @cached_property
+    def _fullmatch(self) -> Callable[[str], re.Match[str] | None]:
+        return re.compile(self.pattern, re.DOTALL).fullmatch
 
     def __str__(self) -> str:
         return self.meaning
@@ -55,61 +61,65 @@ Digest = Annotated[str, Text("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 def read_json(path: Path, kind: Any) -> dict[str, Any]:
-    """What a JSON file says, which is of that declared kind; raises `BadFile` with its first few problems."""
+    """The content of a JSON file of that declared kind; raises `BadFile` with the first few problems."""
     found = parse_json(read_text(path), path)
     require(found, kind, path)
     return found
 
 
 def read_text(path: Path) -> str:
-    """What an ordinary file of no unusual size holds, decoded; raises `BadFile`."""
+    """The text of a regular file; raises `BadFile`, also if it is larger than `LARGEST_FILE`."""
     try:
-        if not path.is_file():  # opening a pipe would wait, and a device never ends
-            raise BadFile(f"{path} can't be read: {'it is no ordinary file' if path.exists() else 'No such file or directory'}")
+        if not path.is_file():  # opening a pipe would block, and a device has no end
+            raise BadFile(
+                f"{path} can't be read: {'it is not a regular file' if path.exists() else 'No such file or directory'}"
+            )
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(FIRST_READ)
+            if len(content) == FIRST_READ:
+                content += file.read(LARGEST_FILE + 1 - FIRST_READ)
         if len(content) > LARGEST_FILE:
             raise BadFile(f"{path} can't be read: it is larger than {LARGEST_FILE >> 20} MB")
         return content.decode()
     except OSError as error:
         raise BadFile(f"{path} can't be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
-        raise BadFile(f"{path} is damaged: it is no text in UTF-8") from error
+        raise BadFile(f"{path} is damaged: it is not UTF-8 text") from error
 
 
 def is_small(value: Any, most: int = 10**5) -> bool:
-    """Whether a value holds so few values in all; false of one that holds itself, as YAML can say."""
-    waiting, met = [value], 0
-    while waiting and met <= most:
-        one = waiting.pop()
-        met += 1
-        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-    return met <= most
+    """Whether a value has at most `most` values nested in it; False if it contains itself, as YAML allows."""
+    waiting, count = [value], 0
+    while waiting and count <= most:
+        item = waiting.pop()
+        count += 1
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return count <= most
 
 
 def parse_json(text: str, source: Path) -> Any:
-    """The value of strict JSON, where no key stands twice and there are no NaN and Infinity; raises `BadFile`."""
+    """Parses strict JSON, without duplicate keys, NaN and Infinity; raises `BadFile`."""
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         why = "values are nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise BadFile(f"{source} is damaged: {why}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {_shown.repr(next(name for name in names if names.count(name) > 1))} stands twice")
+        raise ValueError(f"the key {_shown.repr(next(name for name in names if names.count(name) > 1))} occurs twice")
     return made
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
 
 
 def require(value: Any, kind: Any, source: Path) -> None:
-    """Raises `BadFile` with the first few problems, unless the value is of that declared kind and agrees with its digest."""
+    """Raises `BadFile` with the first few problems unless the value has that declared kind and matches its own digest."""
     if found := problems_of(value, kind):
         more = f" and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
         raise BadFile(f"{source} is damaged: {'; '.join(map(str, found[:SHOWN_PROBLEMS]))}{more}")
@@ -118,26 +128,26 @@ def require(value: Any, kind: Any, source: Path) -> None:
 
 
 def self_digest(value: Mapping[str, Any]) -> str:
-    """The SHA-256 of what a file says but for its `digest`, which holds it."""
+    """SHA-256 of a file's content without its key `digest`, where it is stored."""
     rest = {name: inner for name, inner in value.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def problems_of(value: Any, kind: Any) -> list[Problem]:
-    """Everything in a value that its annotation does not allow, under dotted paths."""
+    """Everything in a value that its annotation does not allow, with dotted paths."""
     return checker(kind)(value, 0)
 
 
 @cache
 def checker(kind: Any) -> Check:
-    """What finds the problems of values of that annotation, made once; it also takes how deep a value lies in others."""
+    """A function that finds the problems of a value with that annotation, given the value and its depth of nesting."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Required, NotRequired):
         return checker(inner[0])
     if is_typeddict(kind):
         return _mapping(kind)
     if origin is Annotated:
-        return _noted(checker(inner[0]), [note for note in inner[1:] if isinstance(note, Range | Text)])
+        return _single(inner[0], tuple(note for note in inner[1:] if isinstance(note, Range | Text)))
     if origin in (typing.Union, types.UnionType):
         return _one_of([checker(option) for option in inner if option is not type(None)], type(None) in inner)
     if origin is dict:
@@ -154,19 +164,14 @@ def _mapping(kind: Any) -> Check:
     def check(value: Any, depth: int) -> list[Problem]:
         if not isinstance(value, dict):
             return [Problem("", f"={_shown.repr(value)}: must hold {listed(sorted(required)[:3])} and so on")]
-        found = [Problem(name, "missing") for name in sorted(required - value.keys())]
+        missing = [] if value.keys() >= required else sorted(required - value.keys())
+        found = [Problem(name, "missing") for name in missing]
         for name, inner in value.items():
-            found += _of_key(name, _plain) if name not in declared else []
-            found += [problem.under(_written(name)) for problem in declared.get(name, _plain)(inner, depth + 1)]
+            if name not in declared:
+                found += _key_problems(name, _plain)
+            if problems := declared.get(name, _plain)(inner, depth + 1):
+                found += [problem.under(_path_part(name)) for problem in problems]
         return found
-
-    return check
-
-
-def _noted(check_value: Check, notes: Sequence[Range | Text]) -> Check:
-    def check(value: Any, depth: int) -> list[Problem]:
-        unmet = [note for note in notes if value not in note] if not (found := check_value(value, depth)) else []
-        return found + [Problem("", f"={_shown.repr(value)}: must be {note}") for note in unmet]
 
     return check
 
@@ -185,9 +190,10 @@ def _dictionary(check_key: Check, check_value: Check) -> Check:
     def check(value: Any, depth: int) -> list[Problem]:
         if not isinstance(value, dict) or depth > DEEPEST:
             return _no_container(value, dict[str, Any])
-        found = [problem for name in value for problem in _of_key(name, check_key)]
+        found = [problem for name in value for problem in _key_problems(name, check_key)]
         for name, inner in value.items():
-            found += [problem.under(_written(name)) for problem in check_value(inner, depth + 1)]
+            if problems := check_value(inner, depth + 1):
+                found += [problem.under(_path_part(name)) for problem in problems]
         return found
 
     return check
@@ -204,34 +210,38 @@ def _list(check_value: Check) -> Check:
 
 
 def _no_container(value: Any, kind: Any) -> list[Problem]:
-    complaint = misfit(value, kind)
-    return [Problem("", f"={_shown.repr(value)}: {complaint}" if complaint else "values are nested too deeply")]
+    problem = misfit(value, kind)
+    return [Problem("", f"={_shown.repr(value)}: {problem}" if problem else "values are nested too deeply")]
 
 
-def _single(kind: Any) -> Check:
+def _single(kind: Any, notes: Sequence[Range | Text] = ()) -> Check:
     def check(value: Any, _depth: int) -> list[Problem]:
-        complaint = ("" if type(value) is kind else misfit(value, kind)) or _unplain(value)
-        return [Problem("", f"={_shown.repr(value)}: {complaint}")] if complaint else []
+        problem = ("" if type(value) is kind else misfit(value, kind)) or _scalar_problem(value)
+        sentences = [problem] if problem else [f"must be {note}" for note in notes if value not in note]
+        return [Problem("", f"={_shown.repr(value)}: {sentence}") for sentence in sentences] if sentences else []
 
     return check
 
 
 def _plain(value: Any, depth: int) -> list[Problem]:
-    """Of values of which nothing is declared."""
+    """Checks a value without a declaration."""
     if isinstance(value, dict | list):
         return checker(dict[Any, Any] if isinstance(value, dict) else list[Any])(value, depth)
-    complaint = _unplain(value)
-    return [Problem("", f"={_shown.repr(value)}: {complaint}")] if complaint else []
+    problem = _scalar_problem(value)
+    return [Problem("", f"={_shown.repr(value)}: {problem}")] if problem else []
 
 
-def _of_key(name: Any, check: Check) -> list[Problem]:
-    written = _shown.repr(name)
-    complaints = (problem.sentence.removeprefix(f"={written}: ") for problem in check(name, 0))
-    return [Problem("", f"has the key {written}, which {complaint}") for complaint in complaints]
+def _key_problems(name: Any, check: Check) -> list[Problem]:
+    found = check(name, 0)
+    if not found:
+        return []
+    shown = _shown.repr(name)
+    sentences = (problem.sentence.removeprefix(f"={shown}: ") for problem in found)
+    return [Problem("", f"has the key {shown}, which {sentence}") for sentence in sentences]
 
 
-def _unplain(value: Any) -> str:
-    """Why a single value is none that our files hold, or an empty string."""
+def _scalar_problem(value: Any) -> str:
+    """Why a scalar can't be in one of our files, or an empty string."""
     if isinstance(value, str):
         if len(value) > LONGEST:
             return f"must be at most {LONGEST:,} characters"
@@ -243,6 +253,6 @@ def _unplain(value: Any) -> str:
     return "" if value is None else "must be a number, a text, true, false or null"
 
 
-def _written(name: Any) -> str:
-    """A key as it stands in a path."""
+def _path_part(name: Any) -> str:
+    """A key as part of a dotted path."""
     return name if isinstance(name, str) and name.isidentifier() and len(name) < 60 else _shown.repr(name)

@@ -15,19 +15,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hydra.utils import get_object
-
 from kdexp.files import file_digest
 
-FORMAT = 2
-"""Raised when the train loop or the files of the store change, so that older results are not taken for today's."""
+FORMAT = 3
+"""Raise it when the train loop or the files of the store change, so that older results are not taken for current ones."""
 
 LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")
+EXEMPT = ("kdexp.configuration", "kdexp.errors", "kdexp.text", "kdexp.files", "kdexp.version")
+"""Rooms that decide no weights: their source is not hashed, so that rewording an error message trains nothing again."""
 
 
 @dataclass(frozen=True)
 class LearnerSpec:
-    """Everything a learner's weights depend on, as plain values; what only says where it ran is left out."""
+    """Everything that a learner's weights depend on, as plain values. Where it runs (paths, device, threads) is left out."""
 
     data: dict[str, Any]
     model: dict[str, Any]
@@ -40,13 +40,14 @@ class LearnerSpec:
     precision: str
     limit_batches: int | None
     teacher: str | None
-    """The key of the teacher's own spec."""
+    """The teacher's key."""
     members: list[str] = field(default_factory=list)
-    """The keys of the learners that an ensemble is made of."""
+    """The keys of an ensemble's members."""
 
     def identity(self) -> dict[str, Any]:
-        """What is hashed: the spec, the format, and the source of every module that a `_target_` names, bases and neighbours
-        included.
+        """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.
+
+        Source files are those of every `_target_`, of its base classes, and of modules next to these that they import.
         """
         sources = {name: digest for node in _nodes(asdict(self)) for name, digest in _sources(node["_target_"])}
         return {"format": FORMAT, **asdict(self), "sources": sources}
@@ -58,9 +59,9 @@ class LearnerSpec:
 
 
 def key_of(identity: dict[str, Any]) -> str:
-    """The hash of what `LearnerSpec.identity` gave."""
-    written = json.dumps(alike(identity), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(written.encode()).hexdigest()[:16]
+    """Hash of a spec's `identity()`."""
+    text = json.dumps(alike(identity), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def alike(value: Any) -> Any:
@@ -83,33 +84,40 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _sources(target: str) -> Iterator[tuple[str, str]]:
+    from hydra.utils import get_object  # reports hash no sources and start faster without Hydra
+
     yield from ((name, file_digest(path)) for name, path in _files(get_object(target)))
 
 
 @cache
-def _files(named: Any) -> tuple[tuple[str, Path], ...]:
-    """The modules, and their files, that define an object and what it inherits from, and what these import from beside them."""
+def _files(target: Any) -> tuple[tuple[str, Path], ...]:
+    """Names and files of the modules that define a class (or function), its base classes, and what they import nearby."""
     found: dict[str, Path] = {}
-    for owner in inspect.getmro(named) if inspect.isclass(named) else [named]:
+    for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
         module = inspect.getmodule(owner)
-        if module is not None and module.__name__.partition(".")[0] not in LIBRARIES:
+        if module is not None and _decides_weights(module.__name__):
             found |= _with_imports(module, found)
     return tuple(found.items())
 
 
-def _with_imports(module: ModuleType, known: Mapping[str, Path]) -> dict[str, Path]:
-    """A module's file, and those of the modules in its folder that it imports, as far as they are not known."""
+def _decides_weights(module: str) -> bool:
+    return module.partition(".")[0] not in LIBRARIES and not f"{module}.".startswith(tuple(f"{room}." for room in EXEMPT))
+
+
+def _with_imports(module: ModuleType, found: Mapping[str, Path]) -> dict[str, Path]:
+    """`found`, plus a module's file and, recursively, those of the modules in its folder that it imports."""
     file = Path(inspect.getsourcefile(module) or "")
-    found = {**known, module.__name__: file}
+    found = {**found, module.__name__: file}
     for name in _imported(ast.parse(file.read_bytes()), module.__package__ or ""):
-        beside = sys.modules.get(name)
-        if beside is not None and name not in found and Path(getattr(beside, "__file__", None) or "").parent == file.parent:
-            found |= _with_imports(beside, found)
+        imported = sys.modules.get(name)
+        same_folder = Path(getattr(imported, "__file__", None) or "").parent == file.parent
+        if imported is not None and name not in found and same_folder:
+            found |= _with_imports(imported, found)
     return found
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """The names that a module's import statements may mean modules by."""
+    """Names in a module's import statements that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

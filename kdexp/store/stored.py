@@ -1,4 +1,4 @@
-"""One finished learner, or a teacher's outputs, as they lie in the store, verified before they are used. Needs no torch."""
+"""A finished learner, or a teacher's outputs, in the store, verified before use. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 
 LEARNERS, OUTPUTS, SUMMARIES = "learner", "outputs", "summaries"
-"""The folders of a store."""
+"""Folders of a store."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StoredLearner:
         return self.path.name
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its files: `last`, `best` (if there was validation data) or `logits`; raises `CorruptEntry`."""
+        """Tensors of a file: `last`, `best` (if there were validation images) or `logits`; raises `CorruptEntry`."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -46,10 +46,7 @@ class StoredLearner:
 
 
 def read_result(path: Path, kind: Any = Learner) -> StoredLearner:
-    """What the result in a stored folder says, which is undamaged and of that kind; the other files are not read.
-
-    Raises `CorruptEntry`.
-    """
+    """Reads and checks `result.json` of a stored folder, but none of its other files; raises `CorruptEntry`."""
     source = path / RESULT
     try:
         result = parse_json(read_text(source), source)
@@ -64,14 +61,14 @@ def read_result(path: Path, kind: Any = Learner) -> StoredLearner:
 
 
 def other_format(result: Any) -> str:
-    """That a learner's result is of another version's format, in words; empty if it is of today's, or says nothing of it."""
+    """Message that a learner's result has another format than the current one; empty if it has not, or none is given."""
     spec = result.get("spec") if isinstance(result, dict) else None
     found = spec.get("format") if isinstance(spec, dict) else None
     return f"is of format {found}, not {FORMAT}" if isinstance(found, int) and found != FORMAT else ""
 
 
 def read_entry(path: Path, kind: Any = Learner) -> StoredLearner:
-    """What is stored in a folder; raises `CorruptEntry` if any of its files is damaged or missing."""
+    """Reads a stored folder; raises `CorruptEntry` if any of its files is damaged or missing."""
     found = read_result(path, kind)
     for name, digest in found.result["files"].items():
         if not is_file_of(path / name, digest):
@@ -80,7 +77,7 @@ def read_entry(path: Path, kind: Any = Learner) -> StoredLearner:
 
 
 def is_file_of(path: Path, digest: str) -> bool:
-    """Whether the file is there and of that digest."""
+    """Whether the file exists and has that digest."""
     try:
         return path.is_file() and file_digest(path) == digest
     except OSError:
@@ -88,7 +85,7 @@ def is_file_of(path: Path, digest: str) -> bool:
 
 
 def under_its_key(found: StoredLearner) -> StoredLearner:
-    """The same, if the key that its folder is named by is its own; raises `CorruptEntry`."""
+    """Returns `found` if its folder is named by its own key; raises `CorruptEntry`."""
     if key_of(found.result["spec"]) != found.path.name:
-        raise CorruptEntry(f"{found.path} holds something else than its name says")
+        raise CorruptEntry(f"{found.path} has a name that is not its key")
     return found

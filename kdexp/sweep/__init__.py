@@ -1,4 +1,4 @@
-"""One table per sweep: jobs read from disk, seeds folded, differences with their intervals. Needs no torch."""
+"""The report of a sweep: reads its jobs from disk, averages seeds, compares with baselines. Does not import torch."""
 
 from kdexp.sweep.comparison import Comparison, fold
 from kdexp.sweep.read import NothingToReport, Sweep, read

@@ -1,4 +1,4 @@
-"""What was set for a learner, under the names of the command line, and which of it differs between the rows of a table."""
+"""Settings of a learner by their names on the command line, and which of them differ between the rows of a table."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from kdexp.configuration.roles import PARTS, option, part_of
 from kdexp.text.characters import one_line
 
 AxisValues = dict[str, Any]
-"""Dotted keys to plain values; a group's own name holds the option that was chosen."""
+"""Dotted keys to plain values; the name of a group has the chosen option as its value."""
 
 SILENT = ("_target_", "root", "download", "name")
-"""What names a place, or what the table names anyway."""
+"""Keys that are never a column: locations, and names that the table shows anyway."""
 NAMED_ANYWAY = {"dataset", "student", *(part.method for part in PARTS.values())}
 
 
 def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
-    """What decides the learner in this role, from a job's resolved configuration.
+    """The settings that determine the learner in this role, from a job's resolved configuration.
 
-    A learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and `epochs` in
-    every role, so that one column holds the teacher's and the student's; what taught it keeps the prefix `teacher`.
+    In every role, the learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and
+    `epochs`, so that teacher and student share columns; settings of its teacher keep the prefix `teacher`.
     """
     part = part_of(role, config)
     own = {"dataset": "dataset", part.model: "student"}
-    own |= {part.method: part.method} if part.method in config else {}  # else it is inside the network's own node
+    own |= {part.method: part.method} if part.method in config else {}  # otherwise it is inside the node of the network
     own |= {part.optimizer: "optimizer", part.schedule: "schedule"}
     epochs = "teacher_epochs" if part.teaches else "epochs"
     found = {"epochs": config[epochs], "batch_size": config["batch_size"], "limit_batches": config["limit_batches"]}
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
     if part.teaches:
-        found.pop("dataset.student_fraction", None)  # it saw all images
+        found.pop("dataset.student_fraction", None)  # teachers train on all images
     if part.method == "distillation" and part_of(part.teacher, config).teaches and config.get("teacher"):
         found["teacher_epochs"] = config["teacher_epochs"]
         for node in ("teacher", "teacher_optimizer", "teacher_schedule"):
@@ -53,9 +53,9 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def varied(rows: Iterable[tuple[str, AxisValues]]) -> list[str]:
-    """The keys that differ between rows (role and settings) of one role; an option's own keys only where both chose it.
+    """The keys that differ between rows, given as (role, settings), of the same role; options' own keys only within an option.
 
-    Left out is what has a column of its own anyway, and what was set for the teacher if it only follows the student's.
+    Keys that have their own column are left out, and settings of the teacher that always equal the student's.
     """
     rows = list(rows)
     values = defaultdict(set)
@@ -74,19 +74,19 @@ def _follows(key: str, settings: list[AxisValues]) -> bool:
 
 
 def headings(keys: Sequence[str]) -> dict[str, str]:
-    """Key to the shortest name that no other key has, as it may be shown."""
+    """Maps each key to its last part if that is unique, else to itself; printable."""
     last = Counter(key.rpartition(".")[2] for key in keys)
     return {key: one_line(name if last[name := key.rpartition(".")[2]] == 1 else key) for key in keys}
 
 
 def written_values(settings: AxisValues, keys: Sequence[str]) -> str:
-    """The settings under these keys in a line, such as `temperature=4 alpha=0.1`."""
+    """The settings with these keys on one line, such as `temperature=4 alpha=0.1`."""
     short = headings(keys)
     return " ".join(f"{short[key]}={written_value(settings[key])}" for key in keys if key in settings)
 
 
 def written_value(value: Any) -> str:
-    """A setting as one would type it, on one line."""
+    """A value as typed on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower() if value is not None else "null"
     if isinstance(value, list):

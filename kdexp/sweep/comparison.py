@@ -1,6 +1,6 @@
-"""From what was read to what is shown: a row per configuration, seeds folded, the choice of validation data marked.
+"""Turns results into tables: one row per configuration, averaged over seeds, with the best on validation data marked.
 
-`Comparison` holds plain values alone: tables, files and pictures are drawn from it.
+`Comparison` holds plain values only; tables, files and pictures are made from it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kdexp.sweep.row import SweepRow
 from kdexp.sweep.selection import Group, choose
 
 MANY_INTERVALS = 20
-"""For more intervals that hold together the stored logits are not read for them."""
+"""With more simultaneous intervals than this, stored logits are not read for them."""
 
 
 @dataclass
 class DataTable:
-    """All configurations on one data set."""
+    """All configurations trained on one data set."""
 
     dataset: str
     fingerprint: str
@@ -32,59 +32,59 @@ class DataTable:
     """The keys of `SweepRow.settings` that differ between rows."""
     rows: list[SweepRow]
     tried: dict[str, dict[str, int]]
-    """Student to `baseline` or option of `distillation` to the number of configurations started, unfinished ones too."""
+    """Number of configurations started (finished or not), by student and by `baseline` or option of `distillation`."""
     variants: list[str] = field(default_factory=list)
-    """What tells rows apart that are alike in everything shown, as paths into their specs."""
+    """Paths in the specs of rows that look the same but differ there."""
 
     departures: list[str] = field(default_factory=list)
-    """What jobs set that makes them another experiment than the published one."""
+    """Overrides of jobs that make them a different experiment from the published one."""
     unsourced: list[str] = field(default_factory=list)
-    """A sentence for every setting of a method that is its default because no source gives one for the experiment."""
+    """A sentence for each setting of a method that keeps its default because no source gives a value."""
 
     @property
     def published(self) -> list[tuple[str, Reference | None, int]]:
-        """What every row is called beside its published number, that number, and how many seeds the row has."""
+        """Name, published number and number of seeds of each row."""
         return [(row.option if row.role == "distilled" else row.role, row.published, row.n) for row in self.rows]
 
     @property
     def compared(self) -> list[SweepRow]:
-        """The rows that were given an interval."""
+        """Rows with an interval."""
         return [row for row in self.rows if row.difference and row.difference.level]
 
 
 @dataclass
 class Unfinished:
-    """A job that is not, or not wholly, in the tables."""
+    """A job that is missing from the tables, or from some of them."""
 
     folder: str
     overrides: list[str]
     name: str
-    """Its folder's own name and the overrides that not every job has."""
+    """Name of its folder, and the overrides that not all jobs share."""
     state: str
     reason: str
 
 
 @dataclass
 class Comparison:
-    """Everything a report shows."""
+    """The content of a report."""
 
     folders: list[str]
     jobs: int
     tables: list[DataTable]
     unfinished: list[Unfinished]
     unusable: list[str]
-    """A sentence per stored result that could not be counted."""
+    """A sentence per stored result that can't be used."""
     damaged: list[str] = field(default_factory=list)
-    """A sentence per file of a sweep or a run that is not what it should be."""
+    """A sentence per damaged file of a sweep or run."""
 
     @property
     def complete(self) -> bool:
-        """Whether every job is in the tables with all its learners, as far as is known."""
+        """Whether every job is in the tables with all its learners."""
         return not (self.unfinished or self.unusable or self.damaged)
 
 
 def fold(sweep: Sweep) -> Comparison:
-    """Rows, intervals and marks of everything that was read; reads the stored logits that the intervals need."""
+    """Makes the tables with intervals and marks; reads stored logits for the intervals."""
     blocks = defaultdict[str, list[list[Observation]]](list)
     for observed in configurations(sweep):
         blocks[observed[0].result.spec["data"]["fingerprint"]].append(observed)
@@ -121,10 +121,10 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
     used = used_seeds(sweep.jobs)
     for group in groups:
         if group.row.mark:
-            group.row.fresh_command = fresh_command([one.job for one in group.observations], used)
+            group.row.fresh_command = fresh_command([observation.job for observation in group.observations], used)
     dataset = observed[0][0].result.dataset
     tried = _tried(sweep, dataset, fingerprint)
-    jobs = list({str(one.job.folder): one.job for group in groups for one in group.observations}.values())
+    jobs = list({str(each.job.folder): each.job for group in groups for each in group.observations}.values())
     return DataTable(dataset, fingerprint, columns, rows, tried, variants, _departures(jobs), _unsourced(jobs))
 
 
@@ -138,7 +138,7 @@ def _unsourced(jobs: list[Job]) -> list[str]:
 
 
 def _name_methods(groups: list[Group]) -> None:
-    """A method is called by its objective, or by its option where the option stands for several objectives."""
+    """Names methods by their objective, or by their option if the option has several objectives."""
     meant = defaultdict[str, set[str]](set)
     for group in groups:
         meant[group.row.option].add(group.observations[0].result.method)
@@ -148,7 +148,7 @@ def _name_methods(groups: list[Group]) -> None:
 
 
 def _tell_apart(groups: list[Group], columns: list[str]) -> list[str]:
-    """Gives rows that would look alike a `variant`, and returns the paths in their specs that differ."""
+    """Numbers rows that would look the same as `variant`; returns the paths at which their specs differ."""
     alike = defaultdict[str, list[Group]](list)
     for group in groups:
         row = group.row
@@ -173,7 +173,7 @@ def _differing(ours: Any, theirs: Any, path: str = "") -> list[str]:
 
 
 def _tried(sweep: Sweep, dataset: str, fingerprint: str) -> dict[str, dict[str, int]]:
-    """Jobs that failed before they had a result count by the name of their data set."""
+    """Counts configurations by student and method; jobs without results are matched by the name of their data set."""
     found = defaultdict[str, dict[str, set[str]]](lambda: defaultdict(set))
     for job in sweep.jobs:
         data = {sweep.results[key].spec["data"]["fingerprint"] for key in job.learners.values()}
@@ -184,4 +184,4 @@ def _tried(sweep: Sweep, dataset: str, fingerprint: str) -> dict[str, dict[str, 
         for role in ("baseline", "distilled") if distills else ("baseline",):
             method = "baseline" if role == "baseline" else option(config, "distillation")
             found[option(config, "student")][method].add(str(axis_values(config, role)))
-    return {student: {method: len(asked) for method, asked in methods.items()} for student, methods in found.items()}
+    return {student: {method: len(settings) for method, settings in methods.items()} for student, methods in found.items()}

@@ -1,4 +1,4 @@
-"""What lies behind the rows of a comparison: their jobs, the commands that repeat them, and what their results tell."""
+"""The jobs and results behind the rows of a comparison."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Origins:
-    """Finds what a row was made from."""
+    """Looks up jobs and results of a sweep."""
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
         self._jobs = {str(job.folder): job for job in sweep.jobs}
 
     def jobs(self, row: SweepRow) -> list[Job]:
-        """The jobs that it was read from, by seed."""
+        """The jobs of a row, by seed."""
         return [self._jobs[folder] for folder in row.jobs]
 
     def job(self, folder: str) -> Job:
@@ -29,15 +29,15 @@ class Origins:
         return self._jobs[folder]
 
     def result(self, key: str) -> Result:
-        """What was read of a learner."""
+        """The result of a learner."""
         return self.sweep.results[key]
 
     def history(self, key: str) -> list[dict[str, float]]:
-        """A learner's epochs, read again from the store."""
+        """A learner's epochs, read from the store."""
         return list(read_result(self.sweep.results[key].folder).result["history"])
 
     def latencies(self, table: DataTable) -> dict[tuple[str, int], list[float]]:
-        """Milliseconds for one image, each time it was measured (`latency=true`), by network: model and parameters."""
+        """All measured latencies (`latency=true`) in milliseconds per image, by network: model and parameters."""
         found = defaultdict[tuple[str, int], list[float]](list)
         for row in table.rows:
             for job in self.jobs(row):

@@ -1,4 +1,4 @@
-"""`report.html`: a comparison on one page that needs nothing else, and its pictures beside it."""
+"""`report.html`: a self-contained page of a comparison, and its pictures as files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from kdexp.sweep.pictures.style import Picture
 
 UNFOLDED = 20
-"""More unfinished jobs are folded away."""
+"""A longer list of unfinished jobs is collapsed."""
 
 
 def illustrate(comparison: Comparison, sweep: Sweep, folder: Path) -> str:
-    """Writes `report.html` and, if matplotlib is installed, `pictures/`; returns what to say of it. Raises `OSError`."""
+    """Writes `report.html` and, if matplotlib is installed, `pictures/`; returns a message. Raises `OSError`."""
     sources = Origins(sweep)
     pictures: list[list[Picture]] = [[] for _ in comparison.tables]
     if available():
@@ -40,8 +40,8 @@ def illustrate(comparison: Comparison, sweep: Sweep, folder: Path) -> str:
         keep_pictures([picture for of_table in pictures for picture in of_table], folder / "pictures")
     write_whole(folder / "report.html", page(comparison, sources, pictures))
     if not available():
-        return 'report.html is beside them, without pictures: pip install "kdexp[plot]" adds them'
-    return "report.html and pictures/ are beside them"
+        return 'report.html is next to them, without pictures: pip install "kdexp[plot]" adds them'
+    return "report.html and pictures/ are next to them"
 
 
 def keep_pictures(pictures: Sequence[Picture], folder: Path) -> None:
@@ -54,7 +54,7 @@ def keep_pictures(pictures: Sequence[Picture], folder: Path) -> None:
 
 
 def page(comparison: Comparison, sources: Origins, pictures: Sequence[Sequence[Picture]]) -> str:
-    """The whole page; everything that came from elsewhere is escaped, in its markup and in what is hidden in it."""
+    """The HTML of the page, with all names and values escaped."""
     names = ", ".join(Path(folder).resolve().name for folder in comparison.folders)
     details = Details(sources)
     body = [f"<h1>{escape(names)}</h1>", *details.about(comparison)]
@@ -74,7 +74,7 @@ def _section(table: DataTable, pictures: Sequence[Picture], prefix: str, details
         yield from map(_figure, pictures)
         yield "</div>"
         yield from (f'<p class="soft">{escape(sentence)}</p>' for sentence in slices(table)[1])
-    yield "<h3>Every row: its command, its configuration, where it comes from</h3>"
+    yield "<h3>Command, configuration and provenance of each row</h3>"
     for number, row in enumerate(table.rows, 1):
         yield from details.of_row(row, table, f"{prefix}{number}", number)
 
@@ -85,7 +85,7 @@ def _remark(remark: str) -> str:
 
 
 def _table(table: DataTable, prefix: str) -> Iterator[str]:
-    columns = [column for column in columns_of(table) if column.says(table.rows)]
+    columns = [column for column in columns_of(table) if column.has_values(table.rows)]
     yield '<div class="wide"><table><thead><tr><th class="right">row</th>'
     yield "".join(f"<th{_side(column)}>{escape(column.heading)}</th>" for column in columns) + "</tr></thead><tbody>"
     for number, row in enumerate(table.rows, 1):
@@ -101,9 +101,9 @@ def _side(column: Column[SweepRow]) -> str:
 
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.svg).decode()
-    told = escape(picture.caption)
-    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{told}">'
-    return f"<figure>{image}<figcaption>{told}</figcaption></figure>"
+    caption = escape(picture.caption)
+    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{caption}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _unfinished(comparison: Comparison, details: Details) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The parts of the page that tell where a sweep and each of its rows come from, and what repeats them."""
+"""Parts of the page that show where a sweep and each of its rows come from, and the commands that repeat them."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.remarks import models_vary, signed
-from kdexp.sweep.repeat import asked_for, commands
+from kdexp.sweep.repeat import command_words, commands
 from kdexp.sweep.row import SweepRow
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Details:
-    """Writes them as HTML."""
+    """Makes these parts as HTML."""
 
     def __init__(self, sources: Origins):
         self.sources = sources
 
     def command_of(self, folder: str) -> str:
-        """What repeats the job in this folder."""
+        """Command that repeats the job in this folder."""
         (command,) = commands([self.sources.job(folder)])
         return command
 
     def about(self, comparison: Comparison) -> Iterator[str]:
-        """When and with what the rows were trained, and the commands of the sweeps."""
+        """When and with which versions the rows were trained, and the commands of the sweeps."""
         rows = [row for table in comparison.tables for row in table.rows]
-        times, told = set(), dict[str, None]()
+        times, trained_with = set(), dict[str, None]()
         for result in map(self.sources.result, (key for row in rows for key in row.keys)):
             times.add(result.trained_at)
-            told[versions(result.provenance)] = None
+            trained_with[versions(result.provenance)] = None
         if rows:
             when = " to ".join(dict.fromkeys((min(times), max(times))))
-            yield f'<p class="soft">Trained {escape(when)}. {escape("; ".join(told))}.</p>'
+            yield f'<p class="soft">Trained {escape(when)}. {escape("; ".join(trained_with))}.</p>'
         for folder in self.sources.sweep.folders:
-            if words := asked_for(folder):
+            if words := command_words(folder):
                 yield command_line(shlex.join(["kdexp", *words]))
 
     def of_row(self, row: SweepRow, table: DataTable, anchor: str, number: int) -> Iterator[str]:
-        """A folded part: the commands that repeat a row, its seeds, its provenance, its configuration."""
+        """A collapsed part with the commands that repeat a row, its seeds, provenance and configuration."""
         words = [row.mark, row.role, row.model if models_vary(table) else "", row.method]
         name = " ".join(word for word in (*words, written_values(row.settings, table.columns)) if word)
         yield f'<details id="{anchor}"><summary>{number}. {escape(name)}: {percent(row.test_mean)} %</summary>'
@@ -59,12 +59,12 @@ class Details:
 
 
 def command_line(command: str) -> str:
-    """A command, to be copied with one click."""
+    """A command that one click selects."""
     return f'<code class="command">{escape(command)}</code>'
 
 
 def versions(provenance: dict[str, Any]) -> str:
-    """What a learner was trained with, in a line."""
+    """Versions and hardware of a training, on one line."""
     packages = ", ".join(f"{name} {provenance['versions'][name]}" for name in ("kdexp", "torch"))
     git = provenance["git"]
     commit = f", commit {git['commit'][:10]}{' with changes' if git['changed'] else ''}" if git else ""

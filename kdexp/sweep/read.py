@@ -1,4 +1,4 @@
-"""The jobs of sweeps and runs as they lie on disk, finished or not, and the stored results that they name."""
+"""Reads the jobs of sweeps and runs from disk, finished or not, and the stored results that they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from kdexp.configuration.roles import PARTS, node_at, part_of
 from kdexp.errors import BadFile
-from kdexp.report.published import complaints
+from kdexp.report.published import published_problems
 from kdexp.store.descriptions import Configuration, Jobs, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
@@ -28,12 +28,12 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NothingToReport(ValueError):
-    """Folders that hold no runs; the message has a sentence per folder."""
+    """Folders without runs; the message has a sentence per folder."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished learner as the store tells it; accuracies are shares of 1."""
+    """A finished learner from the store; accuracies are fractions of 1."""
 
     key: str
     folder: Path
@@ -43,22 +43,22 @@ class Result:
     spec: dict[str, Any]
     parameters: int
     test: float
-    """nan for a teacher whose classifier is not used."""
+    """Test accuracy; nan for a teacher whose classifier is not used."""
     validation: float | None
     logits: str = ""
-    """The digest of the file of its test answers."""
+    """Digest of its file of test logits."""
     trained_at: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
-        """Of its initial weights and batch order."""
+        """Seed of its initial weights and batch order."""
         return int(self.spec["seed"])
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command of a sweep, or a run of its own: what was asked, how far it got, and the keys of what it finished."""
+    """A job of a sweep, or a single run: its overrides, its state, and the keys of its finished learners."""
 
     folder: Path
     overrides: tuple[str, ...]
@@ -67,16 +67,16 @@ class Job:
     reason: str
     config: dict[str, Any] = field(default_factory=dict)
     learners: dict[str, str] = field(default_factory=dict)
-    """Role to key; all of them are in `Sweep.results`."""
+    """Keys by role; all of them are in `Sweep.results`."""
     latencies: dict[str, float] = field(default_factory=dict)
-    """Role to milliseconds for one image, where they were measured."""
+    """Milliseconds per image by role, if measured."""
 
 
 @dataclass
 class Sweep:
-    """Everything that was read: the jobs in order, the results by key, and a sentence for each that can't be used.
+    """Everything that was read: jobs in order, results by key, and a sentence for each result that can't be used.
 
-    `damaged` has a sentence for each other file that is not what it should be.
+    `damaged` has a sentence for each other damaged file.
     """
 
     folders: list[Path]
@@ -85,28 +85,28 @@ class Sweep:
     unusable: dict[str, str] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
-    def take(self, path: Path) -> bool:
-        """Whether the learner in that folder of a store can be used, be it thanks to its copy in another store."""
+    def add_result(self, path: Path) -> bool:
+        """Reads the learner in a folder of a store; returns whether it can be used, from here or from another store."""
         if path.name not in self.results:
             try:
                 self.results[path.name] = result_in(path)
                 self.unusable.pop(path.name, None)
             except BadFile as error:
-                self.unusable[path.name] = f"{error}; the same command trains it again"
+                self.unusable[path.name] = f"{error}; the same command will train it again"
         return path.name in self.results
 
 
 def read(folders: Iterable[str | Path]) -> Sweep:
-    """Reads sweeps, runs, and folders of either; raises `NothingToReport` naming every folder that holds none.
+    """Reads sweeps, runs, and folders of either; raises `NothingToReport` that names every folder without any.
 
-    What a file says is believed if it agrees with its digest; `kdexp-store verify` also reads the weights.
+    Files are checked against their digests, except weights: `kdexp-store verify` reads these too.
     """
     sweep = Sweep([Path(folder) for folder in folders])
     places = {folder: list(_places(folder, sweep)) for folder in sweep.folders}
     if empty := [folder for folder, found in places.items() if not found]:
         raise NothingToReport("\n".join([*sweep.damaged, *map(_refusal, empty)]))
-    met = {folder.resolve(): (folder, overrides) for found in places.values() for folder, overrides in found}
-    jobs = [_read_job(folder, overrides, sweep) for folder, overrides in met.values()]
+    unique = {folder.resolve(): (folder, overrides) for found in places.values() for folder, overrides in found}
+    jobs = [_read_job(folder, overrides, sweep) for folder, overrides in unique.values()]
     done = {job.overrides for job in jobs if job.state == FINISHED}
     sweep.jobs = [job for job in jobs if job.state == FINISHED or job.overrides not in done]
     return sweep
@@ -115,15 +115,15 @@ def read(folders: Iterable[str | Path]) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: no such folder"
-    return f"{str(folder)!r}: holds neither a sweep nor runs; give an output_dir or any folder in its runs/ and sweeps/"
+    return f"{str(folder)!r}: has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/"
 
 
 def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
-    """Run folders, even those that are not there yet, with their overrides where a sweep tells them.
+    """Run folders with their overrides, if a sweep lists them; a sweep's folders that don't exist yet are included.
 
-    Of a sweep whose list of jobs is damaged those that are there.
+    If the list of jobs is damaged, only existing folders are found.
     """
-    if listed := _told(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
+    if listed := _read(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in listed["jobs"])
     elif (folder / "config.yaml").exists():
         yield folder, None
@@ -132,8 +132,8 @@ def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, 
             yield from _places(child, sweep, depth - 1)
 
 
-def _told(path: Path, kind: Any, sweep: Sweep, consequence: str) -> dict[str, Any]:
-    """What a file says, or nothing if it is not there; of a damaged one the sweep gets a sentence."""
+def _read(path: Path, kind: Any, sweep: Sweep, consequence: str) -> dict[str, Any]:
+    """The content of a file, empty if it doesn't exist or is damaged; damage is noted in the sweep."""
     if not path.exists():
         return {}
     try:
@@ -147,38 +147,38 @@ def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> 
     before = len(sweep.damaged)
     if not folder.is_dir():
         process = runner(folder.parent)
-        why = f"{process} has not come to it yet" if process else "the sweep ended before its turn"
+        why = f"{process} has not reached it yet" if process else "the sweep ended before its turn"
         return Job(folder, overrides or (), NEVER_STARTED, why)
     if overrides is None:
         overrides = _command(folder / "command.txt", sweep)
-    table = _told(folder / "table.json", Table, sweep, "; the same command writes it again")
-    status = _told(folder / "status.json", Status, sweep, "; how the job ended is not known")
+    table = _read(folder / "table.json", Table, sweep, "; the same command will write it again")
+    status = _read(folder / "status.json", Status, sweep, "; it is unknown how the job ended")
     rows = {row["role"]: row for row in table.get("rows", [])}
     config = _config(folder / "config.yaml", rows, sweep)
     finished = {role: row["key"] for role, row in rows.items() if row["status"] == "finished"}
-    kept = {role: key for role, key in finished.items() if sweep.take(folder / table["store"] / key)}
-    for key in kept.values():
-        _take_teachers(folder / table["store"], key, sweep)
+    usable = {role: key for role, key in finished.items() if sweep.add_result(folder / table["store"] / key)}
+    for key in usable.values():
+        _add_teachers(folder / table["store"], key, sweep)
     state, why = (DAMAGED, "") if len(sweep.damaged) > before else _state(folder, status, rows)
     latencies = {role: row["latency_ms"] for role, row in rows.items() if row.get("latency_ms") is not None}
-    return Job(folder, overrides, state, why, config, kept, latencies)
+    return Job(folder, overrides, state, why, config, usable, latencies)
 
 
-def _take_teachers(store: Path, key: str, sweep: Sweep) -> None:
-    """Also those that have no row of their own; one that is gone is known by its key alone."""
+def _add_teachers(store: Path, key: str, sweep: Sweep) -> None:
+    """Reads a learner's teachers that are in the store; they need not have a row."""
     teacher = sweep.results[key].spec["teacher"]
-    if teacher and teacher not in sweep.results and (store / teacher / RESULT).is_file() and sweep.take(store / teacher):
-        _take_teachers(store, teacher, sweep)
+    if teacher and teacher not in sweep.results and (store / teacher / RESULT).is_file() and sweep.add_result(store / teacher):
+        _add_teachers(store, teacher, sweep)
 
 
 def _state(folder: Path, status: dict[str, Any], rows: dict[str, Any]) -> tuple[str, str]:
-    """How a job ended, and why it did not end well: as it says itself, else as its table shows."""
+    """State of a job and the reason for it, from its status or else from its table."""
     failed = [f"{role} {row['status']}" for role, row in rows.items() if row["status"] != "finished"]
     state = status.get("state", FINISHED if rows else RUNNING)
     if state == RUNNING and (process := runner(folder) or (runner(folder.parent) if not status else "")):
         return STILL_RUNNING, process
     if state in (RUNNING, KILLED):
-        return KILLED, "the same command resumes it"
+        return KILLED, "the same command will resume it"
     if state == FINISHED and not rows:
         return "failed", "its table.json is missing"
     if state == FINISHED and failed:
@@ -187,7 +187,7 @@ def _state(folder: Path, status: dict[str, Any], rows: dict[str, Any]) -> tuple[
 
 
 def result_in(path: Path) -> Result:
-    """The learner in a folder of the store, its other files unread; raises `BadFile` with a sentence if it can't be used."""
+    """Reads the result in a folder of the store; raises `BadFile` if it can't be used."""
     stored = under_its_key(read_result(path))
     if other := other_format(stored.result):
         raise BadFile(f"{path / RESULT} {other}")
@@ -195,17 +195,17 @@ def result_in(path: Path) -> Result:
 
 
 def _result(stored: StoredLearner) -> Result:
-    told = stored.result
-    model, method, dataset = (one_line(told[name]) for name in ("model", "method", "dataset"))
-    validation = told["history"][-1].get("validation_accuracy") if told["history"] else None
-    rest = (told["files"].get("logits.safetensors", ""), told["trained_at"], told["provenance"])
-    test = told["test"]["last"]["top1"]
-    named = (model, method, dataset, alike(told["spec"]), told["parameters"])
+    result = stored.result
+    model, method, dataset = (one_line(result[name]) for name in ("model", "method", "dataset"))
+    validation = result["history"][-1].get("validation_accuracy") if result["history"] else None
+    rest = (result["files"].get("logits.safetensors", ""), result["trained_at"], result["provenance"])
+    test = result["test"]["last"]["top1"]
+    named = (model, method, dataset, alike(result["spec"]), result["parameters"])
     return Result(stored.key, stored.path, *named, math.nan if test is None else test, validation, *rest)
 
 
 def _command(path: Path, sweep: Sweep) -> tuple[str, ...]:
-    """The words of a run's command behind its name; none if the file is not there."""
+    """The overrides of a run's command; none if the file doesn't exist."""
     if not path.exists():
         return ()
     try:
@@ -216,7 +216,7 @@ def _command(path: Path, sweep: Sweep) -> tuple[str, ...]:
 
 
 def _config(path: Path, roles: Iterable[str], sweep: Sweep) -> dict[str, Any]:
-    """A resolved configuration that has the nodes of these roles, or nothing if it can't be used."""
+    """The resolved configuration with the nodes of these roles; empty if it can't be used."""
     if not path.exists():
         return {}
     try:
@@ -224,15 +224,15 @@ def _config(path: Path, roles: Iterable[str], sweep: Sweep) -> dict[str, Any]:
         for role in roles:
             for node in _nodes_of(role, config):
                 if not isinstance(node_at(config, node), dict):
-                    raise BadFile(f"{path} is damaged: {node}: missing, for the run has a {role}")
+                    raise BadFile(f"{path} is damaged: {node}: missing, although the run has a {role}")
         return config
     except BadFile as error:
-        sweep.damaged.append(f"{error}; the settings of this job are not known")
+        sweep.damaged.append(f"{error}; the settings of this job are unknown")
         return {}
 
 
 def _nodes_of(role: str, config: dict[str, Any]) -> Iterator[str]:
-    """The paths of a learner's nodes; those behind the first can be told once that is seen to be there."""
+    """Paths of a learner's nodes. The later ones depend on the first, which the caller checks before it goes on."""
     yield PARTS[role].model
     part = part_of(role, config)
     yield from (part.method, part.optimizer, part.schedule)
@@ -243,10 +243,10 @@ def parse_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(read_text(path), Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise error if isinstance(error, BadFile) else BadFile(f"{path} is damaged: it is no YAML") from error
+        raise error if isinstance(error, BadFile) else BadFile(f"{path} is damaged: it is not YAML") from error
     if not is_small(config):
-        raise BadFile(f"{path} is damaged: it holds too many values, or itself")
+        raise BadFile(f"{path} is damaged: it has too many values, or contains itself")
     require(config, Configuration, path)
-    if found := complaints(config.get("published")):
+    if found := published_problems(config.get("published")):
         raise BadFile(f"{path} is damaged: {found[0]}")
     return config

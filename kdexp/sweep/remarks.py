@@ -1,4 +1,4 @@
-"""What a reader of a table must know to take it for what it is, in sentences."""
+"""Remarks below a sweep's table: how to read it, what was chosen how, what may be chance."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
 
 IN_WORDS = 6
-"""So many differences have a sentence each; of more, those that are marked."""
+"""Up to this many differences get a sentence each; of more, only marked ones."""
 
 
 def remarks(table: DataTable) -> list[str]:
-    """All that is to be said under a table; a command stands on a line of its own behind what it is for."""
+    """All remarks below a table. A command follows its sentence on a line of its own."""
     parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
-    said = [sentence for part in parts for sentence in part(table)]
-    return [*said, *explain(table.published, table.departures), *table.unsourced]
+    sentences = [sentence for part in parts for sentence in part(table)]
+    return [*sentences, *explain(table.published, table.departures), *table.unsourced]
 
 
 def _numbers(table: DataTable) -> Iterator[str]:
@@ -49,24 +49,26 @@ def _tried(table: DataTable) -> Iterator[str]:
 def _choice(table: DataTable) -> Iterator[str]:
     distilled = [row for row in table.rows if row.role == "distilled"]
     if any(row.validation_mean is None for row in distilled) and len(distilled) > 1:
-        yield "No winner is marked where there are no validation data (dataset.val_fraction=0): only test data could choose it."
+        yield "No winner is marked without validation data (dataset.val_fraction=0): only test data could choose one."
     marks = {row.mark for row in table.rows}
-    told = []
+    meanings = []
     if BEST in marks:
-        told.append(f"{BEST} is the best configuration for its student and data")
+        meanings.append(f"{BEST} is the best configuration for its student and data")
     if BEST_OF_METHOD in marks:
-        told.append(f"{BEST_OF_METHOD} the best of its method" if told else f"{BEST_OF_METHOD} is the best of its method")
-    if told:
-        yield f"{', '.join(told)}: chosen by mean validation accuracy; test data chose nothing."
-    for row in distilled:
+        meanings.append(
+            f"{BEST_OF_METHOD} the best of its method" if meanings else f"{BEST_OF_METHOD} is the best of its method"
+        )
+    if meanings:
+        yield f"{', '.join(meanings)}: chosen by mean validation accuracy; test data chose nothing."
+    for row in (row for row in distilled if row.mark):
         rivals = [other for other in distilled if other.option == row.option and other.n == row.n and _same_terms(row, other)]
         ties = sum(other.validation_mean == row.validation_mean for other in rivals)
-        if row.mark and ties > 1:
+        if ties > 1:
             yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
 
 
 def _same_terms(ours: SweepRow, theirs: SweepRow) -> bool:
-    """Whether the two are the same student on the same training data."""
+    """Whether two rows have the same student and training data."""
     keys = [key for key in ours.settings if key.startswith("dataset")]
     return ours.model == theirs.model and all(ours.settings[key] == theirs.settings.get(key) for key in keys)
 
@@ -107,10 +109,10 @@ def _verdict(difference: Difference) -> str:
     images = f"{difference.test_images or 0:,} test images"
     if seeds is None:
         alone = f"; {_level(difference)} interval {span(both)} over {images}" if both else ""
-        return f" under one seed{alone}; of other seeds it says nothing."
-    told = f"; {_level(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
-    told += f", {span(both)} over seeds and {images}" if both else ""
-    return f"{told}: {_noise(difference)}.{_pairing(difference)}"
+        return f" with one seed{alone}; this says nothing about other seeds."
+    text = f"; {_level(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
+    text += f", {span(both)} over seeds and {images}" if both else ""
+    return f"{text}: {_noise(difference)}.{_pairing(difference)}"
 
 
 def _noise(difference: Difference) -> str:
@@ -118,11 +120,11 @@ def _noise(difference: Difference) -> str:
         return "it stands out"
     needed = [interval.sufficient_n for interval in difference.intervals]
     if difference.over_seeds and difference.over_seeds.sufficient_n is None:
-        return "within noise, and more seeds of the same would not help"
+        return "within noise, and more seeds with the same mean and spread would not help"
     if None in needed:
-        return "within noise; more seeds alone would not do, it takes more test images"
+        return "within noise; more seeds alone would not suffice, more test images are needed"
     enough = max(n for n in needed if n is not None)
-    return f"within noise; {enough} seeds would do if it and its spread stayed the same"
+    return f"within noise; {enough} seeds would suffice if mean and spread stayed the same"
 
 
 def _pairing(difference: Difference) -> str:
@@ -145,18 +147,18 @@ def _several(table: DataTable) -> Iterator[str]:
     for kind, controls in (("differences", False), ("differences of controls", True)):
         family = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
         if len(family) > 1:
-            yield f"The {len(family)} {kind} hold together with 95 %: each interval is one of {_level(family[0])} (Bonferroni)."
+            yield f"The {len(family)} {kind} hold simultaneously with 95 %: each interval has {_level(family[0])} (Bonferroni)."
     if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
-        yield "Where an interval over test images is lacking, their logits are missing, damaged, or too many to read."
+        yield "If an interval over test images is missing, their logits are missing, damaged, or too many to read."
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:
-    """Where a baseline was tuned too, what was chosen is best compared with the best of its kind."""
+    """Compares the winner with the best baseline, if the baseline was tuned too."""
     for chosen in (row for row in table.rows if row.mark == BEST and row.difference):
         for row in table.rows:
             if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
                 gap = signed(100 * (chosen.test_mean - row.test_mean))
-                yield f"Against the baseline that validation data choose, {_name(row, table)}, {BEST} is {gap} points."
+                yield f"Compared with the best baseline on validation data, {_name(row, table)}, {BEST} is {gap} points."
 
 
 def _compared(ours: SweepRow, baseline: SweepRow) -> bool:
@@ -173,17 +175,17 @@ def _gaps(table: DataTable) -> Iterator[str]:
 def _variants(table: DataTable) -> Iterator[str]:
     if "variant" in table.columns:
         what = ", ".join(table.variants) or "what they are compared with"
-        yield f"Rows of the same settings but another variant differ in {what}."
+        yield f"Rows with the same settings but different variants differ in {what}."
 
 
-def lacking(comparison: Comparison) -> list[str]:
-    """A sentence for every job and every stored result that the tables lack, and for every damaged file.
+def missing(comparison: Comparison) -> list[str]:
+    """A sentence for every job and stored result that is missing from the tables, and for every damaged file.
 
-    Jobs that never started share one.
+    Jobs that never started share one sentence.
     """
     jobs = comparison.unfinished
     done = comparison.jobs - len(jobs)
-    lines = [f"{done} of {comparison.jobs} jobs are finished; marks and intervals are those of what there is."] if jobs else []
+    lines = [f"{done} of {comparison.jobs} jobs are finished; marks and intervals use these only."] if jobs else []
     for job in jobs:
         if job.state != NEVER_STARTED:
             why = f": {job.reason}" if job.reason else ""
@@ -191,7 +193,7 @@ def lacking(comparison: Comparison) -> list[str]:
     if waiting := [Path(job.folder).name for job in jobs if job.state == NEVER_STARTED]:
         lines.append(f"  never started: {', '.join(waiting)}")
     if comparison.unusable:
-        lines.append(f"Stored results that can't be counted: {len(comparison.unusable)}.")
+        lines.append(f"Stored results that can't be used: {len(comparison.unusable)}.")
     lines += [f"  {sentence}" for sentence in comparison.unusable]
     if comparison.damaged:
         lines.append(f"Damaged files: {len(comparison.damaged)}.")
@@ -211,10 +213,10 @@ def models_vary(table: DataTable) -> bool:
 
 
 def span(interval: Interval | None) -> str:
-    """From its low to its high end."""
+    """The interval as text, low end to high end."""
     return f"{signed(interval.low)} … {signed(interval.high)}" if interval else "–"
 
 
 def signed(value: float | None) -> str:
-    """With its sign and two digits."""
+    """The number with its sign and two digits."""
     return written(value, "+.2f").replace("-", "−")

@@ -1,4 +1,4 @@
-"""A row of a comparison: one configuration, its seeds folded."""
+"""A row of a comparison: one configuration, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ BEST, BEST_OF_METHOD = "★", "☆"
 
 @dataclass
 class SweepRow:
-    """One configuration under the seeds that finished. Accuracies are shares of 1, standard deviations the sample ones."""
+    """One configuration with all seeds that finished. Accuracies are fractions of 1, standard deviations use n−1."""
 
     role: str
     model: str
     method: str
     option: str
-    """What was chosen for its method on the command line."""
+    """Option of its method on the command line."""
     settings: AxisValues
     parameters: int
     seeds: list[int]
     keys: list[str]
-    """In the store, by seed."""
+    """Keys in the store, by seed."""
     jobs: list[str]
-    """The folders of the jobs it was read from, by seed."""
+    """Folders of its jobs, by seed."""
     test: list[float]
-    """After the last epoch, by seed."""
+    """Test accuracy after the last epoch, by seed."""
     validation: list[float | None]
     test_mean: float
     test_std: float | None
     validation_mean: float | None
     """None unless every seed has one."""
     mark: str = ""
-    """★ the best of its student's configurations on validation data, ☆ the best of its method; else empty."""
+    """★ for the student's best configuration on validation data, ☆ for the best of its method, else empty."""
     chosen_among: int = 1
-    """Of how many configurations the mark says that it is the best."""
+    """Number of configurations among which the mark was given."""
     fresh_command: str = ""
-    """What trains a marked configuration with seeds that no job had."""
+    """Command that trains a marked configuration with new seeds."""
     difference: Difference | None = None
     published: Reference | None = None
     standard_errors: float | None = None
-    """From what was published to `test_mean`, as `Reference.distance` counts them."""
+    """Distance of `test_mean` from the published number; see `Reference.distance`."""
 
     @property
     def short_method(self) -> str:
-        """Its option, but `none` says less than the objective."""
+        """The option, or the objective if the option is `none`."""
         return self.method if self.option == "none" else self.option
 
     @property
@@ -61,12 +61,12 @@ class SweepRow:
 
     @classmethod
     def of(cls, observations: Sequence[Observation]) -> SweepRow:
-        """Folds the observations of one configuration."""
-        ordered = sorted(observations, key=lambda one: one.result.seed)
-        results, first = [one.result for one in ordered], ordered[0]
+        """Averages the observations of one configuration."""
+        ordered = sorted(observations, key=lambda each: each.result.seed)
+        results, first = [each.result for each in ordered], ordered[0]
         test, validation = [result.test for result in results], [result.validation for result in results]
         known = [value for value in validation if value is not None]
-        numbers = (reference(one.job.config, one.role, one.job.overrides) for one in ordered)
+        numbers = (reference(each.job.config, each.role, each.job.overrides) for each in ordered)
         published = next((number for number in numbers if number is not None), None)
         mean, std = fmean(test), std_of(test)
         return cls(
@@ -78,7 +78,7 @@ class SweepRow:
             parameters=first.result.parameters,
             seeds=[result.seed for result in results],
             keys=[result.key for result in results],
-            jobs=[str(one.job.folder) for one in ordered],
+            jobs=[str(each.job.folder) for each in ordered],
             test=test,
             validation=validation,
             test_mean=mean,

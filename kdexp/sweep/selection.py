@@ -1,4 +1,4 @@
-"""Which configurations validation data choose, and which rows are therefore worth an interval."""
+"""Marks the best configurations on validation data, and selects the rows that get intervals."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
 
 @dataclass
 class Group:
-    """A row and the observations behind it."""
+    """A row and its observations."""
 
     row: SweepRow
     observations: list[Observation]
 
     @classmethod
     def of(cls, observations: list[Observation]) -> Group:
-        """The row that these observations make."""
+        """Makes the row of these observations."""
         return cls(SweepRow.of(observations), observations)
 
     @property
     def pairs(self) -> Pairs:
-        """What can be compared with a baseline."""
+        """The observations that have a baseline."""
         return Pairs.of(self.observations)
 
     @property
     def contest(self) -> str:
-        """Rows of the same role, student and training data compete; nothing is to be chosen across these."""
+        """Rows are ranked only against rows with the same role, student and training data, which this identifies."""
         spec = self.observations[0].result.spec
         return json.dumps([self.row.role, spec["model"], spec["data"]], sort_keys=True)
 
 
 def choose(groups: Sequence[Group]) -> list[list[Group]]:
-    """Marks what validation data choose and returns the rows that get intervals, in families whose intervals hold together.
+    """Marks the best rows on validation data; returns the rows that get intervals, in two families of simultaneous intervals.
 
-    The first are the best of every method, or every configuration where there are no validation data; the second the controls
-    that were trained beside one of them.
+    The first family is the best of each method, or all configurations without validation data; the second is the controls
+    that were trained in the same jobs.
     """
     contests = defaultdict[str, list[Group]](list)
     for group in groups:
         if group.row.role in ("baseline", "distilled"):
             contests[group.contest].append(group)
-    worth = [group for contest in contests.values() for group in _decide(contest) if group.row.role == "distilled"]
-    jobs = {one.job.folder for group in worth for one in group.observations}
+    selected = [group for contest in contests.values() for group in _decide(contest) if group.row.role == "distilled"]
+    jobs = {each.job.folder for group in selected for each in group.observations}
     controls = [group for group in groups if group.row.role not in ("teacher", "baseline", "distilled")]
-    return [worth, [group for group in controls if jobs & {one.job.folder for one in group.observations}]]
+    return [selected, [group for group in controls if jobs & {each.job.folder for each in group.observations}]]
 
 
 def _decide(contest: list[Group]) -> list[Group]:
-    """The best of each method, marked where there was a choice; all where nothing can be chosen."""
+    """The best of each method, marked if it had rivals; all rows if validation data are missing."""
     if any(group.row.validation_mean is None for group in contest):
         return contest
     methods = defaultdict[str, list[Group]](list)
@@ -70,12 +70,12 @@ def _decide(contest: list[Group]) -> list[Group]:
 
 
 def best(groups: Iterable[Group]) -> Group:
-    """The first with the highest mean validation accuracy among those with the most seeds."""
+    """The group with the highest mean validation accuracy among those with the most seeds; the first of equals."""
     groups = list(groups)
     most = max(group.row.n for group in groups)
     return max((group for group in groups if group.row.n == most), key=validation)
 
 
 def validation(group: Group) -> float:
-    """Its mean validation accuracy, where there is one."""
+    """Mean validation accuracy, 0 if unknown."""
     return group.row.validation_mean or 0.0

@@ -1,4 +1,4 @@
-"""A comparison on the screen and in Markdown: a table per data set, and what is to be said of it."""
+"""A comparison for terminals and in Markdown: a table per data set, and remarks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from rich.table import Table
 from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
 from kdexp.sweep.axes import headings, written_value, written_values
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.remarks import lacking, models_vary, remarks, signed, span
+from kdexp.sweep.remarks import missing, models_vary, remarks, signed, span
 from kdexp.sweep.row import SweepRow
 from kdexp.text.characters import one_line
 
 LISTED = 20
-"""About so many unfinished jobs are listed on the screen; the files list all."""
+"""Lines about unfinished jobs that are printed at most; the files list all."""
 FOLDING = ("role", "method", "settings")
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Prints every table and its remarks, then what is lacking."""
+    """Prints every table with its remarks, then what is missing from them."""
     for number, table in enumerate(comparison.tables):
         if number:
             console.print()
         console.print(draw(table, console.width), markup=False)
         for sentence, _, command in (remark.partition("\n") for remark in remarks(table)):
             console.print(one_line(sentence), markup=False, highlight=False)
-            if command:  # whole, so that it can be copied
+            if command:  # unwrapped, so that it can be copied
                 console.print(one_line(command), markup=False, highlight=False, soft_wrap=True)
-    lines = lacking(comparison)
+    lines = missing(comparison)
     for line in lines[:LISTED]:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     if len(lines) > LISTED:
@@ -37,7 +37,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def draw(table: DataTable, width: int) -> Table:
-    """The table for a terminal of that width; what does not fit side by side is shortened or folded, never cut."""
+    """The table for a terminal of that width; text that does not fit is shortened or wrapped, never cut."""
     drawn = Table(title=title(table), box=HEAD_RULE, pad_edge=False, padding=0)
     columns = fitting(table.rows, width, columns_of(table))
     if narrow := table_width(table.rows, columns) > width:
@@ -52,7 +52,7 @@ def draw(table: DataTable, width: int) -> Table:
 
 
 def title(table: DataTable) -> str:
-    """The data set and, unless they have a column, the student and who teaches it."""
+    """The data set and, unless they have a column, teacher and student."""
     if models_vary(table):
         return table.dataset
     models = dict.fromkeys((row.role == "teacher", row.model) for row in table.rows)
@@ -60,20 +60,20 @@ def title(table: DataTable) -> str:
 
 
 def text(comparison: Comparison) -> str:
-    """Everything in Markdown."""
+    """The whole report in Markdown."""
     parts = []
     for table in comparison.tables:
         columns = columns_of(table)
-        said = "".join("- " + "\n".join(map(one_line, remark.split("\n"))) + "\n" for remark in remarks(table))
-        parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{said}")
-    lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in map(one_line, lacking(comparison))]
+        notes = "".join("- " + "\n".join(map(one_line, remark.split("\n"))) + "\n" for remark in remarks(table))
+        parts.append(f"## {title(table)}\n\n{markdown(table.rows, columns)}\n{notes}")
+    lines = [f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in map(one_line, missing(comparison))]
     if lines:
         parts.append("## Not in the tables\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRow]]:
-    """The columns for this table; `narrow` calls methods by their options and puts all settings into one column."""
+    """Columns for this table; if `narrow`, methods are named by their options and all settings share one column."""
     settings = _settings_together(table) if narrow else _settings_apart(table)
     validated = any(row.validation_mean is not None for row in table.rows if row.role != "teacher")
     validation = [Column[SweepRow]("val %", lambda row: percent(row.validation_mean), always=True)] if validated else []
@@ -98,7 +98,7 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRo
 
 
 def _breakable(name: str) -> str:
-    """The name with blanks, at which it can be folded."""
+    """The name with spaces, at which it can be wrapped."""
     return name.replace("_", " ")
 
 

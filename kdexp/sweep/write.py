@@ -1,4 +1,4 @@
-"""What a report leaves in a folder: `sweep.json` with every number, `sweep.csv` with a line per configuration, `sweep.md`."""
+"""Files of a sweep's report: `sweep.json` with every number, `sweep.csv` with a line per configuration, `sweep.md`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.files import remove_drafts, write_whole
-from kdexp.report.write import csv_text
+from kdexp.report.table import csv_text
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.remarks import lacking, remarks
+from kdexp.sweep.remarks import missing, remarks
 from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import text
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Writes the three files, the folder too if it is not there; raises `OSError`."""
+    """Writes the three files, and creates the folder if needed; raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_drafts(folder)
     lines = [_line(row, table) for table in comparison.tables for row in table.rows]
@@ -29,16 +29,16 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
     plain = asdict(comparison)
-    for table, told in zip(comparison.tables, plain["tables"], strict=True):
-        told["remarks"] = remarks(table)
-        for row, line in zip(table.rows, told["rows"], strict=True):
+    for table, content in zip(comparison.tables, plain["tables"], strict=True):
+        content["remarks"] = remarks(table)
+        for row, line in zip(table.rows, content["rows"], strict=True):
             if row.difference and line["difference"]:
                 line["difference"]["within_noise"] = row.difference.within_noise
-    return {**plain, "complete": comparison.complete, "lacking": lacking(comparison)}
+    return {**plain, "complete": comparison.complete, "lacking": missing(comparison)}
 
 
 def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
-    """Accuracies are shares of 1, differences points, as in `sweep.json`."""
+    """A line of `sweep.csv`: accuracies are fractions of 1, differences are in points, as in `sweep.json`."""
     settings = {heading: row.settings[key] for key, heading in headings(table.columns).items() if key in row.settings}
     line: dict[str, Any] = {
         "dataset": table.dataset,

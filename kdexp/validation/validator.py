@@ -22,7 +22,7 @@ from kdexp.errors import Problem
 from kdexp.experiment.starts import check_frozen, check_reader, check_start
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
-from kdexp.report.published import complaints
+from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
@@ -92,7 +92,11 @@ class Validator:
     def problems(self, config: Mapping[str, Any], *, parts: bool = True) -> list[Problem]:
         """All problems of a configuration; unless `parts`, only those that show without building anything from it."""
         candidate = Candidate(as_plain(config))
-        found = [*check_settings(candidate.config), *complaints(candidate.config.get("published")), *self._nodes(candidate)]
+        found = [
+            *check_settings(candidate.config),
+            *published_problems(candidate.config.get("published")),
+            *self._nodes(candidate),
+        ]
         if not parts or "dataset" in candidate.broken or not candidate.config.keys() >= set(NAMES):
             return found
         found += self._dataset(candidate)

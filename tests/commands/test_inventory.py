@@ -128,7 +128,7 @@ REFUSED = [
     (["show", ""], "items have that key"),
     (["prune"], "choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
     (["prune", "beef"], "'beef': no item has that key"),
-    *((["prune", "--older-than", days], f"{days!r} is no number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
+    *((["prune", "--older-than", days], f"{days!r} is not a number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
     (["lst"], "invalid choice: 'lst'"),
 ]
 

@@ -165,7 +165,7 @@ def test_damaged_progress_is_reported_and_not_used(tmp_path, unbroken):
     content[len(content) // 2] ^= 1
     progress.write_bytes(content)
     finish(tmp_path)
-    assert f"{progress.name} is damaged; what it kept is trained again" in "".join(screens(tmp_path)).replace("\n", "")
+    assert f"{progress.name} is damaged; its epochs will be trained again" in "".join(screens(tmp_path)).replace("\n", "")
     assert learners(tmp_path) == unbroken[0]
 
 

@@ -129,7 +129,7 @@ def test_what_is_unknown_is_said():
     assert "the spread over our seeds" in " ".join(explain([("kd", number(0.8, 0.01, 3), 1)], []))
     other = Reference(0.8, 0.01, 3, "c", "b")
     assert "Published (at): c; b." in list(explain([("kd", number(0.8, 0.01, 3), 3), ("at", other, 3)], []))
-    assert "epochs=2: that is another experiment" in next(explain([], ["epochs=2"]))
+    assert "epochs=2: they are a different experiment" in next(explain([], ["epochs=2"]))
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_another_experiment_has_no_published_numbers(tmp_path):
     comparison = fold(read([sweep.close()]))
     (table,) = comparison.tables
     assert all(row.published is None for row in table.rows)
-    assert "No published numbers beside what was run with epochs=3" in text(comparison)
+    assert "No published numbers are shown for runs with epochs=3" in text(comparison)
     assert "| published |" not in text(comparison)
 
 
@@ -258,7 +258,7 @@ def test_a_run_shows_them_and_they_change_no_learner(own, here, tmp_path, monkey
     assert code == 0 and again.out.count(": reused, ") == 3 and "ublished" not in again.out.replace("published=null", "")
     code, other = here(*own, "batch_size=16")
     assert code == 0 and "84.00" not in other.out
-    assert "No published numbers beside what was run with batch_size=16: that is another experiment." in other.out
+    assert "No published numbers are shown for runs with batch_size=16: they are a different experiment." in other.out
 
 
 @pytest.mark.parametrize("model", ["net", "resnet32x4", "mobilenetv2_half"])

@@ -185,7 +185,7 @@ def test_progress_that_can_not_be_read_is_told_and_counts_as_absent(root, monkey
 
     monkeypatch.setattr(Path, "read_bytes", gone)
     assert LearnerStore(root.parent / "store", say=print).progress(KEY) is None
-    assert "can't be read (No such file or directory); what it kept is trained again" in capsys.readouterr().out
+    assert "can't be read (No such file or directory); its epochs will be trained again" in capsys.readouterr().out
 
 
 def test_two_prunes_at_once_remove_everything_once(root, kdexp_store, monkeypatch):
@@ -410,7 +410,7 @@ def test_progress_of_slow_epochs_lasts(tmp_path, changes, monkeypatch):
     changes.clear()
     store.keep_progress(KEY, {})
     assert changes == [f"move {KEY}.progress"]
-    store._kept_at -= 1
+    store._saved_at -= 1
     store.keep_progress(KEY, {})
     assert changes[1:] == [f"sync {KEY}.progress", f"move {KEY}.progress", "sync learner"]
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from crafted import result_of, spec_of
+from crafted import as_run, craft, result_of, spec_of
 from experiments import said
 from processes import command
 
+import kdexp
 from kdexp.distillation.vid import VariationalInformation
 from kdexp.errors import CorruptEntry
+from kdexp.files import file_digest
 from kdexp.store.learners import LearnerStore
-from kdexp.store.spec import _files, key_of
+from kdexp.store.spec import FORMAT, _files, key_of
 from kdexp.store.stored import read_entry
 
 
@@ -168,7 +170,7 @@ def test_two_processes_train_a_learner_once(tmp_path):
 def test_a_learner_under_another_ones_name_is_not_believed(store):
     save(store).path.rename(store.root / "0123456789abcdef")
     assert store.find("0123456789abcdef") is None
-    assert "holds something else than its name says" in store.heard[0]
+    assert "has a name that is not its key" in store.heard[0]
 
 
 def test_an_edited_neighbour_that_a_method_imports_is_another_learner(tmp_path, monkeypatch, make_experiment):
@@ -191,3 +193,26 @@ def test_what_methods_share_is_part_of_their_learners():
         "kdexp.distillation.maps",
         "kdexp.distillation.base",
     }
+
+
+@pytest.mark.parametrize(
+    ("edited", "another"),
+    [
+        ("distillation/base.py", True),
+        ("training/optimization.py", True),
+        ("models/mlp.py", True),
+        ("configuration/arguments.py", False),
+        ("errors.py", False),
+    ],
+)
+def test_only_sources_that_decide_weights_make_another_learner(edited, another, make_experiment, monkeypatch):
+    package = Path(kdexp.__file__).parent
+    before = make_experiment().spec("distilled").key
+    monkeypatch.setattr("kdexp.store.spec.file_digest", lambda path: file_digest(path) + "x" * (path == package / edited))
+    assert (make_experiment().spec("distilled").key != before) is another
+
+
+def test_a_run_of_an_older_format_is_still_loaded(tmp_path):
+    key = craft(tmp_path / "store", format=FORMAT - 1).name
+    student = kdexp.load(as_run(tmp_path, ("distilled", key)))
+    assert student(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape == (2, 10)

@@ -286,7 +286,7 @@ def test_a_learner_is_not_its_own_teacher(tmp_path):
     spec = spec_of(model=RESNET, method=SIMKD)
     learner = craft(tmp_path, model=RESNET, method=SIMKD, key=KEY)
     rewrite(learner, spec={**spec, "teacher": KEY})
-    with pytest.raises(CorruptEntry, match="holds something else than its name says"):
+    with pytest.raises(CorruptEntry, match="has a name that is not its key"):
         kdexp.load(learner)
 
 
@@ -412,7 +412,7 @@ def test_a_run_trains_again_what_it_can_not_believe(tmp_path):
     alter(tmp_path / "store" / "learner" / keys["baseline"] / "result.json", '"epoch": 1', '"epoch": 2')
     told = reused(tmp_path)
     assert (
-        "was changed after it was written; it is trained again" in told
+        "was changed after it was written; it will be trained again" in told
         and "train_images='many': must be a whole number" in told
     )
     assert told.count("reused, trained") == 1
@@ -542,6 +542,13 @@ def test_a_configuration_without_a_node_of_the_table_is_named(sweep, told, node)
     path.write_text(json.dumps(yaml.safe_load(path.read_text()) | {node: None}))
     code, shown = told(sweep.folder)
     assert code == 3 and f"{path} is damaged: {node}" in shown
+
+
+def test_a_seed_that_is_no_number_is_named(sweep, told):
+    path = sweep.folder / "000" / "config.yaml"
+    path.write_text(json.dumps(yaml.safe_load(path.read_text()) | {"seed": []}))
+    code, shown = told(sweep.folder)
+    assert code == 3 and f"{path} is damaged: seed=[]: must be a whole number" in shown
 
 
 def test_a_name_is_no_markup(sweep, told, tmp_path, kdexp_store):

@@ -17,7 +17,7 @@ from kdexp.sweep import NothingToReport, fold, read
 from kdexp.sweep.difference import Pairs
 from kdexp.sweep.observations import Observation
 from kdexp.sweep.read import Job, Result
-from kdexp.sweep.remarks import _pairing, lacking, remarks
+from kdexp.sweep.remarks import _pairing, missing, remarks
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_jobs_that_did_not_finish_are_listed_with_their_reason(sweep):
     sweep.job("lr=1", "seed=3", seed=3, state="interrupted", reason="Ctrl-C")
     comparison, rows = folded(sweep.close(["lr=1", "seed=4"], ["lr=1", "seed=5"]))
     assert not comparison.complete and rows["distilled", 4.0].n == 1 and rows["baseline", None].n == 2
-    assert lacking(comparison) == [
+    assert missing(comparison) == [
         "1 of 6 jobs are finished; marks and intervals are those of what there is.",
         "  001 seed=1: failed: distilled: ce loss became nan in epoch 1",
         "  002 seed=2: killed: the same command resumes it",
@@ -377,4 +377,4 @@ def test_folders_without_runs_are_refused_all_at_once(tmp_path):
 
 def test_a_sweep_that_never_started_is_no_error(sweep):
     comparison = fold(read([sweep.close(["seed=0"])]))
-    assert comparison.tables == [] and lacking(comparison)[1:] == ["  never started: 000"]
+    assert comparison.tables == [] and missing(comparison)[1:] == ["  never started: 000"]

@@ -336,7 +336,7 @@ def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked,
         again = make_experiment(*WHOLE, f"seed={seed}", "diagnosis=never")
         again.run()
         told = said(again).replace("\n", " ")
-        assert sum(asked) == expected and ("these outputs of the teacher are computed again" in told) == (seed == 1)
+        assert sum(asked) == expected and ("these outputs of the teacher will be computed again" in told) == (seed == 1)
 
 
 def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
@@ -406,7 +406,7 @@ def test_a_full_disk_does_not_stop_the_run(make_experiment, stores_all, monkeypa
     monkeypatch.setattr("kdexp.store.outputs.write_entry", full)
     experiment = make_experiment(*WHOLE)
     assert all(entry.stored for entry in experiment.run())
-    assert "takes no outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
+    assert "can't store outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
 
 
 def test_the_digest_covers_every_weight_and_statistic(make_experiment):

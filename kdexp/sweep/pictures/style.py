@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -78,9 +79,12 @@ def apart(places: Sequence[float], characters: int = 3) -> bool:
 
 def finish(figure: Figure, name: str, caption: str) -> Picture:
     """The figure as both files; the same figure gives the same bytes."""
+    if engine := figure.get_layout_engine():
+        FigureCanvasSVG(figure)  # measures texts as the SVG file has them
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # each `savefig` would lay it out again and draw it twice
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.set_layout_engine("none")  # it stays as laid out: doing that again takes as long as drawing
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     return Picture(name, caption, svg.getvalue(), png.getvalue())
 
