@@ -30,44 +30,44 @@ COLUMNS = ("method", "source", "objective", "compares", "own knobs", "training o
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the page."""
     measured = json.loads(MEASURED.read_text())
     rows = [row(path.stem, measured["ratios"]) for path in sorted(FOLDER.glob("*.yaml"))]
     table = [COLUMNS, ("---",) * 5 + ("--:",) * 2, *rows]
     return f"""# Distillation methods
 
-`kdexp distillation=METHOD` chooses one; its file is `kdexp/distillation/METHOD.py`, its knobs are in
+`kdexp distillation=METHOD` chooses a method. Its code is in `kdexp/distillation/METHOD.py`, its knobs are in
 `conf/distillation/METHOD.yaml`. Every method also has `temperature`, and `alpha` (short for `ce_weight=alpha
-kd_weight=1-alpha`) or the two weights themselves; methods that compare layers have `student_layers` and `teacher_layers`, names
-in pairs. `CE` is the cross-entropy with the labels, `KL` that of the teacher's soft targets, summed over classes and averaged
-over the batch, `T` the temperature.
+kd_weight=1-alpha`) or these two weights; methods that compare layers have `student_layers` and `teacher_layers`, names in
+pairs. `CE` is the cross-entropy with the labels, `KL` the divergence from the teacher's soft targets, summed over classes and
+averaged over the batch, and `T` the temperature.
 
-*Training only* are the parameters that are trained beside the deployed network, and *step* the time of a training step, the
-teacher's outputs given, as a multiple of a step of plain training: both for resnet8x4 taught by resnet32x4 at 100 classes,
-batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`).
+*Training only* is the number of parameters that are trained in addition to the deployed network. *Step* is the time of a
+training step, without computing the teacher's outputs, as a multiple of plain training. Both are for resnet8x4 with the teacher
+resnet32x4 at 100 classes, batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`).
 
 {chr(10).join(f"| {' | '.join(cells)} |" for cells in table)}
 
-This page is written by `python docs/make_methods.py`; a test holds it to the files that it tells of.
+`python docs/make_methods.py` writes this page; a test checks that it is up to date.
 """
 
 
 def row(method: str, ratios: dict[str, float]) -> tuple[str, ...]:
-    """The cells of one method."""
+    """Returns the table cells of one method."""
     text = (FOLDER / f"{method}.yaml").read_text()
-    source, objective = said(text)
+    source, objective = source_and_objective(text)
     learner = learner_of(method)
     node = learner_node(method)
     knobs = ", ".join(f"`{name}`" for name in node if name not in SHARED)
     deployed = set(learner.deployed.parameters())
     trained = [p for group in learner.optimizer.param_groups for p in group["params"] if p not in deployed]
     extra = sum(p.numel() for p in trained)
-    uses = compares(target(node))
-    return f"`{method}`", source, objective, uses, knobs or "–", f"{extra:,}" if extra else "–", f"{ratios[method]:.2f}×"
+    compared = compares(target(node))
+    return f"`{method}`", source, objective, compared, knobs or "–", f"{extra:,}" if extra else "–", f"{ratios[method]:.2f}×"
 
 
-def said(text: str) -> tuple[str, str]:
-    """What a YAML file's comments say first: whose method it is, and its objective."""
+def source_and_objective(text: str) -> tuple[str, str]:
+    """Returns the source and the objective of a method from the first comments of its YAML file."""
     first, *more = list(_comments(text))
     formula = " ".join(line.strip() for line in more if line.startswith("  "))
     return _plain(first), _plain(formula or "as `none`")
@@ -84,29 +84,29 @@ def _plain(text: str) -> str:
     return text.replace("|", "\\|").removesuffix(".")
 
 
-def compares(made: type[Distiller]) -> str:
-    """What of the two networks the method looks at, where no layers are named."""
-    if not made.uses_teacher:
-        return "nothing of a teacher"
-    if not issubclass(made, FeatureDistiller):
+def compares(method: type[Distiller]) -> str:
+    """Returns what the method compares between the two networks if no layers are named."""
+    if not method.uses_teacher:
+        return "no teacher"
+    if not issubclass(method, FeatureDistiller):
         return "logits"
-    pairs = [" + ".join(landmarks).replace("_", " ") for landmarks in (made.landmarks, made.teacher_landmarks) if landmarks]
+    pairs = [" + ".join(names).replace("_", " ") for names in (method.landmarks, method.teacher_landmarks) if names]
     return " with the teacher's ".join(pairs)
 
 
 def learner_node(method: str) -> dict:
-    """The composed node of a method."""
-    return compose_command(words(method))["distillation"]
+    """Returns the composed node of a method."""
+    return compose_command(overrides(method))["distillation"]
 
 
-def words(method: str) -> list[str]:
-    """The command of a method between the pair that is counted."""
+def overrides(method: str) -> list[str]:
+    """Returns the overrides for a method between the pair of networks that is measured."""
     return ["dataset=cifar100", "teacher=resnet32x4", "student=resnet8x4", f"distillation={method}"]
 
 
 def learner_of(method: str) -> Learner:
-    """The untrained learner of a method."""
-    return untrained_pair(compose_command(words(method)), SHAPE, batch_size=64)[0]
+    """Returns the untrained learner of a method."""
+    return untrained_pair(compose_command(overrides(method)), SHAPE, batch_size=64)[0]
 
 
 if __name__ == "__main__":

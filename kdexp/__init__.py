@@ -1,4 +1,4 @@
-"""kdexp: knowledge distillation of image models, one command from the teacher to the comparison table."""
+"""kdexp: knowledge distillation of image models, from the teacher to a comparison table in one command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Torch takes seconds to import, and help and completion do without it.
+    # Importing torch takes seconds, and help and completion do without it.
     if name == "load":
         from kdexp.deployment.load import load
 

@@ -1,4 +1,4 @@
-"""`python -m kdexp` is the `kdexp` command."""
+"""Lets `python -m kdexp` run the `kdexp` command."""
 
 from kdexp.commands.main import main
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files completely or not at all, and reads digests and names of files."""
 
 from __future__ import annotations
 
@@ -16,39 +16,37 @@ from uuid import uuid4
 from kdexp.processes import Process
 
 DRAFT = ".draft-"
-"""In the names of files and folders that nobody may read yet; what a killed process left of them is never taken for whole."""
-
+"""Part of the names of files and folders that are still being written, so that leftovers of a killed process are never read."""
 
 SETTLED = 2 * 10**9
-"""Nanoseconds after which any two changes of a file differ in their times, on every usual file system."""
-
+"""Nanoseconds after which a further change of a file has another time stamp, on every usual file system."""
 
 MARK = re.compile(re.escape(DRAFT) + r"[0-9a-f]{8}-(\d+)-([^.]+)")
 DAY = 86_400
 
 CANT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-"""Of file systems on which there is nothing to wait for."""
+"""Errors of file systems that can't or need not be synchronised."""
 
 
 def draft_of(path: Path) -> Path:
-    """A name next to `path` that no other process uses."""
+    """A path next to `path` that no other process uses."""
     return path.with_name(path.name + draft_mark())
 
 
 def draft_mark() -> str:
-    """What makes a name that of a draft, and of this process alone."""
+    """A suffix that marks a name as a draft of this process."""
     process = Process.this()
     return f"{DRAFT}{uuid4().hex[:8]}-{process.number}-{process.host}"
 
 
 def writer_of(draft: Path) -> Process | None:
-    """The process that its name says is writing a draft."""
+    """The process that is writing a draft, read from the draft's name."""
     found = MARK.search(draft.name)
     return Process(int(found[1]), found[2]) if found else None
 
 
 def abandoned(draft: Path) -> bool:
-    """Whether who was writing a draft has ended, or is on another machine and has not touched it for a day."""
+    """Whether the process that wrote a draft has ended, or is on another machine and has not changed the draft for a day."""
     writer = writer_of(draft)
     if writer is None or writer.is_here:
         return writer is not None and not writer.may_run()
@@ -59,7 +57,7 @@ def abandoned(draft: Path) -> bool:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Removes what killed processes were writing in a folder, as far as that is allowed."""
+    """Removes the drafts that killed processes left in a folder, as far as permissions allow."""
     for draft in filter(abandoned, folder.glob(f"*{DRAFT}*")):
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
@@ -69,7 +67,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is such a file; none has a name that is too long, or that no file can have."""
+    """Whether the file exists; False for names that are too long or that no file can have."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -77,10 +75,10 @@ def is_file(path: str | Path) -> bool:
 
 
 def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool = False) -> None:
-    """Writes the file next to its place and moves it there in one step; raises `OSError` and then leaves nothing.
+    """Writes a file next to `path` and moves it there in one step; raises `OSError`, and then leaves nothing behind.
 
-    A text is written as UTF-8, and bytes of a command or a path that are not UTF-8 as they came (PEP 383). A `lasting` file is
-    there, whole, even if the power fails afterwards.
+    A text is written as UTF-8; bytes of a command or a path that are not UTF-8 are written unchanged (PEP 383). A `lasting`
+    file survives a power failure right after this call.
     """
     draft = draft_of(path)
     try:
@@ -96,7 +94,7 @@ def write_whole(path: Path, content: bytes | memoryview | str, *, lasting: bool 
 
 
 def sync(path: Path) -> None:
-    """Waits until what was written to a file, or the names in a folder, are on the disk itself; raises `OSError`."""
+    """Waits until a file's contents, or the names in a folder, are on the disk itself; raises `OSError`."""
     if os.name != "posix":  # where folders can't be opened
         return
     number = os.open(path, os.O_RDONLY)
@@ -110,16 +108,16 @@ def sync(path: Path) -> None:
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The hash of a file's content, in hexadecimal digits; this process reads no file twice that nothing touched meanwhile."""
+    """The hash of a file's contents, in hexadecimal digits; a process reads an unchanged file once."""
     now = path.stat()
     state = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
     if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) < SETTLED:
         return _read_digest(path, algorithm)
-    return _known_digest(path, algorithm, state)
+    return _cached_digest(path, algorithm, state)
 
 
 @lru_cache(maxsize=256)
-def _known_digest(path: Path, algorithm: str, _state: tuple[int, ...]) -> str:
+def _cached_digest(path: Path, algorithm: str, _state: tuple[int, ...]) -> str:
     return _read_digest(path, algorithm)
 
 
@@ -129,25 +127,28 @@ def _read_digest(path: Path, algorithm: str) -> str:
 
 
 def reason(error: OSError) -> str:
-    """An operating system's complaint in its own few words, such as `No space left on device`."""
+    """The operating system's words for an error, such as `No space left on device`."""
     return error.strerror or str(error)
 
 
 def shown(path: str | Path) -> str:
-    """A file's name as text that can be printed: what is no UTF-8, or no visible character, is escaped."""
+    """A path as printable text; bytes that are not UTF-8 and all invisible characters but spaces are escaped.
+
+    Stricter than `text.characters.one_line`, which keeps characters such as joiners in emoji.
+    """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def is_folder(name: str) -> bool:
-    """Whether there is a folder of that name, which may be longer than a file system takes."""
+    """Whether the folder exists; False for names that are too long or that no folder can have."""
     with suppress(OSError, ValueError):
         return Path(name).is_dir()
     return False
 
 
 def folder_problems(name: str) -> list[str]:
-    """Why files can't be kept in a folder of that name, as far as that can be known without writing; empty if they can."""
+    """Why files can't be written into a folder of that name, found out without writing; empty if they can."""
     if not name.strip():
         return ["must name a folder; this one is empty"]
     if "\0" in name:
@@ -157,7 +158,7 @@ def folder_problems(name: str) -> list[str]:
     except RuntimeError:
         return [f"there is no user {name.partition('/')[0][1:]!r} on this machine"]
     try:
-        there = next((folder for folder in (path, *path.parents) if folder.exists()), path)
-    except OSError as error:  # a name too long, or a loop of links
+        existing = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    except OSError as error:  # a name that is too long, or a loop of links
         return [f"can't be a folder: {reason(error)}"]
-    return [] if there.is_dir() else [f"{'' if there == path else f'{there} '}is a file; name a folder"]
+    return [] if existing.is_dir() else [f"{'' if existing == path else f'{existing} '}is a file; name a folder"]

@@ -1,4 +1,4 @@
-"""Which process wrote a file, and whether it still runs."""
+"""Names of processes: which process wrote a file, and whether it is still running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process of this machine or of another."""
+    """A process on this or another machine."""
 
     number: int
     host: str
@@ -19,22 +19,22 @@ class Process(NamedTuple):
 
     @classmethod
     def this(cls) -> Process:
-        """The process that asks."""
+        """This process."""
         return cls(os.getpid(), socket.gethostname().partition(".")[0])
 
     @classmethod
     def read(cls, text: str) -> Process | None:
-        """The process that a text such as `process 7 on laptop` names, if it names one."""
+        """The process named by a text such as `process 7 on laptop`; None for other texts."""
         found = re.fullmatch(r"process (\d+) on (\S+)", text.strip())
         return cls(int(found[1]), found[2]) if found else None
 
     @property
     def is_here(self) -> bool:
-        """Whether it is or was on this machine."""
+        """Whether it runs or ran on this machine."""
         return self.host == self.this().host
 
     def may_run(self) -> bool:
-        """Whether it may still run: of another machine's process nothing else is known."""
+        """Whether it may still be running; always True for processes of other machines."""
         if not self.is_here or os.name != "posix":
             return True
         try:
@@ -42,5 +42,5 @@ class Process(NamedTuple):
         except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:
-            pass  # somebody else's
+            pass  # it belongs to another user
         return True

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share; what they share beside fixtures is in `support/`."""
+"""Fixtures that all tests share; other shared code is in `support/`."""
 
 import io
 import os
@@ -15,10 +15,10 @@ from kdexp.configuration.compose import Composer
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 
-# Two test processes side by side must not fight for the cores, and bitwise equality needs one number of threads.
+# Two test processes must not compete for the cores, and bitwise equality needs a fixed number of threads.
 torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 
-# Nor may a property fail because an example took long while another process had the core.
+# A property must not fail because an example was slow while another process had the core.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
@@ -36,13 +36,12 @@ def make_experiment(tmp_path):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, capsys):
-    """Runs a command in this process, which saves importing torch; returns its exit code and what it printed."""
+    """Runs a command in this process, which saves importing torch; returns its exit code and output."""
 
     def run(*words, columns=80):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
-        monkeypatch.setattr(cli, "_exit_codes", [])
         monkeypatch.setattr(cli, "Composer", lambda *where: COMPOSER if where == (None, "config") else Composer(*where))
         longest_number = sys.get_int_max_str_digits()
         with pytest.raises(SystemExit) as stop:
@@ -55,7 +54,7 @@ def here(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def refused(here, tmp_path):
-    """Runs a command that must be refused: exit 2, nothing written; returns what it printed."""
+    """Runs a command that must be refused with exit code 2 and nothing written; returns what it printed."""
 
     def run(*words):
         code, printed = here(*words)

@@ -1,4 +1,4 @@
-"""Rooms of the package: each imports only from rooms below it, and no module is part of an import circle."""
+"""The folders of the package: each imports only from those below it, and no imports form a circle."""
 
 import ast
 import re
@@ -43,11 +43,11 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 EXEMPT = ("kdexp", "kdexp.__main__")
-"""The package itself and `python -m kdexp` are the doors, and lead anywhere."""
+"""The package itself and `python -m kdexp` are entry points, which may import anything."""
 
 
 def imported(name: str, source: str) -> Iterator[str]:
-    """The package's modules that a module imports, wherever the import statement stands."""
+    """Modules of the package that a module imports, also inside functions."""
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -89,7 +89,7 @@ def upward(graph: dict[str, list[str]]) -> list[str]:
 
 
 def circles(graph: dict[str, list[str]]) -> list[str]:
-    """Chains of imports that lead back to where they began."""
+    """Chains of imports that end where they begin."""
     found, done = [], set()
 
     def follow(name: str, trail: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What a command would do: its choices, its networks, what the store already holds. Writes nothing."""
+"""Shows what a command would do: its configuration, networks, and stored learners. Writes nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdexp.commands.command import PlannedJob
 from kdexp.commands.estimate import Pace
-from kdexp.commands.multirun import Job
 from kdexp.configuration.roles import node_at, option
 from kdexp.errors import DataUnavailable
 from kdexp.experiment.experiment import Experiment
@@ -28,11 +28,11 @@ from kdexp.training.entry import Entry
 
 
 def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints one job of a dry run."""
+    """Prints the dry run of a single job."""
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    shown = OmegaConf.create({name: value for name, value in experiment.config.items() if name != "choices"})
-    for line in OmegaConf.to_yaml(shown).rstrip().split("\n"):
+    composed = OmegaConf.create({name: value for name, value in experiment.config.items() if name != "choices"})
+    for line in OmegaConf.to_yaml(composed).rstrip().split("\n"):
         journal.say(line)
     for note in start_notes(experiment):
         journal.say(note)
@@ -43,23 +43,21 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
         network = sketch_network(node_at(experiment.config, path), experiment.shape)
         macs = cost.multiply_adds(network, experiment.shape.probe(device_of(network), images=1))
         costs = [f"{cost.parameter_count(network):,}", f"{macs:,}"]
-        table.add_row(
-            role,
-            *([option(experiment.config, path), *costs, "", "", "unknown"] if unreadable else _state(role, experiment, costs)),
-        )
+        unknown = [option(experiment.config, path), *costs, "", "", "unknown"]
+        table.add_row(role, *(unknown if unreadable else _state(role, experiment, costs)))
     journal.say(table)
     if unreadable:
         journal.say(f"what the store holds is unknown: {unreadable}")
     journal.say(f"dry run: nothing was trained or written ({experiment.precision.label} on {experiment.device.type})")
 
 
-def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
-    """Prints the jobs of a multirun, which of their learners the store holds, and how long the others may take."""
+def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> None:
+    """Prints the dry run of a multirun: its jobs, the learners to train, and an estimate of the time."""
     journal, session = Journal(console), Session()
     quiet = Journal(journal.console, quiet=True)
     common = set.intersection(*(set(job.overrides) for job in jobs))
     table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
-    wanted: dict[str, tuple[Experiment, Entry]] = {}
+    learners: dict[str, tuple[Experiment, Entry]] = {}
     notes: dict[str, None] = {}
     for job in jobs:
         experiment = Experiment(job.config, quiet, session)
@@ -68,35 +66,40 @@ def preview_jobs(jobs: Sequence[Job], console: Console | None = None) -> None:
             journal.say(f"what the store holds is unknown: {unreadable}")
             return
         entries = [experiment.entry(role) for role in experiment.needed]
-        lacking = [entry.role for entry in entries if entry.spec.key not in wanted and not experiment.has(entry.spec.key)]
-        wanted |= {entry.spec.key: (experiment, entry) for entry in entries}
+        new = [entry for entry in entries if entry.spec.key not in learners]
+        to_train = [entry.role for entry in new if not experiment.has(entry.spec.key)]
+        learners |= {entry.spec.key: (experiment, entry) for entry in entries}
         own = " ".join(text for text in job.overrides if text not in common)
-        table.add_row(str(job.number), one_line(own), ", ".join(lacking) or "nothing")
+        table.add_row(str(job.number), one_line(own), ", ".join(to_train) or "nothing")
     for note in notes:
         journal.say(note)
     journal.say(table)
-    missing = [(experiment, entry) for key, (experiment, entry) in wanted.items() if not experiment.has(key)]
-    journal.say(f"{len(jobs)} jobs, {len(wanted)} distinct learners, {len(missing)} of them to be trained{_time(missing)}")
+    missing = [(experiment, entry) for key, (experiment, entry) in learners.items() if not experiment.has(key)]
+    journal.say(
+        f"{len(jobs)} jobs, {len(learners)} distinct learners, {len(missing)} of them to be trained{_estimate(missing)}"
+    )
     journal.say("dry run: nothing was trained or written")
 
 
-def _time(missing: Sequence[tuple[Experiment, Entry]]) -> str:
-    """How long that may take, one after the other, as far as the store has seen the like."""
-    paces: dict[Path, Pace] = {}
-    known = []
-    for experiment, entry in missing:
-        pace = paces.setdefault(experiment.store.root, Pace(experiment.store.root))
-        known.append(pace.seconds(asdict(entry.spec), len(experiment.split_of(entry))))
-    told = [seconds for seconds in known if seconds is not None]
+def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
+    """The time that training the missing learners one after the other may take, judged by similar ones in the store."""
     if not missing:
         return ""
-    unknown = len(missing) - len(told)
-    rest = f", without {unknown} whose like was never trained here" if told and unknown else ""
-    return f": about {duration(sum(told))}{rest}" if told else "; how long that takes is known once their like was trained here"
+    paces: dict[Path, Pace] = {}
+    times = []
+    for experiment, entry in missing:
+        pace = paces.setdefault(experiment.store.root, Pace(experiment.store.root))
+        times.append(pace.seconds(asdict(entry.spec), len(experiment.split_of(entry))))
+    known = [seconds for seconds in times if seconds is not None]
+    if not known:
+        return "; how long that takes is not known yet, since nothing similar was trained here"
+    unknown = len(missing) - len(known)
+    rest = f", not counting {unknown} that resemble nothing trained here" if unknown else ""
+    return f": about {duration(sum(known))}{rest}"
 
 
 def _unreadable(experiment: Experiment) -> str:
-    """Why the store can't be asked, since the images are part of every key; empty if it can."""
+    """Why the store can't be searched, since every key depends on the images; empty if it can."""
     if not experiment.dataset.present():
         return "the data are not here yet; a run would download them"
     try:
@@ -112,5 +115,5 @@ def _state(role: str, experiment: Experiment, costs: list[str]) -> list[str]:
     entry = experiment.entry(role)
     stored = experiment.store.find(entry.spec.key)
     reused = stored is not None and not experiment.settings.force
-    state = f"there since {stored.result['trained_at']}" if stored and reused else "to be trained"
+    state = f"stored {stored.result['trained_at']}" if stored and reused else "to be trained"
     return [entry.model, *costs, one_line(entry.method), str(entry.spec.epochs), state]

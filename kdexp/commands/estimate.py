@@ -1,4 +1,4 @@
-"""How long trainings will take, from what the store knows of learners of the same kind."""
+"""Estimates how long trainings will take from similar learners in the store."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from kdexp.store.stored import RESULT, read_result
 
 
 class Pace:
-    """Seconds per image and epoch of the networks that a store has seen trained; those without augmentation are no slower."""
+    """Median seconds per image and epoch of the networks in a store.
+
+    Learners are similar if network, image shape, classes, batch size and precision agree; augmentation is ignored.
+    """
 
     def __init__(self, root: Path):
-        seen = defaultdict(list)
+        paces = defaultdict(list)
         for path in root.glob(f"*/{RESULT}"):
             try:
-                told = read_result(path.parent).result
+                result = read_result(path.parent).result
             except CorruptEntry:
-                continue  # it tells nothing, and is named where it is needed
-            if looks := told["train_images"] * len(told["history"]):
-                seen[_kind(told["spec"])].append(told["train_seconds"] / looks)
-        self._known = {kind: statistics.median(paces) for kind, paces in seen.items()}
+                continue  # reported by whatever needs the learner
+            if images := result["train_images"] * len(result["history"]):
+                paces[_kind(result["spec"])].append(result["train_seconds"] / images)
+        self._median = {kind: statistics.median(seconds) for kind, seconds in paces.items()}
 
     def seconds(self, spec: dict[str, Any], images: int) -> float | None:
-        """Of the learner's own steps, or None if its like was never trained here."""
-        pace = self._known.get(_kind(spec))
+        """Seconds that training the learner of a spec may take on so many images; None if the store has nothing similar."""
+        pace = self._median.get(_kind(spec))
         return None if pace is None else pace * images * spec["epochs"]
 
 

@@ -1,4 +1,4 @@
-"""The `kdexp-export` command: writes a trained network into one file, checks the file, and says what it costs."""
+"""The `kdexp-export` command: writes a trained network into one file, checks the file, and prints its cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdexp.version import __version__
 if TYPE_CHECKING:
     from kdexp.store.stored import StoredLearner
 
-FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (extra onnx)"
+FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (needs the extra onnx)"
 FAILED, BAD_COMMAND, INTERRUPTED = 1, 2, 130
 
 
@@ -35,32 +35,39 @@ def _refuse(sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    made = _Parser("kdexp-export", description="Writes a trained network into one file, and checks that file.")
+    made = _Parser("kdexp-export", description="Writes a trained network into one file and checks the file.")
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
     made.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a learner's folder in the store")
     made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
     made.add_argument("--role", default="distilled", help="distilled (default), baseline or teacher")
-    made.add_argument("--epoch", default="last", choices=("last", "best"), help="best is what validation data chose")
-    made.add_argument("--module", metavar="NAME", action="append", default=[], help="a module of yours that its network is in")
-    made.add_argument("--output", metavar="FILE", type=Path, help="instead of RUN/student.SUFFIX")
-    made.add_argument("--force", action="store_true", help="replace the file if it is there")
+    made.add_argument(
+        "--epoch", default="last", choices=("last", "best"), help="best: the epoch with the best validation accuracy"
+    )
+    made.add_argument(
+        "--module", metavar="NAME", action="append", default=[], help="your module that defines the network's class"
+    )
+    made.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: RUN/student.SUFFIX)")
+    made.add_argument("--force", action="store_true", help="replace the file if it exists")
     return made
 
 
 @printing("kdexp-export")
 def main(words: Sequence[str] | None = None) -> None:
-    """Exit codes: 2 nothing there that can be exported as asked, 1 an export that failed, 3 not printed, 130 interrupted."""
-    asked = parser().parse_args(words)
-    asked.run = asked.run.expanduser()
-    output = destination(asked)
-    if found := list(complaints(asked, output)):
+    """The `kdexp-export` command.
+
+    Exit codes: 1 the export failed, 2 refused, 3 the output could not be printed, 130 interrupted.
+    """
+    arguments = parser().parse_args(words)
+    arguments.run = arguments.run.expanduser()
+    output = destination(arguments)
+    if found := list(problems(arguments, output)):
         _refuse(found)
     from kdexp.deployment.export import ExportFailed, describe, export
 
     try:
-        stored = find(asked)
-        lines = export(describe(stored, asked.epoch, asked.module), FORMATS[asked.format], output)
-        print("\n".join(map(one_line, [heading(output, stored, asked.epoch), *lines])))
+        stored = find(arguments)
+        lines = export(describe(stored, arguments.epoch, arguments.module), FORMATS[arguments.format], output)
+        print("\n".join(map(one_line, [heading(output, stored, arguments.epoch), *lines])))
     except ExportFailed as error:
         _refuse([str(error)], FAILED)
     except (OSError, ValueError) as error:
@@ -69,46 +76,46 @@ def main(words: Sequence[str] | None = None) -> None:
         _refuse(["interrupted; nothing was written"], INTERRUPTED)
 
 
-def destination(asked: argparse.Namespace) -> Path:
-    """The file to write: in the run folder unless it is named; for a learner of the store, in the current one."""
-    if asked.output is not None:
-        return asked.output.expanduser()
-    folder = asked.run if (asked.run / "table.json").is_file() else Path()
-    name = "student" if asked.role == "distilled" else asked.role
-    return folder / f"{name}{FORMATS[asked.format].suffix}"
+def destination(arguments: argparse.Namespace) -> Path:
+    """The file to write: `--output`, else a file in the run folder, or in the current folder for a learner of the store."""
+    if arguments.output is not None:
+        return arguments.output.expanduser()
+    folder = arguments.run if (arguments.run / "table.json").is_file() else Path()
+    name = "student" if arguments.role == "distilled" else arguments.role
+    return folder / f"{name}{FORMATS[arguments.format].suffix}"
 
 
-def complaints(asked: argparse.Namespace, output: Path) -> Iterator[str]:
-    """What can be said against the command before torch is imported."""
-    chosen = FORMATS[asked.format]
-    if not asked.run.is_dir():
-        yield f"no folder {asked.run}; RUN is one under outputs/runs/, or a learner's under outputs/store/learner/"
+def problems(arguments: argparse.Namespace, output: Path) -> Iterator[str]:
+    """Problems of the command that show without importing torch."""
+    chosen = FORMATS[arguments.format]
+    if not arguments.run.is_dir():
+        yield f"no folder {arguments.run}; RUN is a folder in outputs/runs/, or a learner's folder in outputs/store/learner/"
     if missing := chosen.missing():
-        yield f'--format {asked.format} needs {listed(missing)}: pip install "kdexp[{asked.format}]"'
+        yield f'--format {arguments.format} needs {listed(missing)}: pip install "kdexp[{arguments.format}]"'
     if output.suffix != chosen.suffix:
         yield f"--output {output}: the file's name must end in {chosen.suffix}"
     elif output.is_dir():
-        yield f"{output} is a folder; --output FILE names another place"
-    elif output.exists() and not asked.force:
-        yield f"{output} is there already; add --force to replace it, or --output FILE"
+        yield f"{output} is a folder; choose a file with --output FILE"
+    elif output.exists() and not arguments.force:
+        yield f"{output} exists already; add --force to replace it, or choose another file with --output FILE"
     elif not os.access(output.parent, os.W_OK):
         what = "can't be written" if output.parent.is_dir() else "does not exist"
-        yield f"the folder {output.parent} {what}; --output FILE names another place"
+        yield f"the folder {output.parent} {what}; choose another one with --output FILE"
 
 
-def find(asked: argparse.Namespace) -> StoredLearner:
-    """The learner to export; raises `OSError` or `ValueError` with a sentence."""
+def find(arguments: argparse.Namespace) -> StoredLearner:
+    """The learner to export; raises `OSError` or `ValueError` with a message for the user."""
     from kdexp.deployment.load import find_stored
     from kdexp.errors import UnknownRole
 
     try:
-        return find_stored(asked.run, asked.role)
+        return find_stored(arguments.run, arguments.role)
     except UnknownRole as error:
-        raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.there[-1:])) from error
+        raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.finished[-1:])) from error
 
 
 def heading(output: Path, stored: StoredLearner, epoch: str) -> str:
-    """What was written, in one line."""
+    """One line about the exported network."""
     result = stored.result
     accuracy = result["test"][epoch]["top1"]
     return f"{output}: {result['model']} trained by {result['method']}, test accuracy {100 * accuracy:.2f} %"

@@ -1,17 +1,17 @@
-"""A multirun in this process: job after job, data and teacher's outputs kept between them, a line each; then one table."""
+"""Runs the jobs of a multirun in this process; they share data and teacher outputs, and each prints one line."""
 
 from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from kdexp.commands.command import PlannedJob
 from kdexp.commands.run import carry_out, claim_folder, describe_run, writing_to
 from kdexp.errors import DataUnavailable, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
@@ -27,28 +27,19 @@ from kdexp.store.run_state import ALIVE, FAILED, write_state
 
 
 @dataclass(frozen=True)
-class Job:
-    """One combination of a multirun."""
-
-    number: int
-    overrides: Sequence[str]
-    config: Mapping[str, Any]
-
-    @property
-    def folder(self) -> str:
-        """Its run folder, inside the sweep's."""
-        return f"{self.number:03d}"
-
-
-@dataclass(frozen=True)
 class Lockstep:
-    """That compatible jobs train side by side, `most` learners in one loop (None: as memory allows)."""
+    """Trains compatible jobs together, at most `most` learners in one loop (None: as many as memory allows)."""
 
     most: int | None
 
 
-def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None) -> Path:
-    """Runs validated jobs; a failing one fails alone. Returns the sweep's folder; raises `Unwritable` before anything."""
+def run_jobs(
+    jobs: Sequence[PlannedJob], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None
+) -> Path:
+    """Runs validated jobs; a failing job does not stop the others. Returns the sweep's folder.
+
+    Raises `Unwritable` before anything is trained.
+    """
     journal, session = Journal(console, quiet=True), Session()
     folder = claim_sweep(jobs, command)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
@@ -60,51 +51,51 @@ def run_jobs(jobs: Sequence[Job], command: Sequence[str], lockstep: Lockstep | N
         with suppress(OSError):
             hold(folder / ALIVE, alive)
         if lockstep is not None:
-            _side_by_side(jobs, folder, journal, session, lockstep.most)
-        of_data = {same[0].number: same for same in _by_data(jobs)}
+            _train_together(jobs, folder, journal, session, lockstep.most)
+        by_first = {group[0].number: group for group in _by_data(jobs)}
         for job in jobs:
-            _claim(of_data.get(job.number, ()), folder, journal, session)
+            _claim(by_first.get(job.number, ()), folder, journal, session)
             words = " ".join(text for text in job.overrides if text not in common)
             journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, session)}")
     except KeyboardInterrupt:
-        journal.headline(f"kdexp-report {folder} tells what there is of this sweep")
+        journal.headline(f"kdexp-report {folder} shows the finished part of this sweep")
         raise
     finally:
         alive.close()
     return folder
 
 
-def _claim(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session) -> None:
-    """Claims all that the jobs on one data set need, before the first of them runs; what goes wrong here they say."""
+def _claim(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session) -> None:
+    """Claims all learners that the jobs on one data set need, before the first of them runs; errors are left to the jobs."""
     with suppress(Exception):
         for job in jobs:
             experiment = Experiment(job.config, journal, session)
             experiment.claim((experiment.spec(role).key for role in experiment.needed), folder)
 
 
-def _side_by_side(jobs: Sequence[Job], folder: Path, journal: Journal, session: Session, most: int | None) -> None:
-    """Trains what the jobs need in lockstep; what goes wrong there is left to the jobs, one by one."""
+def _train_together(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session, most: int | None) -> None:
+    """Trains the learners of compatible jobs in lockstep; after an error the jobs go on one by one."""
     journal.open_log(folder / "log.txt")
     try:
-        for same in _by_data(jobs):
-            train_together([*filter(None, (_ready(job, journal, session) for job in same))], most)
-    except Exception as error:  # whatever it is, a job that can do without goes on
+        for group in _by_data(jobs):
+            train_together([*filter(None, (_ready(job, journal, session) for job in group))], most)
+    except Exception as error:  # whatever it is, the jobs can run without lockstep
         journal.note(traceback.format_exc())
         journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
     finally:
         journal.close_log()
 
 
-def _by_data(jobs: Sequence[Job]) -> Iterable[Sequence[Job]]:
-    """The jobs of one data set after those of another, so that one alone is in memory; none train side by side anyway."""
-    groups: dict[str, list[Job]] = {}
+def _by_data(jobs: Sequence[PlannedJob]) -> Iterable[Sequence[PlannedJob]]:
+    """The jobs grouped by data set: one data set at a time is in memory, and jobs on different data never train together."""
+    groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         groups.setdefault(str(job.config["dataset"]), []).append(job)
     return groups.values()
 
 
-def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
-    """A new folder that says what all jobs are; raises `Unwritable`."""
+def claim_sweep(jobs: Sequence[PlannedJob], command: Sequence[str]) -> Path:
+    """Makes the sweep's folder and writes the list of its jobs; raises `Unwritable`."""
     config = jobs[0].config
     with writing_to(config):
         folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "sweeps", config)
@@ -113,8 +104,8 @@ def claim_sweep(jobs: Sequence[Job], command: Sequence[str]) -> Path:
     return folder
 
 
-def _ready(job: Job, journal: Journal, session: Session) -> Experiment | None:
-    """The job's experiment, or None if it can't start: then the job itself says why."""
+def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | None:
+    """The job's experiment, or None if it can't start; the job will report the reason."""
     try:
         experiment = Experiment(job.config, journal, session, job=f"#{job.number}")
         experiment.make_ready()
@@ -123,8 +114,8 @@ def _ready(job: Job, journal: Journal, session: Session) -> Experiment | None:
     return experiment
 
 
-def run_job(job: Job, folder: Path, journal: Journal, session: Session) -> str:
-    """Runs one job in its folder; returns what became of it in a few words."""
+def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -> str:
+    """Runs one job in its folder; returns its result in a few words."""
     try:
         with writing_to(job.config):
             folder.mkdir()
@@ -136,11 +127,11 @@ def run_job(job: Job, folder: Path, journal: Journal, session: Session) -> str:
         write_state(folder, FAILED, str(error))
         return f"failed: {error}"
     except Exception as error:  # whatever it is, the other jobs go on
-        why = f"{type(error).__name__}: {first_line(error)}; {folder}/traceback.txt has more"
+        reason = f"{type(error).__name__}: {first_line(error)}; {folder}/traceback.txt has more"
         with suppress(OSError):
             write_whole(folder / "traceback.txt", traceback.format_exc())
-        write_state(folder, FAILED, why)
-        return f"failed: {why}"
+        write_state(folder, FAILED, reason)
+        return f"failed: {reason}"
     return f"failed: {outcome.reason}" if outcome.reason else ", ".join(map(_result, outcome.rows))
 
 

@@ -1,4 +1,4 @@
-"""`kdexp-report`: the table of finished and unfinished sweeps and runs, rebuilt from what lies on disk. Needs no torch."""
+"""The `kdexp-report` command: the table of sweeps and runs, finished or not, rebuilt from their files. Needs no torch."""
 
 from __future__ import annotations
 
@@ -27,60 +27,64 @@ BAD_REQUEST, INCOMPLETE = 2, 3
 def main() -> None:
     """The `kdexp-report` command.
 
-    Exit codes: 2 a request that can't be met, 3 jobs or results are missing from the table, files are damaged, or it could not
-    be printed.
+    Exit codes: 2 refused, 3 jobs or results are missing from the table, files are damaged, or the output could not be printed.
     """
-    asked = _parser().parse_args()
-    alone = asked.folders[0] if len(asked.folders) == 1 else None
+    arguments = _parser().parse_args()
+    only_folder = arguments.folders[0] if len(arguments.folders) == 1 else None
     try:
-        sys.exit(tell(asked.folders, asked.output or alone))
+        sys.exit(print_report(arguments.folders, arguments.output or only_folder))
     except NothingToReport as nothing:
         for sentence in str(nothing).splitlines():
             print_error("kdexp-report", sentence)
     except Unwritable as error:
-        print_error("kdexp-report", f"{error}; --output FOLDER names another")
+        print_error("kdexp-report", f"{error}; choose another folder with --output FOLDER")
     sys.exit(BAD_REQUEST)
 
 
-def tell(folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None) -> int:
-    """Writes the table of some folders into `output` and prints it; returns an exit code.
+def print_report(folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None) -> int:
+    """Writes the table of some folders into `output` and prints it; returns the exit code.
 
-    Raises `NothingToReport`, and once the table is printed `Unwritable`.
+    Raises `NothingToReport`; and `Unwritable`, after printing the table.
     """
     console = console or Screen()
     sweep = read(folders)
     comparison = fold(sweep)
-    lost, lines = None, ["Nothing was written: --output FOLDER keeps this table of several folders."]
+    failure, lines = None, ["Nothing was written; --output FOLDER writes this table of several folders."]
     if output is not None:
         try:
-            lines = keep(comparison, sweep, Path(output))
+            lines = write_report(comparison, sweep, Path(output))
         except OSError as error:
-            lost = Unwritable(f"{str(output)!r} can't be written: {reason(error)}")
+            failure = Unwritable(f"{str(output)!r} can't be written: {reason(error)}")
     show(comparison, console)
-    if lost:
-        raise lost
+    if failure:
+        raise failure
     for line in lines:
         console.print(one_line(line), markup=False, soft_wrap=True)
     return exit_code(comparison)
 
 
 def exit_code(comparison: Comparison) -> int:
-    """3 unless every job is in the table and no file is damaged."""
+    """0 if every job is in the table and no file is damaged, else 3."""
     return 0 if comparison.complete else INCOMPLETE
 
 
-def keep(comparison: Comparison, sweep: Sweep, folder: Path) -> list[str]:
-    """Writes the table's files, its pictures and its page into a folder; returns what to say of them. Raises `OSError`."""
+def write_report(comparison: Comparison, sweep: Sweep, folder: Path) -> list[str]:
+    """Writes the table, its pictures and its page into a folder; returns lines about them. Raises `OSError`."""
     write(comparison, folder)
     return [f"sweep.csv, sweep.json and sweep.md are in {folder}", illustrate(comparison, sweep, folder)]
 
 
 def _parser() -> argparse.ArgumentParser:
-    told = "One table of sweeps and runs: seeds folded, differences to the baseline with their intervals."
-    parser = argparse.ArgumentParser("kdexp-report", description=told, allow_abbrev=False)
+    description = "One table of sweeps and runs: averages over seeds, and differences to the baseline with their intervals."
+    parser = argparse.ArgumentParser("kdexp-report", description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"kdexp {__version__}")
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="a sweep, a run, or a folder of such; several are merged")
-    parser.add_argument("--output", metavar="FOLDER", help="where the files go (default: DIR, if there is one)")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="the folder of a sweep or a run, or a folder that holds such; several are merged",
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="the folder to write into (default: DIR, if only one is given)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""One job: makes the run folder, obtains the learners, shows and writes what they are worth."""
+"""Runs one job: makes the run folder, obtains the learners, writes and prints the results."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from kdexp.training.entry import Entry
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
-    """Runs a validated configuration; returns whether every learner finished and all was written.
+    """Runs a validated configuration; returns whether every learner finished and every file was written.
 
-    Raises `DataUnavailable` and `Unwritable` before anything is trained.
+    Raises `DataUnavailable` and `Unwritable` before anything is trained. `overrides` are written to `command.txt`.
     """
     journal = Journal(console)
     experiment = Experiment(config, journal)
@@ -52,7 +52,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Conso
 
 @contextmanager
 def writing_to(config: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, an `OSError` is `Unwritable`: what it tells concerns `output_dir`."""
+    """Turns an `OSError` into an `Unwritable` that names `output_dir`."""
     try:
         yield
     except OSError as error:
@@ -62,14 +62,14 @@ def writing_to(config: Mapping[str, Any]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to: the rows of its table, and why it did not end well (empty if it did)."""
+    """The rows of a job's table, and the reason why the job failed (empty if it did not)."""
 
     rows: list[Row]
     reason: str
 
 
 def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> Outcome:
-    """Obtains the learners and reports them in the folder, which says at any time how far the job is."""
+    """Obtains the learners and reports on them in the run folder, whose `status.json` is kept up to date."""
     journal = experiment.journal
     with ExitStack() as alive:
         journal.open_log(folder / "log.txt")
@@ -80,7 +80,7 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
         write_state(folder, RUNNING)
         try:
             journal.say(f"run folder: {folder}")
-            for line in unsourced(experiment.config, _command(folder)):
+            for line in unsourced(experiment.config, _typed(folder)):
                 journal.say(line)
             for note in start_notes(experiment):
                 journal.remark(note)
@@ -94,7 +94,7 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
 
 
 def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
-    """A new folder named by time and a hash of the configuration; never one that another run has."""
+    """Makes a new folder named by time and a hash of the configuration; never the folder of another run."""
     digest = hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest}"
     for attempt in range(1000):
@@ -108,41 +108,41 @@ def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
 
 
 def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], experiment: Experiment) -> None:
-    """Writes what was asked and on what it ran: `config.yaml`, `command.txt`, `provenance.json`."""
+    """Writes `config.yaml`, `command.txt` and `provenance.json` into a run folder."""
     write_whole(folder / "config.yaml", as_yaml(config))
     write_whole(folder / "command.txt", shlex.join(["kdexp", *overrides]) + "\n")
     write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 
 
 def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, brief: bool = False) -> Outcome:
-    """Writes the table and the state of the job, then prints the table; unless `brief` adds the curves and a diagnosis.
+    """Writes the table and the state of the job, then prints the table; adds curves and a diagnosis unless `brief`.
 
-    Whatever happens while that is printed, it is in the run folder.
+    The table's files are written first, so that an error while printing loses nothing.
     """
     rows = make_rows(entries, experiment)
-    beside = list(_beside_published(folder, rows, experiment))
-    missing = _unwritten(partial(write_history, folder, entries), partial(write_table, folder, rows, experiment))
+    notes = _add_published(folder, rows, experiment)
+    missing = _failure_of(partial(write_history, folder, entries), partial(write_table, folder, rows, experiment))
     _conclude(folder, entries, rows, missing)
     journal.say("")
     journal.say(draw_table(rows, experiment, journal.console.width))
-    for line in [*remarks(entries, experiment), *beside]:
+    for line in [*remarks(entries, experiment), *notes]:
         journal.say(line)
-    missing = missing or _unwritten(partial(_explain, folder, entries, experiment, journal, brief))
+    missing = missing or _failure_of(partial(_explain, folder, entries, experiment, journal, brief))
     if missing:
         journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
     return _conclude(folder, entries, rows, missing)
 
 
 def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> None:
-    """Writes and says what takes a while: the curves, and why the student is no better."""
+    """Draws the curves and diagnoses the student, which take a while."""
     if not brief:
         draw_curves(folder, entries, journal)
     if not brief or experiment.settings.diagnosis == "always":
-        tell_why(folder, entries, experiment, journal)
+        print_diagnosis(folder, entries, experiment, journal)
 
 
-def _unwritten(*writes: Callable[[], None]) -> str:
-    """Why one of `writes` could not write its files; empty if all could."""
+def _failure_of(*writes: Callable[[], None]) -> str:
+    """Runs the functions until one can't write its files; returns the reason, empty if all files were written."""
     try:
         for write in writes:
             write()
@@ -152,38 +152,39 @@ def _unwritten(*writes: Callable[[], None]) -> str:
 
 
 def _conclude(folder: Path, entries: list[Entry], rows: list[Row], missing: str) -> Outcome:
-    """What the job came to, given why files of it are missing; the folder says so, too."""
+    """Writes the job's state and returns its outcome; `missing` is the reason why files are missing, if any are."""
     failed = "; ".join(f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure)
     outcome = Outcome(rows, f"{folder} lacks files: {missing}" if missing else failed)
     write_state(folder, FAILED if outcome.reason else FINISHED, outcome.reason)
     return outcome
 
 
-def _command(folder: Path) -> list[str]:
-    """The words that a run was asked for with."""
+def _typed(folder: Path) -> list[str]:
+    """The overrides that a run was started with."""
     return shlex.split((folder / "command.txt").read_text("utf-8", "surrogateescape"))[1:]
 
 
-def _beside_published(folder: Path, rows: list[Row], experiment: Experiment) -> Iterator[str]:
-    """Fills published numbers into the rows; yields what is to be known of them."""
+def _add_published(folder: Path, rows: list[Row], experiment: Experiment) -> list[str]:
+    """Fills published numbers into the rows; returns notes on them."""
     if not experiment.config.get("published"):
-        return
-    asked = _command(folder)
-    numbers = add_published(rows, experiment, asked)
-    yield from explain([(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)], departures(asked))
+        return []
+    overrides = _typed(folder)
+    numbers = add_published(rows, experiment, overrides)
+    compared = [(row.role, number, row.n) for row, number in zip(rows, numbers, strict=True)]
+    return list(explain(compared, departures(overrides)))
 
 
-def tell_why(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:
-    """Says and writes why the distilled student may be no better than its baseline, where it is not."""
+def print_diagnosis(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:
+    """Prints and writes why the distilled student may be no better than its baseline, if it is not."""
     try:
         for line in diagnose(entries, experiment, folder):
             journal.say(line)
-    except RuntimeError as error:  # out of memory, or a method whose losses can't be asked again
+    except RuntimeError as error:  # out of memory, or a method whose losses can't be computed again
         journal.warn(f"no diagnosis of the distilled student: {first_line(error)}")
 
 
 def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
-    """What a reader of the table must know to take it for what it is."""
+    """The remarks under a table, which readers need to interpret it."""
     lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
     lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
     lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
@@ -192,8 +193,8 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
         lines.append(f"The student starts from trained weights ({start}): its baseline is plain transfer learning.")
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
-        seen, there_are = len(data.student_train), len(data.train)
-        lines.append(f"Students saw {seen} of the teacher's {there_are} images (dataset.student_fraction={share:g}).")
+        seen, total = len(data.student_train), len(data.train)
+        lines.append(f"Students saw {seen} of the teacher's {total} images (dataset.student_fraction={share:g}).")
     where = f"{experiment.precision.label} on {experiment.device.type}"
     lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
     lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
@@ -204,5 +205,5 @@ def _training_only(entry: Entry) -> str:
     assert entry.stored is not None
     extra = entry.stored.result["training_only_parameters"]
     return (
-        f"{entry.role} trained {entry.stored.result['parameters'] + extra:,} parameters, {extra:,} of them for training alone."
+        f"{entry.role} trained {entry.stored.result['parameters'] + extra:,} parameters, {extra:,} of them only for training."
     )

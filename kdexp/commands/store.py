@@ -1,4 +1,4 @@
-"""`kdexp-store`: what is stored, whether it is intact, and its removal on request. Needs no torch."""
+"""The `kdexp-store` command: lists, shows, verifies and removes what is stored. Needs no torch."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teach
 
 
 class Refused(ValueError):
-    """A request that can't be met; the message says why and what would help."""
+    """A command that can't be carried out; the message says why and what would help."""
 
 
 @dataclass
 class Item:
-    """A learner's folder, the progress of an unfinished one, a teacher's outputs, or what a killed process left."""
+    """A learner, the progress of an unfinished one, a teacher's outputs, or a leftover of a killed process."""
 
     path: Path
     kind: str
     """`finished`, `unfinished`, `outputs`, `leftover` or `damaged`."""
     result: dict[str, Any]
-    complaint: str = ""
+    damage: str = ""
 
     @property
     def key(self) -> str:
@@ -54,13 +54,13 @@ class Item:
 
     @cached_property
     def size(self) -> int:
-        """Bytes on disk; what is removed meanwhile has none."""
+        """Bytes on disk; 0 if the item was removed meanwhile."""
         files = [self.path, *self.path.rglob("*")] if self.path.is_dir() else [self.path]
         return sum(state.st_size for state in map(_state, files) if state and S_ISREG(state.st_mode))
 
     @cached_property
     def days(self) -> float:
-        """Days since it was last written; 0 for what is removed meanwhile."""
+        """Days since it was last written; 0 if the item was removed meanwhile."""
         state = _state(self.path)
         return (time.time() - state.st_mtime) / 86_400 if state else 0.0
 
@@ -73,7 +73,7 @@ def _state(path: Path) -> os.stat_result | None:
 
 
 def items(root: Path, *, verified: bool = False) -> list[Item]:
-    """Everything in a store, newest first; only `verified` reads every file. What is removed meanwhile is left out."""
+    """All items of a store, newest first; `verified` reads every file. Items that are removed meanwhile are left out."""
     found = [item for item in _items(root, verified) if _state(item.path)]
     return sorted(found, key=lambda item: item.days)
 
@@ -86,10 +86,10 @@ def _items(root: Path, verified: bool) -> Iterator[Item]:
             elif path.suffix == ".progress":
                 yield Item(path, "unfinished", {})
             elif path.is_dir():
-                yield _whole(path, verified)
+                yield _read(path, verified)
 
 
-def _whole(path: Path, verified: bool) -> Item:
+def _read(path: Path, verified: bool) -> Item:
     kind, declared = ("outputs", Outputs) if path.parent.name == OUTPUTS else ("finished", Learner)
     try:
         found = read_entry(path, declared) if verified else read_result(path, declared)
@@ -100,31 +100,35 @@ def _whole(path: Path, verified: bool) -> Item:
 
 @printing("kdexp-store")
 def main() -> None:
-    """The `kdexp-store` command. Exit codes: 1 damage was found, 2 a request that can't be met, 3 it could not be printed."""
-    asked = _parser().parse_args()
+    """The `kdexp-store` command.
+
+    Exit codes: 1 damage was found, 2 refused, 3 the output could not be printed.
+    """
+    arguments = _parser().parse_args()
     try:
-        sys.exit(asked.run(Path(asked.store).expanduser(), asked, Screen()))
+        sys.exit(arguments.run(Path(arguments.store).expanduser(), arguments, Screen()))
     except Refused as error:
         print_error("kdexp-store", str(error))
         sys.exit(BAD_REQUEST)
     except OSError as error:
-        print_error("kdexp-store", f"{error.filename or asked.store}: {reason(error)}")
+        print_error("kdexp-store", f"{error.filename or arguments.store}: {reason(error)}")
         sys.exit(BAD_REQUEST)
 
 
 def _parser() -> argparse.ArgumentParser:
-    where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--store", default="outputs/store", help="the store's folder (default: outputs/store)")
-    parser = argparse.ArgumentParser("kdexp-store", description="What kdexp has stored.", allow_abbrev=False)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--store", default="outputs/store", help="the store's folder (default: outputs/store)")
+    description = "Lists, shows, verifies and removes what kdexp has stored."
+    parser = argparse.ArgumentParser("kdexp-store", description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"kdexp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="list | show | verify | prune")
-    for name, run, told in (
-        ("list", list_items, "everything stored with its size and age"),
-        ("show", show, "all that is known of one item"),
-        ("verify", verify, "read every file and name what is damaged"),
-        ("prune", prune, "say what would be removed; remove it with --yes"),
+    for name, run, purpose in (
+        ("list", list_items, "list all items with size and age"),
+        ("show", show, "show everything about one item"),
+        ("verify", verify, "read every file and list damaged items"),
+        ("prune", prune, "show what would be removed; remove it with --yes"),
     ):
-        command = commands.add_parser(name, help=told, description=told, parents=[where], allow_abbrev=False)
+        command = commands.add_parser(name, help=purpose, description=purpose, parents=[common], allow_abbrev=False)
         command.set_defaults(run=run)
         if name == "show":
             command.add_argument("key", help="a key or its beginning")
@@ -135,19 +139,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prune_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("keys", nargs="*", help="keys or their beginnings")
-    command.add_argument("--unfinished", action="store_true", help="also the progress of unfinished learners")
-    command.add_argument("--damaged", action="store_true", help="also what is damaged or left over")
-    command.add_argument("--older-than", type=number_of_days, metavar="DAYS", help="also what is finished and so old")
+    command.add_argument("--unfinished", action="store_true", help="also progress of unfinished learners")
+    command.add_argument("--damaged", action="store_true", help="also damaged items and leftovers of killed processes")
+    command.add_argument(
+        "--older-than", type=number_of_days, metavar="DAYS", help="also finished learners and outputs that are older"
+    )
     command.add_argument("--outputs", action="store_true", help="also teachers' outputs")
     command.add_argument("--all", action="store_true", help="everything")
-    command.add_argument("--yes", action="store_true", help="really remove it")
+    command.add_argument("--yes", action="store_true", help="remove, instead of only showing")
 
 
-def _present(root: Path, *, verified: bool = False) -> list[Item]:
+def _read_items(root: Path, *, verified: bool = False) -> list[Item]:
     if root.is_file():
-        raise Refused(f"{str(root)!r} is a file, not the folder of a store; --store FOLDER names another")
+        raise Refused(f"{str(root)!r} is a file, not the folder of a store; choose one with --store FOLDER")
     if not (root / LEARNERS).is_dir():
-        raise Refused(f"no store in {str(root)!r}; --store FOLDER names another")
+        raise Refused(f"no store in {str(root)!r}; choose another folder with --store FOLDER")
     return items(root, verified=verified)
 
 
@@ -155,9 +161,9 @@ def _print(console: Console, sentence: str) -> None:
     console.print(one_line(sentence), markup=False, soft_wrap=True)
 
 
-def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
-    """Prints a line per item; returns 1 if the result of any is damaged, and says what is the matter with it."""
-    found = _present(root)
+def list_items(root: Path, _arguments: argparse.Namespace, console: Console) -> int:
+    """Prints a line per item; names items with a damaged result, and returns 1 if there are any."""
+    found = _read_items(root)
     students = Counter(item.result["spec"]["teacher"] for item in found if item.kind == "finished")
     table = Table(box=HEAD_RULE, pad_edge=False, padding=0)
     for number, heading in enumerate(HEADINGS):
@@ -170,10 +176,10 @@ def list_items(root: Path, _asked: argparse.Namespace, console: Console) -> int:
 
 
 def _name_damaged(found: Sequence[Item], console: Console) -> int:
-    """Prints what is the matter with each damaged item; returns 1 if there are any."""
+    """Prints what is wrong with each damaged item; returns 1 if there are any."""
     damaged = [item for item in found if item.kind == "damaged"]
     for item in damaged:
-        _print(console, item.complaint)
+        _print(console, item.damage)
     return DAMAGE if damaged else 0
 
 
@@ -183,17 +189,8 @@ def _line(item: Item, students: int) -> list[str]:
         return [item.kind, "", "", "", "", "", "", size, _age(item.days)]
     result, spec = item.result, item.result["spec"]
     if item.kind == "outputs":
-        return [
-            result["model"],
-            f"outputs: {spec['layer'] or 'logits'}",
-            result["dataset"],
-            "",
-            "",
-            "",
-            "",
-            size,
-            _age(item.days),
-        ]
+        layer = f"outputs: {spec['layer'] or 'logits'}"
+        return [result["model"], layer, result["dataset"], "", "", "", "", size, _age(item.days)]
     accuracy = percent(result["test"]["last"]["top1"])
     numbers = [str(spec["seed"]), str(spec["epochs"]), accuracy, str(students or ""), size, _age(item.days)]
     return [result["model"], result["method"], result["dataset"], *numbers]
@@ -204,66 +201,79 @@ def _age(days: float) -> str:
     return f"{days:.0f} d" if days >= 2 else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
 
 
-def show(root: Path, asked: argparse.Namespace, console: Console) -> int:
+def show(root: Path, arguments: argparse.Namespace, console: Console) -> int:
     """Prints an item's spec, numbers and provenance as YAML, without its epochs."""
-    (item,) = _chosen(_present(root), [asked.key])
+    (item,) = _with_keys(_read_items(root), [arguments.key])
     if not item.result:
-        raise Refused(f"{item.path.name} is {item.kind}: {item.complaint or 'nothing is known of it but its key'}")
-    told = {name: value for name, value in item.result.items() if name not in ("history", "digest", "files")}
-    for line in yaml.safe_dump({"folder": str(item.path), **told}, sort_keys=False, allow_unicode=True).rstrip().split("\n"):
+        raise Refused(f"{item.path.name} is {item.kind}: {item.damage or 'only its key is known'}")
+    result = {name: value for name, value in item.result.items() if name not in ("history", "digest", "files")}
+    text = yaml.safe_dump({"folder": str(item.path), **result}, sort_keys=False, allow_unicode=True)
+    for line in text.rstrip().split("\n"):
         _print(console, line)
     return 0
 
 
-def verify(root: Path, _asked: argparse.Namespace, console: Console) -> int:
+def verify(root: Path, _arguments: argparse.Namespace, console: Console) -> int:
     """Reads every file; returns 1 if any is damaged."""
-    found = _present(root, verified=True)
+    found = _read_items(root, verified=True)
     code = _name_damaged(found, console)
     counts = Counter(item.kind for item in found)
     _print(console, listed(f"{count} {kind}" for kind, count in sorted(counts.items())))
     if code:
-        _print(console, "kdexp makes again what is damaged when it needs it; kdexp-store prune --damaged removes them")
+        _print(console, "kdexp recreates damaged items when it needs them; kdexp-store prune --damaged removes them")
     return code
 
 
-def prune(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    """Removes what was asked for and is not being trained, with `--yes`; else says what that would be."""
-    found = _present(root, verified=True)
-    if not (asked.keys or asked.unfinished or asked.damaged or asked.outputs or asked.all or asked.older_than is not None):
-        raise Refused("say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all")
-    chosen = _chosen(found, asked.keys) + [item for item in found if _matches(item, asked)]
+def prune(root: Path, arguments: argparse.Namespace, console: Console) -> int:
+    """Removes the chosen items that no run needs, with `--yes`; otherwise only shows them."""
+    found = _read_items(root, verified=True)
+    if not (
+        arguments.keys
+        or arguments.unfinished
+        or arguments.damaged
+        or arguments.outputs
+        or arguments.all
+        or arguments.older_than is not None
+    ):
+        raise Refused("choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all")
+    chosen = _with_keys(found, arguments.keys) + [item for item in found if _matches(item, arguments)]
     chosen = list({item.path: item for item in chosen}.values())
     free = []
     for item in chosen:
         line = f"{item.path.name}  {item.kind}  {item.size / 1e6:.2f} MB"
-        kept = remove(root, item.path) if asked.yes else reason_to_keep(root, item.path)
-        free += [] if kept else [item.size]
-        _print(console, f"{line}  kept: {kept}" if kept else line)
-    if asked.yes:
+        why_kept = remove(root, item.path) if arguments.yes else reason_to_keep(root, item.path)
+        free += [] if why_kept else [item.size]
+        _print(console, f"{line}  kept: {why_kept}" if why_kept else line)
+    if arguments.yes:
         with registering(root):
             settle_killed(root)
     which = f"these {len(free)}" if len(free) == len(chosen) else f"{len(free)} of these {len(chosen)}"
-    what = "removed" if asked.yes else "nothing was removed; --yes removes"
+    what = "removed" if arguments.yes else "nothing was removed; --yes removes"
     _print(console, f"{what} {which}, {sum(free) / 1e6:.1f} MB")
     return 0
 
 
-def _matches(item: Item, asked: argparse.Namespace) -> bool:
-    kinds = {"unfinished": asked.unfinished, "damaged": asked.damaged, "leftover": asked.damaged, "outputs": asked.outputs}
-    old = asked.older_than is not None and item.kind in ("finished", "outputs") and item.days > asked.older_than
-    return asked.all or old or kinds.get(item.kind, False)
+def _matches(item: Item, arguments: argparse.Namespace) -> bool:
+    kinds = {
+        "unfinished": arguments.unfinished,
+        "damaged": arguments.damaged,
+        "leftover": arguments.damaged,
+        "outputs": arguments.outputs,
+    }
+    old = arguments.older_than is not None and item.kind in ("finished", "outputs") and item.days > arguments.older_than
+    return arguments.all or old or kinds.get(item.kind, False)
 
 
-def _chosen(found: list[Item], keys: Sequence[str]) -> list[Item]:
-    """The items of those keys; raises `Refused` for a key that none or several learners have."""
+def _with_keys(found: list[Item], keys: Sequence[str]) -> list[Item]:
+    """The items with those keys or beginnings of keys; raises `Refused` for one that no item or several items have."""
     chosen = []
     for key in keys:
-        fitting = [item for item in found if item.key.startswith(key)]
-        if len({item.key for item in fitting}) != 1:
+        matching = [item for item in found if item.key.startswith(key)]
+        if len({item.key for item in matching}) != 1:
             known = [item.key for item in found]
-            what = "no learner" if not fitting else f"{len(fitting)} learners"
-            raise Refused(f"{key!r}: {what} of that key;{did_you_mean(key, known)} kdexp-store list shows them")
-        chosen += fitting
+            count = f"{len(matching)} items have" if matching else "no item has"
+            raise Refused(f"{key!r}: {count} that key;{did_you_mean(key, known)} kdexp-store list shows all keys")
+        chosen += matching
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Types and ranges of arguments: declared once, in the signature, and checked wherever a value arrives."""
+"""Checks arguments against the types and ranges in a signature, wherever a value arrives."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from omegaconf import MISSING
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 * (1 - 2.0**-24)
-"""Of the numbers above 0 that float32, in which networks compute, has at full precision."""
+"""The smallest and largest positive numbers that float32, the type networks compute in, holds at full precision."""
 
 MOST = 2**31 - 1
-"""The largest count: the product of two of them is still an index of PyTorch."""
+"""The largest count: the product of two counts must still be a valid PyTorch index."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers an argument accepts, as a note inside `Annotated[float, Range(above=0)]`.
+    """The numbers that an argument accepts, written as `Annotated[float, Range(above=0)]`.
 
-    `within` are the numbers that can be computed with, mentioned only where a value lies outside of them.
+    `within` are technical limits; a message mentions them only when a value exceeds them.
     """
 
     at_least: float = -math.inf
@@ -40,7 +40,7 @@ class Range:
         return not self.refusal(value)
 
     def refusal(self, value: float) -> str:
-        """Why the value is not accepted, or an empty string."""
+        """Why the value is refused, or an empty string."""
         if not (self.at_least <= value <= self.at_most and self.above < value < self.below):
             return f"must be {self}"
         least, most = self.within
@@ -62,31 +62,31 @@ Count = Annotated[int, Range(at_least=1, within=(1, MOST))]
 NonNegativeInt = Annotated[int, Range(at_least=0, within=(0, MOST))]
 
 Weight = Annotated[float, Range(at_least=0, within=(0, 1e9))]
-"""Of a loss: up to there the square of its gradient, which optimizers keep, is finite."""
+"""The weight of a loss; within the limit the squared gradient, which optimizers store, is finite."""
 Temperature = Annotated[float, Range(above=0, within=(1e-6, 1e6))]
-"""What logits are divided by: beyond, float32 tells no probabilities apart, or T² overflows."""
+"""The number that logits are divided by; beyond the limits float32 probabilities are all equal, or T² overflows."""
 Seed = Annotated[int, Range(at_least=0, within=(0, 2**32 - 1))]
-"""Of a random stream: below 2⁵³, above which keys of the store can't tell whole numbers apart, and NumPy's largest."""
+"""A random seed; the limit is NumPy's, and lies below 2⁵³, from where the store's keys can't tell whole numbers apart."""
 Width = Annotated[int, Range(at_least=1, within=(1, 2**20))]
-"""Of a layer: up to there the size of a layer's weights is a number that PyTorch has."""
+"""Width of a layer; within the limit the size of a layer's weights fits into PyTorch's index type."""
 Depth = Annotated[int, Range(at_least=1, within=(1, 1300))]
-"""Layers of a network: up to there it is built in seconds."""
+"""Number of layers of a network; within the limit it is built in seconds."""
 Blocks = Annotated[int, Range(at_least=1, within=(1, 200))]
-"""Blocks or layers of one of a network's stages, likewise."""
+"""Number of blocks or layers of one stage of a network; within the limit it is built in seconds."""
 
 
-def shown(value: Any, most: int = 200) -> str:
-    """The value as one would write it in Python; of a long one the beginning."""
+def short_repr(value: Any, most: int = 200) -> str:
+    """The value as Python writes it, cut off after `most` characters."""
     try:
         written = repr(value)
-    except ValueError:  # Python writes no numbers of more than 4300 digits unless told to
+    except ValueError:  # by default Python does not write numbers of more than 4300 digits
         return "a number of thousands of digits"
     return written if len(written) <= most else f"{written[:most]}…"
 
 
 @cache
 def parameters(target: Callable) -> dict[str, Any]:
-    """The keyword arguments that `target` takes, with their annotations, through every `**shared` up its class hierarchy."""
+    """The keyword arguments of `target` as (annotation, default), including those that `**kwargs` passes on to base classes."""
     if not inspect.isclass(target):
         return _own_parameters(target)
     found: dict[str, Any] = {}
@@ -101,7 +101,7 @@ def parameters(target: Callable) -> dict[str, Any]:
 
 
 def _own_parameters(function: Callable, generated_for: type | None = None) -> dict[str, Any]:
-    # A dataclass's generated constructor repeats annotations of its bases, which only their own modules can resolve.
+    # A dataclass's generated constructor repeats its bases' annotations, which can be resolved only in their own modules.
     hints = typing.get_type_hints(generated_for or inspect.unwrap(function), include_extras=True)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(function).parameters.values()
@@ -111,7 +111,7 @@ def _own_parameters(function: Callable, generated_for: type | None = None) -> di
 def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Iterable[str] = ()) -> list[Problem]:
     """Every unknown, missing, mistyped or out-of-range argument of a call that has not been made yet.
 
-    `given_later` names arguments that the caller adds itself, so that they are neither missing nor open to the user.
+    `given_later` names arguments that the program adds itself: they are not missing, and users can't set them.
     """
     known = {name: spec for name, spec in parameters(target).items() if name not in set(given_later)}
     found = []
@@ -120,8 +120,8 @@ def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Ite
             found.append(Problem(name, f"unknown key;{did_you_mean(name, known)} known: {listed(known)}"))
         elif value == MISSING:
             found.append(Problem(name, "must be given, there is no default"))
-        elif complaint := misfit(value, known[name][0]):
-            found.append(Problem(name, f"={shown(value)}: {complaint}"))
+        elif sentence := misfit(value, known[name][0]):
+            found.append(Problem(name, f"={short_repr(value)}: {sentence}"))
     for name, (_, default) in known.items():
         if name not in arguments and default is inspect.Parameter.empty:
             found.append(Problem(name, "missing"))
@@ -129,22 +129,22 @@ def problems(target: Callable, arguments: Mapping[str, Any], *, given_later: Ite
 
 
 def misfit(value: Any, annotation: Any) -> str:
-    """Why `value` is not what the annotation asks for, or an empty string if it is."""
+    """Why `value` does not fit the annotation, or an empty string if it does."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         allowed = next((note for note in inner[1:] if isinstance(note, Range)), Range())
         return misfit(value, inner[0]) or allowed.refusal(value)
     if origin in (typing.Union, types.UnionType):
-        complaints = [misfit(value, option) for option in inner if option is not type(None)]
-        if (value is None and type(None) in inner) or "" in complaints:
+        sentences = [misfit(value, option) for option in inner if option is not type(None)]
+        if (value is None and type(None) in inner) or "" in sentences:
             return ""
-        return f"{complaints[0]}{' (or null)' if type(None) in inner else ''}"
+        return f"{sentences[0]}{' (or null)' if type(None) in inner else ''}"
     if origin is Literal:
         return "" if value in inner and not isinstance(value, bool) else f"must be one of {listed(map(str, inner))}"
     if origin is list:
         if not isinstance(value, list | tuple):
             return "must be a list, written [a,b]"
-        return next((f"each entry {c}" for entry in value if (c := misfit(entry, inner[0]))), "")
+        return next((f"each entry {sentence}" for entry in value if (sentence := misfit(entry, inner[0]))), "")
     if origin is dict:
         return "" if isinstance(value, Mapping) else "must be a node with keys of its own"
     return _scalar_misfit(value, annotation)
@@ -157,7 +157,7 @@ def _scalar_misfit(value: Any, annotation: Any) -> str:
             return "must be a finite number"
         if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
             return f"is outside of float32, {SMALLEST:.2g} to {LARGEST:.2g}"
-        # PyTorch takes an int for a number of 64 bits, also where it wants a float.
+        # PyTorch reads a Python int as a 64-bit number, even where it expects a float.
         return f"must be written {value:g}" if isinstance(value, int) and abs(value) >= 2**63 else ""
     if annotation is int:
         return "" if number and isinstance(value, int) else "must be a whole number"
@@ -176,7 +176,7 @@ class _CheckedType(type):
 
 
 class Checked(metaclass=_CheckedType):
-    """A class whose keyword arguments are held against its own signature before its constructor runs.
+    """Base of classes whose keyword arguments are checked against their signature before the constructor runs.
 
-    Raises `InvalidArguments`, which names every bad argument. A constructor adds only what a signature can't say.
+    Raises `InvalidArguments`, which names every bad argument. A constructor only checks what a signature can't express.
     """

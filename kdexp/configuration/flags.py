@@ -1,4 +1,4 @@
-"""The flags of `kdexp`. They are Hydra's; those that would run foreign code or find nothing are refused with a sentence."""
+"""Reads the flags of `kdexp`, which are Hydra's; flags that would run foreign code or find nothing are refused."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _VALUED = {
     "--config-name": (),
     "--config-dir": (),
 }
-"""Flags with a value, and the values that they accept where these are few."""
+"""Flags that take a value, and the values that they accept; any value where none are listed."""
 
 _REFUSED = {
-    "--experimental-rerun": "would load a pickle, which can run any code; a run's command.txt repeats it",
+    "--experimental-rerun": "would load a pickle, which can run any code; to repeat a run, use the command in its command.txt",
     "--config-path": "kdexp needs its own files; --config-dir FOLDER adds yours",
 }
 
 _ALONE = ("--run", "--multirun", "--cfg", "--info", "--shell-completion", "--hydra-help")
-"""What a command does; one of these at a time."""
+"""Flags that decide what a command does; only one of them can be given."""
 
 KNOWN = (*_SWITCHES, *_VALUED)
 
@@ -49,7 +49,7 @@ COMPLETIONS = tuple(f"{what}={shell}" for what in ("install", "uninstall", "quer
 
 
 class Stray(NamedTuple):
-    """A setting that is not typed as `KEY=VALUE`: what was typed, and the key and the value that were probably meant."""
+    """A setting that is not typed as `KEY=VALUE`: the text, and the key and value that were probably meant."""
 
     typed: str
     key: str
@@ -58,7 +58,7 @@ class Stray(NamedTuple):
 
 @dataclass(frozen=True)
 class Flags:
-    """A command line: its flags by their long names, its overrides, and settings that are written otherwise."""
+    """A command line: flags by their long names, overrides, and settings that are not typed as `KEY=VALUE`."""
 
     given: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
@@ -70,33 +70,33 @@ class Flags:
 
     @property
     def config_dir(self) -> str | None:
-        """The folder of a user's own YAML files."""
+        """The folder of the user's own YAML files."""
         return self.given.get("--config-dir")
 
     @property
     def config_name(self) -> str:
-        """The name of the file that is composed first."""
+        """Name of the YAML file that composition starts from."""
         return self.given.get("--config-name", "config")
 
     @property
     def only_shows(self) -> bool:
-        """Whether the command shows a configuration, rather than running it."""
+        """Whether the command shows its configuration instead of running it."""
         return "--cfg" in self or "--info" in self
 
     @property
     def repeated(self) -> list[str]:
-        """The words with which another command repeats this one: where the configuration comes from, and the overrides."""
+        """The words that another command needs to compose the same configuration, for the commands that messages suggest."""
         sources = [word for flag in ("--config-dir", "--config-name") if flag in self for word in (flag, self.given[flag])]
         return [*sources, *self.overrides]
 
     @property
     def words(self) -> list[str]:
-        """The flags by their long names, as Hydra's own parser reads them."""
+        """The flags as Hydra's own parser reads them."""
         return [word for name, value in self.given.items() for word in ((name,) if name in _SWITCHES else (name, value))]
 
 
 def read_flags(words: Sequence[str]) -> Flags:
-    """The command line, read without running anything; what is wrong with its flags is in `problems`."""
+    """Reads a command line; problems of its flags are in `problems`."""
     flags, rest = Flags(), list(words)
     while rest:
         word = rest.pop(0)
@@ -116,7 +116,7 @@ def read_flags(words: Sequence[str]) -> Flags:
 
 
 def _read_flag(word: str, rest: list[str], flags: Flags) -> None:
-    """Adds one flag; takes its value from the rest of the words."""
+    """Adds one flag, and takes its value out of `rest`."""
     name, equals, value = word.partition("=")
     name = _SHORT.get(name, name)
     if name in _REFUSED:
@@ -146,7 +146,7 @@ def _read_flag(word: str, rest: list[str], flags: Flags) -> None:
 
 
 def _with_spaces(word: str, rest: list[str]) -> Stray | None:
-    """The setting that a word and those after it make, as in `seed = 1`, `seed =1` or `seed 1`; takes these words."""
+    """A setting typed with spaces, such as `seed = 1`, `seed =1` or `seed 1`; takes its words out of `rest`."""
     if "=" in word or not rest or not re.fullmatch(r"[A-Za-z_][\w.]*", word):
         return None
     if not rest[0].startswith("=") and not re.fullmatch(r"[\d.]+", rest[0]):
@@ -161,18 +161,18 @@ def _with_spaces(word: str, rest: list[str]) -> Stray | None:
 def _expanded(folder: str) -> str:
     try:
         return str(Path(folder).expanduser())
-    except RuntimeError:  # an unknown user; then there is no such folder
+    except RuntimeError:  # an unknown user, so there is no such folder
         return folder
 
 
 def _conflicts(flags: Flags) -> Iterator[Problem]:
-    """What flags can't do together, and folders and words that a flag needs and that are not there."""
+    """Problems of flags that exclude each other, and of missing values or folders."""
     together = [flag for flag in _ALONE if flag in flags]
     if len(together) > 1:
         yield Problem("", f"{' and '.join(together)} can't be combined; keep one")
     for flag in ("--resolve", "--package"):
         if flag in flags and "--cfg" not in flags:
-            yield Problem(flag, "is a part of showing the configuration; add --cfg job")
+            yield Problem(flag, "only works together with --cfg; add --cfg job")
     for flag in ("--package", "--config-name", "--config-dir"):
         if flags.given.get(flag) == "":
             yield Problem(flag, "needs a value")
@@ -189,10 +189,10 @@ def _folder(folder: str) -> Iterator[Problem]:
     path = Path(folder)
     try:
         there, is_file = path.is_dir(), path.exists()
-    except OSError:  # a name too long, or a folder on the way that may not be entered
+    except OSError:  # a name that is too long, or a parent folder without permission
         there = is_file = False
     if not there:
         what = "is a file, not a folder" if is_file else "no such folder"
         yield Problem("--config-dir", f"={folder!r}: {what}; give the folder that holds your GROUP/OPTION.yaml files")
     elif not access(path, R_OK | X_OK):
-        yield Problem("--config-dir", f"={folder!r}: may not be read; chmod u+rx {folder}")
+        yield Problem("--config-dir", f"={folder!r}: you may not read it; chmod u+rx {folder}")

@@ -1,4 +1,4 @@
-"""Hydra's own settings: which of them `kdexp` reads, and what to say of the others."""
+"""Hydra's own settings: the few that `kdexp` reads, and refusals of all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdexp.configuration.jobs import key_of
 from kdexp.errors import Problem
 
 OWN_LAUNCHERS = ("basic", "lockstep")
-"""Jobs of these run in this process; others, on other machines say, are left to Hydra."""
+"""Launchers whose jobs run in this process; all others are left to Hydra."""
 
 _READ = ("hydra/launcher", "hydra.launcher", "hydra.mode", "hydra.sweeper.params")
 
@@ -20,21 +20,24 @@ _FOLDERS = ("hydra.run", "hydra.sweep", "hydra.output_subdir")
 
 
 def unused(overrides: Sequence[str], hydra_node: DictConfig, multirun: bool) -> Iterator[Problem]:
-    """A problem for every setting of Hydra that would have no effect, and for a launcher that can't do what it should."""
+    """Problems of Hydra settings that would have no effect, and of a launcher that can't work.
+
+    With a launcher that is not ours, Hydra reads all its settings itself.
+    """
     launcher = hydra_node.runtime.choices["hydra/launcher"]
     if launcher not in OWN_LAUNCHERS:
         return
     for text in overrides:
         key = key_of(text)
         if re.match(r"hydra([./]|$)", key) and not any(f"{key}.".startswith(f"{read}.") for read in _READ):
-            yield Problem(key, _why(key))
+            yield Problem(key, _without_effect(key))
     if launcher == "lockstep" and not multirun:
-        yield Problem("hydra/launcher", "=lockstep: trains the jobs of a sweep side by side; add -m")
-    if launcher == "lockstep" and (complaint := misfit(most := hydra_node.launcher.get("max_learners"), Count | None)):
-        yield Problem("hydra.launcher.max_learners", f"={most!r}: {complaint}")
+        yield Problem("hydra/launcher", "=lockstep: trains the jobs of a sweep together; add -m")
+    if launcher == "lockstep" and (sentence := misfit(most := hydra_node.launcher.get("max_learners"), Count | None)):
+        yield Problem("hydra.launcher.max_learners", f"={most!r}: {sentence}")
 
 
-def _why(key: str) -> str:
+def _without_effect(key: str) -> str:
     if any(f"{key}.".startswith(f"{folder}.") for folder in _FOLDERS):
         return "has no effect; kdexp names its folders itself, output_dir=FOLDER chooses where they go"
     if key == "hydra.searchpath":

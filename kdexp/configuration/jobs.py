@@ -1,4 +1,4 @@
-"""The axes of a multirun: counted before anything is expanded, and every combination of their values."""
+"""Expands a multirun into jobs, one for every combination of its axes' values; jobs are counted before they are made."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kdexp.configuration.quoting import parse
 from kdexp.errors import InvalidArguments, Problem, listed
 
 MOST_JOBS = 10_000
-"""Jobs of one command: all are checked before the first starts."""
+"""Jobs of one command at most, since all of them are checked before the first starts."""
 
 Options = Callable[[str], Sequence[str]]
-"""The options of a group; none if there is no such group."""
+"""Returns the options of a group; none if there is no such group."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One word of a multirun: its key, how many values it has, and the word of each value."""
+    """One word of a multirun: its key, the number of its values, and a function that makes the override for each value."""
 
     key: str
     count: int
@@ -31,7 +31,7 @@ class Axis:
 
 
 def expand(overrides: Sequence[str], options: Options = lambda _group: ()) -> list[list[str]]:
-    """Every job of a multirun, in the order of Hydra's basic sweeper; raises `InvalidArguments`."""
+    """The overrides of every job of a multirun, in the order of Hydra's basic sweeper; raises `InvalidArguments`."""
     axes, found = [], list(swept_twice(overrides))
     for text in latest(overrides)[0]:
         try:
@@ -43,27 +43,27 @@ def expand(overrides: Sequence[str], options: Options = lambda _group: ()) -> li
         found.append(Problem("", _too_many(axes, total)))
     if not found:
         words = [axis.words() for axis in axes]
-        found += [problem for axis, each in zip(axes, words, strict=True) for problem in _equal(axis.key, each)]
+        found += [problem for axis, values in zip(axes, words, strict=True) for problem in _equal(axis.key, values)]
     if found:
         raise InvalidArguments(found)
     return [list(job) for job in product(*words)]
 
 
 def key_of(text: str) -> str:
-    """The key that a word sets, as problems name it."""
+    """The key that a word sets, as problems are named by it."""
     return text.lstrip("+~").partition("=")[0]
 
 
 def latest(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The overrides without those that a later one of the same key replaces, and a line about each that is left out."""
+    """The overrides without those that a later one of the same key replaces, and a line about each of the replaced ones."""
     last = {text.partition("=")[0]: text for text in overrides}
     after = {text: last[text.partition("=")[0]] for text in overrides}
-    kept = [text for text in dict.fromkeys(reversed(overrides)) if after[text] == text]
-    return kept[::-1], [f"{text} is not used, {later} comes after it" for text, later in after.items() if text != later]
+    effective = [text for text in dict.fromkeys(reversed(overrides)) if after[text] == text]
+    return effective[::-1], [f"{text} is not used, {later} comes after it" for text, later in after.items() if text != later]
 
 
 def swept_twice(overrides: Sequence[str]) -> Iterator[Problem]:
-    """A problem for each key that several words set of which one has several values: that may mean several things."""
+    """Problems of keys that are set several times and swept at least once, which is ambiguous."""
     words: dict[str, list[str]] = {}
     for text in dict.fromkeys(overrides):
         words.setdefault(key_of(text), []).append(text)
@@ -75,21 +75,21 @@ def swept_twice(overrides: Sequence[str]) -> Iterator[Problem]:
 def _sweeps(text: str) -> bool:
     try:
         return is_swept(parse(text))
-    except Exception:  # composing explains it
+    except Exception:  # composing the job explains the error
         return False
 
 
 def is_swept(override: Override) -> bool:
-    """Whether a word stands for several values, each a job of its own."""
+    """Whether a word stands for several values, one per job."""
     return override.value_type not in (None, ValueType.ELEMENT)
 
 
 def _axis(text: str, options: Options) -> Axis:
-    """Raises `InvalidArguments` for a sweep that has no values, no end, or sets what can't differ between jobs."""
+    """The axis of a word; raises `InvalidArguments` for a sweep without values or end, or of a key that can't be swept."""
     key = key_of(text)
     try:
         override = parse(text)
-    except Exception:  # composing a job explains it
+    except Exception:  # composing the job explains the error
         return Axis(key, 1, lambda: [text])
     if not is_swept(override):
         plain = text if override.is_delete() else f"{override.get_key_element()}={override.get_value_element_as_str()}"
@@ -107,13 +107,14 @@ def _axis(text: str, options: Options) -> Axis:
 
 
 def _unfit(override: Override, values: Any) -> str:
+    """Why a word can't be swept, or an empty string."""
     if override.is_delete():
-        return "what is removed can't be swept; leave the value out"
+        return "a key that is removed can't be swept; leave the value out"
     if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
         return "Hydra's own settings can't differ between jobs; give one value"
     if isinstance(values, IntervalSweep):
-        way_out = f"{override.key_or_group}={values.start:g},{values.end:g} or range(START,STOP,STEP)"
-        return f"an interval can't be swept value by value; list some: {way_out}"
+        fix = f"{override.key_or_group}={values.start:g},{values.end:g} or range(START,STOP,STEP)"
+        return f"an interval can't be swept value by value; list some: {fix}"
     if isinstance(values, RangeSweep):
         count = _count(values)
         return "has no end" if count == math.inf else "has no values" if not count else ""
@@ -128,11 +129,11 @@ def _no_match(override: Override, options: Options) -> str:
 
 
 def _count(sweep: RangeSweep) -> float:
-    """How many values a range has, without making them; infinite for one without end."""
+    """Number of values of a range, without making them; infinite for a range without end."""
     try:
         start, stop, step = (Decimal(number) for number in (sweep.start or 0, sweep.stop or 0, sweep.step))
         return max(0, math.ceil((stop - start) / step))
-    except (InvalidOperation, ArithmeticError, ValueError):  # a step of 0, infinite or undefined limits
+    except (InvalidOperation, ArithmeticError, ValueError):  # a step of 0, limits that are infinite or no numbers
         return math.inf
 
 
@@ -149,7 +150,7 @@ def _rounded(count: int) -> str:
 
 
 def _equal(key: str, words: Sequence[str]) -> Iterator[Problem]:
-    """A problem for a value that an axis has twice: its jobs would be the same."""
+    """Problems of values that an axis has twice, whose jobs would be the same."""
     seen: dict[Any, str] = {}
     for word in words:
         value = _comparable(word) if len(words) > 1 else None

@@ -1,4 +1,4 @@
-"""The keys of a composed configuration, and what to say of a key that is not among them."""
+"""The keys of a composed configuration, and messages about keys that are not among them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kdexp.text.synonyms import key_elsewhere, note, same_key, same_setting
 
 
 def unknown_key(key: str, paths: Sequence[str], value: str = "") -> str:
-    """What to say of a key that is not among the configuration's paths, given the text that was to be its value."""
-    if why := note(key):
-        return f"unknown key; {why}"
+    """The message about a key that is not among the configuration's paths; `value` is the text that it was given."""
+    if sentence := note(key):
+        return f"unknown key; {sentence}"
     parent = key.rpartition(".")[0]
     siblings = [path for path in paths if path.rpartition(".")[0] == parent]
     names = [path.rpartition(".")[2] for path in siblings if not path.endswith("_target_")]
@@ -29,7 +29,7 @@ def _hint(key: str, paths: Sequence[str], siblings: Sequence[str], value: str) -
 
 
 def all_paths(config: Any) -> list[str]:
-    """Every key that a user may set, nested ones with dots."""
+    """The paths of all keys that a user may set, such as `optimizer.lr`."""
     return [path for path in _paths(config, "") if not path.startswith("choices")]
 
 

@@ -1,4 +1,4 @@
-"""Overrides that Hydra refuses, each explained: what is wrong, and what would have been right."""
+"""Explains overrides that Hydra refuses: what is wrong, and what would be right."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from kdexp.text.synonyms import note, plain, same, same_key, same_setting
 COMMANDS = {"store": "kdexp-store", "report": "kdexp-report", "export": "kdexp-export"}
 
 NETWORKS = ("teacher", "student", "model")
-"""Groups whose options may be meant by the name of a classifier in torchvision or timm."""
+"""Groups for which users may type the name of a classifier in torchvision or timm."""
 
 
 def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: Composer, words: Sequence[str]) -> Problem:
-    """The problem of one override that can't be composed, given Hydra's error and what was composed without it.
+    """The problem of one override that can't be composed, given Hydra's error and the configuration without the override.
 
-    `words` are all of the command; they are in the commands that a sentence suggests.
+    `words` are all words of the command, for the commands that messages suggest.
     """
     key, _, value = text.lstrip("+~").partition("=")
     if not key:
@@ -40,16 +40,16 @@ def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: 
         return Problem("", _no_setting(text, composed, composer))
     try:
         override = parse(text)
-    except Exception as unparsed:  # of any kind, such as a number of too many digits
-        long = isinstance(unparsed, ValueError)
-        return Problem("", f"{shortened(text)!r} {first_line(unparsed)}" if long else unreadable(text, unparsed))
+    except Exception as unparsed:  # of any kind
+        too_long = isinstance(unparsed, ValueError)
+        return Problem("", f"{shortened(text)!r} {first_line(unparsed)}" if too_long else unreadable(text, unparsed))
     if is_swept(override):
         return Problem(key, f"={value}: {several_values(key, value, composed, words)}")
     return Problem(key, _fault(override, text, error, composed, composer))
 
 
 def _fault(override: Override, text: str, error: Exception, composed: Mapping[str, Any], composer: Composer) -> str:
-    """What is wrong with an override that can be read."""
+    """The sentence about an override that Hydra's parser can read."""
     key, _, value = text.lstrip("+~").partition("=")
     paths = all_paths(composed)
     chosen = override.package is not None or key in composed["choices"]
@@ -62,19 +62,19 @@ def _fault(override: Override, text: str, error: Exception, composed: Mapping[st
     if composer.is_group(override.key_or_group):
         return _group(override, value, error, composer)
     if override.is_add() and key in paths:
-        return f"exists already; without + it is changed: {text.lstrip('+')}"
+        return f"exists already; to change it leave the + out: {text.lstrip('+')}"
     if override.package is not None:
-        return f"{override.key_or_group!r} is no group, and only groups take @; see kdexp --help"
+        return f"{override.key_or_group!r} is not a group, and only groups take @; see kdexp --help"
     if override.is_delete() and key in paths:
-        why = "its value is null" if _value_at(composed, key) is None else cause_of(error)
-        return f"can't be removed: {why}"
+        reason = "its value is null" if _value_at(composed, key) is None else cause_of(error)
+        return f"can't be removed: {reason}"
     if key not in paths:
         return _unknown(key, value, paths, composed, composer)
     return f"={value!r}: {cause_of(error)}"
 
 
 def cause_of(error: BaseException) -> str:
-    """Why something can't be composed, in the words of the error that began it."""
+    """Why something can't be composed: the message of the error that was raised first."""
     if isinstance(error, BadOptionFile):
         return str(error)
     cause = first_cause(error)
@@ -82,7 +82,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def several_values(key: str, value: str, composed: Mapping[str, Any], words: Sequence[str]) -> str:
-    """What to say where several values are given to one run."""
+    """The sentence about several values that are given to a single run."""
     current = _value_at(composed, key)
     command = shlex.join(["kdexp", "-m", *words])
     if isinstance(current, list):
@@ -92,7 +92,7 @@ def several_values(key: str, value: str, composed: Mapping[str, Any], words: Seq
 
 
 def stray(found: Stray, composed: Mapping[str, Any], composer: Composer) -> Problem:
-    """The problem of a setting that is written like a flag, or with spaces."""
+    """The problem of a setting that is typed like a flag, or with spaces."""
     paths = all_paths(composed)
     key = found.key.lstrip("-").replace("-", "_")
     meant = same_setting(key, found.value or "true", paths)
@@ -101,8 +101,7 @@ def stray(found: Stray, composed: Mapping[str, Any], composer: Composer) -> Prob
         if not known:
             what = "no such flag" if found.key.startswith("-") else "unknown key"
             near = did_you_mean(key, [flag[2:] for flag in KNOWN]).replace("mean ", "mean --")
-            why = note(key) or f"{what};{near} see kdexp --help"
-            return Problem("", f"{found.typed}: {why}")
+            return Problem("", f"{found.typed}: {note(key) or f'{what};{near} see kdexp --help'}")
         switch = isinstance(_value_at(composed, known), bool)
         meant = _setting(known, found.value or ("true" if switch else "VALUE"), composer)
     without = "dashes" if found.key.startswith("-") else "spaces"
@@ -110,7 +109,7 @@ def stray(found: Stray, composed: Mapping[str, Any], composer: Composer) -> Prob
 
 
 def _setting(key: str, value: str, composer: Composer) -> str:
-    """`KEY=VALUE`; for a group the option that was probably meant, by whatever name."""
+    """`KEY=VALUE`; for a group with the option that was probably meant."""
     options = composer.options(key)
     if options and value not in options:
         known = same(value, options)
@@ -120,7 +119,7 @@ def _setting(key: str, value: str, composer: Composer) -> str:
 
 
 def _no_setting(text: str, composed: Mapping[str, Any], composer: Composer) -> str:
-    """A word that is not `KEY=VALUE`: an option, another command, a key with its value after a colon, or anything."""
+    """The sentence about a word that is not `KEY=VALUE`: an option, another command, `KEY:VALUE`, a key, or anything else."""
     key, colon, value = text.partition(":")
     groups = [group for group in composed["choices"] if text in composer.options(group.partition("@")[0])]
     hint = ""
@@ -143,7 +142,7 @@ def _unknown(key: str, value: str, paths: Sequence[str], composed: Mapping[str, 
 
 
 def _group(override: Override, value: str, error: Exception, composer: Composer) -> str:
-    """What is wrong with the choice of an option that is there, or with a choice of nothing."""
+    """The sentence about the choice of an option that exists but can't be composed, or about the removal of a group."""
     options = composer.options(override.key_or_group)
     if options and value not in options and not override.is_delete():
         return f"={value!r}: {_no_option(override, value, options, composer)}"
@@ -155,7 +154,7 @@ def _group(override: Override, value: str, error: Exception, composer: Composer)
 
 
 def _missing_option(override: Override, error: MissingConfigException, composer: Composer) -> str:
-    """An option that is not there, or one whose own defaults name what is not there."""
+    """The sentence about an option that does not exist, or whose defaults name an option that does not exist."""
     value = str(override.value())
     missing = str(error.missing_cfg_file)
     if missing == f"{override.key_or_group}/{value}":

@@ -1,4 +1,4 @@
-"""Nodes of the configuration: what their `_target_` names, their arguments, and the objects that they describe."""
+"""Nodes of the configuration: their class, their arguments, and the objects that are built from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 def target(node: Mapping[str, Any]) -> Any:
     """The class or function that a node's `_target_` names."""
-    return _locate(node["_target_"])  # what hydra.utils.get_object calls, without its log lines
+    return _locate(node["_target_"])  # called by hydra.utils.get_object, which also logs
 
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,9 +22,9 @@ def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nodes_within(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The nodes among a node's arguments, by their paths; of our own classes, which build of them what they need.
+    """The nodes among a node's arguments, by path, if its class is ours; our classes build their inner nodes themselves.
 
-    Those of other classes are made by Hydra, and those inside such a node are that node's own.
+    For other classes Hydra builds inner nodes, and nodes inside an inner node belong to that node.
     """
     return dict(_nodes(arguments(node), "")) if node["_target_"].startswith("kdexp.") else {}
 
@@ -38,11 +38,11 @@ def _nodes(values: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:
-    """The object that a node describes; `given` are the arguments that only the program knows.
+    """The object that a node describes; `given` are arguments that the program adds.
 
-    Nodes within a node become objects too, but for our own classes, which build what they need of them themselves.
+    Inner nodes become objects too, except for our own classes, which build them themselves.
     """
-    told = arguments(node)
+    of_node = arguments(node)
     if node["_target_"].startswith("kdexp."):
-        return target(node)(**told, **given)  # as Hydra would, in a hundredth of the time
-    return instantiate({"_target_": node["_target_"], **arguments(node)}, **given, _convert_="all")
+        return target(node)(**of_node, **given)  # the same as Hydra does, in a hundredth of the time
+    return instantiate({"_target_": node["_target_"], **of_node}, **given, _convert_="all")

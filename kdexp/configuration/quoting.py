@@ -1,4 +1,4 @@
-"""Words of a command line: what is wrong with one that can't be read, and how a text is written so that it can be."""
+"""Reads the words of a command line; explains those that can't be read, and puts texts in quotes so that they can."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from kdexp.errors import first_cause, first_line
 
 LONGEST = 4_000
-"""Characters of one word: longer lists take Hydra's parser seconds."""
+"""Characters of one word at most; longer lists take Hydra's parser seconds."""
 
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 _QUOTED = "\ue000"
-"""Stands for a quoted part, whatever it holds."""
+"""Stands for a quoted part of a word."""
 
 _FREE = re.compile(r"[\w/\-\\+.$%*@?| ]", re.ASCII)
-"""Characters that a text without quotes may hold."""
+"""Characters that need no quotes."""
 
 
 def parse(word: str) -> Override:
-    """One word of a command line; raises what Hydra's parser raises, and `ValueError` for words of extreme length."""
+    """Parses one word of a command line; raises the errors of Hydra's parser, and `ValueError` for a word that is too long."""
     if len(word) > LONGEST:
         raise ValueError(f"has {len(word):,} characters; at most {LONGEST:,} are read")
     return _parse(word)
@@ -34,7 +34,7 @@ _parse = lru_cache(maxsize=100_000)(OverridesParser.create().parse_override)
 
 
 def as_word(key: str, text: str) -> str:
-    """`KEY=TEXT` with the text in quotes, as it is typed into a shell."""
+    """`KEY=TEXT` with the text in quotes, ready to be typed into a shell."""
     single = f"{key}={QuotedString(text, Quote.single).with_quotes()}"
     if not re.search(r'["$`\\!]', single):
         return f'"{single}"'
@@ -43,9 +43,9 @@ def as_word(key: str, text: str) -> str:
 
 
 def expand_home(word: str) -> str:
-    """The word with `~` or `~USER` at the start of its value replaced: shells leave it in `dataset.root=~/data`.
+    """The word with `~` or `~USER` at the start of its value replaced, which shells do not do in `dataset.root=~/data`.
 
-    Raises `RuntimeError` for an unknown user. Words without it are returned as they are.
+    Raises `RuntimeError` for an unknown user.
     """
     key, equals, value = word.partition("=")
     if not equals or not value.startswith("~"):
@@ -54,51 +54,52 @@ def expand_home(word: str) -> str:
 
 
 def shortened(word: str) -> str:
-    """The word, its middle left out where it is long."""
+    """The word; if it is long, without its middle."""
     return word if len(word) <= 80 else f"{word[:60]}…{word[-15:]}"
 
 
 def unreadable(word: str, error: BaseException) -> str:
-    """Why Hydra's parser can't read `KEY=VALUE`, given the error that it raised, and how the word is written instead."""
+    """The sentence about a word that Hydra's parser can't read, given the error that it raised, with the right spelling."""
     key, _, value = word.partition("=")
-    shown = repr(shortened(word))
+    quoted = repr(shortened(word))
     if not re.fullmatch(r"\+{0,2}[\w./@$-]+|~[\w./@$-]+", key):
-        return f"{shown} can't be read: {key!r} is not a key; see kdexp --help"
+        return f"{quoted} can't be read: {key!r} is not a key; see kdexp --help"
     bare = key.lstrip("+~")
     if "while evaluating" in first_line(error):
         cause = first_line(first_cause(error))
-        way_out = f"; a text with brackets is written {as_word(bare, value)}" if cause.startswith("Unknown function") else ""
-        return f"{shown} can't be read: {cause}{way_out}"
-    return f"{shown} can't be read: {_fault(bare, value)}"
+        fix = f"; a text with brackets is written {as_word(bare, value)}" if cause.startswith("Unknown function") else ""
+        return f"{quoted} can't be read: {cause}{fix}"
+    return f"{quoted} can't be read: {_fault(bare, value)}"
 
 
 def _fault(key: str, value: str) -> str:
+    """The first thing that is wrong with a value, and how to fix it."""
     if not value:
         return f"{key!r} is not a key; see kdexp --help"
     text = value[0] not in _BRACKETS
-    way_out = f"; write {as_word(key, value)}" if text and len(value) <= 80 else ""
+    fix = f"; write {as_word(key, value)}" if text and len(value) <= 80 else ""
     bare, quote = _without_quoted(value)
     if quote:
-        return f"the quote {quote} is not closed{'; add it at the end' if value[0] == quote else way_out}"
+        return f"the quote {quote} is not closed{'; add it at the end' if value[0] == quote else fix}"
     foreign = next((sign for sign in bare if not _FREE.match(sign) and sign not in f"[]{{}}(),:={_QUOTED}"), "")
     if foreign:
-        return f"{foreign!r} must be inside quotes{way_out}"
+        return f"{foreign!r} must be inside quotes{fix}"
     if bracket := _unbalanced(bare):
-        return bracket if value[0] in _BRACKETS else f"{bracket}{way_out}"
+        return bracket if value[0] in _BRACKETS else f"{bracket}{fix}"
     signs = "=" if value[0] in _BRACKETS else "=(){}[]"
     if sign := next((sign for sign in signs if sign in bare), ""):
-        return f"{sign!r} is out of place, or must be inside quotes{way_out}"
-    return f"quotes are missing around a part of it{way_out}" if _QUOTED in bare else f"',' or ':' is out of place{way_out}"
+        return f"{sign!r} is out of place, or must be inside quotes{fix}"
+    return f"quotes are missing around a part of it{fix}" if _QUOTED in bare else f"',' or ':' is out of place{fix}"
 
 
 def _without_quoted(value: str) -> tuple[str, str]:
-    """The value with a stand-in for each quoted part, and the quote that is never closed (or an empty string)."""
+    """The value with `_QUOTED` in place of each quoted part, and the quote that is not closed (or an empty string)."""
     bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", _QUOTED, value)
     return bare, next((sign for sign in bare if sign in "'\""), "")
 
 
 def _unbalanced(bare: str) -> str:
-    """Which bracket has no partner, or an empty string."""
+    """The sentence about a bracket without a partner, or an empty string."""
     open_: list[str] = []
     for sign in bare:
         if sign in _BRACKETS:

@@ -1,4 +1,4 @@
-"""The rows of a run: what each learner is made of, and who teaches it."""
+"""The roles of a run's learners: which nodes of the configuration make each of them, and which role teaches it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any, Literal
 from kdexp.text.characters import one_line
 
 Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone"]
-"""Rows that are trained on request, to tell what a teacher's knowledge is worth from what merely comes with it."""
+"""Rows trained on request, which separate the effect of the teacher's knowledge from the side effects of distillation."""
 
 
 @dataclass(frozen=True)
 class RoleSpec:
-    """The nodes of the configuration that make a learner, and how it departs from them."""
+    """The paths of the configuration nodes that make a learner, and how it differs from them."""
 
     model: str = "student"
     method: str = "distillation"
     optimizer: str = "optimizer"
     schedule: str = "schedule"
     teacher: str = "teacher"
-    """The role of the learner that teaches it, if its method has a teacher."""
+    """The role that teaches it, if its method has a teacher."""
     untrained: bool = False
     from_scratch: bool = False
-    """Its checkpoint or pretrained weights are not used."""
+    """Ignores its checkpoint or pretrained weights."""
     frozen_backbone: bool = False
-    """Its classifier alone is trained."""
+    """Trains only its classifier."""
 
     @property
     def teaches(self) -> bool:
-        """Whether it is a teacher, or something that a teacher is made of: trained with a teacher's settings, on its images."""
+        """Whether it is a teacher, or a teacher's own teacher or member: trained with the teacher's settings, on its images."""
         return self.model.partition(".")[0] == "teacher"
 
 
@@ -53,13 +53,13 @@ EXPLAINED = {
     "self_teacher": "self_teacher: the same distillation from the baseline.",
     "label_smoothing": "label_smoothing: no teacher; a little of each label is spread over all classes.",
     "from_scratch": "from_scratch: the baseline without the student's checkpoint or pretrained weights.",
-    "frozen_backbone": "frozen_backbone: the baseline with its classifier alone trained.",
+    "frozen_backbone": "frozen_backbone: the baseline with only its classifier trained.",
 }
-"""What the remarks under the table say of each control."""
+"""The remark under the table for each control."""
 
 
 def part_of(role: str, config: Mapping[str, Any]) -> RoleSpec:
-    """What makes the learner in a role: one of `PARTS`, or what a teacher is made of, whose role is its node's path.
+    """The spec of a role: one of `PARTS`, or the path of a network that a teacher is made from.
 
     `teacher.teacher` taught the teacher, by the method under `teacher.distillation`; `teacher.members.0` is a member of an
     ensemble.
@@ -79,30 +79,31 @@ def node_at(config: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def option(config: Mapping[str, Any], path: str) -> str:
-    """What a table calls the option that was chosen for the node at a path, on one line."""
+    """Name of the option that was chosen for the node at a path, on one line, for tables."""
     node = node_at(config, path)
     return one_line(node.get("name") or config["choices"].get(path) or node["_target_"].rpartition(".")[2])
 
 
 def teacher_paths(config: Mapping[str, Any], path: str = "teacher") -> list[str]:
-    """The path of the teacher's node, or of another network's, and those of what it is taught by or made of, where given."""
+    """The path of the teacher's node (or another network's), then the paths of its members and its own teacher, recursively."""
     node = node_at(config, path)
     if not isinstance(node, dict):
         return [] if node is None else [path]
     members = node.get("members")
-    inner = [f"{path}.members.{place}" for place in range(len(members))] if isinstance(members, list) else []
+    inner = [f"{path}.members.{position}" for position in range(len(members))] if isinstance(members, list) else []
     return [path, *(found for name in (*inner, f"{path}.teacher") for found in teacher_paths(config, name))]
 
 
 def sources_of(role: str, config: Mapping[str, Any]) -> list[str]:
-    """The roles of what a teacher is made of: its own teacher, or the members of an ensemble."""
+    """The roles that a teacher is made from: the members of an ensemble, and its own teacher."""
     part = part_of(role, config)
     if not part.teaches or part.untrained:
         return []
     members = node_at(config, part.model).get("members") or []
-    return [f"{part.model}.members.{place}" for place in range(len(members))] + ([part.teacher] if part.teacher else [])
+    of_members = [f"{part.model}.members.{position}" for position in range(len(members))]
+    return [*of_members, part.teacher] if part.teacher else of_members
 
 
 def seed_offset(path: str) -> int:
-    """What is added to `teacher_seed` for the network of a node, so that alike members of an ensemble differ."""
+    """The number added to `teacher_seed` for the network at a path, so that equal members of an ensemble differ."""
     return sum(int(name) for name in path.split(".") if name.isdigit())

@@ -1,4 +1,4 @@
-"""The run's own settings: the keys of `conf/config.yaml` that belong to no group."""
+"""A run's own settings: the keys of `conf/config.yaml` that belong to no group."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from kdexp.configuration.arguments import Checked, Count, Range, Seed
 from kdexp.configuration.roles import Control
 
 Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
-"""Threads or processes of a run: with thousands of them, systems end the process that starts them."""
+"""Number of threads or processes of a run; with thousands, systems kill the process that starts them."""
+
+Memory = Literal["auto", "device", "ram", "disk"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
-    """What a run is told besides its parts; `conf/config.yaml` says what each key means."""
+    """Types and ranges of the settings; `conf/config.yaml` explains each key."""
 
     seed: Seed
     teacher_seed: Seed
@@ -41,6 +43,3 @@ class Settings(Checked):
 
 
 NAMES = tuple(field.name for field in fields(Settings))
-
-
-Memory = Literal["auto", "device", "ram", "disk"]

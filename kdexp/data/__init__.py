@@ -1,1 +1,1 @@
-"""Data sets: what is on disk, how it is split, and how it becomes batches."""
+"""Data sets: reading them from disk, splitting them, and serving them in batches."""

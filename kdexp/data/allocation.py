@@ -1,4 +1,4 @@
-"""What the parts of a layout are used for: training, validation and testing."""
+"""Which part of a folder layout is used for training, validation and testing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdexp.files import shown
 
 @dataclass(frozen=True)
 class Allocation:
-    """The folders of classes that are used; where there are none for validation or testing, images are drawn from `train`."""
+    """The class folders used for each purpose. Without one for validation or testing, images are drawn from `train`."""
 
     train: Path
     validation: Path | None = None
@@ -21,19 +21,19 @@ class Allocation:
     problem: str = ""
     """Why the folder of test images can't be used."""
     notes: tuple[str, ...] = ()
-    """What is used in an unexpected way, or not at all."""
+    """Sentences about folders that are used in an unexpected way, or not at all."""
 
 
 def allocate(root: Path, layout: Layout, *, draws_test: bool, validates: bool) -> Allocation:
-    """Decides what parts are used for, where fractions may draw test images and leave validation images.
+    """Assigns the parts. `draws_test` and `validates` say whether fractions draw test images and ask for validation images.
 
-    `val/` validates, unless there are no other test images: then it tests.
+    `val/` is used for validation, or for testing if there are no other test images.
     """
     if not layout.parts:
         return Allocation(root)
     train, val, test = (layout.parts.get(name) for name in ("train", "val", "test"))
     assert train is not None
-    notes = list(_unused(root, layout))
+    notes = list(_surprises(root, layout))
     has_val, has_test = val is not None and val.labelled, test is not None and test.labelled
     why = test.without_classes() if test is not None else "no test/ found"
     if val is not None and has_val and not has_test and not draws_test:
@@ -50,8 +50,8 @@ def allocate(root: Path, layout: Layout, *, draws_test: bool, validates: bool) -
     return Allocation(train.folder, validation, test.folder if test is not None and has_test else None, notes=tuple(notes))
 
 
-def _unused(root: Path, layout: Layout) -> Iterator[str]:
-    """Folders that are not used, or not those that the layout's names suggest."""
+def _surprises(root: Path, layout: Layout) -> Iterator[str]:
+    """Yields sentences about folders that are not used, or that lie deeper than expected."""
     if layout.unused:
         yield f"not used: {a_few([f'{shown(name)}/' for name in layout.unused], 3)}"
     for name, part in layout.parts.items():

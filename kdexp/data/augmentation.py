@@ -1,4 +1,4 @@
-"""How training images are varied: in bulk, on tensors, from an epoch's own generator."""
+"""Augmentation of training images: in bulk, on tensors, with an epoch's own random generator."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:
-    """The middle size × size of images [N, C, H, W], as a view of them."""
+    """Returns the central size × size crop of images [N, C, H, W], as a view."""
     top, left = ((side - size) // 2 for side in pixels.shape[2:])
     return pixels[:, :, top : top + size, left : left + size]
 
 
 class NumberedViews:
-    """Crops after padding with black, mirrored or not: (2·padding + 1)²·(2 if flip) views of an image.
+    """Crops after padding with black, optionally mirrored: (2·padding + 1)²·(2 if flip) views of an image.
 
-    A choice is the number of a view. It only moves pixels, so that they may be normalised before or after.
+    A choice is the number of a view. Views only move pixels, so images may be normalised before or after.
     """
 
     moves_pixels = True
@@ -29,32 +29,32 @@ class NumberedViews:
         self.count = self.span**2 * (2 if flip else 1)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Raw images as they are kept: with their border, black because it comes before normalising."""
+        """Returns raw images with their border, which is black because it is added before normalising."""
         pixels = centre(pixels, self.size)
         return F.pad(pixels, [self.padding] * 4) if self.padding else pixels
 
     def draw(self, images: int, generator: torch.Generator) -> Tensor | None:
-        """A choice [N] for every image; None where there is only one."""
+        """Draws a choice [N] for every image; None if there is only one view."""
         return torch.randint(self.count, (images,), generator=generator) if self.count > 1 else None
 
     def cut(self, pixels: Tensor, rows: Tensor, choice: Tensor | None) -> Tensor:
-        """Images [n, C, H, W]: the given rows of what `prepare` gave, each in its view, or as they are."""
+        """Returns the given rows [n, C, H, W] of prepared images, each in its view, or unaugmented without a choice."""
         if choice is None:
             return centre(pixels, self.size)[rows]
-        place = choice // 2 if self.flip else choice
+        offset = choice // 2 if self.flip else choice
         windows = pixels.unfold(2, self.size, 1).unfold(3, self.size, 1)
-        images = windows[rows, :, place // self.span, place % self.span]
+        images = windows[rows, :, offset // self.span, offset % self.span]
         if self.flip:
             images = torch.where((choice % 2 == 1).view(-1, 1, 1, 1), images.flip(3), images)
         return images
 
 
 class ResizedCrops:
-    """Rectangles of random area and an aspect ratio of 3/4 to 4/3, resized bilinearly, mirrored or not.
+    """Random rectangles with an aspect ratio of 3/4 to 4/3, resized bilinearly, optionally mirrored.
 
-    Szegedy et al. 2015, arXiv 1409.4842. `area` is the smallest and largest share of the image. Unlike torchvision's, corners
-    need not lie on whole pixels, and nothing is smoothed: images should be kept little larger than `size`. A choice is the
-    affine map [2, 3] from the crop to the image, both in coordinates from −1 to 1.
+    Szegedy et al. 2015, arXiv 1409.4842. `area` is the smallest and largest share of the image. Unlike in torchvision, corners
+    need not lie on whole pixels and there is no antialiasing, so images should be stored only a little larger than `size`. A
+    choice is the affine map [2, 3] from the crop to the image, both in coordinates from −1 to 1.
     """
 
     moves_pixels = False
@@ -65,26 +65,26 @@ class ResizedCrops:
         self.size, self.area, self.flip = size, area, flip
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Raw images as they are kept."""
+        """Returns raw images unchanged."""
         return pixels
 
     def draw(self, images: int, generator: torch.Generator) -> Tensor:
-        """A choice [N, 2, 3] for every image: the first of ten rectangles that fits, or the whole image."""
+        """Draws a choice [N, 2, 3] for every image: the first of ten rectangles that fits, else the whole image."""
         area = torch.empty(images, self.TRIES).uniform_(*self.area, generator=generator)
         ratio = torch.empty(images, self.TRIES).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
         sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2)
         fits = (sides <= 1).all(2)
         first = fits.int().argmax(1)
         sides = torch.where(fits.any(1)[:, None], sides[torch.arange(images), first], 1.0)
-        middles = (2 * torch.rand(images, 2, generator=generator) - 1) * (1 - sides)
+        centres = (2 * torch.rand(images, 2, generator=generator) - 1) * (1 - sides)
         signs = torch.randint(2, (images,), generator=generator) * 2 - 1 if self.flip else torch.ones(images)
         maps = torch.zeros(images, 2, 3)
-        maps[:, 0, 0], maps[:, 0, 2] = sides[:, 1] * signs, middles[:, 1]
-        maps[:, 1, 1], maps[:, 1, 2] = sides[:, 0], middles[:, 0]
+        maps[:, 0, 0], maps[:, 0, 2] = sides[:, 1] * signs, centres[:, 1]
+        maps[:, 1, 1], maps[:, 1, 2] = sides[:, 0], centres[:, 0]
         return maps
 
     def cut(self, pixels: Tensor, rows: Tensor, choice: Tensor | None) -> Tensor:
-        """Images [n, C, H, W] on the scale of `pixels`: each row's rectangle, or its middle where nothing was drawn."""
+        """Returns each row's rectangle [n, C, H, W], or its central crop without a choice, on the scale of `pixels`."""
         if choice is None:
             return centre(pixels, self.size)[rows]
         grid = F.affine_grid(choice, [len(rows), pixels.shape[1], self.size, self.size], align_corners=False)

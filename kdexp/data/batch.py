@@ -1,4 +1,4 @@
-"""What training hands from the data to the networks."""
+"""A batch of training images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """One batch on the device: normalised images, labels, and where they come from."""
+    """One batch on the device: normalised images, labels, and their origin in the training split."""
 
     image: Tensor
-    """[N, C, H, W]."""
+    """Images [N, C, H, W]."""
     label: Tensor
-    """[N], class numbers."""
+    """Class numbers [N]."""
     index: Tensor
-    """[N], rows of the split that is trained on."""
+    """Rows [N] of the training split."""
     view: Tensor | None = None
-    """[N], number of the augmented view, where views can be numbered; None without augmentation."""
+    """Numbers [N] of the augmented views; None without augmentation, or if views can't be numbered."""

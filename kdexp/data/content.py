@@ -1,4 +1,4 @@
-"""What a file that is no readable image may be instead, by its first bytes."""
+"""Recognises by its first bytes what an unreadable image file really is."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KINDS = {
     rb"version https://git-lfs": "a Git LFS pointer, not an image: git lfs pull fetches it",
     rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b": "an archive, not an image",
 }
-"""Patterns of the first bytes; those of formats that `decoding` reads are not among them."""
+"""Patterns of the first bytes of formats that `decoding` does not read."""
 
 
 def content_kind(path: Path) -> str:
-    """What a regular file seems to be, of the kinds that are known; empty if none."""
+    """Returns a description of a regular file that matches one of `KINDS`, or an empty string."""
     try:
         with path.open("rb") as file:
             start = file.read(256)

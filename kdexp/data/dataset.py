@@ -1,4 +1,4 @@
-"""What every data set declares: its shape, its split, its normalisation, and how its images are read."""
+"""The base class of data sets: shape, split, normalisation, and how images are read."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class ImageDataset(Checked):
-    """A labelled image set with a test split; its validation split is drawn from the training images."""
+    """A labelled image set with a test split. The validation split is drawn from the training images."""
 
     num_classes: int
     in_channels: int
     image_size: int
     classes: list[str] | None = None
-    """Names of the classes, where they are known."""
+    """Names of the classes, if known."""
     decisive: tuple[str, ...] = ("val_fraction", "split_seed", "crop_padding", "flip")
-    """Attributes that decide, beside pixels and normalisation, what a network is trained on."""
+    """Attributes that determine the training data, in addition to pixels and normalisation."""
 
     def __init__(
         self,
@@ -58,35 +58,35 @@ class ImageDataset(Checked):
         self.flip = flip
 
     def missing(self) -> str:
-        """Why the data can't be read, as one sentence with what would help; empty if nothing is known against it."""
+        """Returns why the data can't be read, in one sentence with a fix; empty if no reason is known."""
         return ""
 
     def present(self) -> bool:
-        """Whether `read` would find all files here, without fetching any."""
+        """Whether `read` would find all files on this disk, without a download."""
         return True
 
     def read(self) -> tuple[RawImages, RawImages]:
-        """The training and the test images; raises `DataUnavailable`."""
+        """Returns the training and the test images; raises `DataUnavailable`."""
         raise NotImplementedError
 
     def image_files(self) -> tuple[ImageFiles, ImageFiles] | None:
-        """What `read` would decode, as files that may be decoded again and again; None where it is read whole."""
+        """Returns the files that `read` would decode, so that they can be streamed; None for sets that are read at once."""
         return None
 
     def notes(self) -> list[str]:
-        """What a user should know of how the images are found, a sentence each."""
+        """Returns sentences for the user about how the images were found."""
         return []
 
     def held_out(self, labels: Tensor) -> Tensor:
-        """A mask [N] that marks the validation images among those that `read` returns as training images."""
+        """Returns a mask [N] of the validation images among the training images that `read` returns."""
         return stratified_draw(labels, self.val_fraction, self.split_seed)
 
     def augmentation(self) -> Augmentation:
-        """How training images are varied."""
+        """Returns the augmentation of training images."""
         return NumberedViews(self.image_size, self.crop_padding, self.flip)
 
-    def split_complaint(self, counts: Sequence[int]) -> str:
-        """Why the fractions can't be drawn from classes of so many training images, or an empty string."""
+    def split_problem(self, counts: Sequence[int]) -> str:
+        """Returns why the fractions can't be drawn from classes with these numbers of images, or an empty string."""
         held = [round(self.val_fraction * count) for count in counts]
         left = [count - taken for count, taken in zip(counts, held, strict=True)]
         names = self.classes or [f"class {label}" for label in range(len(counts))]
@@ -106,7 +106,7 @@ class ImageDataset(Checked):
         return ""
 
     def normalised_by(self, mean: list[float] | None, std: list[float] | None) -> Self:
-        """The same data set with these measured numbers where none are given; raises `DataUnavailable`."""
+        """Returns a copy that uses these measured values unless its own are given; raises `DataUnavailable` for a std of 0."""
         if mean is None or std is None:
             return self
         if self.std is None and 0 in std:
@@ -114,13 +114,13 @@ class ImageDataset(Checked):
             raise DataUnavailable(
                 f"channel {channel} is {mean[channel]} in all training images, so that dataset.std must be given"
             )
-        twin = copy(self)
-        twin.mean, twin.std = self.mean or mean, self.std or std
-        return twin
+        normalised = copy(self)
+        normalised.mean, normalised.std = self.mean or mean, self.std or std
+        return normalised
 
 
 def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """A mask [N] that marks the given fraction of every class (rounded), drawn by `seed` alone."""
+    """Returns a mask [N] of the given fraction of every class (rounded), drawn by `seed` alone."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():

@@ -1,4 +1,4 @@
-"""Image files as tensors: any format that Pillow reads, cut to squares, converted to 8-bit grey or colour."""
+"""Decodes image files to tensors: cropped to squares and converted to 8-bit grey or colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from kdexp.data.content import content_kind
-from kdexp.data.findings import Finding, heard_from_libraries, refuse, warnings_of
+from kdexp.data.findings import Finding, library_messages, refuse, warnings_of
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.listing import irregular
 from kdexp.errors import first_line
@@ -29,11 +29,11 @@ T = TypeVar("T")
 CHUNK = 32
 """Images that a thread decodes before the progress bar moves."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""What Pillow may take a file for, whatever its suffix; for others it starts programs, such as Ghostscript for EPS."""
+"""Formats that Pillow may try, whatever the suffix. Others can start programs, such as Ghostscript for EPS."""
 
 
 def decode(*groups: ImageFiles) -> list[RawImages]:
-    """The images of each group in memory, read by several threads with a bar on a terminal.
+    """Reads the images of each group into memory, in several threads, with a progress bar on a terminal.
 
     Raises `DataUnavailable`, which counts and names the files that can't be read.
     """
@@ -41,32 +41,32 @@ def decode(*groups: ImageFiles) -> list[RawImages]:
 
 
 def decode_with_findings(*groups: ImageFiles) -> tuple[list[RawImages], list[Finding]]:
-    """What `decode` returns, and the findings about images that were read although they are damaged."""
+    """Returns the result of `decode`, and findings about images that were read although they are damaged."""
     images = [torch.empty(files.shape, dtype=torch.uint8) for files in groups]
     chunks = [
-        (place[first : first + CHUNK], files.paths[first : first + CHUNK])
-        for place, files in zip(images, groups, strict=True)
+        (pixels[first : first + CHUNK], files.paths[first : first + CHUNK])
+        for pixels, files in zip(images, groups, strict=True)
         for first in range(0, len(files.paths), CHUNK)
     ]
-    with heard_from_libraries() as unplaced, ThreadPoolExecutor() as threads:
-        done = bar(threads.map(lambda chunk: fill(*chunk), chunks), "reading images", len(chunks))
+    with library_messages() as unplaced, ThreadPoolExecutor() as threads:
+        done = progress_bar(threads.map(lambda chunk: fill(*chunk), chunks), "reading images", len(chunks))
         found = [finding for findings in done for finding in findings]
     refuse(found)
-    return [RawImages(place, files.labels) for place, files in zip(images, groups, strict=True)], found + unplaced
+    return [RawImages(pixels, files.labels) for pixels, files in zip(images, groups, strict=True)], found + unplaced
 
 
-def bar(steps: Iterable[T], words: str, total: int) -> Iterable[T]:
-    """The steps, followed by a progress bar on a terminal."""
-    return track(steps, words, total, transient=True, disable=not get_console().is_terminal)
+def progress_bar(steps: Iterable[T], text: str, total: int) -> Iterable[T]:
+    """Passes the steps through, with a progress bar on a terminal."""
+    return track(steps, text, total, transient=True, disable=not get_console().is_terminal)
 
 
-def fill(place: Tensor, paths: Sequence[str]) -> list[Finding]:
-    """Decodes the files into their place [n, C, H, W]; returns findings about those that can't be, or are damaged."""
-    pixels, found = place.permute(0, 2, 3, 1).numpy(), []
+def fill(images: Tensor, paths: Sequence[str]) -> list[Finding]:
+    """Decodes the files into `images` [n, C, H, W]; returns findings about unreadable and damaged ones."""
+    pixels, found = images.permute(0, 2, 3, 1).numpy(), []
     for row, path in enumerate(paths):
         with warnings_of(path) as warned:
             try:
-                pixels[row] = read_square(path, channels=place.shape[1], size=place.shape[2])
+                pixels[row] = read_square(path, channels=images.shape[1], size=images.shape[2])
             except Exception as error:  # Pillow raises anything on a damaged file
                 found.append(Finding(path, _reason(Path(path), error), lost=True))
         found += warned
@@ -84,9 +84,11 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def read_square(path: str | Path, channels: int, size: int) -> np.ndarray:
-    """One image, uint8 [size, size, channels]: turned as its Exif data say, its shorter side resized to `size` (bilinear,
-    smoothed), its middle cut out; of several frames the first. Pillow's and torchvision's `Resize` and `CenterCrop` give
-    the same pixels. Raises whatever Pillow does, and `ValueError` for what is no regular file, which is not opened.
+    """Reads one image as uint8 [size, size, channels], the first frame if there are several.
+
+    It is turned as its Exif data say, its shorter side is resized to `size` (bilinear, antialiased), and the centre cropped:
+    the same pixels as `Resize` and `CenterCrop` of torchvision on a Pillow image. Raises whatever Pillow raises, and
+    `ValueError` for a path that is not a regular file, which is not opened.
     """
     from PIL import Image
 
@@ -101,7 +103,7 @@ def read_square(path: str | Path, channels: int, size: int) -> np.ndarray:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its Exif data say; where these are damaged, as it is, with a warning."""
+    """Turns the image as its Exif data say; warns and leaves it as it is if these are damaged."""
     from PIL import ImageOps
 
     image.load()
@@ -113,17 +115,17 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _middle(side: int, shorter: int, size: int) -> tuple[float, float]:
-    """Start and length, in pixels of the file, of what is left of a side when the shorter one becomes `size`."""
+    """Returns start and length of the central crop along a side, in pixels of the file, if the shorter side becomes `size`."""
     resized = size * side // shorter
     scale = side / resized
     return round((resized - size) / 2) * scale, size * scale
 
 
 def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """The image with 8 bits per channel and nothing transparent.
+    """Converts the image to 8 bits per channel, with transparency composited on white.
 
-    Of 16-bit grey the whole range is kept (65535 becomes 255), where Pillow's own conversion cuts off everything above 255.
-    What is transparent is laid on white. 32-bit pixels have no known range: raises `ValueError`.
+    16-bit grey keeps its whole range (65535 becomes 255); Pillow's own conversion clips everything above 255. Raises
+    `ValueError` for 32-bit pixels, whose range is unknown.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The embedded digits: 1,797 images of 8×8, a fixed stratified split of 1,000 for training and 797 for testing."""
+"""The embedded digits: 1,797 images of 8×8 with a fixed stratified split into 1,000 training and 797 test images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdexp.data.images import RawImages
 
 
 class Digits(ImageDataset):
-    """UCI "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998); `digits.md` beside it has the licence."""
+    """UCI "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998). `digits.md` has the licence."""
 
     num_classes = 10
     in_channels = 1

@@ -1,4 +1,4 @@
-"""Images that occur more than once: in training and test data, or in two classes."""
+"""Finds images that occur in both training and test data, or in two classes."""
 
 from __future__ import annotations
 
@@ -10,49 +10,47 @@ from kdexp.errors import a_few
 from kdexp.files import shown
 
 MOST = 3
-"""Pairs that a sentence names."""
+"""Pairs named in a sentence."""
 
 
 class Digests:
-    """A 64-bit hash of every image, in their order; other processes hash differently."""
+    """A 64-bit hash of every image, in order. Hashes differ between processes."""
 
     def __init__(self) -> None:
-        self._found: list[int] = []
+        self._hashes: list[int] = []
 
     def add(self, images: Tensor) -> None:
         """Adds uint8 images [n, C, H, W]."""
         # Python's own hash is four times as fast as those of hashlib.
-        self._found += [hash(row.tobytes()) for row in images.numpy()]
+        self._hashes += [hash(row.tobytes()) for row in images.numpy()]
 
     def array(self) -> np.ndarray:
-        """All of them, int64 [N]."""
-        return np.array(self._found, dtype=np.int64)
+        """Returns all hashes, int64 [N]."""
+        return np.array(self._hashes, dtype=np.int64)
 
 
 def duplicates(files: ImageFiles, digests: np.ndarray, parts: np.ndarray) -> list[str]:
-    """Sentences about equal images among all that were read; `parts` [N] is 0 for training, 1 for validation, 2 for testing.
+    """Returns sentences about equal images; `parts` [N] is 0 for training, 1 for validation, 2 for test images.
 
-    Images are equal if their pixels are, as they are read: cut to a square of `files.size`.
+    Images are equal if their pixels are, after they became squares of `files.size`.
     """
-    size, found = f"at {files.size}×{files.size} pixels", []
+    size, sentences = f"at {files.size}×{files.size} pixels", []
     for part, name, others in ((1, "validation", "training"), (2, "test", "training or validation")):
         rows, first, _ = _sorted(digests, parts)
         pairs = _pairs(rows, first, (parts[rows] == part) & (parts[first] < part))
         if len(pairs):
             what = f"{_count(pairs, f'{name} image')} also among the {others} images ({size}): {_named(files, pairs)}"
-            found.append(f"{what}; remove one of each pair, or the {name} accuracy is too high")
+            sentences.append(f"{what}; remove one of each pair, or the {name} accuracy is too high")
     labels = files.labels.numpy()
     rows, first, new = _sorted(digests, labels)
     pairs = _pairs(rows, first, new & (labels[rows] != labels[first]))
     if len(pairs):
-        found.append(f"{_count(pairs, 'image')} in two classes ({size}): {_named(files, pairs)}; remove the wrong ones")
-    return found
+        sentences.append(f"{_count(pairs, 'image')} in two classes ({size}): {_named(files, pairs)}; remove the wrong ones")
+    return sentences
 
 
 def _sorted(digests: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All rows, equal images next to each other and by their kinds; for each the first image that is equal to it, and whether
-    it is the first of its kind.
-    """
+    """Returns all rows sorted by image, then kind; for each row, its first equal image and whether it starts a kind."""
     rows = np.lexsort((kinds, digests))
     starts, new = np.ones(len(rows), dtype=bool), np.ones(len(rows), dtype=bool)
     starts[1:] = np.diff(digests[rows]) != 0
@@ -61,7 +59,7 @@ def _sorted(digests: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _pairs(rows: np.ndarray, first: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The chosen rows, each with the first image that is equal to it, [n, 2] in the order of the rows."""
+    """Returns the chosen rows, each with its first equal image, as pairs [n, 2] in the order of the rows."""
     pairs = np.stack([rows[chosen], first[chosen]], 1)
     return pairs[pairs[:, 0].argsort()]
 

@@ -1,4 +1,4 @@
-"""Findings while images are decoded: files that can't be read, and what libraries print about damaged ones."""
+"""Findings of decoding: files that can't be read, and messages of image libraries about damaged ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdexp.files import shown
 
 
 class Finding(NamedTuple):
-    """One file (empty if it is not known which), what is wrong with it, and whether it could not be read."""
+    """A problem with one file (`path` is empty if it is not known which); `lost` means that it could not be read."""
 
     path: str
     what: str
@@ -35,7 +35,7 @@ def refuse(found: Sequence[Finding]) -> None:
 
 
 def damaged(found: Sequence[Finding]) -> list[str]:
-    """Sentences about images that were read although libraries warned of them."""
+    """Returns sentences about images that were read although libraries warned of damage."""
     by_path = {finding.path: str(finding) for finding in found if finding.path and not finding.lost}
     unplaced = Counter(finding.what for finding in found if not finding.path)
     sentences = []
@@ -48,51 +48,51 @@ def damaged(found: Sequence[Finding]) -> list[str]:
     return sentences
 
 
-_heard = threading.local()
-"""`findings`: those of the file that this thread reads; `path`: that file."""
+_current = threading.local()
+"""`path` is the file that this thread reads, `findings` the findings about it."""
 
 
 @contextmanager
 def warnings_of(path: str) -> Iterator[list[Finding]]:
-    """Collects what Python code warns of in this thread, inside `heard_from_libraries`, as findings about that file."""
-    _heard.path, _heard.findings = path, []
+    """Collects Python warnings of this thread as findings about that file; works inside `library_messages`."""
+    _current.path, _current.findings = path, []
     try:
-        yield _heard.findings
+        yield _current.findings
     finally:
-        _heard.findings = None
+        _current.findings = None
 
 
-def _hear(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    findings = getattr(_heard, "findings", None)
+def _record_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    findings = getattr(_current, "findings", None)
     if findings is not None and category is UserWarning and "Transparency expressed in bytes" not in str(message):
         what = shown(" ".join(str(message).split()))
         if all(finding.what != what for finding in findings):
-            findings.append(Finding(_heard.path, what))
+            findings.append(Finding(_current.path, what))
 
 
 @contextmanager
-def heard_from_libraries() -> Iterator[list[Finding]]:
-    """Inside, in all threads, image libraries print nothing; what they wrote to standard error is in the list afterwards.
+def library_messages() -> Iterator[list[Finding]]:
+    """Silences image libraries in all threads; the list holds afterwards what they wrote to standard error.
 
-    Python warnings go to `warnings_of`. Only those that concern the content of an image count: Pillow's own limit on pixels
-    refuses what is too large, and transparency is laid on white.
+    Python warnings go to `warnings_of`. Warnings about size and transparency are dropped: Pillow's own limit refuses images
+    that are too large, and transparency is composited on white.
     """
     found: list[Finding] = []
     with warnings.catch_warnings(), _standard_error_into(found):
         warnings.simplefilter("always")
-        warnings.showwarning = _hear
+        warnings.showwarning = _record_warning
         yield found
 
 
 @contextmanager
 def _standard_error_into(found: list[Finding]) -> Iterator[None]:
-    """Catches what C code, such as libtiff, writes to file descriptor 2."""
+    """Captures what C code, such as libtiff, writes to file descriptor 2."""
     try:
         real = os.dup(2)
     except OSError:  # there is no standard error
         yield
         return
-    with _scratch() as file:
+    with _temporary_file() as file:
         _flush()
         os.dup2(file.fileno(), 2)
         try:
@@ -106,8 +106,8 @@ def _standard_error_into(found: list[Finding]) -> Iterator[None]:
             found += [Finding("", shown(line.strip().rstrip("."))) for line in lines if line.strip()]
 
 
-def _scratch() -> IO[bytes]:
-    """A file for what is written meanwhile; on a full disk one that forgets it."""
+def _temporary_file() -> IO[bytes]:
+    """Opens a temporary file, or the null device on a full disk."""
     try:
         return tempfile.TemporaryFile()
     except OSError:

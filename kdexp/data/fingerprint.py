@@ -1,4 +1,4 @@
-"""What one look at all images of a data set tells: that it is this very set, and its mean and standard deviation."""
+"""One pass over all images of a data set: its fingerprint, its mean and standard deviation, and damaged or equal images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdexp.data import decoding
-from kdexp.data.decoding import bar
+from kdexp.data.decoding import progress_bar
 from kdexp.data.duplicates import Digests, duplicates
 from kdexp.data.findings import Finding, damaged, refuse
 from kdexp.data.images import ImageFiles, RawImages
@@ -26,14 +26,11 @@ from kdexp.store import descriptions
 from kdexp.store.schema import read_json, self_digest
 
 CHUNK = 1024
-"""Images that are counted at a time."""
+"""Images that are processed at a time."""
 
 
 class Summary(NamedTuple):
-    """`fingerprint` is a hash of every pixel and label, in order; `mean` and `std` are per channel, or None.
-
-    `warnings` are sentences about images that are damaged, or occur twice.
-    """
+    """Hash of every pixel and label in order, mean and std per channel (or None), and sentences about bad images."""
 
     fingerprint: str
     mean: list[float] | None
@@ -41,16 +38,16 @@ class Summary(NamedTuple):
     warnings: list[str]
 
 
-def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | None) -> Summary:
-    """The mean and std are those of the marked [N] training images; of images in memory there is none where they are `given`.
+def summarise(source: Source, measured: Tensor, *, given: bool, cache: Path | None) -> Summary:
+    """Summarises all images. Mean and std are measured on the training images marked in `measured` [N].
 
-    Images on disk are decoded once for it, a bounded number at a time; what came of it is kept in the folder `kept`, if there
-    is one, and holds until a path, a size, a time of change, a mark or the decoder is another. Raises `DataUnavailable`, which
-    counts and names the files that can't be read.
+    For images in memory they are not measured if they are `given`. Images on disk are decoded once for this, a bounded number
+    at a time; the summary is cached in the folder `cache`, if there is one, until a path, size, modification time, mark or the
+    decoder changes. Raises `DataUnavailable`, which counts and names the files that can't be read.
     """
     train, test = source.train, source.test
     if isinstance(train, ImageFiles) and isinstance(test, ImageFiles):
-        return _known(source, measured, kept)
+        return _summarise_files(source, measured, cache)
     assert isinstance(train, RawImages) and isinstance(test, RawImages)
     mean, std = (None, None) if given else normalisation(train.images, measured.nonzero().flatten())
     digests = Digests()
@@ -61,7 +58,7 @@ def summarise(source: Source, measured: Tensor, *, given: bool, kept: Path | Non
 
 
 def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequence[Finding]) -> list[str]:
-    """Sentences about damaged and equal files; the validation images are those that are not measured."""
+    """Returns sentences about damaged and equal files; training images that are not measured are validation images."""
     if source.files is None:
         return []
     train, test = source.files
@@ -69,28 +66,29 @@ def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequenc
     return [*damaged(found), *duplicates(train + test, digests.array(), parts.numpy())]
 
 
-def _known(source: Source, measured: Tensor, kept: Path | None) -> Summary:
-    if kept is None or source.files is None:
-        return _look_through(source, measured)
-    path, damage = kept / f"{_listing(*source.files, measured)}.json", []
+def _summarise_files(source: Source, measured: Tensor, cache: Path | None) -> Summary:
+    """Returns the cached summary of images on disk, or reads them all and caches it."""
+    if cache is None or source.files is None:
+        return _read_all(source, measured)
+    path, damage = cache / f"{_state_digest(*source.files, measured)}.json", []
     if path.exists():
         try:
             found = read_json(path, descriptions.Summary)
             return Summary(*(found[name] for name in Summary._fields))
         except BadFile as error:
             damage.append(f"{error}; all images were read again")
-    summary = _look_through(source, measured)
+    summary = _read_all(source, measured)
     plain = summary._asdict()
-    with suppress(OSError):  # then it costs the next run another look
+    with suppress(OSError):  # the next run then reads all images again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({**plain, "digest": self_digest(plain)}))
     return summary._replace(warnings=[*damage, *summary.warnings])
 
 
-def _listing(*said: ImageFiles | Tensor) -> str:
-    """A hash of what tells whether the files are still those that were looked at."""
+def _state_digest(*parts: ImageFiles | Tensor) -> str:
+    """Returns a hash that changes if a file, a label, a mark or the decoder changes."""
     digest = hashlib.sha256(f"{PIL.__version__} {file_digest(Path(decoding.__file__))}".encode())
-    for part in said:
+    for part in parts:
         if isinstance(part, ImageFiles):
             digest.update(repr(part.shape[1:]).encode())
             for path in part.paths:
@@ -101,7 +99,8 @@ def _listing(*said: ImageFiles | Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _look_through(source: Source, measured: Tensor) -> Summary:
+def _read_all(source: Source, measured: Tensor) -> Summary:
+    """Decodes all files once, in worker processes, and summarises them."""
     assert source.files is not None and source.workers is not None
     (train, test), workers = source.files, source.workers
     levels, digests = Levels(train.channels), Digests()
@@ -110,22 +109,22 @@ def _look_through(source: Source, measured: Tensor) -> Summary:
     def pieces(files: ImageFiles) -> Iterator[Tensor]:
         size, rows = piece_size(files), torch.arange(len(files.paths))
         marks = measured if files is train else torch.zeros(len(rows), dtype=torch.bool)
-        both = zip(workers.read(files, rows), marks.split(size), strict=True)
-        for (images, of_piece), marked in bar(both, "looking at images", -(-len(rows) // size)):
-            found.extend(of_piece)
+        marked_pieces = zip(workers.read(files, rows), marks.split(size), strict=True)
+        for (images, findings), marked in progress_bar(marked_pieces, "reading images", -(-len(rows) // size)):
+            found.extend(findings)
             levels.count(images[marked])
             digests.add(images)
             yield images
 
-    mark = fingerprint(train, test, pieces=pieces)
+    digest = fingerprint(train, test, pieces=pieces)
     if any(finding.lost for finding in found):
         workers.close()
     refuse(found)
-    return Summary(mark, *levels.normalisation(), _warnings(source, measured, digests, found))
+    return Summary(digest, *levels.normalisation(), _warnings(source, measured, digests, found))
 
 
 def fingerprint(*splits: Images, pieces: Callable[[ImageFiles], Iterable[Tensor]] | None = None) -> str:
-    """A hash of every pixel and label, in order; `pieces` gives the images of files."""
+    """Returns a hash of every pixel and label in order; `pieces` decodes files piece by piece."""
     digest = hashlib.sha256()
 
     def add(shape: tuple[int, ...], tensors: Iterable[Tensor]) -> None:
@@ -143,7 +142,7 @@ def fingerprint(*splits: Images, pieces: Callable[[ImageFiles], Iterable[Tensor]
 
 
 class Levels:
-    """How often each of the 256 values occurs in every channel: counts are exact, whatever the number of threads."""
+    """Histogram of the 256 values of every channel. Counts are exact, whatever the number of threads."""
 
     def __init__(self, channels: int):
         self.counts = torch.zeros(channels, 256, dtype=torch.int64)
@@ -154,7 +153,7 @@ class Levels:
             counts += channel.flatten().bincount(minlength=256)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of every channel, on the scale 0..1, to four decimals."""
+        """Returns mean and standard deviation of every channel, on the scale 0..1, to four decimals."""
         shares = self.counts / self.counts.sum(1, keepdim=True)
         values = torch.arange(256, dtype=torch.float64) / 255
         means, deviations = [], []
@@ -166,8 +165,8 @@ class Levels:
 
 
 def normalisation(images: Tensor, rows: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every channel of those rows of uint8 images [N, C, H, W]."""
+    """Returns mean and standard deviation of every channel over those rows of uint8 images [N, C, H, W]."""
     levels = Levels(images.shape[1])
-    for some in rows.split(CHUNK):
-        levels.count(images.index_select(0, some))
+    for chunk in rows.split(CHUNK):
+        levels.count(images.index_select(0, chunk))
     return levels.normalisation()

@@ -20,18 +20,18 @@ from kdexp.errors import InvalidArguments, Problem, a_few
 from kdexp.files import reason, shown
 
 MARGIN = 256 / 224
-"""With random resized crops, how much larger than `image_size` images are kept."""
+"""With random resized crops, images are stored larger than `image_size` by this factor."""
 
 LARGEST_SIZE = 2**20
-"""Pixels along a side up to which the size of a few images is a number that PyTorch has."""
+"""Largest side in pixels: PyTorch can still represent the size of a few such images."""
 
 
 class ImageFolder(ImageDataset):
     """`root/train/CLASS/` and `root/test/CLASS/`, or `root/CLASS/` (or `root/train/CLASS/` alone) and a `test_fraction`.
 
-    `root/val/CLASS/` is used for validation, or for testing if nothing else is. Images of any format and size become squares of
-    bytes (`decoding.py` says how). `resized_crop` is the smallest and largest share of that square in a random crop; evaluation
-    then takes the middle.
+    `root/val/CLASS/` is used for validation, or for testing if there are no other test images. Images of any format and size
+    become 8-bit squares, see `decoding.py`. `resized_crop` is the smallest and largest area of a random crop, as a share of
+    that square; evaluation then takes the central crop.
     """
 
     classes: list[str]
@@ -62,7 +62,7 @@ class ImageFolder(ImageDataset):
 
     @property
     def validation_images(self) -> int:
-        """Images in the folder used for validation, which are the last of the training images that are read."""
+        """Number of images in the validation folder; `read` returns them as the last of the training images."""
         return 0 if self.folders.validation is None else self.folders.validation.count
 
     def _check_crop(self, area: list[float]) -> None:
@@ -75,8 +75,8 @@ class ImageFolder(ImageDataset):
             )
 
     @property
-    def kept_size(self) -> int:
-        """Pixels along a side of the squares that images become."""
+    def stored_size(self) -> int:
+        """Side in pixels of the squares that images are stored as."""
         return round(self.image_size * MARGIN) if self.resized_crop else self.image_size
 
     def missing(self) -> str:
@@ -93,29 +93,29 @@ class ImageFolder(ImageDataset):
             yield from self._memory_problems()
 
     def _count_problems(self, counts: list[int]) -> Iterator[str]:
-        """What the fractions can't draw from classes of so many images, unless a class has none anyway."""
+        """Yields why the fractions can't be drawn from these numbers of images; nothing if a class has none anyway."""
         if not all(counts):
             return
         if self._draws_test:
             assert self.test_fraction is not None
             drawn = [round(self.test_fraction * count) for count in counts]
             counts = [count - taken for count, taken in zip(counts, drawn, strict=True)]
-            if lacking := [name for name, *n in zip(self.classes, drawn, counts, strict=True) if not all(n)]:
-                yield f"dataset.test_fraction={self.test_fraction:g} leaves {a_few(lacking)} without a training or a test image"
+            if emptied := [name for name, *n in zip(self.classes, drawn, counts, strict=True) if not all(n)]:
+                yield f"dataset.test_fraction={self.test_fraction:g} leaves {a_few(emptied)} without a training or a test image"
                 return
-        if complaint := self.split_complaint(counts):
-            yield complaint
+        if problem := self.split_problem(counts):
+            yield problem
 
     @property
     def _draws_test(self) -> bool:
         return self.folders.test is None and self.test_fraction is not None
 
     def _memory_problems(self) -> Iterator[str]:
-        # Whatever the memory, a few are in it at a time.
+        # Even streamed from disk, a few images are in memory at a time.
         images = min(CHUNK, sum(part.count for part in self.folders))
-        needed, free = images * self.in_channels * self.kept_size**2, available_memory()
+        needed, free = images * self.in_channels * self.stored_size**2, available_memory()
         if needed > free:
-            shape = f"{self.in_channels}×{self.kept_size}×{self.kept_size}"
+            shape = f"{self.in_channels}×{self.stored_size}×{self.stored_size}"
             yield (
                 f"{images} images of {shape} need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free, "
                 f"choose a smaller dataset.image_size than {self.image_size}"
@@ -138,7 +138,7 @@ class ImageFolder(ImageDataset):
         return train, test
 
     def image_files(self) -> tuple[ImageFiles, ImageFiles]:
-        train, *others = (part.files(self.in_channels, self.kept_size) for part in self.folders)
+        train, *others = (part.files(self.in_channels, self.stored_size) for part in self.folders)
         if self._draws_test:
             assert self.test_fraction is not None
             drawn = stratified_draw(train.labels, self.test_fraction, self.split_seed + 2)

@@ -1,27 +1,23 @@
-"""Images as they are given: in memory, or as files."""
+"""Unaugmented images with labels, in memory or as files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class RawImages:
-    """Undecided images as they are on disk: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
+    """Decoded images before augmentation: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
 
     images: Tensor
     labels: Tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of `images`."""
+        """Shape of `images`."""
         return tuple(self.images.shape)
 
     def __getitem__(self, rows: Tensor) -> RawImages:
@@ -30,7 +26,7 @@ class RawImages:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files of images that become uint8 squares [`channels`, `size`, `size`] when they are asked for; `labels` int64 [N]."""
+    """Image files, decoded on demand to uint8 squares [`channels`, `size`, `size`], with `labels` int64 [N]."""
 
     paths: list[str]
     labels: Tensor
@@ -38,15 +34,15 @@ class ImageFiles:
     size: int
 
     def __getitem__(self, rows: Tensor) -> ImageFiles:
-        """Those of a mask [N], or of row numbers."""
+        """Selects files by a mask [N] or by row numbers."""
         numbers = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
         return replace(self, paths=[self.paths[row] for row in numbers.tolist()], labels=self.labels[rows])
 
     def __add__(self, other: ImageFiles) -> ImageFiles:
-        """These files, then the others."""
+        """Concatenates two sets of files."""
         return replace(self, paths=self.paths + other.paths, labels=torch.cat([self.labels, other.labels]))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the tensor that all images would be."""
+        """Shape [N, C, H, W] of all images, decoded."""
         return len(self.paths), self.channels, self.size, self.size

@@ -1,4 +1,4 @@
-"""What lies in a folder of pictures, told apart by names: images, other formats, leftovers of systems, damaged entries."""
+"""Lists the files of a folder of images, sorted by name into images, other formats, leftovers and broken entries."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ UNSUPPORTED = {
     *(".heic", ".heif", ".avif", ".jxl", ".svg", ".jp2", ".j2k", ".psd", ".tga", ".exr", ".dcm"),
     *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"),
 }
-"""Suffixes of images that must be converted first."""
+"""Suffixes of image formats that must be converted first."""
 LEFTOVERS = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"),
     *("system volume information", "lost+found", "__pycache__"),
 }
-"""Files and folders that systems and tools leave among pictures; like hidden ones, they are ignored."""
+"""Files and folders that operating systems and tools leave behind; ignored, like hidden ones."""
 
-ENOUGH = 2000
-"""Folders after which a quick look for images gives up."""
+MOST_SEARCHED = 2000
+"""Folders after which `contains_images` gives up."""
 
 
 @dataclass
 class Listing:
-    """The paths in a folder and its subfolders, by what is to be done with them."""
+    """The paths in a folder and its subfolders, by kind."""
 
     images: list[str] = field(default_factory=list)
-    """By their names; some may be among the broken."""
+    """Files with the suffix of an image; some may also be in `broken`."""
     ignored: list[str] = field(default_factory=list)
     """Files of other kinds."""
     leftovers: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    """What can't be read, each with the reason."""
+    """Entries that can't be read, each with the reason."""
     nested: list[str] = field(default_factory=list)
     """Subfolders that hold images."""
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or was left by a system."""
+    """Whether a file or folder of that name is hidden, or a leftover of an operating system or tool."""
     return name.startswith(".") or name.casefold() in LEFTOVERS
 
 
 def suffix(name: str) -> str:
-    """The end of a file's name from its last dot on, in small letters."""
+    """Returns the suffix of a file's name, with its dot, in lower case."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million `Path`s take seconds
 
 
 def entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """Everything in a folder, sorted by name; raises `OSError`."""
+    """Returns everything in a folder, sorted by name; raises `OSError`."""
     with os.scandir(folder) as found:
         return sorted(found, key=lambda entry: entry.name)
 
@@ -71,13 +71,13 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones and leftovers; none if it is not there."""
+    """Returns the sorted names of subfolders, without hidden ones and leftovers; empty if the folder does not exist."""
     there = entries(folder) if folder.is_dir() else []
     return [entry.name for entry in there if is_folder(entry) and not is_leftover(entry.name)]
 
 
-def straight_images(folder: Path, most: int | None = None) -> list[str]:
-    """Names of the images directly in a folder (of `most`, those found first), sorted; none if it can't be read."""
+def direct_images(folder: Path, most: int | None = None) -> list[str]:
+    """Returns the sorted names of images directly in a folder, the first `most` found; empty if it can't be read."""
     found: list[str] = []
     try:
         with os.scandir(folder) as there:
@@ -91,14 +91,14 @@ def straight_images(folder: Path, most: int | None = None) -> list[str]:
     return sorted(found)
 
 
-def bears_images(folder: Path) -> bool:
-    """Whether a folder or one below it holds an image, as far as a quick look finds."""
-    return any(straight_images(below, 1) for below in _folders_below(folder))
+def contains_images(folder: Path) -> bool:
+    """Whether an image is found in a folder or, within `MOST_SEARCHED` folders, below it."""
+    return any(direct_images(below, 1) for below in _folders_below(folder))
 
 
 def _folders_below(folder: Path) -> Iterator[Path]:
     waiting, seen = [folder], 0
-    while waiting and seen < ENOUGH:
+    while waiting and seen < MOST_SEARCHED:
         here, seen = waiting.pop(), seen + 1
         yield here
         try:
@@ -108,7 +108,7 @@ def _folders_below(folder: Path) -> Iterator[Path]:
 
 
 def irregular(path: Path) -> str:
-    """Why a path is no regular file, without opening it; empty if it is one."""
+    """Returns why a path is not a regular file, without opening it; empty if it is one."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def _kind(mode: int) -> str:
 
 
 def list_images(folder: Path) -> Listing:
-    """Everything in a folder: images in the order of their names, those in subfolders after those straight in it."""
+    """Lists everything in a folder: images sorted by name, those in subfolders after those directly in it."""
     found = Listing()
     outside = frozenset(_identity(above) for above in folder.resolve().parents)
     waiting = [(str(folder), outside)]
@@ -139,7 +139,7 @@ def list_images(folder: Path) -> Listing:
             found.broken.append(f"{shown(here)} (a link to a folder above it)")
             continue
         images = len(found.images)
-        below = [entry.path for entry in there if not _sort_in(entry, found)]
+        below = [entry.path for entry in there if not _classify(entry, found)]
         if len(found.images) > images and here != str(folder):
             found.nested.append(here)
         waiting += [(path, above | {identity}) for path in reversed(below)]
@@ -151,8 +151,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _sort_in(entry: os.DirEntry[str], found: Listing) -> bool:
-    """Adds an entry to the listing unless it is a folder to look into; returns whether it did."""
+def _classify(entry: os.DirEntry[str], found: Listing) -> bool:
+    """Adds an entry to the listing, unless it is a folder to be listed itself; returns whether it did."""
     kind = suffix(entry.name)
     if is_leftover(entry.name):
         found.leftovers.append(entry.path)
@@ -162,15 +162,15 @@ def _sort_in(entry: os.DirEntry[str], found: Listing) -> bool:
         found.broken.append(f"{shown(entry.path)} (a folder, not a file)")
     elif kind in EXTENSIONS:
         found.images.append(entry.path)
-        if why := _irregular(entry):
+        if why := _irregular_entry(entry):
             found.broken.append(f"{shown(entry.path)} ({why})")
     else:
         (found.unsupported if kind in UNSUPPORTED else found.ignored).append(entry.path)
     return True
 
 
-def _irregular(entry: os.DirEntry[str]) -> str:
-    # What the folder itself says spares a look at every file.
+def _irregular_entry(entry: os.DirEntry[str]) -> str:
+    # The directory entry usually knows the file type, which spares a stat call per file.
     try:
         plain = entry.is_file()
     except OSError:

@@ -1,4 +1,4 @@
-"""A data set, read and split, on its device."""
+"""Loads a data set: read, split and normalised, on its device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.fingerprint import summarise
-from kdexp.data.placement import Keeping
-from kdexp.data.source import find
-from kdexp.data.split import AS_IT_FITS, Split
+from kdexp.data.placement import AUTOMATIC, Placement
+from kdexp.data.source import open_source
+from kdexp.data.split import Split
 from kdexp.data.workers import Workers
 from kdexp.errors import DataUnavailable
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set as a run uses it; the students' training images are among the teacher's."""
+    """A data set as a run uses it. The students' training images are a subset of the teacher's."""
 
     train: Split
     student_train: Split
@@ -28,16 +28,16 @@ class Data:
     fingerprint: str
     mean: list[float]
     std: list[float]
-    told: str = ""
-    """Where the images are and why, if not on the device."""
+    location: str = ""
+    """A sentence on where the images are and why, if not on the device."""
     notes: Sequence[str] = ()
-    """How the images were found, a sentence each."""
+    """Sentences about how the images were found."""
     warnings: Sequence[str] = ()
-    """What is wrong with some of them."""
+    """Sentences about damaged and duplicate images."""
     workers: Workers | None = None
 
     def close(self) -> None:
-        """Ends the worker processes, if there are any; images on disk that are asked for later start new ones."""
+        """Ends the worker processes, if there are any. Reading more images from disk starts new ones."""
         if self.workers is not None:
             self.workers.close()
 
@@ -46,18 +46,18 @@ def load(
     dataset: ImageDataset,
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
-    keeping: Keeping = AS_IT_FITS,
+    placement: Placement = AUTOMATIC,
 ) -> Data:
-    """Reads, splits and normalises; draws depend on `split_seed` alone. Raises `DataUnavailable`."""
-    source = find(dataset, device, keeping)
+    """Reads, splits and normalises a data set. All draws depend on `split_seed` alone. Raises `DataUnavailable`."""
+    source = open_source(dataset, device, placement)
     train = source.train
-    if complaint := dataset.split_complaint(train.labels.bincount(minlength=dataset.num_classes).tolist()):
-        raise DataUnavailable(complaint)
+    if problem := dataset.split_problem(train.labels.bincount(minlength=dataset.num_classes).tolist()):
+        raise DataUnavailable(problem)
     held_out = dataset.held_out(train.labels)
     rows, validation = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
     seen = stratified_draw(train.labels[rows], dataset.student_fraction, dataset.split_seed + 1)
     given = dataset.mean is not None and dataset.std is not None
-    summary = summarise(source, ~held_out, given=given, kept=keeping.summaries)
+    summary = summarise(source, ~held_out, given=given, cache=placement.summaries)
     dataset = dataset.normalised_by(summary.mean, summary.std)
     assert dataset.mean is not None and dataset.std is not None
     split = partial(
@@ -77,7 +77,7 @@ def load(
         fingerprint=summary.fingerprint,
         mean=dataset.mean,
         std=dataset.std,
-        told=source.told,
+        location=source.location,
         notes=dataset.notes(),
         warnings=summary.warnings,
         workers=source.workers,

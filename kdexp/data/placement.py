@@ -1,4 +1,4 @@
-"""Where a set of images is to be kept, by the memory that is free."""
+"""Chooses where images are stored, on the device, in RAM or on disk, by the free memory."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kdexp.device.memory import available_memory, free_memory, size_text
 from kdexp.errors import DataUnavailable
 
 RAM_SHARE = 0.75
-"""Of the free memory, that images may take."""
+"""Share of the free RAM that images may take."""
 DEVICE_SHARE = 0.5
-"""The same on an accelerator, where networks and their activations need most."""
+"""Share of an accelerator's free memory; networks and activations need the rest."""
 MOST_WORKERS = 16
 
-ASKED = " (memory={})"
+REQUESTED = " (memory={})"
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """How a run wants images to be kept; batches are bitwise the same whatever is chosen.
+class Placement:
+    """How a run wants images stored. Batches are bitwise the same for every choice.
 
-    `workers` None is one per core but one, at most `MOST_WORKERS`. In `summaries`, if it is given, is kept what is known of
-    images that stay on disk.
+    `workers=None` means one per core but one, at most `MOST_WORKERS`. `summaries` is the folder in which summaries of images on
+    disk are cached, if any.
     """
 
     memory: Memory = "auto"
@@ -35,14 +35,17 @@ class Keeping:
 
     @property
     def processes(self) -> int:
-        """How many worker processes decode images that are on disk, where there are such."""
+        """Number of worker processes for images on disk."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.workers or min(MOST_WORKERS, max(1, cores - 1))
 
 
+AUTOMATIC = Placement()
+
+
 @dataclass(frozen=True)
 class Demand:
-    """Bytes that are needed of those that are free, and the share of these that they may be."""
+    """Bytes that are needed, bytes that are free, and the share of these that may be used."""
 
     needed: int
     free: int
@@ -51,7 +54,7 @@ class Demand:
 
     @property
     def met(self) -> bool:
-        """Whether they fit into that share."""
+        """Whether the needed bytes fit into that share."""
         return self.needed <= self.share * self.free
 
     def __str__(self) -> str:
@@ -60,35 +63,37 @@ class Demand:
         return f"{size_text(self.needed)} of {self.where}, more than {bound}"
 
 
-def place(size: int, on_device: int, unread: bool, device: torch.device, keeping: Keeping) -> tuple[Memory, str]:
-    """Where images of `size` bytes, of `on_device` bytes on the device, are kept, and why if not there (else empty).
+def choose_memory(size: int, on_device: int, unread: bool, device: torch.device, placement: Placement) -> tuple[Memory, str]:
+    """Returns where images of `size` bytes (`on_device` bytes on the device) are stored, and why if not on the device.
 
-    It is the first of device, RAM and disk with the room, or the one that was asked for; what was read already does not go
-    back to disk. Raises `DataUnavailable` if what was asked for can't be.
+    Takes the requested memory, else the first of device, RAM and disk with enough room; images that were read already do not
+    go back to disk. Raises `DataUnavailable` if the requested memory is too small.
     """
-    asked = _demands(size if unread else 0, on_device, device)
-    if keeping.memory == "disk":
-        return "disk", ASKED.format("disk")
-    if keeping.memory != "auto":
-        for demand in asked[keeping.memory]:
+    demands = _demands(size if unread else 0, on_device, device)
+    if placement.memory == "disk":
+        return "disk", REQUESTED.format("disk")
+    if placement.memory != "auto":
+        for demand in demands[placement.memory]:
             if demand.needed > demand.free:
-                raise DataUnavailable(f"memory={keeping.memory}: the images need {demand}; memory=auto looks for room")
-        return keeping.memory, "" if keeping.memory == "device" else ASKED.format(keeping.memory)
-    of_device, of_ram = (next((one for one in asked[kind] if not one.met), None) for kind in ("device", "ram"))
-    if of_device is None:
+                raise DataUnavailable(
+                    f"memory={placement.memory}: the images need {demand}; memory=auto chooses a memory that fits"
+                )
+        return placement.memory, "" if placement.memory == "device" else REQUESTED.format(placement.memory)
+    unmet = {kind: next((demand for demand in demands[kind] if not demand.met), None) for kind in ("device", "ram")}
+    if unmet["device"] is None:
         return "device", ""
-    if of_ram is None or not unread:
-        return "ram", f", since they need {of_device}"
-    return "disk", f", since they need {of_ram}"
+    if unmet["ram"] is None or not unread:
+        return "ram", f", since they need {unmet['device']}"
+    return "disk", f", since they need {unmet['ram']}"
 
 
 def _demands(unread: int, on_device: int, device: torch.device) -> dict[str, list[Demand]]:
-    """What it takes to keep images on the device, and in RAM, of which so many bytes are yet to be read."""
+    """Returns the demands of storing images on the device and in RAM, of which `unread` bytes are still to be read."""
 
     def in_ram(needed: int) -> Demand:
         return Demand(needed, available_memory(), RAM_SHARE, "memory")
 
-    if device.type == "cpu":  # where the prepared images lie beside those that were read
+    if device.type == "cpu":  # prepared images take the same memory as those that were read
         return {"device": [in_ram(unread + on_device)], "ram": [in_ram(unread)]}
-    there = Demand(on_device, free_memory(device), DEVICE_SHARE, f"memory on {device.type}")
-    return {"device": [in_ram(unread), there], "ram": [in_ram(unread)]}
+    accelerator = Demand(on_device, free_memory(device), DEVICE_SHARE, f"memory on {device.type}")
+    return {"device": [in_ram(unread), accelerator], "ram": [in_ram(unread)]}

@@ -1,4 +1,4 @@
-"""The shape of the data, as networks must know it."""
+"""The shape of the data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network must know of the data."""
+    """The properties of the data that a network is built for."""
 
     num_classes: int
     in_channels: int
     image_size: int
 
     def probe(self, device: torch.device | str, images: int = 2) -> Tensor:
-        """A batch of zeros [N, C, H, W] of this shape."""
+        """Returns a batch of zeros [N, C, H, W]."""
         size = (images, self.in_channels, self.image_size, self.image_size)
         return torch.zeros(size, device=device)

@@ -1,4 +1,4 @@
-"""Images as tensors, augmented in bulk, served by index: held on the device, or brought there block by block."""
+"""A split of a data set: images augmented in bulk and served by row, from the device or copied there in blocks."""
 
 from __future__ import annotations
 
@@ -14,44 +14,41 @@ from kdexp.data.batch import Batch
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.images import ImageFiles
 from kdexp.data.pixels import InMemory, OnDevice, OnDisk, Storage
-from kdexp.data.placement import Keeping
 from kdexp.data.source import Images
 from kdexp.data.workers import Workers
 
 NORMALISED_LIMIT = 2**30
-"""Bytes up to which a split on the device is normalised there in fp32; others stay uint8 and are normalised batch by batch."""
+"""Largest size in bytes at which a split is stored on the device in fp32, normalised; larger ones stay uint8."""
 
 CHUNK = 1024
 """Images that are prepared at a time."""
 
-AS_IT_FITS = Keeping()
-
 
 @dataclass(frozen=True)
 class Epoch:
-    """The images of an epoch in their order: `rows` [n] of the split and, where there are several views, a choice for each."""
+    """The images of an epoch in order: `rows` [n] of the split and, if there are several views, a choice for each."""
 
     rows: Tensor
     choices: Tensor | None
 
     def split(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Rows and choices of `size` images after the other."""
+        """Yields rows and choices of `size` images at a time."""
         parts = self.rows.split(size)
         yield from zip(parts, [None] * len(parts) if self.choices is None else self.choices.split(size), strict=True)
 
-    def at(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Copies of the rows and choices at these places [m]."""
-        return self.rows[places], None if self.choices is None else self.choices[places]
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns copies of the rows and choices at these positions [m]."""
+        return self.rows[positions], None if self.choices is None else self.choices[positions]
 
     def copy_(self, other: Epoch) -> None:
-        """Writes as many of another epoch's images over these."""
+        """Overwrites rows and choices with the first of another epoch's."""
         for mine, theirs in ((self.rows, other.rows), (self.choices, other.choices)):
             if mine is not None and theirs is not None:
                 mine.copy_(theirs[: len(mine)])
 
 
 class Split:
-    """Those rows of a set of images (None: all) that are one split, with the augmentation that training on them uses."""
+    """One split: some rows of a set of images (None: all), with the augmentation used in training."""
 
     def __init__(
         self,
@@ -74,28 +71,28 @@ class Split:
             assert workers is not None
             self.pixels: Storage = OnDisk(raw, rows, device, self._prepared, workers)
         elif resident:
-            self.pixels = OnDevice(self._whole(raw.images, rows))
+            self.pixels = OnDevice(self._stored(raw.images, rows))
         else:
             self.pixels = InMemory(raw.images, rows, device, self._prepared)
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         return self.augmentation.prepare(pixels).contiguous(memory_format=self.memory_format)
 
-    def _whole(self, images: Tensor, rows: Tensor) -> Tensor:
-        """All prepared images on the device, normalised if that is affordable, made from a few at a time."""
+    def _stored(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Returns all prepared images on the device, normalised if they fit `NORMALISED_LIMIT`."""
         shape = [len(rows), *self.augmentation.prepare(images[:1]).shape[1:]]
-        quick = self.augmentation.moves_pixels and 4 * math.prod(shape) <= NORMALISED_LIMIT
-        kind, device = torch.float32 if quick else torch.uint8, self.labels.device
-        # `contiguous` sees no difference between the formats of one channel; kernels do.
+        normalise = self.augmentation.moves_pixels and 4 * math.prod(shape) <= NORMALISED_LIMIT
+        dtype, device = torch.float32 if normalise else torch.uint8, self.labels.device
+        # With one channel `contiguous` can't tell the memory formats apart, but kernels can.
         memory_format = self.memory_format if shape[1] > 1 else torch.contiguous_format
-        whole = torch.empty(shape, dtype=kind, device=device, memory_format=memory_format)
-        for place, some in zip(whole.split(CHUNK), rows.split(CHUNK), strict=True):
-            pixels = self.augmentation.prepare(images.index_select(0, some).to(device))
-            place.copy_(self._normalised(pixels) if quick else pixels)
-        return whole
+        stored = torch.empty(shape, dtype=dtype, device=device, memory_format=memory_format)
+        for part, part_rows in zip(stored.split(CHUNK), rows.split(CHUNK), strict=True):
+            pixels = self.augmentation.prepare(images.index_select(0, part_rows).to(device))
+            part.copy_(self._normalised(pixels) if normalise else pixels)
+        return stored
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        # Division by 255 before the mean, as torchvision does it: bit-equal to ToTensor and Normalize.
+        # Divides by 255 first, as torchvision does: bit-equal to ToTensor and Normalize.
         return pixels.float().div_(255).sub_(self._mean).div_(self._std)
 
     def __len__(self) -> int:
@@ -103,16 +100,16 @@ class Split:
 
     @property
     def static(self) -> bool:
-        """Whether making a batch is the same work on the device for every batch."""
+        """Whether every batch is made by the same work on the device, so that it can be recorded."""
         return self.pixels.resident
 
     @property
     def views(self) -> int | None:
-        """How many different views of an image there are; None where they can't be counted."""
+        """Number of different views of an image; None if they can't be counted."""
         return self.augmentation.count
 
     def steps(self, batch_size: int, limit: int | None = None) -> int:
-        """Batches in an epoch, the last partial one included."""
+        """Returns the number of batches in an epoch, a smaller last one included."""
         return min(-(-len(self) // batch_size), limit or len(self))
 
     def leaves_one(self, batch_size: int, limit: int | None = None) -> bool:
@@ -121,7 +118,7 @@ class Split:
         return min(batch_size, len(self) - before) == 1
 
     def epoch(self, seed: int, epoch: int, images: int | None = None) -> Epoch:
-        """The first `images` (None: all) of an epoch, in an order and with views that `seed` and `epoch` alone decide."""
+        """Returns the first `images` (None: all) of an epoch; order and views depend on `seed` and `epoch` alone."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         device = self.labels.device
         rows = torch.randperm(len(self), generator=generator).to(device)[:images]
@@ -138,27 +135,27 @@ class Split:
             yield self._batch(image, rows, choice)
 
     def batch(self, rows: Tensor, choice: Tensor | None) -> Batch:
-        """The given rows, each as its choice says."""
-        return self._batch(self.look(rows, choice), rows, choice)
+        """Returns a batch of the given rows in the given views."""
+        return self._batch(self.images(rows, choice), rows, choice)
 
     def _batch(self, image: Tensor, rows: Tensor, choice: Tensor | None) -> Batch:
         return Batch(image, self.labels[rows], rows, choice if self.views else None)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
-        """All images as they are, without augmentation, in the order of their rows."""
+        """Yields all images without augmentation, in the order of their rows, `batch_size` at a time."""
         return self.show(Epoch(torch.arange(len(self), device=self.labels.device), None), batch_size)
 
     def show(self, epoch: Epoch, size: int) -> Iterator[Tensor]:
-        """The images of an epoch, `size` at a time; what is not on the device is fetched ahead."""
-        for (_, choice), (pixels, places) in zip(epoch.split(size), self.pixels.serve(epoch.rows, size), strict=True):
-            yield self._cut(pixels, places, choice)
+        """Yields the images of an epoch, `size` at a time; images that are not on the device are prefetched."""
+        for (_, choice), (pixels, positions) in zip(epoch.split(size), self.pixels.serve(epoch.rows, size), strict=True):
+            yield self._cut(pixels, positions, choice)
 
-    def look(self, rows: Tensor, choice: Tensor | None) -> Tensor:
-        """Images [N, C, H, W]: the given rows, each as its choice says."""
+    def images(self, rows: Tensor, choice: Tensor | None) -> Tensor:
+        """Returns the images [N, C, H, W] of the given rows in the given views."""
         return self._cut(*self.pixels.at(rows), choice)
 
-    def _cut(self, pixels: Tensor, places: Tensor, choice: Tensor | None) -> Tensor:
-        images = self.augmentation.cut(pixels, places, choice)
+    def _cut(self, pixels: Tensor, positions: Tensor, choice: Tensor | None) -> Tensor:
+        images = self.augmentation.cut(pixels, positions, choice)
         if pixels.dtype == torch.uint8:
             images = self._normalised(images)
         return images.contiguous(memory_format=self.memory_format)

@@ -23,9 +23,9 @@ from kdexp.files import file_digest
 
 @contextmanager
 def extracting_safely() -> Iterator[None]:
-    """Inside, no tar archive writes outside the folder it is extracted to; what tries raises `tarfile.TarError`."""
+    """Makes tar archives that would write outside the folder they are extracted to raise `tarfile.TarError`."""
     before = vars(tarfile.TarFile).get("extraction_filter")
-    # Python before 3.11.4 has no filters, and ignores this.
+    # Python before 3.11.4 has no filters and ignores this.
     tarfile.TarFile.extraction_filter = staticmethod(getattr(tarfile, "data_filter", None))  # type: ignore
     try:
         yield
@@ -34,13 +34,13 @@ def extracting_safely() -> Iterator[None]:
 
 
 class TorchvisionDataset(ImageDataset):
-    """A torchvision data set under `root`, downloaded unless it is there; its files are checked before they are read."""
+    """A torchvision data set under `root`, downloaded if missing. Files are verified by hash before they are read."""
 
     torchvision_name: str
     folder: str
-    """What torchvision makes under `root`."""
+    """The folder that torchvision makes under `root`."""
     digests: Mapping[str, str] | None = None
-    """SHA-256 of the files that are read, for sets that torchvision reads unchecked."""
+    """SHA-256 of the files, for sets that torchvision itself reads without verifying them."""
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)
@@ -48,7 +48,7 @@ class TorchvisionDataset(ImageDataset):
         self.download = download
 
     def files(self) -> Mapping[str, str]:
-        """Names and digests of the files in `folder` that are read: SHA-256, or torchvision's own MD5."""
+        """Returns names and digests of the files in `folder`: SHA-256, or torchvision's own MD5."""
         from torchvision import datasets
 
         source = getattr(datasets, self.torchvision_name)
@@ -65,7 +65,7 @@ class TorchvisionDataset(ImageDataset):
         )
 
     def _other_root(self) -> str:
-        """Why the root can't be where torchvision puts its files; empty if it can."""
+        """Returns why the root can't be torchvision's folder; empty if it can."""
         if self.root.exists() and (problem := not_a_folder(self.root)):
             return problem
         if not (self.root / self.folder).is_dir() and holds_images(self.root):
@@ -96,14 +96,14 @@ class TorchvisionDataset(ImageDataset):
             path = self.root / self.folder / name
             if not path.is_file():
                 if not self.download:
-                    remedy = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
-                    raise self._unavailable(f"there is no {self.folder}/{name}", remedy)
+                    fix = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
+                    raise self._unavailable(f"there is no {self.folder}/{name}", fix)
             elif file_digest(path, algorithm) != digest:
-                remedy = "delete it, and dataset.download=true fetches it anew"
-                raise self._unavailable(f"{self.folder}/{name} is damaged, its {algorithm} is not the published file's", remedy)
+                fix = "delete it, and dataset.download=true fetches it again"
+                raise self._unavailable(f"{self.folder}/{name} is damaged, its {algorithm} is not the published file's", fix)
 
-    def _unavailable(self, what: str, remedy: str) -> DataUnavailable:
-        return DataUnavailable(f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} ({remedy})")
+    def _unavailable(self, what: str, fix: str) -> DataUnavailable:
+        return DataUnavailable(f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} ({fix})")
 
     def _raw(self, source: Any) -> RawImages:
         pixels = torch.as_tensor(np.asarray(source.data))
@@ -147,7 +147,7 @@ class CIFAR10(TorchvisionDataset):
 class CIFAR100(TorchvisionDataset):
     """A hundred kinds of objects, 32×32 colour (Krizhevsky 2009).
 
-    `root/cifar100/{train,test}/CLASS/*.png` is read where it exists; its classes are numbered by name, as torchvision's are.
+    `root/cifar100/{train,test}/CLASS/*.png` is read if it exists; its classes are numbered by name, as in torchvision.
     """
 
     torchvision_name, folder = "CIFAR100", "cifar-100-python"
@@ -173,12 +173,12 @@ class CIFAR100(TorchvisionDataset):
     def read(self) -> tuple[RawImages, RawImages]:
         if not self._folders.is_dir():
             return super().read()
-        for each in self._parts:
-            if len(each.classes) != self.num_classes:
+        for part in self._parts:
+            if len(part.classes) != self.num_classes:
                 raise DataUnavailable(
-                    f"{each.folder} must hold {self.num_classes} class folders, but holds {len(each.classes)}"
+                    f"{part.folder} must hold {self.num_classes} class folders, but holds {len(part.classes)}"
                 )
-            if problems := list(each.problems()):
+            if problems := list(part.problems()):
                 raise DataUnavailable(f"{self._folders}: {'; '.join(problems)}")
-        train, test = decode(*(each.files(self.in_channels, self.image_size) for each in self._parts))
+        train, test = decode(*(part.files(self.in_channels, self.image_size) for part in self._parts))
         return train, test

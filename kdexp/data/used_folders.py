@@ -1,4 +1,4 @@
-"""The class folders under a root that are used for training, validation and testing: what they hold, and problems."""
+"""The class folders under a root that are used for training, validation and testing, and their problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdexp.errors import a_few
 
 
 class UsedFolders:
-    """`train`, and `validation` and `test` or None: then these images are drawn from the training images, by the fractions."""
+    """The folders `train`, `validation` and `test`. If one of the last two is None, its images are drawn from `train`."""
 
     def __init__(self, root: Path, test_fraction: float | None, val_fraction: float):
         self.root, self.test_fraction = root, test_fraction
@@ -26,16 +26,16 @@ class UsedFolders:
         self.classes = [] if self.layout.problem else self.train.classes
 
     def __iter__(self) -> Iterator[ClassFolders]:
-        """Those that are there, the training images first and the test images last."""
+        """Iterates over existing parts in the order training, validation, test."""
         return (part for part in (self.train, self.validation, self.test) if part is not None)
 
     def problems(self) -> Iterator[str]:
-        """Why images can't be read, as far as names show it."""
+        """Yields why images can't be read, judged without opening them."""
         if self.layout.problem or not self.classes:
             yield self.layout.problem or "; ".join(self.train.problems()) or f"no class folders; {LOOKED_FOR}"
             return
         yield from self.train.problems()
-        yield from self._source_of_test_images()
+        yield from self._test_problems()
         for part in (self.validation, self.test):
             if part is not None:
                 yield from self._differing_classes(part)
@@ -43,8 +43,8 @@ class UsedFolders:
         if len(self.classes) == 1:
             yield f"only one class ({self.classes[0]}), there must be at least two"
 
-    def _source_of_test_images(self) -> Iterator[str]:
-        """Test images must come from somewhere, and from one place."""
+    def _test_problems(self) -> Iterator[str]:
+        """Yields a problem unless test images come from exactly one source."""
         if self.allocation.problem:
             yield self.allocation.problem
         elif self.test is None and self.test_fraction is None:
@@ -57,7 +57,7 @@ class UsedFolders:
             yield f"has its own {self.test.name}, {unused}"
 
     def _differing_classes(self, part: ClassFolders) -> Iterator[str]:
-        """How the classes of another part differ from those of the training images."""
+        """Yields how the classes of another part differ from those of the training images."""
         ours, theirs = set(self.classes) - set(part.classes), set(part.classes) - set(self.classes)
         if differing := [
             f"only in {here.name}: {a_few(in_order(list(names)))}"
@@ -66,11 +66,11 @@ class UsedFolders:
         ]:
             by_letters = {_letters(name): name for name in theirs}
             alike = [(name, by_letters[_letters(name)]) for name in in_order(list(ours)) if _letters(name) in by_letters]
-            hint = "".join(f"; write {one!r} and {other!r} alike" for one, other in alike[:3])
+            hint = "".join(f"; write {ours!r} and {other!r} alike" for ours, other in alike[:3])
             yield f"{self.train.name} and {part.name} have different classes ({', '.join(differing)}){hint}"
 
     def notes(self) -> Iterator[str]:
-        """What a user may not expect of how the folders are read."""
+        """Yields sentences about folders that are read in a way that users may not expect."""
         yield from self.allocation.notes
         if not self.layout.parts and (named := [f"{name}/" for name in self.classes if part_name(name)]):
             yield f"{a_few(named)} is read as a class like the others"
@@ -81,10 +81,10 @@ class UsedFolders:
         yield from note_ignored([path for part in self for path in part.ignored] + self._left_in_root())
 
     def _left_in_root(self) -> list[str]:
-        """What systems left next to the parts, such as `__MACOSX`."""
+        """Returns leftovers of operating systems next to the parts, such as `__MACOSX`."""
         return [entry.path for entry in entries(self.root) if is_leftover(entry.name)] if self.layout.parts else []
 
 
 def _letters(name: str) -> str:
-    """A name without what is easily mistyped: case, spaces, hyphens."""
+    """Reduces a name to lower-case letters and digits, without what is easily mistyped."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -1,4 +1,4 @@
-"""Worker processes that decode image files ahead of who needs them."""
+"""Worker processes that decode image files ahead of time."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdexp.data.decoding import CHUNK, fill
-from kdexp.data.findings import Finding, heard_from_libraries
+from kdexp.data.findings import Finding, library_messages
 from kdexp.data.images import ImageFiles
 from kdexp.device.heap import trim
 from kdexp.errors import ImageLost, first_line
 
 AHEAD = 4
-"""Pieces that a worker has decoded, or is to decode, before they are asked for."""
+"""Pieces that each worker prefetches."""
 PIECE_BYTES = 2**23
-"""About so large are the pieces, which bounds what is held beside a batch to 32 MiB per worker; at most `CHUNK` images."""
+"""Approximate size of a piece (at most `CHUNK` images), so that prefetched pieces take 32 MiB per worker."""
 
 FLOW_BYTES = 2**25
-"""Bytes of images after which this process gives back what it freed."""
+"""Bytes of images after which this process returns freed memory to the system."""
 
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-"""Workers never come from this process, whose threads may hold locks that nobody would release in a copy of it."""
+"""Never fork: in a copy of this process, locks held by its threads would never be released."""
 
 Piece = tuple[Tensor, list[Finding]]
-"""Images uint8 [n, C, H, W], and findings about those that can't be read or are damaged."""
+"""Images uint8 [n, C, H, W], and findings about unreadable or damaged ones."""
 
 
 class Workers:
-    """Processes that decode files, started when they are first asked and then kept until `close`."""
+    """Processes that decode files. They start at the first `read` and live until `close`."""
 
     def __init__(self, count: int, *, pinned: bool):
         self.count, self.pinned = count, pinned
@@ -46,9 +46,9 @@ class Workers:
         self._reader: object = None
 
     def read(self, files: ImageFiles, rows: Tensor) -> Iterator[Piece]:
-        """The images of those rows in their order, piece by piece. Raises `ImageLost` if a worker dies.
+        """Yields the images of those rows in order, piece by piece. Raises `ImageLost` if a worker dies.
 
-        Of several readers the one that asks takes the workers over; another one's pieces are decoded again when it asks.
+        One reader uses the workers at a time: when another one continues, its prefetched pieces are decoded again.
         """
         pieces, done, flowed, reader = rows.split(piece_size(files)), 0, 0, object()
         while done < len(pieces):
@@ -57,7 +57,7 @@ class Workers:
                 self._running = self._start()
             try:
                 piece = next(self._running)
-            except (RuntimeError, EOFError, OSError) as error:  # how dead workers and too little shared memory are told
+            except (RuntimeError, EOFError, OSError) as error:  # raised for dead workers and too little shared memory
                 self.close()
                 raise ImageLost(f"the workers that decode images ended: {first_line(error)}") from error
             done += 1
@@ -69,7 +69,7 @@ class Workers:
 
     def _start(self) -> Iterator[Piece]:
         with warnings.catch_warnings():
-            # Who names more workers than there are cores may know why.
+            # PyTorch warns of more workers than cores, which may be intended.
             warnings.filterwarnings("ignore", "This DataLoader will create")
             if self._loader is None:
                 self._loader = self._make()
@@ -82,30 +82,30 @@ class Workers:
             _Decoder(),
             batch_size=None,
             sampler=self._order,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=self.count,
             prefetch_factor=AHEAD,
             persistent_workers=True,
             pin_memory=self.pinned,
             multiprocessing_context=START,
-            worker_init_fn=_leave_the_end_to_the_parent,
-            generator=torch.Generator(),  # else every pass would draw from the default one
+            worker_init_fn=_ignore_interrupts,
+            generator=torch.Generator(),  # otherwise every pass would advance the default one
         )
 
     def close(self) -> None:
         """Ends the processes; the next `read` starts new ones."""
-        # The destructor of the loader's iterator joins them, once nobody holds it.
+        # The destructor of the loader's iterator joins the processes once there is no reference to it.
         self._loader = self._reader = None
         self._running = iter(())
 
 
 def piece_size(files: ImageFiles) -> int:
-    """Images that a worker decodes at a time."""
+    """Returns the number of images that a worker decodes at a time."""
     return max(1, min(CHUNK, PIECE_BYTES // (files.channels * files.size**2)))
 
 
 class _Order:
-    """What is to be decoded in one pass: for every piece its paths, channels and size."""
+    """The pieces to decode in one pass, each as paths, channels and size."""
 
     files: ImageFiles
     pieces: Sequence[Tensor]
@@ -116,44 +116,44 @@ class _Order:
 
 
 class _Decoder(Dataset):
-    """What a worker holds: nothing, since it is told the paths."""
+    """Decodes a piece in a worker; holds no data itself."""
 
-    def __getitem__(self, asked: tuple[list[str], int, int]) -> Piece:
-        paths, channels, size = asked
+    def __getitem__(self, piece: tuple[list[str], int, int]) -> Piece:
+        paths, channels, size = piece
         trim()
         images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
-        with heard_from_libraries() as unplaced:
+        with library_messages() as unplaced:
             found = fill(images, paths)
         return images, found + unplaced
 
 
 def _start_server() -> None:
-    """Starts the process that workers are forked from, unless there is one, and waits for it; no interrupt reaches it."""
+    """Starts the process that workers are forked from, if there is none yet, shielded from interrupts."""
     from multiprocessing import forkserver, resource_tracker
 
     forkserver.set_forkserver_preload([__name__, "PIL.ImageOps"])
-    resource_tracker.ensure_running()  # which unblocks interrupts, so it comes first
+    resource_tracker.ensure_running()  # first, because it unblocks interrupts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    # One that does nothing: were the wait for the first worker interrupted, that would complain of what it misses.
+    # A first process that does nothing: a real worker would print a traceback if this wait were interrupted.
     first = multiprocessing.get_context("forkserver").Process(target=int)
     first.start()
     first.join()
 
 
-def _as_it_is(piece: Any) -> Any:
+def _unchanged(piece: Any) -> Any:
     return piece
 
 
-def _leave_the_end_to_the_parent(_worker: int) -> None:
-    """An interrupt is for the parent to act on; that it then hangs up in the middle of a transfer is no news."""
+def _ignore_interrupts(_worker: int) -> None:
+    """Leaves interrupts to the parent, and prints no traceback when it closes the connection during a transfer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _tell_unless_hung_up
+    sys.excepthook = _print_unless_disconnected
 
 
-def _tell_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_unless_disconnected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)

@@ -1,1 +1,1 @@
-"""Trained students for other programs."""
+"""Trained networks for use in other programs: loading and exporting."""

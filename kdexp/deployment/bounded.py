@@ -1,4 +1,4 @@
-"""A bound on what a constructor may build: not more than a file of weights could fill."""
+"""Bounds what a constructor may build by the size of the weights that are to fill it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn.modules import module as registration
 from kdexp.errors import BadCheckpoint
 
 PARTS_PER_TENSOR, FREE_PARTS = 10, 1000
-"""Modules, parameters and buffers for each tensor of the file, and besides: most modules hold no weights of their own."""
+"""Allowed modules, parameters and buffers: per tensor of the file, plus a constant, as most modules have no weights."""
 VALUES_PER_VALUE, FREE_VALUES = 4, 10**8
-"""Of parameters and buffers, for each value of the file, and besides: some parts are replaced after they are made."""
+"""Allowed values of parameters and buffers: per value of the file, plus a constant, as some parts are replaced later."""
 
 
 @contextmanager
 def as_small_as(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, building modules raises `BadCheckpoint` once they are many times as many, or as large, as these weights.
+    """Makes building modules raise `BadCheckpoint` once they are many times more numerous or larger than these weights.
 
-    Of a tensor that is too large nothing is written yet when it is registered, so that it has taken no memory.
+    A tensor that is too large has not been written to when it is registered, so it has taken no memory yet.
     """
     parts = FREE_PARTS + PARTS_PER_TENSOR * len(weights)
     values = FREE_VALUES + VALUES_PER_VALUE * sum(value.numel() for value in weights.values())

@@ -1,4 +1,4 @@
-"""A trained network into one file: written, opened again, compared, measured, and only then moved into its place."""
+"""Exports a trained network to one file, which is reopened, compared and timed before it is moved into place."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from pathlib import Path
 import torch
 
 from kdexp.configuration.nodes import build
-from kdexp.deployment.formats import Answers, Exportable, Format
+from kdexp.deployment.formats import Exportable, Format, Predict
 from kdexp.deployment.load import load_stored
 from kdexp.deployment.rebuild import shape_of
 from kdexp.errors import first_line
 from kdexp.files import draft_mark, remove_drafts, sync
-from kdexp.network.build import STARTING
+from kdexp.network.build import without_start
 from kdexp.network.cost import median_seconds, parameter_count
 from kdexp.store.stored import StoredLearner
 from kdexp.version import __version__
 
 BATCHES = (1, 7)
-"""Images in the two batches on which a file's answers are compared with the network's."""
+"""Sizes of the two batches on which a file's logits are compared with the network's."""
 
 
 class ExportFailed(RuntimeError):
-    """A network that a format can't hold, or a file that does not answer as the network does."""
+    """Raised for a network that a format can't hold, or a file whose logits differ from the network's."""
 
 
 def describe(stored: StoredLearner, epoch: str, modules: Sequence[str] = ()) -> Exportable:
-    """A stored network and what a file should say of it; raises what `kdexp.load` does."""
+    """Returns a stored network with the metadata of its file; raises the errors of `kdexp.load`."""
     predictor, shape, spec = load_stored(stored, epoch, modules), shape_of(stored), stored.result["spec"]
-    network = {name: value for name, value in spec["model"].items() if name not in STARTING}
-    told = {
-        **({} if build(spec["method"]).deploys_more else {"model": network}),
+    metadata = {
+        **({} if build(spec["method"]).deploys_more else {"model": without_start(spec["model"])}),
         "mean": spec["data"]["mean"],
         "std": spec["data"]["std"],
         "classes": predictor.classes,
@@ -43,29 +42,29 @@ def describe(stored: StoredLearner, epoch: str, modules: Sequence[str] = ()) -> 
         "test_top1": stored.result["test"][epoch]["top1"],
         "kdexp": __version__,
     }
-    about = {name: v if isinstance(v, str) else json.dumps(v) for name, v in told.items()}
-    return Exportable(predictor, shape, about, tuple(modules))
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    return Exportable(predictor, shape, texts, tuple(modules))
 
 
 def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
-    """Writes the file and returns the lines that say what it is worth.
+    """Writes the file and returns lines that describe it.
 
-    Raises `ExportFailed`; then there is no file, or the one that was there before.
+    Raises `ExportFailed`; a file that was at `output` before is then left unchanged.
     """
     with draft(output) as path:
         try:
             chosen.write(student, path)
-            answers = chosen.open(path, student.modules)
-            difference = largest_difference(student, answers)
+            exported = chosen.open(path, student.modules)
+            difference = largest_difference(student, exported)
         except Exception as error:  # exporters raise anything
             name = type(student.predictor.network).__name__
-            raise ExportFailed(f"{name} can't be taken away as a {chosen.suffix} file: {first_line(error)}") from error
+            raise ExportFailed(f"{name} can't be exported as a {chosen.suffix} file: {first_line(error)}") from error
         if not difference <= chosen.tolerance:  # nan included
             raise ExportFailed(
                 f"the {chosen.suffix} file was not kept: its logits are off by {difference:.1e} of the largest one, "
                 f"where rounding explains {chosen.tolerance:g}"
             )
-        theirs, ours = latencies(student, answers)
+        theirs, ours = latencies(student, exported)
         sync(path)
         path.replace(output)
         sync(output.parent)
@@ -81,7 +80,7 @@ def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
 
 @contextmanager
 def draft(output: Path) -> Iterator[Path]:
-    """A name next to the output, under which nothing is left; what killed exports left in that folder is removed too."""
+    """Yields a temporary path next to the output and removes it afterwards, along with drafts of killed exports."""
     remove_drafts(output.parent)
     path = output.with_name(f".{output.stem}{draft_mark()}{output.suffix}")
     try:
@@ -91,21 +90,21 @@ def draft(output: Path) -> Iterator[Path]:
 
 
 @torch.no_grad()
-def largest_difference(student: Exportable, answers: Answers) -> float:
-    """The largest difference of a logit on random images, as a share of the largest logit of its batch."""
+def largest_difference(student: Exportable, exported: Predict) -> float:
+    """Returns the largest difference of logits on random images, relative to the largest logit of the batch."""
     generator = torch.Generator().manual_seed(0)
     shares = []
     for size in BATCHES:
         images = torch.rand(student.shape.probe("cpu", images=size).shape, generator=generator)
-        ours, theirs = student.predictor(images), answers(images)
+        ours, theirs = student.predictor(images), exported(images)
         if theirs.shape != ours.shape:
-            raise ValueError(f"it answers {size} images with logits {list(theirs.shape)} instead of {list(ours.shape)}")
+            raise ValueError(f"for {size} images its logits are {list(theirs.shape)} instead of {list(ours.shape)}")
         shares.append((ours - theirs).abs().max() / ours.abs().max())
     return float(torch.stack(shares).max())
 
 
 @torch.no_grad()
-def latencies(student: Exportable, answers: Answers) -> tuple[float, float]:
-    """Median seconds for one image: of the file, and of the network as it was."""
+def latencies(student: Exportable, exported: Predict) -> tuple[float, float]:
+    """Measures the median seconds for one image, of the file and of the original network."""
     image = student.shape.probe("cpu", images=1)
-    return median_seconds(answers, image), median_seconds(student.predictor, image)
+    return median_seconds(exported, image), median_seconds(student.predictor, image)

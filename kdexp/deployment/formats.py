@@ -1,6 +1,6 @@
-"""The formats in which a trained network leaves: how each is written, opened again, and used elsewhere.
+"""The export formats: how each is written, reopened and used.
 
-Torch is imported when a format is used, so that a command can be checked without it.
+Torch is imported only when a format is used, so that a command can be checked without it.
 """
 
 from __future__ import annotations
@@ -23,51 +23,52 @@ if TYPE_CHECKING:
     from kdexp.data.shape import Shape
     from kdexp.deployment.load import Predictor
 
-Answers = Callable[["Tensor"], "Tensor"]
-"""From images [N, C, H, W], float32 in 0..1, to logits [N, K]."""
+Predict = Callable[["Tensor"], "Tensor"]
+"""A function from images [N, C, H, W], float32 in 0..1, to logits [N, K]."""
 
 
 @dataclass(frozen=True)
 class Exportable:
-    """A network to take away, and what is written down beside its weights: its `model` node, unless it is made of several."""
+    """A network to export with the metadata of its file: the `model` node, unless it is made of several, and the data's."""
 
     predictor: Predictor
     shape: Shape
-    about: dict[str, str]
+    metadata: dict[str, str]
     modules: tuple[str, ...] = ()
-    """Of a user's own, that the network is in."""
+    """The user's modules that define the network."""
 
 
 class Format:
-    """One format. `tolerance` is how far its logits may lie from ours, as a share of the largest logit of the same images."""
+    """An export format. `tolerance` is the largest allowed difference of logits, relative to the largest logit of the batch."""
 
     suffix: str
     tolerance: float
     contents: str
     needs: tuple[str, ...] = ()
-    """Packages that kdexp does without, all of them in the extra of the format's name."""
+    """Packages that only this format needs; the extra with the format's name installs them."""
 
     def missing(self) -> list[str]:
-        """What is not installed of `needs`."""
+        """Returns the packages in `needs` that are not installed."""
         return [name for name in self.needs if find_spec(name) is None]
 
     def write(self, student: Exportable, path: Path) -> None:
-        """Writes the student; raises whatever the format's own writer does."""
+        """Writes the student; raises the errors of the format's own writer."""
         raise NotImplementedError
 
-    def open(self, path: Path, modules: Sequence[str] = ()) -> Answers:
-        """What the file computes, on the CPU, with as many threads as torch has, and nothing but the file to go by, and for
-        networks that are no graphs, the user's own modules that they may be in.
+    def open(self, path: Path, modules: Sequence[str] = ()) -> Predict:
+        """Opens the file for predictions on the CPU with torch's number of threads.
+
+        Formats that are not graphs import the network's class, which may be in one of the user's `modules`.
         """
         raise NotImplementedError
 
     def usage(self, path: Path, modules: Sequence[str] = ()) -> str:
-        """How to use the file, on one line."""
+        """Returns one line on how to use the file."""
         raise NotImplementedError
 
 
 class Safetensors(Format):
-    """The network's own weights, under its own names, and as metadata how to build it: also a `student.checkpoint`."""
+    """The network's weights under its own names, with metadata on how to build it; also usable as a checkpoint."""
 
     suffix, tolerance = ".safetensors", 0.0
     contents = "the network's weights, which take normalised images, and how to build and normalise"
@@ -75,10 +76,10 @@ class Safetensors(Format):
     def write(self, student, path):
         from safetensors.torch import save
 
-        if "model" not in student.about:
+        if "model" not in student.metadata:
             raise ValueError("it is made of several networks, which --format torch_export or onnx holds")
         weights = {name: value.contiguous().clone() for name, value in student.predictor.network.state_dict().items()}
-        path.write_bytes(save(weights, student.about))
+        path.write_bytes(save(weights, student.metadata))
 
     def open(self, path, modules=()):
         from kdexp.deployment.load import load
@@ -99,7 +100,7 @@ class TorchExport(Format):
     def write(self, student, path):
         import torch
 
-        torch.export.save(traced(student), path, extra_files=student.about)
+        torch.export.save(traced(student), path, extra_files=student.metadata)
 
     def open(self, path, modules=()):
         import torch
@@ -129,8 +130,8 @@ class Onnx(Format):
                 dynamic_shapes={"image": {0: "batch"}},
                 verbose=False,
             )
-        assert program is not None  # as it is where the exporter writes no file itself
-        program.model.metadata_props.update(student.about)
+        assert program is not None  # it is None only if the exporter writes the file itself
+        program.model.metadata_props.update(student.metadata)
         program.save(path, external_data=False)
 
     def open(self, path, modules=()):
@@ -148,7 +149,7 @@ class Onnx(Format):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps off the screen what exporters say of themselves; what they raise is heard."""
+    """Suppresses output, logging and warnings of exporters, but not their exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -160,7 +161,7 @@ def quiet() -> Iterator[None]:
 
 
 def traced(student: Exportable) -> ExportedProgram:
-    """The student's graph for any number of images; raises what torch does for a network that it can't follow."""
+    """Traces the student for any number of images; raises torch's errors for a network that can't be traced."""
     import torch
 
     batch = {"image": {0: torch.export.Dim("batch")}}

@@ -1,4 +1,4 @@
-"""Trained students, taken away: a stored or exported network as a plain module with its preprocessing."""
+"""Loads stored or exported networks as plain modules with their preprocessing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
-from kdexp.deployment.rebuild import _built, _teacher_of, deployed_network, shapes_in
+from kdexp.deployment.rebuild import build_bounded, deployed_network, shapes_in, teacher_of
 from kdexp.deployment.trust import check_method, check_model
 from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
 from kdexp.network.checkpoint.fit import fit
@@ -24,14 +24,14 @@ from kdexp.store.stored import RESULT, StoredLearner, read_entry, under_its_key
 
 EPOCHS = ("last", "best")
 LARGEST_PROBE = 2**24
-"""Values of one image: more are not believed of a stranger's network, which is tried on two."""
+"""Most values per image of a network from an untrusted file, which is tried on two images."""
 
 
 class Predictor(nn.Module):
-    """A trained network that takes images as they are and normalises them itself.
+    """A trained network in evaluation mode that normalises images itself.
 
-    `image` [N, C, H, W] is uint8 in 0..255 or floating point in 0..1; the answer is logits [N, K]. It is in evaluation mode.
-    `classes` are the names of the K classes where the data set has any.
+    `image` [N, C, H, W] is uint8 in 0..255 or floating point in 0..1; the output is logits [N, K]. `classes` are the names of
+    the K classes, if the data set has any.
     """
 
     mean: Tensor
@@ -51,25 +51,25 @@ class Predictor(nn.Module):
 
 
 def load(path: str | Path, role: str = "distilled", epoch: str = "last", *, modules: Sequence[str] = ()) -> Predictor:
-    """The deployed network of a run folder (of the learner in `role`), of a learner's folder in the store, or of a
-    safetensors file that `kdexp-export` wrote.
+    """Loads the deployed network of a run folder (of the learner in `role`), of a learner's folder in the store, or of a
+    safetensors file written by `kdexp-export`.
 
-    `epoch` is `last`, or `best` for the one that validation data chose. Raises `FileNotFoundError` for any other path,
+    `epoch` is `last`, or `best` for the one chosen on validation data. Raises `FileNotFoundError` for any other path,
     `UnknownRole` for a role that the run does not have, `CorruptEntry` for damaged files, `BadResult` for a description of
     anything but a network and a method, `BadCheckpoint` for weights that do not fit them.
 
-    A stranger's files are read as plain values and tensors, and name a network's class by its import path. No module is
-    imported for it but those of networks and methods that are part of kdexp, and the `modules` (or packages, with all in
-    them) that you vouch for: `modules=["parts"]` for a network of your own, `parts.Tiny`, whose folder is on `sys.path`.
+    Files are safe to load from strangers: they are read as plain values and tensors. They name a network's class by its import
+    path, but only kdexp's own networks and methods and the `modules` (or whole packages) that you trust are imported:
+    `modules=["parts"]` for your own network `parts.Tiny`, whose folder is on `sys.path`.
     """
     path, modules = Path(path).expanduser(), [modules] if isinstance(modules, str) else list(modules)
     return load_file(path, modules) if path.is_file() else load_stored(find_stored(path, role), epoch, modules)
 
 
 def find_stored(folder: Path, role: str) -> StoredLearner:
-    """The learner that a run folder has in `role`, or that a folder of the store holds; raises what `load` does."""
+    """Returns the learner of a run folder in `role`, or of a folder in the store; raises the errors of `load`."""
     if (folder / "table.json").is_file():
-        return under_its_key(read_entry(_of_run(folder, role)))
+        return under_its_key(read_entry(_learner_folder(folder, role)))
     if not (folder / RESULT).is_file():
         unfinished = (folder / "command.txt").is_file()
         raise FileNotFoundError(
@@ -80,7 +80,8 @@ def find_stored(folder: Path, role: str) -> StoredLearner:
     return read_entry(folder)
 
 
-def _of_run(folder: Path, role: str) -> Path:
+def _learner_folder(folder: Path, role: str) -> Path:
+    """Returns the folder in the store of a run's learner."""
     try:
         table = read_json(folder / "table.json", Table)
     except BadFile as error:
@@ -97,23 +98,23 @@ def _of_run(folder: Path, role: str) -> Path:
 
 
 def load_stored(stored: StoredLearner, epoch: str = "last", modules: Sequence[str] = ()) -> Predictor:
-    """The deployed network of a stored learner whose description may be a stranger's; raises what `load` does."""
+    """Loads the deployed network of a stored learner, whose description is not trusted; raises the errors of `load`."""
     source, data = stored.path / RESULT, stored.result["spec"]["data"]
-    there = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
-    if epoch in there and stored.result["test"][epoch]["top1"] is None:
-        raise BadResult(f"{stored.path} answers nothing: its classifier was not trained, as features alone were taken from it")
-    if epoch not in there:
-        raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(there)}")
+    epochs = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
+    if epoch in epochs and stored.result["test"][epoch]["top1"] is None:
+        raise BadResult(f"{stored.path} can't classify: its classifier was not trained, as only its features were used")
+    if epoch not in epochs:
+        raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(epochs)}")
     _check_data(data, source)
     _check_names(stored, modules)
-    with _today(source):
-        with _seen_to_fit():
+    with _build_errors(source):
+        with _dry_check():
             deployed_network(stored, epoch, "meta")
         return Predictor(deployed_network(stored, epoch), data["mean"], data["std"], data.get("classes"))
 
 
 def _check_data(data: Mapping[str, Any], source: Path) -> None:
-    """Raises `BadResult` for numbers of channels, classes and pixels that are not those of any images."""
+    """Raises `BadResult` for inconsistent or excessive numbers of channels, classes and pixels."""
     channels, classes = data["in_channels"], data.get("classes")
     if len(data["mean"]) != channels or len(data["std"]) != channels:
         raise BadResult(f"{source} is damaged: mean and std must have one number for each of {channels} channels")
@@ -123,63 +124,64 @@ def _check_data(data: Mapping[str, Any], source: Path) -> None:
         raise BadResult(f"{source} is refused: its images have more than {LARGEST_PROBE:,} values each")
 
 
-def _check_names(stored: StoredLearner, modules: Sequence[str], taught: Sequence[Path] = ()) -> None:
-    """Raises `BadResult` unless a learner, and each teacher that is deployed with it, is made of networks and methods."""
+def _check_names(stored: StoredLearner, modules: Sequence[str], students: Sequence[Path] = ()) -> None:
+    """Raises `BadResult` unless a learner, and each teacher deployed with it, names only trusted networks and methods."""
     spec, source = stored.result["spec"], stored.path / RESULT
     check_model(spec["model"], source, modules)
     check_method(spec["method"], source, modules)
-    with _today(source):
+    with _build_errors(source):
         if not build(spec["method"]).deploys_more:
             return
-    teacher = _teacher_of(stored)
-    if stored.path in taught:
+    teacher = teacher_of(stored)
+    if stored.path in students:
         raise BadResult(f"{source} is damaged: it is its own teacher")
     _check_data(teacher.result["spec"]["data"], teacher.path / RESULT)
-    _check_names(teacher, modules, [*taught, stored.path])
+    _check_names(teacher, modules, [*students, stored.path])
 
 
 @contextmanager
-def _today(source: Path) -> Iterator[None]:
+def _build_errors(source: Path) -> Iterator[None]:
+    """Turns errors of constructors into `BadResult`."""
     try:
         yield
     except (BadFile, BadCheckpoint):
         raise
-    except Exception as error:  # constructors raise anything when they are given a stranger's arguments
+    except Exception as error:  # constructors raise anything for arguments from an untrusted file
         cause = first_line(first_cause(error))
         raise BadResult(f"{source} describes what today's code does not build: {cause}") from error
 
 
 @contextmanager
-def _seen_to_fit() -> Iterator[None]:
-    """Inside, networks are built without values, only to see whether they fit; what can't be built so is left to be built."""
+def _dry_check() -> Iterator[None]:
+    """Wraps a build without values that only checks whether weights fit; passes over networks that can't be built so."""
     try:
         yield
     except (BadFile, BadCheckpoint):
         raise
-    except Exception:  # whatever it is: a network may need values, and what is wrong in earnest fails again
+    except Exception:  # the network may need values; a real error is raised again by the real build
         return
 
 
 def load_file(path: Path, modules: Sequence[str] = ()) -> Predictor:
-    """The network of a safetensors file that says how to build it; raises what `load` does."""
+    """Loads the network of a safetensors file whose metadata say how to build it; raises the errors of `load`."""
     try:
         with safe_open(path, "pt") as file:
-            written = file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is not a safetensors file, or a damaged one") from error
-    if "model" not in written:
+    if "model" not in metadata:
         raise BadResult(f"{path} does not say whose weights it holds, as files of kdexp-export do")
     try:
-        about = {name: parse_json(written[name], path) for name in Exported.__annotations__ if name in written}
-        require(about, Exported, path)
+        values = {name: parse_json(metadata[name], path) for name in Exported.__annotations__ if name in metadata}
+        require(values, Exported, path)
     except BadFile as error:
         raise BadResult(str(error)) from error
-    _check_data(about, path)
-    check_model(about["model"], path, modules)
-    shape, shapes = Shape(*(about[name] for name in Shape.__annotations__)), shapes_in(path)
-    with _today(path):
-        with _seen_to_fit():
-            fit(_built(about["model"], shape, shapes, "meta"), shapes, path)
-        model = _built(about["model"], shape, shapes)
+    _check_data(values, path)
+    check_model(values["model"], path, modules)
+    shape, shapes = Shape(*(values[name] for name in Shape.__annotations__)), shapes_in(path)
+    with _build_errors(path):
+        with _dry_check():
+            fit(build_bounded(values["model"], shape, shapes, "meta"), shapes, path)
+        model = build_bounded(values["model"], shape, shapes)
         fit(model, tensors_of(path), path)
-    return Predictor(model, about["mean"], about["std"], about.get("classes"))
+    return Predictor(model, values["mean"], values["std"], values.get("classes"))

@@ -1,4 +1,4 @@
-"""Stored learners as networks again."""
+"""Rebuilds networks from stored learners."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from kdexp.network.checkpoint.fit import fit
 from kdexp.store.stored import RESULT, StoredLearner, read_entry, under_its_key
 
 
-def _teacher_of(stored: StoredLearner) -> StoredLearner:
-    """The stored learner that taught this one; raises `BadResult` where there is none, `CorruptEntry` for a damaged one."""
+def teacher_of(stored: StoredLearner) -> StoredLearner:
+    """Returns the stored teacher of a learner; raises `BadResult` if there is none, `CorruptEntry` if it is damaged."""
     key = stored.result["spec"]["teacher"]
     if key is None:
         raise BadResult(f"{stored.path / RESULT} is damaged: its method deploys its teacher too, and it names none")
@@ -31,7 +31,7 @@ def _teacher_of(stored: StoredLearner) -> StoredLearner:
 
 
 def shapes_in(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file without their values; raises `BadCheckpoint`."""
+    """Returns the tensors of a safetensors file on the meta device, without values; raises `BadCheckpoint`."""
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
@@ -41,27 +41,27 @@ def shapes_in(path: Path) -> dict[str, Tensor]:
 
 
 def stored_network(stored: StoredLearner, epoch: str = "last", device: str = "cpu") -> nn.Module:
-    """The network that was trained, with its stored weights; on `meta` without values."""
-    weights = _part(stored, epoch, "model", device)
-    model = _built(stored.result["spec"]["model"], shape_of(stored), weights, device)
+    """Rebuilds the trained network with its stored weights; on `meta` without values."""
+    weights = _tensors(stored, epoch, "model", device)
+    model = build_bounded(stored.result["spec"]["model"], shape_of(stored), weights, device)
     fit(model, weights, stored.path)
     return model
 
 
-def _built(node: Mapping[str, Any], shape: Shape, weights: Mapping[str, Tensor], device: str = "cpu") -> nn.Module:
-    """A node's network without its weights, which say how large it may be."""
+def build_bounded(node: Mapping[str, Any], shape: Shape, weights: Mapping[str, Tensor], device: str = "cpu") -> nn.Module:
+    """Builds a node's network, freshly initialised; raises `BadCheckpoint` if it is far larger than `weights`."""
     with torch.device(device), RandomStream(0, torch.device("cpu")), as_small_as(weights):
         return build_network(node, shape)
 
 
 def deployed_network(stored: StoredLearner, epoch: str = "last", device: str = "cpu") -> nn.Module:
-    """What is deployed of a stored learner: the trained network, or what its method makes of it; on `meta` without values."""
+    """Rebuilds the deployed network: the trained one, or the one its method makes of it; on `meta` without values."""
     spec, model = stored.result["spec"], stored_network(stored, epoch, device)
     distiller: Distiller = build(spec["method"])
     if not distiller.deploys_more:
-        return model  # whatever the method trained beside it
-    teacher = deployed_network(_teacher_of(stored), device=device)
-    weights = _part(stored, epoch, "method", device)
+        return model
+    teacher = deployed_network(teacher_of(stored), device=device)
+    weights = _tensors(stored, epoch, "method", device)
     with torch.device(device), RandomStream(0, torch.device("cpu")), as_small_as(weights):
         distiller.setup(_probe(stored, distiller, model, teacher, device))
     fit(distiller, weights, stored.path)
@@ -69,7 +69,7 @@ def deployed_network(stored: StoredLearner, epoch: str = "last", device: str = "
 
 
 def _probe(stored: StoredLearner, distiller: Distiller, model: nn.Module, teacher: nn.Module, device: str) -> Probe:
-    """What the method saw when it made its modules, but for the labels' values."""
+    """Returns the probe that the method's `setup` had in training, except for the values of the labels."""
     shape = shape_of(stored)
     layers = distiller.layers(model, teacher)
     ours, theirs = (Capture(net, names, shape.probe(device)) for net, names in zip((model, teacher), layers, strict=True))
@@ -78,12 +78,12 @@ def _probe(stored: StoredLearner, distiller: Distiller, model: nn.Module, teache
 
 
 def shape_of(stored: StoredLearner) -> Shape:
-    """The shape of the data that a stored learner was trained on."""
+    """Returns the shape of the data that a stored learner was trained on."""
     data = stored.result["spec"]["data"]
     return Shape(data["num_classes"], data["in_channels"], data["image_size"])
 
 
-def _part(stored: StoredLearner, epoch: str, part: str, device: str) -> dict[str, Tensor]:
-    """The tensors of the `model` or the `method`, by the names that they have there; on `meta` without values."""
+def _tensors(stored: StoredLearner, epoch: str, part: str, device: str) -> dict[str, Tensor]:
+    """Returns the stored tensors of the `model` or the `method` under their own names; on `meta` without values."""
     tensors = shapes_in(stored.path / f"{epoch}.safetensors") if device == "meta" else stored.tensors(epoch)
     return {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}

@@ -1,1 +1,1 @@
-"""Distillation methods: the word after `distillation=` is the file's name."""
+"""Distillation methods, one file each: `distillation=NAME` is the method of `NAME.py`."""

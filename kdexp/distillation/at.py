@@ -1,4 +1,4 @@
-"""Attention transfer: where a network looks, its channels folded (Zagoruyko & Komodakis 2017, arXiv 1612.03928)."""
+"""Attention transfer (Zagoruyko & Komodakis 2017, arXiv 1612.03928)."""
 
 from typing import Annotated, Literal
 
@@ -12,15 +12,18 @@ from kdexp.distillation.maps import pool_to_min
 
 
 def attention(features: Tensor, power: float) -> Tensor:
-    """Maps [N, C, H, W] as unit vectors [N, H·W]: the channels' mean of |value|^`power`; 0 where all values are."""
+    """Attention maps of feature maps [N, C, H, W]: the mean of |value|^`power` over channels, as unit vectors [N, H·W].
+
+    An image whose values are all 0 gets the zero vector.
+    """
     return F.normalize(features.abs().pow(power).mean(1).flatten(1))
 
 
 class AttentionTransfer(FeatureDistiller):
-    """Distance of the attention maps of both nets, the larger map averaged to the smaller one's size, summed over layers.
+    """Distance between the two networks' attention maps, summed over layers. The larger map is pooled to the smaller size.
 
-    `mode=code` is what the authors' code does, the squared difference averaged over batch and positions; `mode=paper` is the
-    Euclidean norm of the difference, averaged over the batch, whose gradient does not fade as the maps come near each other.
+    `mode=code` follows the authors' code: the squared difference, averaged over batch and positions. `mode=paper` is the
+    Euclidean norm of the difference, averaged over the batch; its gradient does not vanish as the maps approach each other.
     """
 
     label = "AT"
@@ -41,7 +44,7 @@ class AttentionTransfer(FeatureDistiller):
         return {"at": sum(self.distance(*pool_to_min(*pair)) for pair in self.pairs(student, teacher))}
 
     def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Of two maps of one size; its gradient is 0 where the attention maps are equal."""
+        """Distance between two feature maps of the same size; its gradient is 0 where their attention maps are equal."""
         difference = attention(ours, self.power) - attention(theirs, self.power)
         if self.mode == "code":
             return difference.square().mean()

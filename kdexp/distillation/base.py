@@ -1,11 +1,11 @@
-"""What every distillation method shares: the two logit terms, their weights, and how a step is made of them."""
+"""The base classes of all distillation methods: their common loss terms, weights, and how a training step uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,12 +17,6 @@ from kdexp.errors import InvalidArguments, Problem, UnknownLayer
 from kdexp.network.capture import Capture, Outputs
 from kdexp.network.landmarks import classifier_of, has_landmarks, landmarks_of
 
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    from kdexp.data.shape import Shape
-
 Terms = dict[str, Tensor]
 
 BOTH_WEIGHTINGS = (
@@ -33,43 +27,43 @@ BOTH_WEIGHTINGS = (
 
 @dataclass(frozen=True)
 class Probe:
-    """What a method may look at before training: both nets' outputs, in evaluation mode, on one small batch, and the data.
+    """What a method sees before training: both networks' outputs on one small batch, in evaluation mode, and the data's sizes.
 
-    Where only shapes are asked for, `labels` is a stand-in with one image per class.
+    When only shapes are checked, `labels` is a stand-in with one image per class.
     """
 
     student: Outputs
     teacher: Outputs | None
     labels: Tensor
-    """[N], of the images that the student is trained on, in the order of `Batch.index`."""
+    """Labels [N] of the student's training images, in the order of `Batch.index`."""
     batch_size: int
-    """Of every batch but perhaps the last one of an epoch."""
+    """Images in a batch; the last batch of an epoch may be smaller."""
     shape: Shape
     classify: Callable[[Tensor], Tensor] | None = None
-    """The frozen teacher's classifier: its pooled vectors [N, D] to logits [N, K]; None where no landmark says which it is."""
+    """The frozen teacher's classifier, from pooled vectors [N, D] to logits [N, K]; None if it has no landmarks."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the training is: `epoch` runs from 0 to `epochs` and is read in the middle of a step; `step` counts from 0."""
+    """Training progress: `epoch` runs from 0 to `epochs`, measured at the middle of the step; `step` counts from 0."""
 
     epoch: float
     epochs: int
     step: int
 
     def ramp(self, epochs: int) -> float:
-        """A factor that rises to 1 in equal steps from epoch to epoch: n/`epochs` all through epoch n, counted from 1."""
+        """Warm-up factor: n/`epochs` throughout epoch n (counted from 1), and 1 after `epochs` epochs."""
         return min((int(self.epoch) + 1) / epochs, 1.0) if epochs else 1.0
 
 
 class Trainee(Protocol):
-    """What a method may ask of the learner that it trains."""
+    """The part of a learner that a method's `update` may use."""
 
     def forward(self, image: Tensor) -> Outputs:
-        """The student's outputs on `image` [N, C, H, W]."""
+        """Returns the student's outputs for `image` [N, C, H, W]."""
 
     def ask(self, network: nn.Module, image: Tensor) -> Tensor:
-        """The logits [N, K] of another network that the method trains."""
+        """Returns the logits [N, K] of another network that the method trains."""
 
     def descend(self, terms: Terms) -> None:
         """Takes one optimizer step on the sum of the terms."""
@@ -88,32 +82,36 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 class Distiller(nn.Module, Checked):
     """The base of all methods: `ce_weight`·CE + `kd_weight`·T²·KL + `weight`·(the terms of `transfer`).
 
-    A method usually writes only `transfer`, may override `losses` (all named, weighted terms of a step) and, where it takes
-    several optimizer steps per batch or trains more than the student, `update`. It never runs a model: `update` asks the
-    learner to, so that precision, caching and company stay outside the method. One whose student answers with more than its
-    own network overrides `answer` and `deployed`.
+    Most methods write only `transfer`. A method may override `losses` (all named, weighted terms of a step), `update` if it
+    takes several optimizer steps per batch or trains more than the student, and `answer` and `deployed` if its student
+    predicts with more than its own network. A method never runs a model itself: `update` calls the learner, so that
+    precision, caching and joint training stay outside the method. Modules that only training needs are built in `setup`.
 
-    `alpha` is short for `ce_weight=alpha, kd_weight=1-alpha` and excludes both; a weight that is not given keeps the
-    method's own `own_weights`. Trainable modules that only training needs are made in `setup`.
+    `alpha` is short for `ce_weight=alpha, kd_weight=1-alpha` and excludes both; a weight that is None is taken from
+    `own_weights`.
     """
 
     own_weights: tuple[float, float] = (1.0, 0.0)
-    """The method's own (ce_weight, kd_weight)."""
+    """The method's default (ce_weight, kd_weight)."""
     uses_teacher: bool = True
     label: str = ""
-    """What the table calls the method's own term."""
+    """Name of the method's own term in the table."""
     weight: float = 1.0
     capturable: bool = False
-    """Whether steps on whole batches are the same work on other tensors as long as `phase` stays: nothing of what they compute
-    reaches Python, and what the method remembers are buffers. Such a step may be recorded and replayed (graph=true). Each class
-    declares it for itself.
+    """Whether a step may be recorded and replayed (graph=true): full batches do the same work on other tensors as long as
+    `phase` stays equal, no computed value is read by Python, and the method's state is in buffers. Not inherited.
     """
     features_only: bool = False
-    """Whether the method's own terms read nothing of the teacher but features: neither logits nor its classifier. Each class
-    declares it for itself.
-    """
+    """Whether the method's own terms read only the teacher's features, not its logits or classifier. Not inherited."""
     tempered: bool = False
-    """Whether the method's own term is softened by `temperature`, too."""
+    """Whether the method's own term also depends on `temperature`."""
+
+    def __init_subclass__(cls, **options):
+        """Resets the flags that are not inherited: a subclass that does not declare them may do anything."""
+        super().__init_subclass__(**options)
+        for flag in ("capturable", "features_only"):
+            if flag not in vars(cls):
+                setattr(cls, flag, False)
 
     def __init__(
         self,
@@ -133,14 +131,14 @@ class Distiller(nn.Module, Checked):
         self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
 
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
-        """The names of the student's and the teacher's layers whose outputs the method reads."""
+        """Returns the names of the student's and the teacher's layers whose outputs the method reads."""
         return [], []
 
     def setup(self, probe: Probe) -> None:
-        """Builds auxiliary modules for the shapes in `probe`; raises `ValueError` for features it can't join."""
+        """Builds auxiliary modules for the shapes in `probe`; raises `ValueError` for features it can't compare."""
 
     def answer(self, student: Outputs) -> Outputs:
-        """What `losses` and the training accuracy look at, in place of what the student's network itself says."""
+        """Returns the outputs that `losses` and the training accuracy use, made from those of the student's network."""
         return student
 
     def update(self, learner: Trainee, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
@@ -151,7 +149,7 @@ class Distiller(nn.Module, Checked):
         return terms
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None, progress: Progress) -> Terms:
-        """The named, weighted scalar terms of one step; their sum is the objective, their names are the log's columns."""
+        """Returns the weighted scalar terms of one step by name: their sum is the objective, the names are logged."""
         terms = {}
         if self.ce_weight:
             terms["ce"] = self.ce_weight * F.cross_entropy(student.logits, batch.label)
@@ -164,65 +162,60 @@ class Distiller(nn.Module, Checked):
         return terms
 
     def transfer(self, batch: Batch, student: Outputs, teacher: Outputs, progress: Progress) -> Terms:
-        """The method's own terms, scalars by name, before `weight`."""
+        """Returns the method's own terms, scalars by name, before they are multiplied by `weight`."""
         return {}
 
     def phase(self, progress: Progress) -> Any:
-        """All that the steps of a capturable method read of the progress."""
+        """Returns the part of the progress that a capturable method's steps depend on."""
         return None
 
     def deployed(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        """The network that is evaluated, counted and taken away after training; it shares what is trained."""
+        """Returns the network that is evaluated, counted and exported; it shares its trained parameters with the student."""
         return student
 
     @property
     def deploys_more(self) -> bool:
-        """Whether what is deployed is not the student's network alone."""
-        return type(self).deployed is not Distiller.deployed
+        """Whether more than the student's own network is deployed."""
+        return overrides(type(self), "deployed")
 
     @property
     def reads_logits(self) -> bool:
-        """Whether what is trained or deployed depends on the teacher's logits or on its classifier."""
-        adds = any(getattr(type(self), way) is not getattr(Distiller, way) for way in ("transfer", *OWN_WAYS))
-        return self.uses_teacher and (self.kd_weight > 0 or (adds and not declares(self, "features_only")))
+        """Whether the objective or the deployed network depends on the teacher's logits or its classifier."""
+        has_own_terms = overrides(type(self), "transfer", *BEYOND_TERMS)
+        return self.uses_teacher and (self.kd_weight > 0 or (has_own_terms and not self.features_only))
 
     def weighted(self) -> list[tuple[float, str]]:
-        """The weight of each term that `describe` tells of, and what the table calls it."""
+        """Returns the terms that `describe` lists, as (weight, name in the table)."""
         return [(self.ce_weight, "CE"), (self.kd_weight, "KD"), (self.weight if self.label else 0.0, self.label)]
 
     def describe(self) -> str:
-        """The objective written out for the table, such as `0.1 CE + 0.9 KD, T=4`."""
-        written = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in self.weighted() if weight)
+        """Returns the objective as the table shows it, such as `0.1 CE + 0.9 KD, T=4`."""
+        terms = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in self.weighted() if weight)
         tempered = self.kd_weight or (self.tempered and self.weight)
-        return f"{written}, T={self.temperature:g}" if tempered else written
+        return f"{terms}, T={self.temperature:g}" if tempered else terms
 
 
-OWN_WAYS = ("update", "losses", "answer", "deployed")
-"""What a method overrides that is more than terms to be added."""
+BEYOND_TERMS = ("update", "losses", "answer", "deployed")
+"""Methods of `Distiller` whose override does more than add a term to the loss."""
 
 
-def is_capturable(method: Distiller) -> bool:
-    """Whether the method's own class declares its steps capturable."""
-    return declares(method, "capturable")
-
-
-def declares(method: Distiller, word: str) -> bool:
-    """Whether the method's own class says so of itself; one that only inherits the word may do anything."""
-    return word in vars(type(method)) and getattr(method, word)
+def overrides(method: type[Distiller], *names: str) -> bool:
+    """Whether the class has another implementation of any of these methods than `Distiller`."""
+    return any(getattr(method, name) is not getattr(Distiller, name) for name in names)
 
 
 Landmark = Literal["last_map", "last_stage", "stages", "second_stage", "preactivations", "pooled"]
 
 
 class FeatureDistiller(Distiller):
-    """A method that reads intermediate layers: by landmark where none are named, else by `named_modules()` name, in pairs.
+    """A method that compares pairs of intermediate layers, given by `named_modules()` name or else chosen by landmark.
 
-    Where neither net's layers are named and one has more of a landmark, the first ones are paired and the others left out.
+    If one network has more layers of a landmark than the other, the first ones are paired and the rest left out.
     """
 
     landmarks: tuple[Landmark, ...] = ("last_map",)
     teacher_landmarks: tuple[Landmark, ...] = ()
-    """The teacher's, where they are not the student's."""
+    """The teacher's landmarks, if they differ from the student's."""
 
     def __init__(
         self,
@@ -238,24 +231,25 @@ class FeatureDistiller(Distiller):
         self.teacher_layers = teacher_layers
 
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
-        """Raises `UnknownLayer` for models without landmarks, `ValueError` for lists of unequal length."""
+        """Raises `UnknownLayer` for models without landmarks and `ValueError` for lists of unequal length."""
         assert teacher is not None
-        named = (self.student_layers, self.teacher_layers)
-        ours = _by_landmark(student, self.landmarks) if named[0] is None else [named[0]]
-        theirs = _by_landmark(teacher, self.teacher_landmarks or self.landmarks) if named[1] is None else [named[1]]
-        if named == (None, None):
-            both = list(zip(ours, theirs, strict=True))
-            ours, theirs = [mine[: len(other)] for mine, other in both], [other[: len(mine)] for mine, other in both]
+        names, teacher_names = self.student_layers, self.teacher_layers
+        ours = _by_landmark(student, self.landmarks) if names is None else [names]
+        theirs = _by_landmark(teacher, self.teacher_landmarks or self.landmarks) if teacher_names is None else [teacher_names]
+        if names is None and teacher_names is None:  # of each landmark, as many layers as both networks have
+            groups = list(zip(ours, theirs, strict=True))
+            ours = [mine[: len(other)] for mine, other in groups]
+            theirs = [other[: len(mine)] for mine, other in groups]
         self._pairs = _paired(list(chain(*ours)), list(chain(*theirs)))
         return [ours for ours, _ in self._pairs], [theirs for _, theirs in self._pairs]
 
     def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
-        """The features to compare, (student's, teacher's) per pair of layers."""
+        """Returns the features to compare as one (student's, teacher's) tuple per pair of layers."""
         assert teacher is not None
         return [(student.features[s], teacher.features[t]) for s, t in self._pairs]
 
     def only_pair(self, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, Tensor]:
-        """The features of a method that compares one pair of layers; raises `ValueError` where several are named."""
+        """Returns the only pair of features; raises `ValueError` if several layers are named."""
         if len(pairs := self.pairs(student, teacher)) != 1:
             raise ValueError(f"this method compares one pair of layers: student_layers and teacher_layers name {len(pairs)}")
         return pairs[0]
@@ -268,7 +262,7 @@ def _paired(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
 
 
 def _by_landmark(model: nn.Module, landmarks: tuple[Landmark, ...]) -> list[list[str]]:
-    """The layers of each landmark, shallow to deep; raises `UnknownLayer` for a landmark that the model does not have."""
+    """Returns the layers of each landmark, shallow to deep; raises `UnknownLayer` for a landmark that the model lacks."""
     found = [getattr(landmarks_of(model), landmark) for landmark in landmarks]
     for landmark, names in zip(landmarks, found, strict=True):
         if not names:
@@ -277,6 +271,6 @@ def _by_landmark(model: nn.Module, landmarks: tuple[Landmark, ...]) -> list[list
 
 
 def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
-    """What a method that joins these two networks may look at before training."""
+    """Returns the probe for a method between these two networks."""
     classify = classifier_of(teacher.model) if teacher and has_landmarks(teacher.model) else None
     return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)

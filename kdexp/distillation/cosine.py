@@ -7,9 +7,9 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 def match_length(teacher: Tensor, length: int) -> Tensor:
-    """The teacher's vectors [N, D] averaged over neighbours to [N, length]; raises `ValueError` if D is no multiple."""
-    ratio, rest = divmod(teacher.shape[1], length)
-    if rest:
+    """Averages neighbouring values of vectors [N, D] to [N, length]; raises `ValueError` if D is no multiple of `length`."""
+    ratio, remainder = divmod(teacher.shape[1], length)
+    if remainder:
         raise ValueError(
             f"cosine averages neighbouring teacher values until both vectors are equally long, but {teacher.shape[1]} "
             f"(teacher) is no multiple of {length} (student); choose other student_layers or teacher_layers"

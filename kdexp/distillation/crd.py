@@ -12,9 +12,9 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 class Side(nn.Module):
-    """One network's embedding to unit vectors [N, `size`], and the memory of those of all `images`.
+    """One network's embedding to unit vectors [N, `size`], and a memory bank with one vector for each of all `images`.
 
-    `log_z`, the log of what the exponentials of its vectors' scores are divided by, is -inf until the first batch.
+    `log_z` is the log of the normalising constant Z of this side's scores, -inf until the first batch.
     """
 
     memory: Tensor
@@ -31,7 +31,7 @@ class Side(nn.Module):
         return F.normalize(self.embed(features.flatten(1)), dim=1)
 
     def log_ratios(self, scores: Tensor) -> Tensor:
-        """log(exp(scores) / Z) of scores [N, 1+m]; Z is set by the first ones, so that the ratios' mean is 1 / images."""
+        """Returns log(exp(scores) / Z) for scores [N, 1+m]. The first batch sets Z so that the mean ratio is 1 / images."""
         log_mean = scores.detach().flatten().logsumexp(0) - math.log(scores.numel())
         measured = log_mean + math.log(len(self.memory))
         self.log_z = torch.where(self.log_z.isinf(), measured, self.log_z)
@@ -39,13 +39,13 @@ class Side(nn.Module):
 
     @torch.no_grad()
     def remember(self, index: Tensor, vectors: Tensor, momentum: float) -> None:
-        """Moves the memory of the images `index` [N] towards their vectors; not in place, as gradients need what was there."""
+        """Moves the stored vectors of the images `index` [N] towards `vectors`; not in place: gradients need the old ones."""
         moved = F.normalize(momentum * self.memory[index] + (1 - momentum) * vectors, dim=1)
         self.memory = self.memory.index_copy(0, index, moved)
 
 
-class Draws(nn.Module):
-    """Draws images of the same class, or of other classes, as rows of the training split."""
+class Sampler(nn.Module):
+    """Samples images of the same class, or of other classes, as rows of the training split."""
 
     order: Tensor
     sizes: Tensor
@@ -60,16 +60,16 @@ class Draws(nn.Module):
         self.fewest, self.most = len(labels) - int(sizes.max()), len(labels) - int(sizes.min())
 
     def same(self, label: Tensor) -> Tensor:
-        """One image [N] of each of the classes `label` [N]."""
+        """Samples one image [N] from each of the classes `label` [N]."""
         return self.order[self.starts[label] + self._repeating(self.sizes[label], 1)[:, 0]]
 
     def others(self, label: Tensor, number: int) -> Tensor:
-        """Images [N, `number`] of other classes than `label` [N]; none twice in a row where there are enough."""
+        """Samples images [N, `number`] of other classes than `label` [N], without repetition in a row if there are enough."""
         start, size = self.starts[label, None], self.sizes[label, None]
-        place = self._places(len(self.order) - self.sizes[label], number)
-        return self.order[place + size * (place >= start)]  # a class lies together in `order`, and is stepped over
+        position = self._positions(len(self.order) - self.sizes[label], number)
+        return self.order[position + size * (position >= start)]  # skips the class itself, which is contiguous in `order`
 
-    def _places(self, available: Tensor, number: int) -> Tensor:
+    def _positions(self, available: Tensor, number: int) -> Tensor:
         if number > self.most:
             return self._repeating(available, number)
         keys = torch.rand(len(available), self.most, device=available.device)
@@ -80,15 +80,15 @@ class Draws(nn.Module):
         return torch.where((available >= number)[:, None], distinct, self._repeating(available, number))
 
     def _repeating(self, available: Tensor, number: int) -> Tensor:
-        drawn = torch.rand(len(available), number, device=available.device) * available[:, None]
-        return torch.minimum(drawn.long(), available[:, None] - 1)  # as a product may round up
+        positions = torch.rand(len(available), number, device=available.device) * available[:, None]
+        return torch.minimum(positions.long(), available[:, None] - 1)  # the product may round up
 
 
 def contrastive_loss(log_ratios: Tensor, images: int) -> Tensor:
-    """How badly ratios o [N, 1+m], given as logs, tell the first from the m others, averaged over the batch.
+    """Noise-contrastive estimation loss (Gutmann and Hyvärinen 2010) of log-ratios [N, 1+m], the positive first; batch mean.
 
-    -log(o₀ / (o₀ + m/images)) - Σ log((m/images) / (oⱼ + m/images)): noise-contrastive estimation (Gutmann and Hyvärinen 2010),
-    without the 1e-7 that the authors' code adds to what it divides by, as logs do not overflow.
+    With ratios o: -log(o₀ / (o₀ + m/images)) - Σ log((m/images) / (oⱼ + m/images)). The authors' code adds 1e-7 to each
+    denominator; computed in logs, none is needed.
     """
     log_noise = math.log((log_ratios.shape[1] - 1) / images)
     positive, negative = log_ratios[:, 0], log_ratios[:, 1:]
@@ -96,10 +96,10 @@ def contrastive_loss(log_ratios: Tensor, images: int) -> Tensor:
 
 
 class CRD(FeatureDistiller):
-    """Each net's embedded vectors find their image among `nce_k` of other classes in the memory of the other net, summed.
+    """Each network's embedding must find its image among `nce_k` of other classes in the other network's memory bank, summed.
 
-    `mode=exact`: their own image; `relaxed`: one drawn from its class. Memories, and what ratios are divided by, are stored
-    with the weights. All of a memory is scored, which is quicker than to gather the vectors that were drawn.
+    The positive is the image itself (`mode=exact`) or a random one of its class (`relaxed`). Memory banks and normalising
+    constants are stored with the weights. Scoring a whole bank is faster than gathering only the sampled vectors.
     """
 
     label = "CRD"
@@ -127,13 +127,13 @@ class CRD(FeatureDistiller):
     def setup(self, probe):
         widths = (features[0].numel() for features in self.only_pair(probe.student, probe.teacher))
         self.student, self.teacher = (Side(width, self.embedding, len(probe.labels)) for width in widths)
-        self.draws = Draws(probe.labels, probe.shape.num_classes)
+        self.sampler = Sampler(probe.labels, probe.shape.num_classes)
 
     def transfer(self, batch, student, teacher, progress):
         ours, theirs = self.only_pair(student, teacher)
         ours, theirs = self.student(ours), self.teacher(theirs)
-        positive = batch.index if self.mode == "exact" else self.draws.same(batch.label)
-        index = torch.cat([positive[:, None], self.draws.others(batch.label, self.nce_k)], dim=1)
+        positive = batch.index if self.mode == "exact" else self.sampler.same(batch.label)
+        index = torch.cat([positive[:, None], self.sampler.others(batch.label, self.nce_k)], dim=1)
         loss = self._contrast(self.student, ours, self.teacher.memory, index)
         loss = loss + self._contrast(self.teacher, theirs, self.student.memory, index)
         self.student.remember(batch.index, ours, self.momentum)

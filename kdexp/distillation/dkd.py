@@ -9,36 +9,37 @@ from kdexp.distillation.base import Distiller
 
 
 def other_classes(label: Tensor, num_classes: int) -> Tensor:
-    """The classes that are not the label's, ascending: [N] to [N, K−1]."""
-    before = torch.arange(num_classes - 1, device=label.device)
-    return before + (before >= label.unsqueeze(1))
+    """Returns all classes but the label's in ascending order: [N] to [N, K−1]."""
+    classes = torch.arange(num_classes - 1, device=label.device)
+    return classes + (classes >= label.unsqueeze(1))
 
 
 def decoupled(student: Tensor, teacher: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The two divergences [N] of which KL(teacher ‖ student) of logits [N, K] is made, both at temperature T.
+    """Returns the two divergences [N] that make up KL(teacher ‖ student) of logits [N, K], both at `temperature`.
 
-    That of (label's class, all others), and that within the others; KL = first + (1 − teacher's p of the label's class)·second.
+    The first is between the label's class and all others together, the second within the others;
+    KL = first + (1 − teacher's probability of the label's class) · second.
     """
     others = other_classes(label, student.shape[1])
     two_way, within = [], []
     for logits in (student, teacher):
         log_p = F.log_softmax(logits / temperature, dim=1)
         wrong = log_p.gather(1, others)
-        # Summed as logarithms: 1 − p would be 0 where the net is sure.
+        # logsumexp, because 1 − p would round to 0 where the network is certain.
         two_way.append(torch.cat([log_p.gather(1, label.unsqueeze(1)), wrong.logsumexp(1, keepdim=True)], dim=1))
         within.append(wrong.log_softmax(1))
     return _divergence(*two_way), _divergence(*within)
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher ‖ student) [N] of log-probabilities [N, K]."""
+    """Returns KL(teacher ‖ student) [N] of log-probabilities [N, K]."""
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
 
 
 class DKD(Distiller):
-    """T²·(`target_weight`·KL of label's class against the rest + `nontarget_weight`·KL within the rest), batch mean.
+    """T²·(`target_weight`·KL of the label's class against the rest + `nontarget_weight`·KL within the rest), batch mean.
 
-    Both warm up over `warmup_epochs`. With two classes the rest is one class, and its term 0.
+    Both terms warm up over `warmup_epochs`. With two classes the second term is 0.
     """
 
     label = "DKD"

@@ -1,6 +1,6 @@
-"""FitNets: regression of a teacher's feature map in the middle of the network (Romero et al. 2015, arXiv 1412.6550).
+"""FitNets: regression of a feature map in the middle of the teacher (Romero et al. 2015, arXiv 1412.6550).
 
-Trained together with the labels, as later comparisons do; the paper trains the student up to the hint first.
+Trained jointly with the labels, as in later comparisons; the paper first trains the student up to the hint layer.
 """
 
 import torch.nn.functional as F
@@ -11,9 +11,9 @@ from kdexp.distillation.maps import pool_to_min, size_of
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
-    """A trainable layer, batch norm and ReLU from the student's maps or vectors towards the teacher's.
+    """Builds a trainable layer with batch norm and ReLU from the student's maps or vectors to the teacher's.
 
-    It gives maps of the teacher's size, or of the student's where no single convolution leads to the teacher's.
+    Its maps have the teacher's size, or the student's if no single convolution leads to the teacher's.
     """
     channels = student.shape[1], teacher.shape[1]
     if student.dim() == teacher.dim() == 2:
@@ -41,7 +41,7 @@ def _convolution(channels: tuple[int, int], sizes: list[tuple[int, int]]) -> nn.
 class FitNet(Hint):
     """Mean squared error between the regressed student features and the teacher's, over all elements, summed over pairs.
 
-    A teacher's map that is larger than what the regressor gives is averaged to that size first.
+    A teacher's map larger than the regressor's output is pooled to that size first.
     """
 
     label = "FitNet"

@@ -1,6 +1,6 @@
-"""Hint: regression of a teacher's feature map through one convolution (Romero et al. 2015, arXiv 1412.6550).
+"""Hint: regression of a teacher's feature map by one convolution (Romero et al. 2015, arXiv 1412.6550).
 
-This is the bare convolution of the PyTorch tutorial "Knowledge Distillation" (Chariton 2023), without batch norm or ReLU.
+The convolution is bare, without batch norm or ReLU, as in the PyTorch tutorial "Knowledge Distillation" (Chariton 2023).
 """
 
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from kdexp.network.capture import Outputs
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Module:
-    """A trainable layer from the student's features to the teacher's: 3×3 convolution for maps, else linear."""
+    """Builds a trainable layer from the student's features to the teacher's: a 3×3 convolution for maps, else linear."""
     if student.dim() == teacher.dim() and student.dim() < 4 and student.shape[:-1] == teacher.shape[:-1]:
         return nn.Linear(student.shape[-1], teacher.shape[-1])
     if student.dim() == teacher.dim() == 4 and student.shape[2:] == teacher.shape[2:]:
@@ -36,9 +36,9 @@ class Hint(FeatureDistiller):
         self.regressors = nn.ModuleList(self.regressor(ours, theirs) for ours, theirs in pairs)
 
     def regressed(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-        """The pairs of features, the student's regressed."""
-        matched = zip(self.regressors, self.pairs(student, teacher), strict=True)
-        return [(regress(ours), theirs) for regress, (ours, theirs) in matched]
+        """Returns the pairs of features, the student's after regression."""
+        pairs = zip(self.regressors, self.pairs(student, teacher), strict=True)
+        return [(regress(ours), theirs) for regress, (ours, theirs) in pairs]
 
     def transfer(self, batch, student, teacher, progress):
         return {"hint": sum(F.mse_loss(*pair) for pair in self.regressed(student, teacher))}

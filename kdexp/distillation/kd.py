@@ -4,7 +4,7 @@ from kdexp.distillation.base import Distiller
 
 
 class KD(Distiller):
-    """`ce_weight`·CE + `kd_weight`·T²·KL(teacher ‖ student): exactly what the base class shares."""
+    """`ce_weight`·CE + `kd_weight`·T²·KL(teacher ‖ student), the terms of the base class."""
 
     own_weights = (0.0, 1.0)
     capturable = True

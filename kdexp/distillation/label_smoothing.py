@@ -1,4 +1,4 @@
-"""Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): what softer targets do without a teacher's knowledge."""
+"""Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): the effect of softer targets without a teacher."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from kdexp.distillation.none import NoDistillation
 
 
 class LabelSmoothing(NoDistillation):
-    """Cross-entropy with (1 − `smoothing`)·label + `smoothing`/K as the target of each of K classes."""
+    """Cross-entropy with the targets (1 − `smoothing`)·label + `smoothing`/K over K classes."""
 
     capturable = True
 

@@ -1,13 +1,13 @@
-"""Feature maps of two networks at one size."""
+"""Feature maps of two networks, brought to the same size."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def pool_to_min(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps [N, C, H, W], adaptively averaged to the smaller of their heights and the smaller of their widths.
+    """Adaptively pools two maps [N, C, H, W] to the smaller height and the smaller width.
 
-    Raises `ValueError` for features that are no maps.
+    Raises `ValueError` for features that are not maps.
     """
     if ours.dim() != 4 or theirs.dim() != 4:
         raise ValueError(
@@ -23,5 +23,5 @@ def _pool(features: Tensor, height: int, width: int) -> Tensor:
 
 
 def size_of(features: Tensor) -> str:
-    """What features are like for one image, such as 16×8×8."""
+    """Returns the shape of the features of one image as text, such as 16×8×8."""
     return "×".join(map(str, features.shape[1:]))

@@ -7,7 +7,7 @@ from kdexp.distillation.base import Distiller
 
 
 class MSELogits(Distiller):
-    """Mean squared error between the logits, over batch and classes; the paper uses it alone, without the labels."""
+    """Mean squared error between the logits, averaged over batch and classes; in the paper the only term, without labels."""
 
     own_weights = (0.0, 0.0)
     label = "logit MSE"

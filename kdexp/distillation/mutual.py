@@ -7,16 +7,17 @@ from torch import Tensor
 
 from kdexp.distillation.base import Distiller, Terms, soft_target_loss
 from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.build import build_network, sketch_network
 
 
 class Mutual(Distiller):
-    """Two nets on the same batches, each with `ce_weight`·CE + `kd_weight`·T²·KL(the other ‖ it), the other taken as given.
+    """Two networks on the same batches, each with `ce_weight`·CE + `kd_weight`·T²·KL(other ‖ own), the other held constant.
 
-    Both read the batch before either is changed, and one optimizer takes one step over both. That is what two of its kind
-    would do, as no term of one net reaches the other; a recipe's `clip_norm` alone looks at both. (The paper lets the nets
-    take turns; most later work steps at once.) The peer is a network of the same shape of data, drawn anew from a random
-    stream of its own, so that it starts elsewhere than the student, whatever its node says of a start. It is trained, resumed
-    and stored with the student and not deployed.
+    Both see the batch before either changes, and one optimizer steps both. Since no gradient passes from one network to the
+    other, two optimizers would do the same; only `clip_norm` takes the norm over both. (The paper updates them in turns; most
+    later work steps both at once.) The peer is always freshly initialised from its own random stream, so that it differs from
+    the student; checkpoints or weights in its node are ignored. It is trained, resumed and stored with the student, but not
+    deployed.
     """
 
     own_weights = (1.0, 1.0)
@@ -26,13 +27,11 @@ class Mutual(Distiller):
     def __init__(self, *, peer: dict[str, Any], **shared):
         super().__init__(**shared)
         if "_target_" not in peer:
-            way_out = "the peer is a network: distillation.peer=${student} or distillation.peer=${teacher}"
-            raise InvalidArguments([Problem("peer", f"={peer!r}: names no _target_; {way_out}")])
+            fix = "the peer is a network: distillation.peer=${student} or distillation.peer=${teacher}"
+            raise InvalidArguments([Problem("peer", f"={peer!r}: names no _target_; {fix}")])
         self.node = peer
 
     def setup(self, probe):
-        from kdexp.network.build import build_network, sketch_network  # which know of methods themselves
-
         build = sketch_network if probe.student.logits.is_meta else build_network
         try:
             self.peer = build(self.node, probe.shape)
@@ -45,7 +44,7 @@ class Mutual(Distiller):
         return terms
 
     def mutual_terms(self, student: Tensor, peer: Tensor, label: Tensor) -> Terms:
-        """The weighted terms of logits [N, K]: the student's `ce` and `kl`, the peer's `peer_ce` and `peer_kl`."""
+        """Returns the weighted terms for logits [N, K]: the student's `ce` and `kl`, the peer's `peer_ce` and `peer_kl`."""
         terms = {}
         for prefix, own, other in (("", student, peer), ("peer_", peer, student)):
             if self.ce_weight:

@@ -1,10 +1,10 @@
-"""Plain supervised training: the baseline, and how teachers are trained."""
+"""Plain supervised training, for baselines and teachers."""
 
 from kdexp.distillation.base import Distiller
 
 
 class NoDistillation(Distiller):
-    """Cross-entropy on the labels. `temperature` and the weights are accepted, so that sweeps cover it, and change nothing."""
+    """Cross-entropy with the labels. `temperature` and the weights have no effect; they are accepted for the sake of sweeps."""
 
     uses_teacher = False
     capturable = True

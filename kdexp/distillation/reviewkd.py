@@ -6,15 +6,16 @@ from torch import Tensor, nn
 
 from kdexp.configuration.arguments import NonNegativeInt
 from kdexp.distillation.base import FeatureDistiller
+from kdexp.distillation.maps import size_of
 
 WIDEST = 512
-"""Channels of the fused maps, unless the student's deepest features have fewer."""
+"""Most channels of the fused maps; fewer if the student's deepest features have fewer."""
 LEVELS = (4, 2, 1)
-"""Sizes to which maps are also pooled before they are compared."""
+"""Sizes to which maps are pooled for further comparisons."""
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion: the student's map with what the deeper ones gave, and what it says to the teacher's map."""
+    """Attention-based fusion of a student's map with the fused deeper ones, and a projection to the teacher's map."""
 
     def __init__(self, ins: int, middle: int, outs: int, *, deepest: bool):
         super().__init__()
@@ -26,40 +27,41 @@ class Fusion(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, ours: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """Maps [N, C, H, W] to [N, outs, *size], and the fused map for the next one, [N, middle, H, W]."""
+        """Returns the projection [N, outs, *size] of maps [N, C, H, W], and the fused map [N, middle, H, W]."""
         fused = self.enter(ours)
         if self.attend is not None and deeper is not None:
-            above = F.interpolate(deeper, fused.shape[2:], mode="nearest")
-            shares = self.attend(torch.cat([fused, above], dim=1))
-            fused = fused * shares[:, :1] + above * shares[:, 1:]
+            deeper = F.interpolate(deeper, fused.shape[2:], mode="nearest")
+            shares = self.attend(torch.cat([fused, deeper], dim=1))
+            fused = fused * shares[:, :1] + deeper * shares[:, 1:]
         resized = fused if fused.shape[2:] == size else F.interpolate(fused, size, mode="nearest")
         return self.leave(resized), fused
 
 
 def pyramid_loss(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean squared error of maps [N, C, H, W], and of both pooled to each smaller level at half the weight of the one before.
+    """Mean squared error of maps [N, C, H, W], plus that of both pooled to each smaller level, with weights halved each time.
 
-    The weights add up to 1. The paper's "hierarchical context loss".
+    The weights are normalised to sum to 1. The paper calls it "hierarchical context loss".
     """
     levels = [level for level in LEVELS if level < min(theirs.shape[2:])]
     maps = [(ours, theirs), *((F.adaptive_avg_pool2d(ours, n), F.adaptive_avg_pool2d(theirs, n)) for n in levels)]
-    weights = [0.5**place for place in range(len(maps))]
+    weights = [0.5**level for level in range(len(maps))]
     losses = [weight * F.mse_loss(mine, other) for weight, (mine, other) in zip(weights, maps, strict=True)]
     return torch.stack(losses).sum() / sum(weights)
 
 
 def as_map(features: Tensor) -> Tensor:
-    """A vector [N, D] as a map of one pixel, a map as it is; raises `ValueError` for anything else."""
+    """Returns a vector [N, D] as a map of one pixel and a map unchanged; raises `ValueError` for anything else."""
     if features.dim() not in (2, 4):
-        shape = "×".join(map(str, features.shape[1:]))
-        raise ValueError(f"reviewkd fuses maps and vectors, not {shape}; choose other student_layers or teacher_layers")
+        raise ValueError(
+            f"reviewkd fuses maps and vectors, not {size_of(features)}; choose other student_layers or teacher_layers"
+        )
     return features if features.dim() == 4 else features[:, :, None, None]
 
 
 class ReviewKD(FeatureDistiller):
-    """The teacher's pre-activations and pooled vector from all of the student's stages at and below theirs, deepest first.
+    """Each of the teacher's pre-activations, and its pooled vector, from all of the student's stages at that depth or deeper.
 
-    Needs at least two images, for a vector's batch norm. The layers are given shallow to deep.
+    Layers are listed shallow to deep. A batch needs at least two images, for the batch norm of a vector.
     """
 
     label = "ReviewKD"
@@ -73,14 +75,14 @@ class ReviewKD(FeatureDistiller):
         self.warmup_epochs = warmup_epochs
 
     def deepest_first(self, student, teacher) -> list[tuple[Tensor, Tensor]]:
-        """The pairs of features as maps."""
+        """Returns the pairs of features as maps, deepest first."""
         return [(as_map(ours), as_map(theirs)) for ours, theirs in reversed(self.pairs(student, teacher))]
 
     def setup(self, probe):
         maps = self.deepest_first(probe.student, probe.teacher)
         middle = min(WIDEST, maps[0][0].shape[1])
         self.fusions = nn.ModuleList(
-            Fusion(ours.shape[1], middle, theirs.shape[1], deepest=not place) for place, (ours, theirs) in enumerate(maps)
+            Fusion(ours.shape[1], middle, theirs.shape[1], deepest=not level) for level, (ours, theirs) in enumerate(maps)
         )
 
     def phase(self, progress):
@@ -89,6 +91,6 @@ class ReviewKD(FeatureDistiller):
     def transfer(self, batch, student, teacher, progress):
         losses, fused = [], None
         for fusion, (ours, theirs) in zip(self.fusions, self.deepest_first(student, teacher), strict=True):
-            said, fused = fusion(ours, fused, theirs.shape[2:])
-            losses.append(pyramid_loss(said, theirs))
+            projected, fused = fusion(ours, fused, theirs.shape[2:])
+            losses.append(pyramid_loss(projected, theirs))
         return {"review": progress.ramp(self.warmup_epochs) * sum(losses)}

@@ -1,4 +1,4 @@
-"""SemCKD: each student layer learns from the teacher layers that it attends to (Chen et al. 2021, arXiv 2012.03236)."""
+"""SemCKD: each student layer learns from all teacher layers, weighted by attention (Chen et al. 2021, arXiv 2012.03236)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,11 @@ from kdexp.network.capture import Outputs
 from kdexp.network.landmarks import landmarks_of
 
 SMALLEST_BATCH = 4
-"""Images from which the embeddings of similarities have an output."""
+"""Smallest batch size for which `Embedding` has any output."""
 
 
 class Embedding(nn.Module):
-    """Similarities within a batch, maps [N, C, H, W] in, as unit vectors [N, N/4]: one row per image."""
+    """Embeds each image's similarities to its batch: maps [N, C, H, W] to unit vectors [N, N/4]."""
 
     def __init__(self, batch_size: int):
         super().__init__()
@@ -28,7 +28,7 @@ class Embedding(nn.Module):
 
 
 def projection(ins: int, outs: int) -> nn.Sequential:
-    """From the student's channels to the teacher's: 1×1, 3×3, 1×1 convolution, batch norm and ReLU between them."""
+    """Builds 1×1, 3×3 and 1×1 convolutions from the student's channels to the teacher's, with batch norm and ReLU between."""
     inner = 2 * outs
     return nn.Sequential(
         nn.Conv2d(ins, inner, 1, bias=False),
@@ -42,10 +42,10 @@ def projection(ins: int, outs: int) -> nn.Sequential:
 
 
 class SemCKD(FeatureDistiller):
-    """Mean squared errors of each student map, projected, and each teacher map, weighed per image by attention over the latter.
+    """Mean squared errors of every projected student map and every teacher map, weighted per image by attention.
 
-    All stages of both nets, or all layers that are named, take part; they need not be equally many. The larger map of a pair is
-    averaged to the smaller one's size. The embeddings take whole batches: an epoch's last, smaller one is left out.
+    Uses all stages of both networks, or all named layers; their numbers may differ. The larger map of a pair is pooled to the
+    smaller size. The embeddings need full batches, so the term is 0 on a smaller last batch.
     """
 
     label = "SemCKD"
@@ -55,16 +55,16 @@ class SemCKD(FeatureDistiller):
 
     def layers(self, student, teacher):
         """Raises `UnknownLayer` for models without stages where none are named."""
-        named = ((self.student_layers, student), (self.teacher_layers, teacher))
-        self._ours, self._theirs = (_stages(network) if names is None else names for names, network in named)
+        self._ours = _stages(student) if self.student_layers is None else self.student_layers
+        self._theirs = _stages(teacher) if self.teacher_layers is None else self.teacher_layers
         return self._ours, self._theirs
 
     def maps(self, student: Outputs, teacher: Outputs) -> tuple[list[Tensor], list[Tensor]]:
-        """All maps of the student and all maps of the teacher, shallow to deep."""
+        """Returns all maps of the student and all maps of the teacher, shallow to deep."""
         return [student.features[name] for name in self._ours], [teacher.features[name] for name in self._theirs]
 
     def setup(self, probe):
-        """Raises `ValueError` also for batches too small to have similarities."""
+        """Raises `ValueError` also for batches smaller than `SMALLEST_BATCH`."""
         if probe.batch_size < SMALLEST_BATCH:
             raise ValueError(
                 f"semckd compares the images of a batch: batch_size={probe.batch_size} must be {SMALLEST_BATCH} or more"
@@ -79,26 +79,26 @@ class SemCKD(FeatureDistiller):
 
     def transfer(self, batch, student, teacher, progress):
         ours, theirs = self.maps(student, teacher)
-        if len(student.logits) != self.batch_size:  # a leaf, so that there is a gradient to take even of this term alone
+        if len(student.logits) != self.batch_size:  # requires_grad, so that backward works even if this is the only term
             return {"semckd": student.logits.new_zeros((), requires_grad=True)}
         return {"semckd": (self.attention(ours, theirs) * self.errors(ours, theirs)).sum(2).mean()}
 
     def attention(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-        """How much of each image every student layer attends to every teacher layer: [N, S, T], 1 in sum over the last."""
+        """Attention [N, S, T] of every student layer over the teacher's layers, per image; sums to 1 over the last axis."""
         queries, keys = (
-            torch.stack([embed(maps) for embed, maps in zip(embeds, of, strict=True)], dim=1)
-            for embeds, of in ((self.queries, ours), (self.keys, theirs))
+            torch.stack([embed(layer) for embed, layer in zip(embeddings, maps, strict=True)], dim=1)
+            for embeddings, maps in ((self.queries, ours), (self.keys, theirs))
         )
         return (queries @ keys.mT).softmax(2)
 
     def errors(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-        """Mean squared error per image of every pair of layers: [N, S, T]."""
+        """Mean squared error [N, S, T] of every pair of layers, per image."""
         pairs = [pool_to_min(mine, other) for mine in ours for other in theirs]
-        found = [
+        errors = [
             (project(mine) - other).square().flatten(1).mean(1)
             for project, (mine, other) in zip(self.projections, pairs, strict=True)
         ]
-        return torch.stack(found, dim=1).unflatten(1, (len(ours), len(theirs)))
+        return torch.stack(errors, dim=1).unflatten(1, (len(ours), len(theirs)))
 
 
 def _stages(network: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""SimKD: the student's last map, projected, read by the teacher's own classifier (Chen et al. 2022, arXiv 2203.14001)."""
+"""SimKD: the teacher's classifier, reused on the student's projected last map (Chen et al. 2022, arXiv 2203.14001)."""
 
 from typing import Any
 
@@ -16,13 +16,14 @@ from kdexp.network.layers import INPUT
 from kdexp.tasks.classification import same_answers
 
 PROJECTED = ".projected"
-"""The feature that `answer` adds to the student's outputs."""
+"""Name of the feature that `answer` adds to the student's outputs."""
 
 
 def projector(ours: Tensor, theirs: Tensor, factor: int) -> nn.Sequential:
-    """From the student's last maps to the teacher's; where the former are larger they are averaged to the latter's size first.
+    """Builds 1×1, 3×3 and 1×1 convolutions, each with batch norm and ReLU, from the student's last map to the teacher's.
 
-    1×1, 3×3 and 1×1 convolution, batch norm and ReLU after each; `factor` times fewer channels than the teacher's inside.
+    A larger student's map is pooled to the teacher's size first. The inner maps have `factor` times fewer channels than the
+    teacher's.
     """
     ins, outs = ours.shape[1], theirs.shape[1]
     inner = max(outs // factor, 1)
@@ -34,10 +35,10 @@ def projector(ours: Tensor, theirs: Tensor, factor: int) -> nn.Sequential:
 
 
 class SimKD(FeatureDistiller):
-    """Mean squared error of the projected last map and the teacher's, over all elements, the latter averaged to its size.
+    """Mean squared error between the projected last map and the teacher's (pooled to the same size), over all elements.
 
-    The student answers with the teacher's frozen classifier of the projected map's averages, and is deployed with projector and
-    that classifier in place of all that follows its own last map. A single image is projected as in evaluation.
+    The student predicts with the teacher's frozen classifier on the pooled projected map. It is deployed with projector and
+    teacher's classifier in place of everything after its own last map. A batch of one image is projected as in evaluation.
     """
 
     label = "SimKD"
@@ -49,7 +50,7 @@ class SimKD(FeatureDistiller):
         self.factor = factor
 
     def layers(self, student, teacher):
-        """Raises `ValueError` for networks of which it is unknown what their classifiers read, or where no map is that."""
+        """Raises `ValueError` for networks without landmarks, and for a teacher whose classifier does not read pooled maps."""
         for network in (student, teacher):
             if not has_landmarks(network):
                 raise ValueError(
@@ -74,7 +75,7 @@ class SimKD(FeatureDistiller):
             )
 
     def setup(self, probe):
-        """Raises `ValueError` also for features that are no maps, or whose averages the teacher's classifier does not read."""
+        """Raises `ValueError` also for features that are not maps, or that the teacher's classifier does not read, pooled."""
         ours, theirs = self.only_pair(probe.student, probe.teacher)
         classifier = probe.classify
         if ours.dim() != 4 or theirs.dim() != 4:
@@ -84,7 +85,7 @@ class SimKD(FeatureDistiller):
                 f"simkd takes a map whose averages the teacher's linear classifier reads, and {size_of(theirs)} (teacher) "
                 "is none; choose other teacher_layers or another teacher"
             )
-        self._classifier = (classifier,)  # in a tuple, so that it is no part of what this method trains and stores
+        self._classifier = (classifier,)  # in a tuple, so that PyTorch does not register it for training and storing
         self.projector = projector(ours, theirs, self.factor)
 
     def answer(self, student):
@@ -106,13 +107,13 @@ class SimKD(FeatureDistiller):
             **{name: nn.Identity() for name in later},
             landmarks.classifier: classifier_of(teacher),
         }
-        whole: Any = graft(student, changes)
-        whole.landmarks = Landmarks(landmarks.classifier, layer, landmarks.stages)
-        return whole
+        network: Any = graft(student, changes)
+        network.landmarks = Landmarks(landmarks.classifier, layer, landmarks.stages)
+        return network
 
 
 def _reads(classifier: nn.Linear, maps: Tensor, logits: Tensor) -> bool:
-    """Whether the logits are what the classifier makes of the maps' averages, as far as shapes, or values, can tell."""
+    """Whether the classifier gives these logits for the pooled maps, judged by values or, on the meta device, by shapes."""
     if maps.shape[1] != classifier.in_features:
         return False
     return maps.is_meta or same_answers(classifier(maps.mean((2, 3))), logits)

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which images of a batch look alike (Tung & Mori 2019, arXiv 1907.09682)."""
+"""Similarity-preserving distillation (Tung & Mori 2019, arXiv 1907.09682)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,15 +7,15 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Inner products of the flattened features [N, ...] of all pairs of images, [N, N], each row of length 1."""
+    """Returns the inner products [N, N] of the flattened features [N, ...] of all pairs of images, rows normalised."""
     vectors = features.flatten(1)
     return F.normalize(vectors @ vectors.T)
 
 
 class SimilarityPreserving(FeatureDistiller):
-    """Mean squared difference of both nets' similarities over all pairs of images in the batch, summed over layers.
+    """Mean squared difference of both networks' similarities over all pairs of images in the batch, summed over layers.
 
-    Its scale depends on the number of images, so that a smaller last batch weighs more, and a single image nothing.
+    Its scale depends on the number of images: a smaller last batch weighs more, a single image nothing.
     """
 
     label = "SP"

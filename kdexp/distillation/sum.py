@@ -9,16 +9,17 @@ from torch import nn
 
 from kdexp.configuration.arguments import problems
 from kdexp.configuration.nodes import arguments, build, target
-from kdexp.distillation.base import OWN_WAYS, Distiller, declares, is_capturable
+from kdexp.distillation.base import BEYOND_TERMS, Distiller, overrides
 from kdexp.errors import InvalidArguments, Problem, refusals
 
-OF_THE_SUM = ("alpha", "ce_weight", "kd_weight")
+SHARED_WEIGHTS = ("alpha", "ce_weight", "kd_weight")
+"""Arguments that only the sum itself may set."""
 
 
 class Sum(Distiller):
-    """`ce_weight`·CE + `kd_weight`·T²·KL + the sum over `methods` of each one's `weight`·(the terms of its `transfer`).
+    """`ce_weight`·CE + `kd_weight`·T²·KL + the sum over `methods` of their `weight`·(terms of `transfer`).
 
-    Terms are called as their methods call them, with `NAME.` in front where two would be called alike.
+    Terms keep the names that their methods give them, with `NAME.` in front if two would have the same name.
     """
 
     capturable = True
@@ -29,15 +30,15 @@ class Sum(Distiller):
         found = [] if methods else [Problem("methods", "={}: nothing to add up; +distillation@distillation.methods.at=at")]
         for name, node in methods.items():
             if hasattr(self.methods, name):
-                found.append(Problem(f"methods.{name}", "PyTorch's modules have something else of that name; choose another"))
+                found.append(Problem(f"methods.{name}", "PyTorch's modules use that name themselves; choose another"))
                 continue
             try:
-                self.methods[name] = _built(node)
+                self.methods[name] = _build_method(node)
             except Exception as error:  # importing a user's module may raise anything
                 found += [problem.under(f"methods.{name}") for problem in refusals(error)]
         if found:
             raise InvalidArguments(found)
-        self.capturable = all(is_capturable(method) for method in self.parts.values())
+        self.capturable = type(self).capturable and all(method.capturable for method in self.parts.values())
 
     @property
     def parts(self) -> dict[str, Distiller]:
@@ -46,7 +47,7 @@ class Sum(Distiller):
 
     @property
     def reads_logits(self):
-        return self.kd_weight > 0 or not all(declares(method, "features_only") for method in self.parts.values())
+        return self.kd_weight > 0 or not all(method.features_only for method in self.parts.values())
 
     def phase(self, progress):
         return [method.phase(progress) for method in self.parts.values()]
@@ -55,54 +56,54 @@ class Sum(Distiller):
         ours: list[str] = []
         theirs: list[str] = []
         for name, method in self.parts.items():
-            with _blaming(name):
-                asked = method.layers(student, teacher)
-            ours, theirs = ours + asked[0], theirs + asked[1]
+            with _problems_named(name):
+                student_layers, teacher_layers = method.layers(student, teacher)
+            ours, theirs = ours + student_layers, theirs + teacher_layers
         return list(dict.fromkeys(ours)), list(dict.fromkeys(theirs))
 
     def setup(self, probe):
         for name, method in self.parts.items():
-            with _blaming(name):
+            with _problems_named(name):
                 method.setup(probe)
 
     def transfer(self, batch, student, teacher, progress):
-        found = [
+        terms = [
             (name, term, method.weight * value)
             for name, method in self.parts.items()
             for term, value in method.transfer(batch, student, teacher, progress).items()
         ]
-        called = Counter(["ce", "kd", *(term for _, term, _ in found)])
-        return {term if called[term] == 1 else f"{name}.{term}": value for name, term, value in found}
+        uses = Counter(["ce", "kd", *(term for _, term, _ in terms)])
+        return {term if uses[term] == 1 else f"{name}.{term}": value for name, term, value in terms}
 
     def weighted(self):
         return [*super().weighted(), *((method.weight, method.label or name) for name, method in self.parts.items())]
 
 
-def _built(node: Any) -> Distiller:
-    """The method of a node; raises `InvalidArguments` for one that a sum can't hold."""
+def _build_method(node: Any) -> Distiller:
+    """Builds the method of a node; raises `InvalidArguments` for one that can't be part of a sum."""
     if not isinstance(node, dict) or "_target_" not in node:
         raise InvalidArguments([Problem("", f"={node!r}: is no method's node; take it out with ~distillation.methods.NAME")])
-    made = target(node)
-    if not isinstance(made, type) or not issubclass(made, Distiller):
+    method = target(node)
+    if not isinstance(method, type) or not issubclass(method, Distiller):
         raise InvalidArguments([Problem("_target_", f"={node['_target_']!r}: is no distillation method")])
-    if made.transfer is Distiller.transfer or any(getattr(made, way) is not getattr(Distiller, way) for way in OWN_WAYS):
-        way_out = (
-            "train with it alone, or choose another; soft targets are distillation.kd_weight, labels distillation.ce_weight"
-        )
+    if not overrides(method, "transfer") or overrides(method, *BEYOND_TERMS):
+        fix = "train with it alone, or choose another; soft targets are distillation.kd_weight, labels distillation.ce_weight"
         raise InvalidArguments(
-            [Problem("", f"{made.__name__} does not just add terms of its own, so no sum can hold it; {way_out}")]
+            [Problem("", f"{method.__name__} does not just add terms of its own, so it can't be part of a sum; {fix}")]
         )
-    its_own = [key for key in OF_THE_SUM if node.get(key) is not None]
-    of_the_sum = "labels and soft targets are weighed by the sum; set distillation.{key} and leave this null"
-    found = [Problem(key, f"={node[key]!r}: {of_the_sum.format(key=key)}") for key in its_own]
-    if found := problems(made, arguments(node)) + found:
+    found = problems(method, arguments(node))
+    for key in SHARED_WEIGHTS:
+        if node.get(key) is not None:
+            fix = f"labels and soft targets are weighted by the sum; set distillation.{key} and leave this null"
+            found.append(Problem(key, f"={node[key]!r}: {fix}"))
+    if found:
         raise InvalidArguments(found)
     return build(node)
 
 
 @contextmanager
-def _blaming(name: str) -> Iterator[None]:
-    """Names the method whose layers can't be read or joined."""
+def _problems_named(name: str) -> Iterator[None]:
+    """Adds the method's name to problems with its layers."""
     try:
         yield
     except ValueError as error:

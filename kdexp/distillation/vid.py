@@ -1,4 +1,4 @@
-"""Variational information distillation: what the student's maps tell of the teacher's (Ahn et al. 2019, arXiv 1904.05835)."""
+"""Variational information distillation (Ahn et al. 2019, arXiv 1904.05835)."""
 
 import math
 
@@ -13,7 +13,7 @@ FIRST_VARIANCE, LEAST_VARIANCE = 5.0, 1e-5
 
 
 class Likelihood(nn.Module):
-    """A Gaussian of the teacher's map [N, C, H, W] given the student's: its mean a small network, a variance per channel."""
+    """A Gaussian over the teacher's map [N, C, H, W]: the mean is a small network, the variance per channel."""
 
     def __init__(self, channels: int, teacher_channels: int):
         super().__init__()
@@ -29,18 +29,18 @@ class Likelihood(nn.Module):
 
     @property
     def variance(self) -> Tensor:
-        """[C, 1, 1], never below `LEAST_VARIANCE`."""
+        """Variance [C, 1, 1] per channel, never below `LEAST_VARIANCE`."""
         return F.softplus(self.spread) + LEAST_VARIANCE
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """The negative log-likelihood per element without its constant ½·log 2π, so that it may be below 0."""
+        """Returns the negative log-likelihood per element without the constant ½·log 2π, so it may be negative."""
         return 0.5 * ((self.mean(ours) - theirs).square() / self.variance + self.variance.log()).mean()
 
 
 class VariationalInformation(FeatureDistiller):
     """Negative log-likelihood of the teacher's maps given the student's, summed over layers.
 
-    Where the sizes of two maps differ, the larger one is averaged to the smaller size first.
+    If the sizes of two maps differ, the larger one is pooled to the smaller size first.
     """
 
     label = "VID"

@@ -17,7 +17,7 @@ from kdexp.configuration.roles import RoleSpec, node_at, option, part_of, seed_o
 from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.load import Data, load
-from kdexp.data.placement import Keeping
+from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
@@ -60,15 +60,17 @@ class Plan:
         """The data set on the device; raises `DataUnavailable`."""
         settings = self.settings
         summaries = None if settings.dry_run else Path(settings.store).expanduser() / SUMMARIES
-        keeping = Keeping(settings.memory, settings.workers, summaries)
-        key = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, keeping)
-        data: Data = self.session.data.get(key, lambda: load(self.dataset, self.device, self.precision.memory_format, keeping))
+        placement = Placement(settings.memory, settings.workers, summaries)
+        key = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, placement)
+        data: Data = self.session.data.get(
+            key, lambda: load(self.dataset, self.device, self.precision.memory_format, placement)
+        )
         for note in data.notes:
             self.journal.remark(note)
         for sentence in data.warnings:
             self.journal.warn(sentence)
-        if data.told:
-            self.journal.say(data.told)
+        if data.location:
+            self.journal.say(data.location)
         if self.dataset.mean is None or self.dataset.std is None:
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
             self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")

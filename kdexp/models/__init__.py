@@ -1,1 +1,1 @@
-"""Model families, one file each; a family declares its `landmarks` so that methods know its layers."""
+"""Model families, one file each. A family declares its `landmarks`, from which methods choose layers."""

@@ -8,11 +8,11 @@ from kdexp.network.landmarks import Landmarks
 
 WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
-"""How much wider a block's output is than its 3×3 convolution."""
+"""Ratio of a block's output channels to those of its 3×3 convolution."""
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (which has the stride) and 1×1 convolution, the input added to what they give, ReLU."""
+    """1×1, 3×3 (with the stride) and 1×1 convolution, added to the input, then ReLU."""
 
     def __init__(self, ins: int, inner: int, stride: int):
         super().__init__()
@@ -53,7 +53,7 @@ class BottleneckResNet(nn.Module, Checked):
             )
         self.stages = nn.Sequential(*stages)
         self.classifier = nn.Linear(outs, num_classes)
-        names = tuple(f"stages.{place}" for place in range(len(blocks)))
+        names = tuple(f"stages.{number}" for number in range(len(blocks)))
         self.landmarks = Landmarks(
             classifier="classifier",
             last_map=names[-1],

@@ -1,4 +1,4 @@
-"""Several networks that answer together: a set of models to distil into one (Hinton, Vinyals, Dean 2015, arXiv 1503.02531)."""
+"""Ensembles, such as teachers to distil into one network (Hinton, Vinyals, Dean 2015, arXiv 1503.02531)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kdexp.network.build import build_network
 
 
 class Ensemble(nn.Module, Checked):
-    """The mean of its members' logits, or of their probabilities; `image` [N, C, H, W] to logits [N, K].
+    """The mean of its members' logits or probabilities; `image` [N, C, H, W] to logits [N, K]. `members` are network nodes.
 
-    The mean of logits is the geometric mean of probabilities, at any temperature alike. Of probabilities softened by
-    `temperature` the arithmetic mean is taken, and its logits at that temperature are given. `members` are nodes of networks.
+    `combine="logits"` is the geometric mean of probabilities, for every temperature. `combine="probabilities"` is the
+    arithmetic mean of probabilities at `temperature`, returned as logits at that temperature.
     """
 
     landmarks = None
-    """Its members' layers have parts to play, none of its own."""
+    """None: only the members' layers could be landmarks."""
 
     def __init__(
         self,
@@ -47,5 +47,5 @@ class Ensemble(nn.Module, Checked):
         logits = torch.stack([member(image).float() for member in self.members])
         if self.combine == "logits":
             return logits.mean(0)
-        said = (logits / self.temperature).log_softmax(2)
-        return (said.logsumexp(0) - math.log(len(self.members))) * self.temperature
+        log_p = (logits / self.temperature).log_softmax(2)
+        return (log_p.logsumexp(0) - math.log(len(self.members))) * self.temperature

@@ -1,4 +1,4 @@
-"""The strided net of the Keras example "Knowledge Distillation" (Borup 2020), for 28×28 images."""
+"""The strided network of the Keras example "Knowledge Distillation" (Borup 2020), for 28×28 images."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from kdexp.network.landmarks import Landmarks
 
 
 def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """TensorFlow's "same" padding of [N, C, H, W]: what is odd goes to the bottom and the right."""
+    """Applies TensorFlow's "same" padding to [N, C, H, W]: an odd pixel goes to the bottom and the right."""
     pads: list[int] = []
     for size in (image.shape[3], image.shape[2]):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -18,9 +18,9 @@ def pad_same(image: Tensor, kernel: int, stride: int, value: float = 0.0) -> Ten
 
 
 class StridedNet(nn.Module, Checked):
-    """Two 3×3 convolutions of stride 2, LeakyReLU and max-pooling between them; `image` [N, C, H, W] to logits [N, K].
+    """Two 3×3 convolutions of stride 2 with LeakyReLU and max-pooling between; `image` [N, C, H, W] to logits [N, K].
 
-    Initial weights are Keras's: uniform ones of Glorot and Bengio 2010, biases 0.
+    Initialised as in Keras: uniform weights (Glorot and Bengio 2010), biases 0.
     """
 
     landmarks = Landmarks(classifier="classifier", last_map="conv2")

@@ -1,7 +1,6 @@
-"""MobileNetV2 for 32×32 images (Sandler et al. 2018, arXiv 1801.04381) with ReLU in place of ReLU6.
+"""MobileNetV2 for 32×32 images (Sandler et al. 2018, arXiv 1801.04381), as in Tian et al. 2020 (CRD, arXiv 1910.10699).
 
-Tian et al. 2020 (CRD, arXiv 1910.10699) have it so: the blocks of 24 channels keep the size of their maps, and the first block
-has an expanding convolution too.
+ReLU replaces ReLU6, the blocks of 24 channels keep the size of their maps, and the first block has an expanding convolution.
 """
 
 from typing import Annotated
@@ -17,14 +16,14 @@ STAGES = (
     ((6, 64, 4, 2), (6, 96, 3, 1)),
     ((6, 160, 3, 2), (6, 320, 1, 1)),
 )
-"""Rows of blocks: expansion, channels at width 1, number of blocks, stride of the first."""
+"""Rows of blocks: expansion, channels at width 1, number of blocks, stride of the first block."""
 
-NAMES = tuple(f"stages.{place}" for place in range(len(STAGES)))
+NAMES = tuple(f"stages.{number}" for number in range(len(STAGES)))
 HEAD = 1280
 
 
 def _convolution(ins: int, outs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size at stride 1, and batch norm."""
+    """Returns a convolution that keeps the size at stride 1, and batch norm."""
     return [
         nn.Conv2d(ins, outs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outs),
@@ -32,7 +31,7 @@ def _convolution(ins: int, outs: int, kernel: int, *, stride: int = 1, groups: i
 
 
 class Block(nn.Module):
-    """Expanding, depthwise and narrowing convolution, the last without ReLU, added to the input where shapes agree."""
+    """Expanding, depthwise and narrowing convolution (without ReLU), added to the input if the shapes agree."""
 
     def __init__(self, ins: int, outs: int, stride: int, expansion: int):
         super().__init__()
@@ -51,10 +50,10 @@ class Block(nn.Module):
 
 
 class MobileNetV2(nn.Module, Checked):
-    """Four stages of inverted bottlenecks, which no ReLU ends, and a wide 1×1 convolution; [N, C, H, W] to logits [N, K].
+    """Four stages of inverted bottlenecks without final ReLU, then a wide 1×1 convolution; [N, C, H, W] to logits [N, K].
 
-    The last map is the last stage's, before that convolution. `width` multiplies the channels, rounded down, except that the
-    last convolution never gets less than 1280.
+    The last map is the last stage's, before that convolution. `width` multiplies the channels, rounded down; the last
+    convolution has at least 1280.
     """
 
     landmarks = Landmarks(classifier="classifier", last_map=NAMES[-1], stages=NAMES, preactivations=NAMES, head=("head",))

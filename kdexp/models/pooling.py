@@ -1,4 +1,4 @@
-"""Halving by maxima, as `nn.MaxPool2d(2)` does it, but with operations that the CPU has vectorised."""
+"""2×2 max-pooling from operations that are vectorised on the CPU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.autograd.function import once_differentiable
 
 
 class MaxPool2x2(nn.MaxPool2d):
-    """`nn.MaxPool2d(2)`: the same values and the same gradients, bit for bit.
+    """`nn.MaxPool2d(2)` with the same values and gradients, bit for bit.
 
-    PyTorch's own kernel takes a third of a small student's training step on a CPU where images lie [N, C, H, W] in fp32; there
-    the maxima of columns and of rows are taken instead.
+    For contiguous fp32 images on a CPU, PyTorch's own kernel takes a third of a small student's training step; there the
+    maxima are taken over columns, then rows, instead.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class _Halve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
         image, left, rows = ctx.saved_tensors
-        places = _places(left, rows)
-        return torch.ops.aten.max_pool2d_with_indices_backward(gradient, image, [2, 2], [2, 2], [0, 0], [1, 1], False, places)
+        indices = _indices(left, rows)
+        return torch.ops.aten.max_pool2d_with_indices_backward(gradient, image, [2, 2], [2, 2], [0, 0], [1, 1], False, indices)
 
 
-def _places(left: Tensor, rows: Tensor) -> Tensor:
-    """Which pixel [N, C, H/2, W/2] of its map each maximum is, the first one of equals; from the columns' maxima `rows`.
+def _indices(left: Tensor, rows: Tensor) -> Tensor:
+    """Returns the pixel index [N, C, H/2, W/2] of each maximum, the first of equals, from the maxima `rows` over columns.
 
-    Everything is fp32 up to the end, since comparisons that give bools are several times slower; pixels' numbers are exact.
+    Computed in fp32, where pixel indices are exact, because comparisons that give bools are several times slower.
     """
     height, width = rows.shape[-2], 2 * rows.shape[-1]
     right = torch.ne(left, rows, out=torch.empty_like(left))

@@ -1,7 +1,7 @@
 """Residual nets for 32×32 images (He et al. 2016, arXiv 1512.03385), and the wider ones of distillation papers.
 
-Activated after the addition. What Chen et al. 2022 (SimKD, arXiv 2203.14001) call WRN are such nets too: resnet38x2 and its
-like; `wide_resnet` has the real ones.
+Blocks are activated after the addition. The networks that Chen et al. 2022 (SimKD, arXiv 2203.14001) call WRN, such as
+resnet38x2, are of this kind too; `wide_resnet` has the actual wide residual nets.
 """
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from kdexp.network.landmarks import Landmarks
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions, the input added to what they give, ReLU: [N, ins, H, W] to [N, outs, H/stride, W/stride]."""
+    """Two 3×3 convolutions, added to the input, then ReLU: [N, ins, H, W] to [N, outs, H/stride, W/stride]."""
 
     def __init__(self, ins: int, outs: int, stride: int):
         super().__init__()
@@ -65,7 +65,7 @@ class ResNet(nn.Module, Checked):
 
 
 def _blocks(depth: int, widths: list[int]) -> int:
-    """Blocks per stage; raises `InvalidArguments`."""
+    """Returns the number of blocks per stage; raises `InvalidArguments`."""
     found = []
     if depth < 8 or (depth - 2) % 6:
         below = max(depth - (depth - 2) % 6, 8)

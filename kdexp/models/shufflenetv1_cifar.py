@@ -1,4 +1,4 @@
-"""ShuffleNet for 32×32 images (Zhang et al. 2017, arXiv 1707.01083), as Tian et al. 2020 (CRD, arXiv 1910.10699) have it.
+"""ShuffleNet for 32×32 images (Zhang et al. 2017, arXiv 1707.01083), as in Tian et al. 2020 (CRD, arXiv 1910.10699).
 
 The stem is a 1×1 convolution without pooling, and the depthwise convolution is followed by a ReLU.
 """
@@ -17,9 +17,9 @@ STEM = 24
 
 
 class Block(nn.Module):
-    """Grouped 1×1, depthwise 3×3 and grouped 1×1 convolution, channels shuffled after the first.
+    """Grouped 1×1, depthwise 3×3 and grouped 1×1 convolution, with channels shuffled after the first.
 
-    Added to the input, or at stride 2 put beside its 3×3 averages, so that `outs` channels come out either way.
+    The result is added to the input, or at stride 2 concatenated with its 3×3 averages; both give `outs` channels.
     """
 
     def __init__(self, ins: int, outs: int, stride: int, groups: int):
@@ -67,7 +67,7 @@ class ShuffleNetV1(nn.Module, Checked):
             )
         )
         self.classifier = nn.Linear(widths[-1], num_classes)
-        names = tuple(f"stages.{place}" for place in range(len(blocks)))
+        names = tuple(f"stages.{number}" for number in range(len(blocks)))
         self.landmarks = Landmarks(
             classifier="classifier",
             last_map=names[-1],
@@ -83,5 +83,5 @@ def _check(blocks: list[int], widths: list[int], groups: int) -> None:
     if not blocks or len(blocks) != len(widths):
         raise InvalidArguments([Problem("blocks", f"={blocks}: must be as many as widths={widths}, one per stage")])
     if any(ins >= outs or outs % (4 * groups) for ins, outs in pairwise([STEM, *widths])):
-        asked = f"must be multiples of {4 * groups} (4 × groups) that grow from {STEM}, the width of the stem"
-        raise InvalidArguments([Problem("widths", f"={widths}: {asked}")])
+        rule = f"must be multiples of {4 * groups} (4 × groups) that grow from {STEM}, the width of the stem"
+        raise InvalidArguments([Problem("widths", f"={widths}: {rule}")])

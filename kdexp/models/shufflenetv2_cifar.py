@@ -1,4 +1,4 @@
-"""ShuffleNetV2 for 32×32 images (Ma et al. 2018, arXiv 1807.11164), as Tian et al. 2020 (CRD, arXiv 1910.10699) have it.
+"""ShuffleNetV2 for 32×32 images (Ma et al. 2018, arXiv 1807.11164), as in Tian et al. 2020 (CRD, arXiv 1910.10699).
 
 The stem is a 1×1 convolution without pooling.
 """
@@ -24,9 +24,9 @@ def _depthwise(width: int, stride: int) -> list[nn.Module]:
 
 
 class Block(nn.Module):
-    """Half of the channels kept, half convolved; at stride 2 all of them convolved in both branches; then shuffled.
+    """Keeps half of the channels and convolves the other half (at stride 2: all channels in both branches), then shuffles.
 
-    The ReLU at the end of both branches is one after they are joined: kept channels are not negative, so it spares them.
+    One ReLU after the concatenation replaces those at the end of both branches; kept channels are not negative already.
     """
 
     def __init__(self, ins: int, outs: int, stride: int):
@@ -71,7 +71,7 @@ class ShuffleNetV2(nn.Module, Checked):
         )
         self.head = nn.Sequential(*_pointwise(widths[-1], head), nn.ReLU())
         self.classifier = nn.Linear(head, num_classes)
-        names = tuple(f"stages.{place}" for place in range(len(blocks)))
+        names = tuple(f"stages.{number}" for number in range(len(blocks)))
         self.landmarks = Landmarks(
             classifier="classifier",
             last_map=names[-1],

@@ -1,4 +1,4 @@
-"""The image classifiers of timm, by name; their layers keep the names that they have there. Needs the extra `timm`."""
+"""The image classifiers of timm by name, with timm's layer names. Needs the extra `timm`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdexp.errors import DataUnavailable, InvalidArguments, Problem, first_line,
 
 
 def timm_net(*, num_classes: Count, in_channels: Count, image_size: Count, name: str, weights: str | None) -> nn.Module:
-    """What `timm.create_model` makes of a name; raises `InvalidArguments` for unknown names and where timm is not installed."""
+    """Builds a network with `timm.create_model`; raises `InvalidArguments` for unknown names, or if timm is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -23,7 +23,7 @@ def timm_net(*, num_classes: Count, in_channels: Count, image_size: Count, name:
     network: Any
     try:
         network = timm.create_model(tagged, **options)
-    except TypeError:  # most families take images of any size, and no such argument
+    except TypeError:  # most families take images of any size and have no such argument
         del options["img_size"]
         network = timm.create_model(tagged, **options)
     if weights is not None:
@@ -32,7 +32,7 @@ def timm_net(*, num_classes: Count, in_channels: Count, image_size: Count, name:
 
 
 def _choose(timm: Any, name: str, weights: str | None) -> str:
-    """The name with the tag of its weights, as timm writes it."""
+    """Returns the name with the tag of its weights, as timm writes it."""
     known = timm.list_models()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=5)
@@ -47,7 +47,7 @@ def _choose(timm: Any, name: str, weights: str | None) -> str:
 
 
 def _fresh(published: dict[str, Any], num_classes: int) -> tuple[str, ...]:
-    """The classifiers, where the published ones tell other classes apart."""
+    """Returns the names of the classifiers if the published ones have another number of classes."""
     names = published.get("classifier") or ()
     names = (names,) if isinstance(names, str) else tuple(names)
     return names if published.get("num_classes") != num_classes else ()
@@ -55,9 +55,9 @@ def _fresh(published: dict[str, Any], num_classes: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TimmWeights:
-    """What a network can start from; timm itself fits it to other classes, channels and sizes.
+    """Published weights of a timm network; timm adapts them to other channels and sizes.
 
-    `fresh` names the modules that timm leaves as they were initialised.
+    `fresh` are the modules that keep their initial values.
     """
 
     name: str
@@ -73,7 +73,7 @@ class TimmWeights:
         self._read()
 
     def load(self, network: nn.Module) -> None:
-        """Gives the weights to the network; what they do not fit is initialised from torch's default random stream."""
+        """Loads the weights into the network; modules that they do not fit are initialised from torch's default generator."""
         network.load_state_dict(self._read().state_dict())
 
     def _read(self) -> nn.Module:

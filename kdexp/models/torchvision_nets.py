@@ -1,4 +1,4 @@
-"""The image classifiers of torchvision, by name; their layers keep the names that they have there."""
+"""The image classifiers of torchvision by name, with torchvision's layer names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.models.torchvision_weights import TorchvisionWeights
 
 WINDOWS = 224
-"""MaxViT's windows of 7 fit only into multiples of this, since its last maps are 32 times smaller than the image."""
+"""Image sizes of MaxViT must be multiples of this: its windows of 7 must fit maps 32 times smaller than the image."""
 
 SMALL_PATCH = 4
-"""Width of a vision transformer's patches under stem=small."""
+"""Patch size of a vision transformer with stem=small."""
 
 
 def torchvision_net(
@@ -29,10 +29,10 @@ def torchvision_net(
     weights: str | None,
     stem: Literal["default", "small"],
 ) -> nn.Module:
-    """Torchvision's own module without auxiliary classifiers; raises `InvalidArguments` for names that it does not have.
+    """Builds torchvision's own module without auxiliary classifiers; raises `InvalidArguments` for unknown names.
 
-    `stem=small` keeps the resolution of small images: the first convolution at stride 1 (3×3 if it was wider) and no first
-    max-pooling, or smaller patches, 2×2 for hierarchical nets and 4×4 for vision transformers.
+    `stem=small` keeps the resolution of small images: the first convolution has stride 1 (3×3 if it was larger) and the first
+    max-pooling is removed, or patches are smaller, 2×2 in hierarchical nets and 4×4 in vision transformers.
     """
     chosen = _choose(name, weights)
     options = _options(name, image_size, stem, pretrained=chosen is not None and in_channels == 3)
@@ -41,7 +41,7 @@ def torchvision_net(
     if name.startswith("vit"):
         network.image_size, network.patch_size = image_size, network.conv_proj.kernel_size[0]
     if name.startswith("mnasnet"):
-        # Its own loader insists on a version that safetensors can't hold, for the sake of files from 2019.
+        # Its own loader requires version metadata, for files from 2019, that safetensors can't hold.
         network._load_from_state_dict = nn.Module._load_from_state_dict.__get__(network)
     if chosen is not None:
         classifier = [path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
@@ -51,7 +51,7 @@ def torchvision_net(
 
 
 def _choose(name: str, weights: str | None) -> models.WeightsEnum | None:
-    """The published weights of that name; raises `InvalidArguments` for an unknown network or unknown weights."""
+    """Returns the published weights of that name; raises `InvalidArguments` for an unknown network or unknown weights."""
     known = models.list_models(module=models)
     if name not in known:
         raise InvalidArguments([Problem("name", f"={name!r}: {_unknown(name, known)}")])
@@ -68,21 +68,21 @@ def _unknown(name: str, known: list[str]) -> str:
         task = models.get_model_builder(name).__module__.split(".")[2]
         return f"belongs to torchvision.models.{task} and is no image classifier"
     close = difflib.get_close_matches(name, known, n=5)
-    families = sorted({re.split(r"[\d_]", each)[0] for each in known})
+    families = sorted({re.split(r"[\d_]", classifier)[0] for classifier in known})
     near = f" close: {listed(close)};" if len(close) > 1 else ""
     return f"no such classifier in torchvision;{did_you_mean(name, known)}{near} families: {listed(families)}"
 
 
 def _options(name: str, image_size: int, stem: str, *, pretrained: bool) -> dict[str, Any]:
-    """What the constructors of some families must be told; raises `InvalidArguments` for sizes that they can't cut up."""
+    """Returns further constructor arguments for some families; raises `InvalidArguments` for image sizes that do not fit."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     if name.startswith("vit"):
         usual = int(name.rpartition("_")[2])
         patch = SMALL_PATCH if stem == "small" else usual
         if image_size % patch:
-            way_out = f"; stem=small cuts patches of {SMALL_PATCH}" if image_size % SMALL_PATCH == 0 else ""
-            raise _misfit(name, f"cuts images into patches of {patch}, of which {image_size} is no multiple{way_out}")
+            fix = f"; stem=small cuts patches of {SMALL_PATCH}" if image_size % SMALL_PATCH == 0 else ""
+            raise _misfit(name, f"cuts images into patches of {patch}, of which {image_size} is no multiple{fix}")
         return {"image_size": image_size // patch * usual}  # as many patches as there will be
     if name.startswith("maxvit"):
         if stem == "small":
@@ -93,12 +93,12 @@ def _options(name: str, image_size: int, stem: str, *, pretrained: bool) -> dict
     return {}
 
 
-def _misfit(name: str, complaint: str) -> InvalidArguments:
-    return InvalidArguments([Problem("name", f"={name!r}: {complaint}")])
+def _misfit(name: str, problem: str) -> InvalidArguments:
+    return InvalidArguments([Problem("name", f"={name!r}: {problem}")])
 
 
 def _adapt_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> list[str]:
-    """Fits the first convolution to the images; returns its name in a list if published weights can't start it."""
+    """Adapts the first convolution to the images; returns its name in a list if published weights do not fit it."""
     path, conv = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
     usual: tuple[int, int, Any] = conv.kernel_size[0], conv.stride[0], conv.padding
     kernel, stride, padding = usual
@@ -110,14 +110,14 @@ def _adapt_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> l
     if (kernel, in_channels) == (usual[0], conv.in_channels):
         conv.stride = (stride, stride)
         return []
-    # Drawn as torch draws a convolution: each family's own way depends on a kernel that is not there any more.
+    # Initialised in torch's default way: a family's own initialisation depends on the kernel that is replaced here.
     new = nn.Conv2d(in_channels, conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
     network.set_submodule(path, new)
     return [path] if kernel != usual[0] or in_channels not in (1, 3) else []
 
 
 def _smaller(name: str, kernel: int, stride: int, padding: Any) -> tuple[int, int, Any]:
-    """Kernel, stride and padding of a first convolution that keeps the resolution, or cuts smaller patches."""
+    """Returns kernel, stride and padding of a first convolution that keeps the resolution, or cuts smaller patches."""
     if stride == 1:
         raise InvalidArguments([Problem("stem", f"='small': {name} already starts at full resolution; use stem=default")])
     if kernel == stride:

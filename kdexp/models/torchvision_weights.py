@@ -1,4 +1,4 @@
-"""Published weights of torchvision's classifiers: fetched, held against their hash, given to a network built for other data."""
+"""Published weights of torchvision's classifiers: downloaded, verified by hash, adapted to a network for other data."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from kdexp.network.checkpoint.read import read_checkpoint
 
 @dataclass(frozen=True)
 class TorchvisionWeights:
-    """What a network can start from; `fresh` names the modules that do not fit and stay as they were drawn."""
+    """Published weights of a torchvision network; `fresh` are the modules that they do not fit, which keep initial values."""
 
     name: str
     weights: WeightsEnum
     fresh: tuple[str, ...]
 
     def __str__(self) -> str:
-        drawn = f", {listed(self.fresh)} freshly initialised" if self.fresh else ""
-        return f"torchvision's {self.name} {self.weights.name}{drawn}"
+        fresh = f", {listed(self.fresh)} freshly initialised" if self.fresh else ""
+        return f"torchvision's {self.name} {self.weights.name}{fresh}"
 
     @property
     def path(self) -> Path:
-        """Where torch keeps the file."""
+        """Path of the file in torch's cache."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.weights.url.rpartition("/")[2]
 
     def fetch(self) -> None:
-        """Downloads the file unless it is there, checks its hash either way, and reads it; raises `DataUnavailable`."""
+        """Downloads the file if needed, verifies its hash and reads it; raises `DataUnavailable`."""
         self._read()
 
     def _read(self) -> dict[str, Tensor]:
-        promised = re.search(r"-([0-9a-f]{8,})\.", self.path.name)
+        digest = re.search(r"-([0-9a-f]{8,})\.", self.path.name)
         if not self.path.is_file():
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,10 @@ class TorchvisionWeights:
                     f"the weights {self.weights.name} of {self.name} can't be downloaded ({first_line(error)}); "
                     f"put {self.path.name} into {self.path.parent}, or set weights=null"
                 ) from error
-        if promised and not file_digest(self.path).startswith(promised[1]):
+        if digest and not file_digest(self.path).startswith(digest[1]):
             raise DataUnavailable(
-                f"{self.path} is not the file that torchvision published: its SHA-256 does not start with {promised[1]}; "
-                "delete it to have it downloaded anew"
+                f"{self.path} is not the file that torchvision published: its SHA-256 does not start with {digest[1]}; "
+                "delete it to have it downloaded again"
             )
         try:
             return read_checkpoint(self.path).tensors
@@ -61,16 +61,16 @@ class TorchvisionWeights:
             raise DataUnavailable(str(error)) from error
 
     def load(self, network: nn.Module) -> None:
-        """Gives the weights to the network; a grey image's first convolution gets the sum over the colours."""
-        found, own = _as_named_today(self._read()), network.state_dict()
+        """Loads the weights into the network; for grey images, the first convolution is summed over the colours."""
+        found, own = _current_names(self._read()), network.state_dict()
         if self.name.startswith("vit"):
             found = interpolate_embeddings(network.image_size, network.patch_size, found)
         counts = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}  # not in old files
-        wanted = counts | {name: value for name, value in found.items() if name in own}
-        fit(network, fit_stem(network, wanted).weights, self.path, fresh=self.fresh)
+        weights = counts | {name: value for name, value in found.items() if name in own}
+        fit(network, fit_stem(network, weights).weights, self.path, fresh=self.fresh)
 
 
-def _as_named_today(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DenseNet's files from 2017 call a layer's parts norm.1 and conv.2, with a dot that module names can't have any more."""
+def _current_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames tensors in DenseNet's files from 2017, such as norm.1, whose dot module names can't contain any more."""
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
     return {old.sub(r"\1\2.", name): value for name, value in weights.items()}

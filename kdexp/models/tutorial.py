@@ -1,6 +1,6 @@
-"""The two nets of the PyTorch tutorial "Knowledge Distillation" (Chariton 2023), for 32×32 images.
+"""The two networks of the PyTorch tutorial "Knowledge Distillation" (Chariton 2023), for 32×32 images.
 
-Pooling comes before the ReLU here: values and gradients are the same, on a quarter of the elements.
+Here pooling comes before the ReLU, with the same values and gradients on a quarter of the elements.
 """
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ def _convolutions(in_channels: int, widths: list[int], pool_after: set[int]) -> 
 
 
 class TutorialNet(nn.Module, Checked):
-    """Convolutions with two halvings, then one hidden linear layer with dropout; `image` [N, C, H, W] to logits [N, K]."""
+    """Convolutions with two poolings, then one hidden linear layer with dropout; `image` [N, C, H, W] to logits [N, K]."""
 
     widths: list[int]
     pool_after: set[int]

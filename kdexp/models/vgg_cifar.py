@@ -1,6 +1,6 @@
 """VGG nets for 32×32 images (Simonyan & Zisserman 2014, arXiv 1409.1556), with batch norm and one linear layer.
 
-Tian et al. 2020 (CRD, arXiv 1910.10699) made them so: no pooling before the last stage, vgg8 with one convolution per stage.
+As in Tian et al. 2020 (CRD, arXiv 1910.10699), there is no pooling before the last stage; vgg8 has one convolution per stage.
 """
 
 from torch import Tensor, nn
@@ -11,13 +11,13 @@ from kdexp.models.pooling import MaxPool2x2
 from kdexp.network.landmarks import Landmarks
 
 POOLED_FOUR_TIMES = 64
-"""Pixels from which there is a pooling before the last stage too."""
+"""Smallest image size in pixels with a pooling before the last stage too."""
 
 
 class VGG(nn.Module, Checked):
-    """A stem and four stages of 3×3 convolutions, max-pooling between them; `image` [N, C, H, W] to logits [N, K].
+    """A stem and four stages of 3×3 convolutions with max-pooling between; `image` [N, C, H, W] to logits [N, K].
 
-    `convolutions` and `widths` are five each, the stem's first.
+    `convolutions` and `widths` have five entries, the stem's first.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class VGG(nn.Module, Checked):
             classifier="classifier",
             last_map="stages.3",
             stages=("stages.0", "stages.1", "stages.2", "stages.3"),
-            preactivations=tuple(f"stages.{place}.{len(stage) - 2}" for place, stage in enumerate(parts[1:])),
+            preactivations=tuple(f"stages.{number}.{len(stage) - 2}" for number, stage in enumerate(parts[1:])),
         )
         self._initialise()
 

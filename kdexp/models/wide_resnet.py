@@ -10,9 +10,9 @@ from kdexp.network.landmarks import Landmarks
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions, each after batch norm and ReLU, whose result is added to the input.
+    """Two 3×3 convolutions, each after batch norm and ReLU, added to the input.
 
-    Where the width changes, a 1×1 convolution of the first activation takes the input's place.
+    If the shape changes, the input is replaced by a 1×1 convolution of the first activation.
     """
 
     def __init__(self, ins: int, outs: int, stride: int):
@@ -34,7 +34,7 @@ class Block(nn.Module):
 class WideResNet(nn.Module, Checked):
     """Three stages of n blocks, of `widen` times 16, 32, 64 channels; `image` [N, C, H, W] to logits [N, K].
 
-    `depth` is 6n + 4. Stages give sums that no ReLU has seen; the last map is the activated one that is pooled.
+    `depth` is 6n + 4. Outputs of stages are sums before activation; the last map is the activated one that is pooled.
     """
 
     landmarks = Landmarks(

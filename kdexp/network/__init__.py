@@ -1,1 +1,1 @@
-"""Networks: built, started from weights, captured, measured."""
+"""Networks: building them, loading weights, capturing layers, measuring cost."""

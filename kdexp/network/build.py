@@ -1,4 +1,4 @@
-"""Networks from configuration nodes: built for a data set's shape, started from a checkpoint where one is named."""
+"""Builds networks from configuration nodes and loads the weights that their training starts from."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from kdexp.network.landmarks import Landmarks, find_landmarks
 from kdexp.network.sketching import QuickBatchNorm
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
-"""Keys of a network's node that say how it is trained, and are no arguments of its constructor."""
+"""Keys of a network's node that describe its training and are not arguments of its constructor."""
 
 
 class PretrainedWeights(Protocol):
-    """Weights that an architecture's authors published: what a network that can start from them holds as `published`."""
+    """Published weights of an architecture, as the attribute `published` of a network that can start from them."""
 
     def fetch(self) -> None:
-        """Downloads them unless they are on this disk; raises `DataUnavailable`."""
+        """Downloads the weights unless they are on this disk; raises `DataUnavailable`."""
 
     def load(self, network: nn.Module) -> None:
-        """Gives them to the network that was built to take them."""
+        """Loads the weights into the network that has them as `published`."""
 
 
 def without_start(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's node without what says how its training starts."""
+    """Returns a network's node without the keys in `STARTING`."""
     return {name: value for name, value in node.items() if name not in STARTING}
 
 
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """The network that a `model`, `teacher` or `student` node describes, freshly initialised: `start` gives it weights.
+    """Builds the freshly initialised network of a `model`, `teacher` or `student` node; `start` loads its weights.
 
-    Where its family declares no `landmarks`, they are found by one forward pass.
+    If its family declares no `landmarks`, one forward pass finds them.
     """
     network = build(without_start(node), **asdict(shape))
     if not isinstance(getattr(network, "landmarks", ...), Landmarks | None):
@@ -51,7 +51,7 @@ def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 
 def on_meta(node: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """The network in evaluation mode on the meta device, which holds no values, seen to run there."""
+    """Builds the network on the meta device, without values, in evaluation mode, and runs it once to see that it works."""
     with torch.device("meta"), torch.no_grad(), QuickBatchNorm():
         network = build_network(node, shape).eval()
         network(shape.probe("meta"))
@@ -59,28 +59,28 @@ def on_meta(node: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 
 def sketch_network(node: Mapping[str, Any], shape: Shape, shortage: Callable[[nn.Module], str] | None = None) -> nn.Module:
-    """The network on the meta device, or on the CPU if its code looks at values; in evaluation mode.
+    """Builds the network in evaluation mode on the meta device, or on the CPU if its code reads values.
 
-    Before it is built on the CPU, `shortage` says why it would not fit there: raises `InvalidArguments`.
+    Raises `InvalidArguments` before building on the CPU if `shortage` returns a reason why the network does not fit there.
     """
     try:
         return on_meta(node, shape)
-    except Exception:  # whatever it is: what a network can't do at all fails again here, in words that a user has seen
-        if shortage and (why := _before_it_runs(node, shape, shortage)):
+    except Exception:  # a network that is really broken fails again below, with the error that users know
+        if shortage and (why := _shortage_without_values(node, shape, shortage)):
             raise InvalidArguments([Problem("", why)]) from None
         with torch.device("cpu"), RandomStream(0, torch.device("cpu")):
             return build_network(node, shape).eval()
 
 
-def _before_it_runs(node: Mapping[str, Any], shape: Shape, shortage: Callable[[nn.Module], str]) -> str:
-    """What `shortage` says of a network that can't run without values, where it can at least be built without."""
+def _shortage_without_values(node: Mapping[str, Any], shape: Shape, shortage: Callable[[nn.Module], str]) -> str:
+    """Returns `shortage` of a network that can be built without values, though it can't run without them; else empty."""
     with suppress(Exception), torch.device("meta"):
         return shortage(build(without_start(node), **asdict(shape)))
     return ""
 
 
 def with_values(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode on the CPU; a sketch's has values as modules draw them, and 0 where none of them does."""
+    """Returns a copy in evaluation mode on the CPU; values missing on the meta device are initialised by their module, or 0."""
     copied = deepcopy(network).eval()
     if device_of(network).type != "meta":
         return copied
@@ -95,17 +95,17 @@ def with_values(network: nn.Module) -> nn.Module:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the network's parameters are."""
+    """Returns the device of the network's parameters."""
     return next(network.parameters(), torch.empty(0)).device
 
 
 def start(
     network: nn.Module, checkpoint: str | Path | None, classes: Sequence[str] | None = None, role: str = ""
 ) -> tuple[str, ...]:
-    """Gives a fresh network the weights that its training starts from: a checkpoint's, or the published ones it asks for.
+    """Loads the weights that a fresh network's training starts from: a checkpoint, or its published weights.
 
-    `classes` are the names of the data's, where they have any; `role` decides where the checkpoint has both a teacher and a
-    student that fit. Returns the modules that keep their initial values, since the checkpoint's do not fit the data.
+    `classes` are the names of the data's classes, if any; `role` decides if the checkpoint has both a teacher and a student
+    that fit. Returns the names of modules that keep their initial values because the checkpoint's do not fit.
     """
     published: PretrainedWeights | None = getattr(network, "published", None)
     if checkpoint:

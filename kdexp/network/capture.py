@@ -1,4 +1,4 @@
-"""What networks say about a batch: logits and intermediate outputs, captured by module name without editing the model."""
+"""Captures logits and outputs of named layers with hooks, without editing the model."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from kdexp.network.layers import channels_first, evaluating, find_layers
 
 @dataclass
 class Outputs:
-    """What one network said about one batch, in fp32: `logits` [N, K] and the captured `features` by layer name."""
+    """One network's fp32 outputs for one batch: `logits` [N, K] and the captured `features` by layer name."""
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
 
     def map(self, change) -> Outputs:
-        """The same outputs with `change` applied to every tensor."""
+        """Returns the outputs with `change` applied to every tensor."""
         return Outputs(change(self.logits), {name: change(value) for name, value in self.features.items()})
 
 
 IN_TRAINING_ONLY = (_DropoutNd, nn.RReLU)
-"""Modules that may overwrite their input in training but not in evaluation mode, so that no probe sees it."""
+"""Modules that may overwrite their input in training but not in evaluation mode, where the probe would see it."""
 
 
 class Capture:
-    """A model whose calls also return the outputs of some of its layers, or what goes into them (`NAME.input`).
+    """A model whose calls also return the outputs of named layers, or their inputs (`NAME.input`).
 
-    Building it runs the model once on `probe_image` in evaluation mode: that shows which layers run at all, which outputs
-    the model later overwrites in place (an in-place ReLU after a captured convolution; those are copied at the hook from
-    then on), and leaves `probe`, the outputs from which methods learn shapes. Hooks live only as long as a call; maps come
-    as [N, C, H, W], whichever way they lie. Raises `UnknownLayer` for a name the model does not have or does not run, or whose
-    output is no tensor.
+    The constructor runs the model on `probe_image` in evaluation mode. This shows which layers run and which outputs the model
+    later overwrites in place (such as by an in-place ReLU after a captured convolution), so that the hooks copy those. The
+    outputs are kept as `probe`, from which methods read shapes. Hooks exist only during a call. Maps are returned as
+    [N, C, H, W], even if the model has them channels last. Raises `UnknownLayer` for a layer that the model does not have or
+    does not run, or that does not give a tensor.
 
-    `compiled` has torch.compile make the calls, once for every batch size. Its hooks stay, as they are compiled too, but keep
-    nothing outside of a call.
+    With `compiled`, calls go through torch.compile, compiled once per batch size. Its hooks are compiled too, so they stay,
+    but they hold nothing outside of a call.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor, *, compiled: bool = False):
@@ -50,7 +50,7 @@ class Capture:
         self._inputs = set(layers) - {name for name, _ in model.named_modules()}
         self._overwritten: set[str] = set()
         self.probe = self._probe(probe_image)
-        self._heard: dict[str, dict[str, Tensor]] = {}
+        self._current_call: dict[str, dict[str, Tensor]] = {}
         self._compiled = self._compile() if compiled else None
 
     def __call__(self, image: Tensor) -> Outputs:
@@ -71,8 +71,8 @@ class Capture:
                 self._overwritten = {name for name, value in captured.items() if value._version != versions[name]}
             return self._outputs(*self._run(image)[:2])
 
-    def _listen(self, keep: Callable[[str, Any], None]) -> list[RemovableHandle]:
-        """Hooks that hand every layer's value over; the handles remove them."""
+    def _add_hooks(self, keep: Callable[[str, Any], None]) -> list[RemovableHandle]:
+        """Registers hooks that pass every layer's value to `keep`; returns the handles that remove them."""
 
         def hook(name: str, module: nn.Module) -> RemovableHandle:
             if name in self._inputs:
@@ -82,20 +82,20 @@ class Capture:
         return [hook(name, module) for name, module in self.layers.items()]
 
     def _compile(self) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
-        heard = self._heard
+        current = self._current_call
 
         def keep(name: str, value: Tensor) -> None:
-            if "call" in heard:
-                heard["call"][name] = value.clone() if name in self._overwritten else value
+            if "captured" in current:
+                current["captured"][name] = value.clone() if name in self._overwritten else value
 
         def run(image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            heard["call"] = {}
+            current["captured"] = {}
             logits = self.model(image)
-            return logits, heard.pop("call")
+            return logits, current.pop("captured")
 
-        # Code of its own: torch counts recompilations by code, and takes networks for alike whose hooks alone differ.
+        # A code object per capture: torch counts recompilations by code, and would mix up networks that differ only in hooks.
         run.__code__ = run.__code__.replace(co_name=f"run_{id(self)}")
-        self._listen(keep)
+        self._add_hooks(keep)
         return torch.compile(run, dynamic=False)
 
     def _run(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
@@ -109,7 +109,7 @@ class Capture:
             captured[name] = value.clone() if name in self._overwritten else value
             versions[name] = value._version
 
-        hooks = self._listen(keep)
+        hooks = self._add_hooks(keep)
         try:
             return self.model(image), captured, versions
         finally:

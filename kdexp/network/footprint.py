@@ -1,4 +1,4 @@
-"""The memory that networks and their trainings take at least, counted on networks without values."""
+"""Lower bounds for the memory of networks and their training, counted on networks without values."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kdexp.network.cost import size_bytes
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that a network has to fit in: `free` bytes, for so many `copies` of its parameters.
+    """The memory that a network has to fit into: `free` bytes for `copies` times its parameters.
 
-    One of a network that only answers; for one in training also the gradients, and the moments that its optimizer keeps.
+    One copy for inference; in training also the gradients, and the moments of the optimizer.
     """
 
     free: int
     copies: int = 1
 
     def shortage(self, network: nn.Module, method: nn.Module | None = None) -> str:
-        """Why the network does not fit, with the modules of its method if given, or an empty string."""
+        """Returns why the network (with its method's modules, if given) does not fit, or an empty string."""
         needed = self.copies * sum(size_bytes(module) for module in (network, method) if module is not None)
         if needed <= self.free:
             return ""
@@ -42,12 +42,12 @@ ROOMY = Room(sys.maxsize)
 
 
 def batch_shortage(network: nn.Module, shape: Shape, images: int, copies: int, free: int, width: int = 4) -> str:
-    """Why a training on batches of so many images does not fit into `free` bytes, or an empty string.
+    """Returns why training on batches of that many images does not fit into `free` bytes, or an empty string.
 
-    `width` is the number of bytes per value that a forward pass keeps.
+    `width` is the number of bytes per stored activation.
     """
-    kept = activation_bytes(network, shape, images) * width // 4
-    needed = copies * size_bytes(network) + kept
+    activations = activation_bytes(network, shape, images) * width // 4
+    needed = copies * size_bytes(network) + activations
     if needed <= free:
         return ""
     return (
@@ -57,7 +57,7 @@ def batch_shortage(network: nn.Module, shape: Shape, images: int, copies: int, f
 
 
 def activation_bytes(network: nn.Module, shape: Shape, images: int) -> int:
-    """Bytes that a forward pass on so many images keeps for the backward pass; 0 where the network has values."""
+    """Counts the bytes that a forward pass stores for the backward pass; 0 unless the network is on the meta device."""
     if device_of(network).type != "meta":
         return 0
     own = {value.untyped_storage()._cdata for value in (*network.parameters(), *network.buffers())}
@@ -70,6 +70,6 @@ def activation_bytes(network: nn.Module, shape: Shape, images: int) -> int:
         return value
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
-    with suppress(Exception), hooks, torch.enable_grad():  # what fails here the training tells of
+    with suppress(Exception), hooks, torch.enable_grad():  # a failure here is reported by the training
         network(shape.probe("meta", images=images))
     return sum(sizes.values())

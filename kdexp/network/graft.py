@@ -1,4 +1,4 @@
-"""Networks in which some modules are replaced, and which share all others with the network they were made from."""
+"""Replaces modules of a network in a shallow copy that shares all others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def graft(network: nn.Module, changes: Mapping[str, nn.Module]) -> nn.Module:
-    """The network with other modules in the named places; parameters and buffers elsewhere are the very same objects."""
+    """Returns a copy of the network with the named modules replaced; all other parameters and buffers are shared."""
     grafted = copy.copy(network)
     grafted._modules = dict(network._modules)
     inner: dict[str, dict[str, nn.Module]] = {}

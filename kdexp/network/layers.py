@@ -1,4 +1,4 @@
-"""Layers by their names, and the state in which networks are looked at."""
+"""Finding layers by name, and running networks in evaluation mode."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from kdexp.errors import UnknownLayer, did_you_mean, listed
 
 INPUT = ".input"
-"""Behind a module's name: the layer is what goes into the module, not what comes out."""
+"""Suffix of a module's name that means the module's input instead of its output."""
 
 
 MOST_LISTED = 40
-"""Layers up to which all are named where a name is unknown."""
+"""Most layers that are listed for an unknown name."""
 
 
 def channels_first(output: Tensor) -> Tensor:
-    """A square map that lies [N, H, W, C], as Swin's do, as [N, C, H, W]; anything else as it is."""
+    """Returns a square map [N, H, W, C], such as Swin's, as [N, C, H, W]; anything else unchanged."""
     square = output.dim() == 4 and output.shape[1] == output.shape[2] != output.shape[3]
     return output.permute(0, 3, 1, 2) if square else output
 
 
 def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of those names, with or without `.input`; raises `UnknownLayer`, which lists the known names."""
+    """Returns the modules of those names, with or without `.input`; raises `UnknownLayer`, which lists the known names."""
     modules = {name: module for name, module in model.named_modules() if name}
     for name in names:
         if name not in modules and name.removesuffix(INPUT) not in modules:
@@ -36,7 +36,7 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 
 
 def _outline(names: list[str]) -> str:
-    """The names as deep into the network as `MOST_LISTED` reach, and how many there are further inside."""
+    """Lists names down to the deepest level at which there are at most `MOST_LISTED`, and counts those further inside."""
     shown = [name for name in names if "." not in name]
     for depth in range(1, 1 + max((name.count(".") for name in names), default=0)):
         deeper = [name for name in names if name.count(".") <= depth]
@@ -47,7 +47,7 @@ def _outline(names: list[str]) -> str:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; afterwards every module has the mode it had before."""
+    """Puts the model into evaluation mode without gradients, and restores every module's mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():

@@ -1,1 +1,1 @@
-"""What networks are trained for."""
+"""Tasks that networks are trained for, and their metrics."""

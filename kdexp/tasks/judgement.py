@@ -1,4 +1,4 @@
-"""What a network's test answers are worth, held against guessing."""
+"""Compares a network's test predictions with guessing, and detects classes in a wrong order."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ import torch
 from torch import Tensor
 
 FEW = 10
-"""Test images per class below which a renaming of classes fits by luck."""
+"""Test images per class below which renamed classes may fit by chance."""
 GAP, MOST_LIKELY = 0.1, 0.5
-"""So much more, and at least so much, a network must have right under other names for its classes to be called reordered."""
+"""Classes count as reordered only if renaming gains at least `GAP` of accuracy and reaches at least `MOST_LIKELY`."""
 SURE, USUAL = 0.001, 0.05
-"""Probabilities below which something is not luck: for an accusation, and for a difference."""
+"""Significance levels: for calling classes reordered, and for other differences."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A network's answers to test images; all shares are of 1."""
+    """A network's predictions on test images; accuracies are between 0 and 1."""
 
     images: int
     classes: int
     accuracy: float
     majority: float
-    """The share of the largest class: the accuracy of always naming it."""
+    """Share of the largest class: the accuracy of always predicting it."""
     luck: float
-    """The accuracy that the same answers would have on average if they were dealt to the images at random (Cohen 1960)."""
+    """Expected accuracy if the same predictions were assigned to the images at random (Cohen 1960)."""
     renamed: float
-    """The accuracy if each class had the name that fits its images best, no two classes the same name."""
+    """Accuracy if each class had the name that fits its images best, no two classes the same name."""
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Self:
-        """That of logits [N, K] for labels [N]."""
-        (images, classes), answers = logits.shape, logits.argmax(1)
-        by_label, by_answer = (torch.bincount(given, minlength=classes).double() / images for given in (labels, answers))
+        """Judges logits [N, K] by labels [N]."""
+        (images, classes), predicted = logits.shape, logits.argmax(1)
+        by_label, by_prediction = (torch.bincount(of, minlength=classes).double() / images for of in (labels, predicted))
         return cls(
             images,
             classes,
-            accuracy=float((answers == labels).sum()) / images,
+            accuracy=float((predicted == labels).sum()) / images,
             majority=float(by_label.max()),
-            luck=float((by_label * by_answer).sum()),
-            renamed=_matched(labels, answers) / images,
+            luck=float((by_label * by_prediction).sum()),
+            renamed=_matched(labels, predicted) / images,
         )
 
     @property
     def reordered(self) -> bool:
-        """Whether its classes seem to be in another order than the labels."""
+        """Whether the network's classes seem to be in another order than the labels."""
         if self._at_most(self.luck) < SURE:
             return True
-        enough = self.images >= FEW * self.classes and self.renamed >= max(MOST_LIKELY, self.accuracy + GAP)
-        knows = binomial_tail(round(self.renamed * self.images), self.images, self.majority) < SURE
-        return enough and knows and self._at_most(self.renamed) < SURE
+        fits_renamed = self.images >= FEW * self.classes and self.renamed >= max(MOST_LIKELY, self.accuracy + GAP)
+        beats_majority = binomial_tail(round(self.renamed * self.images), self.images, self.majority) < SURE
+        return fits_renamed and beats_majority and self._at_most(self.renamed) < SURE
 
     @property
     def near_chance(self) -> bool:
-        """Whether its accuracy may be that of always naming the largest class (two-sided exact binomial test)."""
+        """Whether the accuracy may be that of always predicting the largest class (two-sided exact binomial test)."""
         return 2 * min(self._at_most(self.majority), self._at_least(self.majority)) > USUAL
 
     def warning(self, who: str) -> str:
-        """What a user must know of a teacher like that, in a sentence; empty if nothing."""
+        """Returns a warning about a teacher with these predictions, or an empty string."""
         accuracy, largest = (
             f"test accuracy {100 * self.accuracy:.2f} %",
             f"always naming the largest class has {100 * self.majority:.2f} %",
@@ -72,7 +72,7 @@ class Judgement:
 
     @property
     def evidence(self) -> str:
-        """What speaks for another order of the classes."""
+        """The evidence for another order of the classes, as part of a sentence."""
         if self.renamed >= self.accuracy + GAP:
             return f"with its classes renamed {100 * self.renamed:.2f} %"
         return f"less than the {100 * self.luck:.2f} % of its answers dealt at random"
@@ -88,21 +88,21 @@ class Judgement:
         return round(self.accuracy * self.images)
 
 
-def _matched(labels: Tensor, answers: Tensor) -> int:
-    """Images that are right where labels and answers [N] are matched one to one, the most frequent pair first."""
-    pairs, counts = torch.stack([labels, answers], 1).unique(dim=0, return_counts=True)
-    met, found = (set[int](), set[int]()), 0
-    for place in counts.argsort(descending=True, stable=True).tolist():
-        label, answer = pairs[place].tolist()
-        if label not in met[0] and answer not in met[1]:
-            met[0].add(label)
-            met[1].add(answer)
-            found += int(counts[place])
-    return found
+def _matched(labels: Tensor, predicted: Tensor) -> int:
+    """Counts correct images after matching labels and predictions [N] one to one, the most frequent pair first."""
+    pairs, counts = torch.stack([labels, predicted], 1).unique(dim=0, return_counts=True)
+    used_labels, used_predictions, correct = set[int](), set[int](), 0
+    for row in counts.argsort(descending=True, stable=True).tolist():
+        label, prediction = pairs[row].tolist()
+        if label not in used_labels and prediction not in used_predictions:
+            used_labels.add(label)
+            used_predictions.add(prediction)
+            correct += int(counts[row])
+    return correct
 
 
 def binomial_tail(hits: int, trials: int, share: float) -> float:
-    """How likely at least so many hits are in so many trials, each of which hits with probability `share`."""
+    """Computes the probability of at least `hits` successes in `trials`, each with probability `share`."""
     if hits <= 0 or share >= 1:
         return 1.0
     if share <= 0:

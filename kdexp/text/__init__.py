@@ -1,1 +1,1 @@
-"""What users read and type."""
+"""Text that users read and type."""

@@ -1,4 +1,4 @@
-"""Characters that must not reach a reader raw, and those that an encoding lacks."""
+"""Escapes characters that terminals obey, and replaces characters that an encoding lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 _HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""Control characters but for tab and line feed, what changes the direction of writing, line separators, lone surrogates."""
+"""Control characters except tab and line feed, marks of writing direction, line separators, and lone surrogates."""
 _IN_TEXT, _IN_LINE = re.compile(f"[{_HIDDEN}]"), re.compile(f"[{_HIDDEN}\t\n]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -20,22 +20,22 @@ _ALIKE = (
     | dict(zip("≤≥≈≠✓✗", ("<=", ">=", "~", "!=", "ok", "x"), strict=True))
     | dict(zip("∞√ΔΣαπμ°ßæø€", ("inf", "sqrt", "diff", "sum", "alpha", "pi", "u", "deg", "ss", "ae", "o", "EUR"), strict=True))
 )
-"""What stands for a character where the encoding has none such; accents are taken off, lines drawn with - | +."""
+"""Replacements for characters that an encoding lacks; others lose their accents, and box drawings become - | +."""
 _HANDLER = "kdexp.alike"
 
 
 def visible(text: str) -> str:
-    """A text of several lines as it may be shown: what is hidden in it becomes an escape such as `\\x1b`."""
+    """A text of several lines that is safe to print: hidden characters become escapes such as `\\x1b`."""
     return _IN_TEXT.sub(_escape, _decoded(text))
 
 
 def one_line(text: object) -> str:
-    """A name or a sentence as it may be shown: on one line, what is hidden in it becomes an escape such as `\\n`."""
+    """A name or sentence that is safe to print on one line: hidden characters and breaks become escapes such as `\\n`."""
     return _IN_LINE.sub(_escape, _decoded(str(text)))
 
 
 def encodable(text: str, encoding: str) -> str:
-    """The text in characters that the encoding has: `×` is `x` in ASCII, and what nothing resembles is `?`."""
+    """The text in the characters of an encoding: `×` becomes `x` in ASCII, and characters that resemble none become `?`."""
     return text.encode(encoding, _HANDLER).decode(encoding)
 
 
@@ -44,17 +44,17 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """The text with the bytes of UTF-8 that a C locale left in it (PEP 383) read as such; other bytes become `\\xff`."""
+    """The text with bytes that a C locale did not decode (PEP 383) decoded as UTF-8; invalid ones become `\\xff`."""
     if not _SURROGATE.search(text):
         return text
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a surrogate that stands for no byte
+    except UnicodeEncodeError:  # a surrogate that does not stand for a byte
         return text
 
 
 def _alike(error: UnicodeError) -> tuple[str, int]:
-    """What stands for the characters of an encoding error, as `codecs.register_error` wants it."""
+    """Error handler for `codecs.register_error`: replaces characters that the encoding lacks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_replacement, error.object[error.start : error.end])), error.end

@@ -1,4 +1,4 @@
-"""Where a command prints: streams that take any text and never raise, and a console that draws on them."""
+"""Streams that print any text and never raise, and a rich console that draws on them."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from kdexp.files import reason
 from kdexp.text.characters import encodable, one_line, visible
 
 UNPRINTED = 3
-"""Exit code of a command that went well but whose output could not be printed."""
+"""Exit code of a command that succeeded but could not print its output."""
 NARROWEST, USUAL, WIDEST = 20, 80, 10_000
-"""Columns of a terminal: fewer than the narrowest are taken for a mistake, and for the usual number."""
+"""Columns of a terminal; a width below the narrowest is taken for an error, and replaced by the usual one."""
 
 
 class Output(io.TextIOBase):
-    """A standard stream that takes text from anywhere and never raises.
+    """A standard stream that accepts any text and never raises.
 
-    Control characters are shown as escapes, and characters that the encoding lacks as similar ones. After an error, such as
-    a full disk or a closed pipe, text is dropped and `error` holds it. There is no `fileno`: what writes by itself, past this
-    class, must not colour what it writes.
+    Control characters are printed as escapes, and characters that the encoding lacks as similar ones. After an error, such as
+    a full disk or a closed pipe, `error` holds it and further text is dropped. There is no `fileno`, so that libraries which
+    write to the file descriptor themselves do not colour their output.
     """
 
     encoding = "utf-8"
 
     def __init__(self, stream: TextIO | None):
-        self._stream = stream  # None where whoever started the process closed it
+        self._stream = stream  # None if the parent process closed it
         self.error: OSError | None = None
         self.raw = _Drawn(self)
 
     @property
     def true_encoding(self) -> str:
-        """The encoding of the stream behind it."""
+        """The encoding of the underlying stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Always False, see `raw.isatty`."""
+        """Always False; see `raw.isatty`."""
         return False
 
     def write(self, text: str) -> int:
-        """Prints a text; a carriage return at its beginning stays one, since progress bars begin with it."""
+        """Prints a text; keeps a carriage return at its beginning, as progress bars have it."""
         start = "\r" if text.startswith("\r") else ""
         self.write_raw(start + visible(text.removeprefix("\r")))
         return len(text)
 
     def write_raw(self, text: str) -> None:
-        """Prints a text with its control characters."""
+        """Prints a text, control characters included."""
         if self._stream is not None:
             try:
                 self._stream.write(encodable(text, self.true_encoding))
@@ -60,7 +60,7 @@ class Output(io.TextIOBase):
                 self._end(error)
 
     def flush(self) -> None:
-        """Prints what is buffered."""
+        """Flushes the underlying stream."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -68,11 +68,11 @@ class Output(io.TextIOBase):
                 self._end(error)
 
     def on_terminal(self) -> bool:
-        """Whether the stream behind it is a terminal."""
+        """Whether the underlying stream is a terminal."""
         return self._stream is not None and self._stream.isatty()
 
     def _end(self, error: OSError) -> None:
-        """Drops this stream's text from now on, also what Python would flush when it ends."""
+        """Drops all further text, and text that Python would flush at exit."""
         stream, self._stream, self.error = self._stream, None, error
         assert stream is not None
         with suppress(OSError):
@@ -80,9 +80,9 @@ class Output(io.TextIOBase):
 
 
 class _Drawn(io.TextIOBase):
-    """The way of a console to an `Output`: the escape sequences that it draws with stay what they are."""
+    """Writes a console's drawing to an `Output` without escaping its control sequences."""
 
-    encoding = "utf-8"  # as far as the console need know
+    encoding = "utf-8"  # the console must not replace characters itself
 
     def __init__(self, output: Output):
         self.output = output
@@ -99,7 +99,7 @@ class _Drawn(io.TextIOBase):
 
 
 class Screen(Console):
-    """A rich console on stdout, or on a file, that draws text as it is: no markup, no emoji, control characters escaped."""
+    """A rich console on stdout or a file that prints text literally: no markup, no emoji, control characters escaped."""
 
     def __init__(self, file: TextIO | None = None, width: int | None = None):
         self._encoding = "utf-8"
@@ -111,12 +111,12 @@ class Screen(Console):
         super().__init__(file=drawn, width=width, markup=False, emoji=False, highlight=False, _environ=environment)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text as rich draws it, in characters that the stream has, so that columns are as wide as what is in them."""
+        """The text in characters that the stream has, so that columns get the right width."""
         return super().render_str(encodable(visible(text), self._encoding), **options)
 
     @property
     def size(self) -> ConsoleDimensions:
-        """Columns and lines, within reason."""
+        """Columns and lines, corrected where the environment gives unlikely numbers."""
         width, height = super().size
         return ConsoleDimensions(min(width, WIDEST) if width >= NARROWEST else USUAL, height)
 
@@ -126,7 +126,7 @@ class Screen(Console):
 
 
 def _without_bad_sizes(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without a COLUMNS or LINES that is no number of them."""
+    """The environment without COLUMNS or LINES that are not numbers."""
     sizes = {name: environment.get(name, "") for name in ("COLUMNS", "LINES")}
     bad = {name for name, size in sizes.items() if not (size.isascii() and size.isdigit() and len(size) < 10)}
     return {name: value for name, value in environment.items() if name not in bad}
@@ -134,9 +134,10 @@ def _without_bad_sizes(environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def printing(command: str) -> Iterator[None]:
-    """Inside, whatever is printed is printed as an `Output` does; a command that ends well does so though nobody reads it.
+    """Makes stdout and stderr `Output`s while a command runs.
 
-    A full disk alone, to which nothing could be printed, is `UNPRINTED`, said on stderr.
+    A command that succeeds does so even if the reader of its pipe has gone. If stdout failed for another reason, such as a
+    full disk, an error is printed on stderr and the exit code is `UNPRINTED`.
     """
     _hold_closed_descriptors()
     before, out = (sys.stdout, sys.stderr), Output(sys.stdout)
@@ -150,7 +151,7 @@ def printing(command: str) -> Iterator[None]:
         out.flush()
         lost = out.error is not None and not isinstance(out.error, BrokenPipeError)
         if lost and out.error:
-            print_error(command, f"stdout took no more text ({reason(out.error)}); nothing else was lost")
+            print_error(command, f"stdout can't be written ({reason(out.error)}); nothing else was lost")
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
     if lost and not (stopped and stopped.code):
@@ -160,12 +161,12 @@ def printing(command: str) -> Iterator[None]:
 
 
 def print_error(command: str, sentence: str) -> None:
-    """Prints a sentence on stderr, after the command's name."""
+    """Prints `COMMAND: SENTENCE` on stderr."""
     print(f"{command}: {one_line(sentence)}", file=sys.stderr)
 
 
 def _hold_closed_descriptors() -> None:
-    """Opens those of stdin, stdout and stderr that are closed, so that no file of ours gets their number."""
+    """Opens stdin, stdout and stderr where they are closed, so that no other file gets their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -174,7 +175,7 @@ def _hold_closed_descriptors() -> None:
 
 
 def _open_nowhere(number: int) -> None:
-    """Makes a file descriptor one that drops what is written."""
+    """Redirects a file descriptor to the null device."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)

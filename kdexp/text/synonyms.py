@@ -1,4 +1,4 @@
-"""What other programs call our settings and options, so that a mistake is answered with our word for it. One table."""
+"""Names that other programs give to our settings and options, so that messages can suggest ours. One table."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ _SWITCHES = {
     "precision=bf16 precision=fp32": "amp use_amp fp16 bf16 half mixed_precision autocast",
     "limit_batches=3 limit_batches=null": "debug fast_dev_run smoke",
 }
-"""Settings of another kind: what to write for a true value, and for a false one."""
+"""Switches that are settings with other values here: what to write if the switch is on, and if it is off."""
 
 NOTES = {
     "resume": "a run that was interrupted resumes by itself: run the same command again",
     "name": "folders are named by time and configuration; output_dir=FOLDER chooses where they go",
 }
-"""Sentences for what needs no setting here."""
+"""Sentences about settings that are not needed here."""
 
 _SAME_NOTE = {"restart": "resume", "continue": "resume", "expname": "name", "runname": "name", "experimentname": "name"}
 
 
 def plain(word: str) -> str:
-    """The word in small letters, without what people write between its parts: `ResNet-32x4` is `resnet32x4`."""
+    """The word in lower case without separators: `ResNet-32x4` becomes `resnet32x4`."""
     return re.sub(r"[-_ .]", "", word).lower()
 
 
@@ -91,17 +91,17 @@ _OURS, _SWITCHED = _by_word(_KEYS | _OPTIONS), _by_word(_SWITCHES)
 
 
 def same(word: str, known: Iterable[str]) -> str:
-    """The known word that is this one written differently or a synonym of it, or an empty string."""
+    """The known word that this word is a spelling or a synonym of, or an empty string."""
     known = list(known)
-    if alike := next((each for each in known if plain(each) == plain(word)), ""):
+    if alike := next((name for name in known if plain(name) == plain(word)), ""):
         return alike
     ours = _OURS.get(plain(word), [])
-    wanted = [*ours, *(each.rpartition(".")[2] for each in ours)]
-    return next((each for each in wanted if each in known), "")
+    candidates = [*ours, *(path.rpartition(".")[2] for path in ours)]
+    return next((name for name in candidates if name in known), "")
 
 
 def same_key(key: str, paths: Collection[str]) -> str:
-    """The known path that an unknown key stands for, or an empty string: `T`, `optim.learning_rate`, `data.root`."""
+    """The known path that a key such as `T`, `optim.learning_rate` or `data.root` stands for, or an empty string."""
     if found := next((ours for ours in _OURS.get(plain(key), []) if ours in paths), ""):
         return found
     head, dot, last = key.rpartition(".")
@@ -113,12 +113,12 @@ def same_key(key: str, paths: Collection[str]) -> str:
 
 
 def key_elsewhere(key: str, paths: Collection[str]) -> str:
-    """The key that an unknown one stands for, which other options of its group have, or an empty string."""
+    """The key that an unknown key stands for and that only other options of its group have, or an empty string."""
     return next((ours for ours in _OURS.get(plain(key), []) if "." in ours and ours.partition(".")[0] in paths), "")
 
 
 def same_setting(key: str, value: str, paths: Collection[str]) -> str:
-    """The override that says in our words what a switch of other programs says, or an empty string."""
+    """The override that has the effect of another program's switch, or an empty string."""
     head, _, last = key.rpartition(".")
     if plain(last) in ("pretrained", "usepretrained", "imagenetweights"):
         part = head if head in paths else "student"
@@ -129,10 +129,10 @@ def same_setting(key: str, value: str, paths: Collection[str]) -> str:
 
 
 OFF = ("false", "no", "off", "-1", "none", "null")
-"""What people write for a switch that is off."""
+"""Values of a switch that is off."""
 
 
 def note(key: str) -> str:
-    """Why a setting of other programs is not needed, or an empty string."""
+    """The sentence about a setting that is not needed here, or an empty string."""
     last = plain(key.rpartition(".")[2])
     return NOTES.get(_SAME_NOTE.get(last, last), "")

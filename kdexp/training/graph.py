@@ -14,7 +14,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
 from kdexp.device.graphs import HostReads, Stopwatch, buffers_in_place, join, on_stream, record_graph
 from kdexp.device.precision import Precision
-from kdexp.distillation.base import Progress, is_capturable
+from kdexp.distillation.base import Progress
 from kdexp.errors import first_line
 from kdexp.network.capture import Outputs
 from kdexp.training.learner import Learner
@@ -93,7 +93,7 @@ class EpochBatches:
 
 def obstacle(learner: Learner) -> str:
     """Why that learner's steps can't be recorded, from what it declares; an empty string if they may be."""
-    if not is_capturable(learner.distiller):
+    if not learner.distiller.capturable:
         return f"{NOT_RECORDED} {type(learner.distiller).__name__} does not declare them capturable"
     if not all(group.get("fused") for group in learner.optimizer.param_groups):
         return f"{NOT_RECORDED} {type(learner.optimizer).__name__} is not fused"

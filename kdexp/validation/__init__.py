@@ -1,1 +1,1 @@
-"""Everything that can be wrong with a configuration, found before anything is trained."""
+"""Checks of a configuration before anything runs."""

@@ -1,4 +1,4 @@
-"""All jobs of a command, composed and checked."""
+"""Composes and checks all jobs of a command."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from kdexp.errors import Problem
 def check(
     jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
 ) -> tuple[list[Mapping[str, Any]], list[Problem]]:
-    """The composed configuration of every job, and everything that is wrong with any of them.
+    """The composed configuration of every job, and all problems of all jobs.
 
-    `words` are those of the command; unless `thoroughly`, jobs are composed, but their values are not looked at.
+    `words` are those of the command, for the commands that messages suggest. Unless `thoroughly`, values are not checked,
+    which saves importing torch.
     """
     validate = None
     if thoroughly:
         from kdexp.validation.validator import Validator  # imports torch
 
         validate = Validator().problems
-    made = Overrides(composer, words)
+    overrides = Overrides(composer, words)
     configs: list[Mapping[str, Any]] = []
     affected: dict[Problem, list[int]] = {}
     for number, job in enumerate(jobs):
-        composed = made.compose(job)
-        found = list(composed.problems)
+        composed = overrides.compose(job)
         configs.append(composed.config)
+        found = list(composed.problems)
         if validate is not None:
             of_values = validate(composed.config, parts=not composed.lacks_option(composer))
-            found += [made.advise(each, job) for each in of_values if not composed.follows(each)]
+            found += [overrides.advise(problem, job) for problem in of_values if not composed.follows(problem)]
         for problem in dict.fromkeys(found):
             affected.setdefault(problem, []).append(number)
     explained = []

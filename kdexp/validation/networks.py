@@ -1,4 +1,4 @@
-"""What can be wrong with a network: it can't be built, does not run on the images, gives no logits, has two starts."""
+"""Checks of a network: it can be built, fits into memory, runs on the images, gives logits, and has one start."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LARGEST = 256
 def check_network(
     role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any], room: Room = ROOMY
 ) -> tuple[nn.Module | None, list[Problem]]:
-    """The network in evaluation mode, without values where it can do without, or None; and its problems.
+    """The network in evaluation mode, or None if it can't be used; and its problems.
 
-    `node` and `dataset` are nodes of the configuration whose arguments are right one by one. What does not fit into the
-    `room` is not given values, nor asked anything.
+    `node` and `dataset` are nodes whose arguments are valid one by one. The network is on the meta device where it runs
+    without values; one that does not fit into the `room` is not run.
     """
     try:
         network = sketch_network(node, shape, room.shortage)
@@ -37,18 +37,20 @@ def check_network(
         if isinstance(error, InvalidArguments) or error.__cause__:
             return None, [problem.under(role) for problem in refusals(error)]
         return None, [Problem(role, _does_not_run(role, node, shape, dataset, error))]
-    if complaint := _no_logits(logits, shape.num_classes):
-        return None, [Problem(role, complaint)]
+    if sentence := _no_logits(logits, shape.num_classes):
+        return None, [Problem(role, sentence)]
     return network, list(_two_starts(role, node, network))
 
 
-def _no_logits(said: object, num_classes: int) -> str:
-    if not isinstance(said, Tensor):
-        return f"answers with a {type(said).__name__}, not with a tensor of logits [N, {num_classes}]"
-    if said.dim() != 2:
-        return f"answers with a tensor [{', '.join(['N', *map(str, said.shape[1:])])}], not with logits [N, {num_classes}]"
-    if said.shape[1] != num_classes:
-        return f"gives {said.shape[1]} logits per image, but the data have {num_classes} classes"
+def _no_logits(output: object, num_classes: int) -> str:
+    """Why an output is not logits [N, K], or an empty string."""
+    if not isinstance(output, Tensor):
+        return f"answers with a {type(output).__name__}, not with a tensor of logits [N, {num_classes}]"
+    if output.dim() != 2:
+        sizes = ", ".join(["N", *map(str, output.shape[1:])])
+        return f"answers with a tensor [{sizes}], not with logits [N, {num_classes}]"
+    if output.shape[1] != num_classes:
+        return f"gives {output.shape[1]} logits per image, but the data have {num_classes} classes"
     return ""
 
 
@@ -59,19 +61,23 @@ def _two_starts(role: str, node: Mapping[str, Any], network: nn.Module) -> Itera
 
 
 def _does_not_run(role: str, node: Mapping[str, Any], shape: Shape, dataset: Mapping[str, Any], error: Exception) -> str:
+    """Why a network fails on the images, and what would help."""
     size = smallest_image(node, shape)
     if size is None:
         images = f"{shape.in_channels}×{shape.image_size}×{shape.image_size}"
         return f"does not run on this data set's {images} images: {first_line(error)}"
-    ways = [f"dataset.image_size={size}"] if "image_size" in dataset else []
-    ways += [f"{role}.stem=small"] if "stem" in node and _runs(dict(node) | {"stem": "small"}, shape) else []
+    fixes = [f"dataset.image_size={size}"] if "image_size" in dataset else []
+    fixes += [f"{role}.stem=small"] if "stem" in node and _runs(dict(node) | {"stem": "small"}, shape) else []
     name = node.get("name") or node["_target_"].rpartition(".")[2]
-    way_out = " or ".join(ways) or "choose another network"
-    return f"{name} needs images of at least {size}×{size}, not {shape.image_size}×{shape.image_size}; {way_out}"
+    fix = f"try {' or '.join(fixes)}" if fixes else "choose another network"
+    return f"{name} needs images of at least {size}×{size}, not {shape.image_size}×{shape.image_size}; {fix}"
 
 
 def smallest_image(node: Mapping[str, Any], shape: Shape) -> int | None:
-    """The smallest size from which the network runs, found by bisection, given that it does not run at this one."""
+    """The smallest image size that the network accepts, found by bisection; None if it accepts none up to `LARGEST`.
+
+    The network must fail on images of the given shape.
+    """
     too_small, enough = shape.image_size, LARGEST
     if too_small >= enough or not _runs(node, replace(shape, image_size=enough)):
         return None

@@ -1,4 +1,4 @@
-"""What can be wrong with one node: it can't be imported, its arguments are wrong one by one or together."""
+"""Checks of one node: its class can be imported, its arguments are right one by one and together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.configuration.arguments import parameters, problems, shown
+from kdexp.configuration.arguments import parameters, problems, short_repr
 from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import arguments, build, target
 from kdexp.data.dataset import ImageDataset
@@ -25,6 +25,22 @@ GIVE_START = "give student.checkpoint=FILE, or student.weights where the network
 
 NETWORKS = ("teacher", "student")
 
+REQUIRED = (
+    "dataset",
+    "student",
+    "distillation",
+    "baseline",
+    "label_smoothing",
+    "optimizer",
+    "teacher_optimizer",
+    "schedule",
+    "teacher_schedule",
+)
+"""Nodes that every configuration has."""
+
+UNTAUGHT = {"baseline": "the baseline", "label_smoothing": "controls=[label_smoothing]"}
+"""Nodes of methods that train rows without a teacher, and what those rows are called."""
+
 BASES: dict[str, type] = {
     "dataset": ImageDataset,
     "distillation": Distiller,
@@ -35,7 +51,7 @@ BASES: dict[str, type] = {
     "schedule": object,
     "teacher_schedule": object,
 }
-"""What the class of a node must be derived from, by the last part of the node's path; functions are refused there."""
+"""The base class of a node's class, by the last part of the node's path; functions are refused there."""
 
 GROUPS = {
     "teacher_optimizer": "optimizer@",
@@ -43,66 +59,61 @@ GROUPS = {
     "baseline": "distillation@",
     "label_smoothing": "distillation@",
 }
-"""How the option of a node is chosen that is not named like its group."""
+"""What precedes `NODE=OPTION` on the command line where a node is not named like its group."""
 
 
-def check_node(name: str, node: Any, is_network: bool) -> Iterator[Problem]:
-    """Problems of one `_target_` node, its path in front of their names."""
-    if isinstance(node, str) and is_network and name not in NETWORKS:
+def check_node(path: str, node: Any, is_network: bool) -> Iterator[Problem]:
+    """Problems of the node at a path; names of problems start with the path."""
+    if isinstance(node, str) and is_network and path not in NETWORKS:
         known = sorted(file.stem for file in Path(conf_dir(), "model").glob("*.yaml"))
-        yield Problem(name, f"={node!r}: no such network;{did_you_mean(node, known)} known: {listed(known)}")
+        yield Problem(path, f"={node!r}: no such network;{did_you_mean(node, known)} known: {listed(known)}")
         return
     if not isinstance(node, dict):
-        group = GROUPS.get(name, "")
-        what = "missing" if node is None else f"={node!r}: is a group, chosen with {group}{name}=OPTION"
-        yield Problem(name, what)
+        group = GROUPS.get(path, "")
+        yield Problem(path, "missing" if node is None else f"={node!r}: is a group, chosen with {group}{path}=OPTION")
         return
     if odd := [key for key in node if not isinstance(key, str)]:
-        yield Problem(name, f"has the key {odd[0]!r}, and keys must be texts")
+        yield Problem(path, f"has the key {odd[0]!r}, and keys must be texts")
         return
-    made, what = _target(name, node)
-    if what:
-        yield Problem(f"{name}._target_", what)
+    made, sentence = _target(path, node)
+    if sentence:
+        yield Problem(f"{path}._target_", sentence)
         return
     given = arguments(node)
-    later = list(asdict(Shape(0, 0, 0))) if is_network else []
-    if is_network and given.pop("checkpoint", None) is not None:
-        yield from _checkpoint_file(name, node["checkpoint"])
-    if is_network and name != "student":
-        yield from _half_taught(name, given.pop("teacher", None), given.pop("distillation", None))
-    if name == "student":
-        yield from _frozen(given.pop("frozen_backbone", False), node)
-    found = problems(made, given, given_later=later)
-    yield from (problem.under(name) for problem in found)
-    if not found and not later:
-        yield from _constructor(name, node)
+    if is_network:
+        yield from _starts(path, node, given)
+    given_later = list(asdict(Shape(0, 0, 0))) if is_network else []
+    found = [problem.under(path) for problem in problems(made, given, given_later=given_later)]
+    if not found and not is_network:
+        found += _constructor(path, node)
+    yield from found or _needs_teacher(path, node)
 
 
-def _target(name: str, node: dict[str, Any]) -> tuple[Any, str]:
-    """What a node's `_target_` names, and why it can't be made (empty if nothing is known against it)."""
+def _target(path: str, node: dict[str, Any]) -> tuple[Any, str]:
+    """The class or function that a node's `_target_` names, and why it can't be used (empty if it can)."""
     if "_target_" not in node:
         return None, "missing: the MODULE.CLASS that is made"
-    given = node["_target_"]
-    if not isinstance(given, str):
-        return None, f"={given!r}: must be a text, MODULE.CLASS"
+    name = node["_target_"]
+    if not isinstance(name, str):
+        return None, f"={name!r}: must be a text, MODULE.CLASS"
     try:
         made = target(node)
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         cause = first_cause(error)
-        return None, f"={given!r}: can't be imported ({type(cause).__name__}: {first_line(cause)})"
+        return None, f"={name!r}: can't be imported ({type(cause).__name__}: {first_line(cause)})"
     kind = "a module" if isinstance(made, ModuleType) else f"a value of type {type(made).__name__}"
     if not callable(made):
-        return None, f"={given!r}: is {kind}; name a class or a function in it: MODULE.CLASS"
-    base = next((base for part, base in BASES.items() if name.rpartition(".")[2] == part), None)
+        return None, f"={name!r}: is {kind}; name a class or a function in it: MODULE.CLASS"
+    base = BASES.get(path.rpartition(".")[2])
     if base is not None and not (isinstance(made, type) and issubclass(made, base)):
         derived = "" if base is object else f" derived from {base.__module__}.{base.__qualname__}"
-        return None, f"={given!r}: must be a class{derived}"
-    if isinstance(made, type) and name.partition(".")[0] in NETWORKS and not issubclass(made, nn.Module):
-        return None, f"={given!r}: must be a torch.nn.Module, or a function that returns one"
+        return None, f"={name!r}: must be a class{derived}"
+    if isinstance(made, type) and path.partition(".")[0] in NETWORKS and not issubclass(made, nn.Module):
+        return None, f"={name!r}: must be a torch.nn.Module, or a function that returns one"
     try:
         parameters(made)
     except (TypeError, ValueError, NameError) as error:  # built-in functions, annotations that can't be resolved
-        return None, f"={given!r}: its arguments can't be read ({first_line(error)})"
+        return None, f"={name!r}: its arguments can't be read ({first_line(error)})"
     return made, ""
 
 
@@ -115,35 +126,58 @@ def is_method(node: dict[str, Any]) -> bool:
     return isinstance(made, type) and issubclass(made, Distiller)
 
 
-def _constructor(name: str, node: dict[str, Any]) -> Iterator[Problem]:
-    """What only the constructor itself knows to refuse: combinations of arguments."""
+def _constructor(path: str, node: dict[str, Any]) -> Iterator[Problem]:
+    """Problems that only the constructor finds, such as arguments that exclude each other."""
     try:
         build(node)
     except Exception as error:
-        yield from (problem.under(name) for problem in refusals(error))
+        yield from (problem.under(path) for problem in refusals(error))
 
 
-def _checkpoint_file(name: str, path: Any) -> Iterator[Problem]:
-    if isinstance(path, str) and is_file(path):
-        return
-    if isinstance(path, str) and is_folder(path):
-        trained = any((Path(path) / file).is_file() for file in ("table.json", RESULT))
-        role = " --role teacher" if name != "student" and (Path(path) / "table.json").is_file() else ""
-        way_out = f"; kdexp-export {path} --format safetensors{role} writes one" if trained else ""
-        yield Problem(f"{name}.checkpoint", f"={shown(path)}: is a folder, and a checkpoint is a file{way_out}")
+def _needs_teacher(path: str, node: dict[str, Any]) -> Iterator[Problem]:
+    """Refuses a method that learns from a teacher where there is none."""
+    if path in UNTAUGHT and build(node).uses_teacher:
+        option = path if path == "label_smoothing" else "none"
+        yield Problem(path, f"learns from a teacher, and {UNTAUGHT[path]} has none; choose distillation@{path}={option}")
+
+
+def _starts(path: str, node: dict[str, Any], given: dict[str, Any]) -> Iterator[Problem]:
+    """Problems of a network's keys that its class does not see, which are taken out of `given`."""
+    if given.pop("checkpoint", None) is not None:
+        yield from _checkpoint_file(path, node["checkpoint"])
+    if path == "student":
+        yield from _frozen(given.pop("frozen_backbone", False), node)
     else:
-        yield Problem(f"{name}.checkpoint", f"={shown(path)}: no such file")
+        yield from _teacher_or_method_missing(path, given.pop("teacher", None), given.pop("distillation", None))
 
 
-def _half_taught(name: str, teacher: Any, distillation: Any) -> Iterator[Problem]:
+def _checkpoint_file(path: str, checkpoint: Any) -> Iterator[Problem]:
+    if isinstance(checkpoint, str) and is_file(checkpoint):
+        return
+    name, written = f"{path}.checkpoint", short_repr(checkpoint)
+    if not (isinstance(checkpoint, str) and is_folder(checkpoint)):
+        yield Problem(name, f"={written}: no such file")
+        return
+    is_run = (Path(checkpoint) / "table.json").is_file()
+    role = " --role teacher" if path != "student" and is_run else ""
+    has_network = is_run or (Path(checkpoint) / RESULT).is_file()
+    fix = f"; kdexp-export {checkpoint} --format safetensors{role} writes one" if has_network else ""
+    yield Problem(name, f"={written}: is a folder, and a checkpoint is a file{fix}")
+
+
+def _teacher_or_method_missing(path: str, teacher: Any, distillation: Any) -> Iterator[Problem]:
     if teacher is not None and distillation is None:
-        yield Problem(f"{name}.distillation", f"missing: how {name}.teacher teaches; +distillation@{name}.distillation=kd")
+        yield Problem(
+            f"{path}.distillation", f"missing: the method that {path} learns by; add +distillation@{path}.distillation=kd"
+        )
     if distillation is not None and teacher is None:
-        yield Problem(f"{name}.teacher", f"missing: whom {name}.distillation learns from; +teacher@{name}.teacher=NETWORK")
+        yield Problem(
+            f"{path}.teacher", f"missing: the network that {path}.distillation learns from; add +teacher@{path}.teacher=NETWORK"
+        )
 
 
 def _frozen(frozen: Any, node: dict[str, Any]) -> Iterator[Problem]:
     if not isinstance(frozen, bool):
         yield Problem("student.frozen_backbone", f"={frozen!r}: must be true or false")
     elif frozen and not starts_trained(node):
-        yield Problem("student.frozen_backbone", f"=True: an untrained backbone is worth nothing; {GIVE_START}")
+        yield Problem("student.frozen_backbone", f"=True: the backbone would stay untrained; {GIVE_START}")

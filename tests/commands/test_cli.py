@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, refusals, dry runs, exit codes."""
+"""The `kdexp` command line: help, refusals, dry runs, exit codes."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ from experiments import SHORT
 from kdexp.commands import main as cli
 from kdexp.commands.help import help_text
 from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.jobs import expand
 
 KDEXP = [sys.executable, "-m", "kdexp"]
 
@@ -59,8 +60,15 @@ def test_help_is_one_screen_and_quick(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
-def test_what_only_talks_does_not_import_torch(words, tmp_path):
-    code = "import sys; from kdexp.commands.main import main; main(); assert 'torch' not in sys.modules"
+def test_help_configuration_and_completion_do_not_import_torch(words, tmp_path):
+    code = """
+import sys
+from kdexp.commands.main import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
     environment = os.environ | {"COMP_LINE": "kdexp distill", "COMP_POINT": "13"}
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
@@ -86,21 +94,21 @@ def test_a_dry_run_shows_everything_and_leaves_nothing(here, tmp_path):
 def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
     code, shown = here("-m", "dry_run=true", "seed=0,1", "distillation.temperature=1,4")
     assert code == 0 and shown.out.count("dry run:") == 1
-    assert "4 jobs, 7 distinct learners, 7 of them to be trained; how long that takes is known once" in shown.out
+    assert "4 jobs, 7 distinct learners, 7 of them to be trained; how long that takes is not known yet" in shown.out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_sweep_knows_what_is_done_and_how_long_the_rest_takes(here):
+def test_a_dry_run_of_a_sweep_shows_what_is_stored_and_estimates_the_rest(here):
     assert here("epochs=1", "device=cpu")[0] == 0
     shown = here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0,1", "distillation.temperature=1,4")[1].out
     assert "4 jobs, 7 distinct learners, 4 of them to be trained: about 0." in shown
     assert here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0")[1].out.count("nothing") == 2
 
 
-def test_a_dry_run_knows_what_the_store_holds(here):
+def test_a_dry_run_shows_which_learners_are_stored(here):
     assert here("epochs=1", "device=cpu")[0] == 0
     shown = here("epochs=1", "device=cpu", "dry_run=true", "distillation=hint", columns=120)[1].out
-    assert shown.count("there since") == 2 and shown.count("to be trained") == 1
+    assert shown.count("stored 20") == 2 and shown.count("to be trained") == 1
 
 
 DIVERGES = ("epochs=2", "optimizer=sgd", "optimizer@teacher_optimizer=adam")
@@ -128,8 +136,8 @@ def test_own_options_come_from_a_config_dir(here, tmp_path):
     assert code == 0, shown.err
     assert "tiny" in shown.out and "610" in shown.out
     assert here("--config-dir", "own", "student=tiny", *SHORT)[0] == 0
-    (told,) = tmp_path.glob("outputs/runs/*/command.txt")
-    assert told.read_text().startswith("kdexp --config-dir own student=tiny epochs=2")
+    (command,) = tmp_path.glob("outputs/runs/*/command.txt")
+    assert command.read_text().startswith("kdexp --config-dir own student=tiny epochs=2")
 
 
 def test_help_lists_every_network_by_number():
@@ -144,7 +152,7 @@ def test_help_lists_own_options_too(tmp_path):
     assert "timm, tiny, torchvision" in help_text(str(tmp_path))
 
 
-def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):
+def test_unreadable_data_are_refused_with_exit_2(here, tmp_path):
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
     code, shown = here("dataset=cifar10", "dataset.download=false", "teacher=deepnn", "student=lightnn")
     assert code == 2 and "Traceback" not in shown.err
@@ -163,7 +171,7 @@ def test_data_that_turn_out_unreadable_are_exit_2(here, tmp_path):
     ],
 )
 def test_a_multirun_is_expanded_as_hydra_does(words, jobs):
-    assert cli.expand(words) == jobs
+    assert expand(words) == jobs
 
 
 @pytest.mark.slow
@@ -183,9 +191,9 @@ def test_an_interrupted_run_says_so_and_is_exit_130(tmp_path):
         while "training baseline" not in run.stdout.readline():
             assert run.poll() is None
         run.send_signal(signal.SIGINT)
-        _, complaint = run.communicate(timeout=20)
+        _, printed = run.communicate(timeout=20)
     finally:
         run.kill()
         run.communicate()
     assert run.returncode == cli.INTERRUPTED
-    assert complaint.startswith("interrupted;") and "Traceback" not in complaint
+    assert printed.startswith("interrupted;") and "Traceback" not in printed

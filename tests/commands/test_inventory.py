@@ -1,4 +1,4 @@
-"""kdexp-store: what is stored, whether it is intact, and its removal on request."""
+"""kdexp-store: listing, verifying and removing what is stored."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def test_list_shows_everything_with_size_and_age(store, kdexp_store):
     assert teacher.split()[-4] == "1", "it teaches one student"
 
 
-def test_show_tells_the_spec_and_where_it_came_from(store, kdexp_store):
+def test_show_prints_the_spec_and_its_provenance(store, kdexp_store):
     key = store[1]["distilled"]
     code, shown = kdexp_store("show", key[:8])
     assert code == 0
@@ -58,7 +58,7 @@ def test_show_tells_the_spec_and_where_it_came_from(store, kdexp_store):
         assert word in shown
 
 
-def test_verify_names_what_is_damaged(store, kdexp_store):
+def test_verify_names_damaged_items(store, kdexp_store):
     assert kdexp_store("verify") == (0, "3 finished, 1 leftover, 1 unfinished\n")
     damaged = store[0].root / store[1]["baseline"] / "last.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -73,7 +73,7 @@ def test_prune_removes_nothing_without_yes(store, kdexp_store):
     assert sorted(store[0].root.rglob("*")) == before
 
 
-def test_prune_removes_what_was_asked_for_and_no_more(store, kdexp_store):
+def test_prune_removes_only_the_chosen_items(store, kdexp_store):
     kept = store[1]["teacher"]
     assert kdexp_store("prune", store[1]["baseline"], "--unfinished", "--damaged", "--yes")[0] == 0
     left = {path.name for path in store[0].root.iterdir() if path.suffix != ".lock"}
@@ -89,7 +89,7 @@ def test_prune_by_age(store, kdexp_store):
     assert not store[0].has(store[1]["baseline"]) and store[0].has(store[1]["teacher"])
 
 
-def test_what_is_being_trained_is_not_removed(store, kdexp_store):
+def test_a_learner_in_training_is_not_removed(store, kdexp_store):
     key = "0123456789abcdef"
     root = store[0].root
     made = f"kdexp.store.learners.LearnerStore({str(root.parent)!r})"
@@ -123,11 +123,11 @@ def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tm
 
 
 REFUSED = [
-    (["show", "zzz"], "'zzz': no learner of that key"),
+    (["show", "zzz"], "'zzz': no item has that key"),
     (["show", "0123"], "0123456789abcdef.progress is unfinished"),
-    (["show", ""], "learners of that key"),
-    (["prune"], "say what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
-    (["prune", "beef"], "'beef': no learner of that key"),
+    (["show", ""], "items have that key"),
+    (["prune"], "choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
+    (["prune", "beef"], "'beef': no item has that key"),
     *((["prune", "--older-than", days], f"{days!r} is no number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
     (["lst"], "invalid choice: 'lst'"),
 ]
@@ -141,7 +141,7 @@ def test_refused(store, kdexp_store, words, sentence):
 
 def test_no_store(kdexp_store, tmp_path):
     code, shown = kdexp_store("list")
-    assert code == 2 and f"no store in '{tmp_path}/store'; --store FOLDER names another" in shown
+    assert code == 2 and f"no store in '{tmp_path}/store'; choose another folder with --store FOLDER" in shown
 
 
 def test_it_needs_no_torch():

@@ -1,4 +1,4 @@
-"""Multiruns: job after job or in lockstep, data and teacher kept between them, failures alone, one table at the end."""
+"""Multiruns: jobs run one by one or in lockstep, share data and teachers, fail alone, and end with one table."""
 
 import io
 import json
@@ -7,13 +7,16 @@ from collections import Counter
 import pytest
 import torch
 from experiments import COMPOSER, SHORT
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from processes import command
 from rich.console import Console
 from shipped import options
 
-from kdexp.commands import main as cli
 from kdexp.commands import multirun
-from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.commands.command import PlannedJob
+from kdexp.commands.multirun import Lockstep, run_jobs
+from kdexp.configuration.jobs import expand
 from kdexp.experiment import lockstep, plan
 from kdexp.network.build import build_network
 from kdexp.store.learners import LearnerStore
@@ -24,7 +27,7 @@ from kdexp.training.prepare import prepare
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
 STAGED += ("student._target_=own_networks.StagedNet", "~student.hidden")
-"""Nets in which every method finds what it compares, and that draw random numbers."""
+"""Networks that have layers for every method and draw random numbers."""
 
 
 @pytest.fixture
@@ -33,8 +36,8 @@ def sweep(tmp_path):
 
     def run(*words, lockstep=None, place="out"):
         screen = io.StringIO()
-        overrides = cli.expand([f"output_dir={tmp_path / place}", *SHORT, *words])
-        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
+        overrides = expand([f"output_dir={tmp_path / place}", *SHORT, *words])
+        jobs = [PlannedJob(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=screen, width=200))
         store = LearnerStore(tmp_path / place / "store")
         keys = [path.name for path in store.root.iterdir() if path.is_dir()] if store.root.is_dir() else []
@@ -45,7 +48,7 @@ def sweep(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Counts the learners that are trained, by name, and the companies they train in."""
+    """Counts the learners that are trained, by name, and the groups they train in."""
     counts = Counter()
     real = Learner.record_epoch
 
@@ -61,20 +64,20 @@ def weights(learners):
     return {key: {name: value.tolist() for name, value in stored.tensors("last").items()} for key, stored in learners.items()}
 
 
-def test_a_folder_says_what_all_jobs_are_and_how_far_each_is(sweep):
+def test_the_sweep_folder_lists_all_jobs_and_their_states(sweep):
     folder, screen, _ = sweep("distillation.temperature=1,4", "seed=0,1")
-    told = json.loads((folder / "jobs.json").read_text())
-    assert told["command"] == ["-m", "distillation.temperature=1,4", "seed=0,1"]
-    assert [job["folder"] for job in told["jobs"]] == ["000", "001", "002", "003"]
-    assert told["jobs"][3]["overrides"][-2:] == ["distillation.temperature=4", "seed=1"]
-    for job in told["jobs"]:
+    sweep_file = json.loads((folder / "jobs.json").read_text())
+    assert sweep_file["command"] == ["-m", "distillation.temperature=1,4", "seed=0,1"]
+    assert [job["folder"] for job in sweep_file["jobs"]] == ["000", "001", "002", "003"]
+    assert sweep_file["jobs"][3]["overrides"][-2:] == ["distillation.temperature=4", "seed=1"]
+    for job in sweep_file["jobs"]:
         assert json.loads((folder / job["folder"] / "status.json").read_text()) == {"state": "finished", "reason": ""}
         assert {"table.json", "config.yaml", "log.txt"} <= {path.name for path in (folder / job["folder"]).iterdir()}
     lines = screen.splitlines()
     assert len(lines) == 5 and lines[4].startswith("4/4  distillation.temperature=4 seed=1: teacher ")
 
 
-def test_data_are_read_and_the_teacher_is_asked_once(sweep, monkeypatch):
+def test_data_are_read_once_and_the_teacher_runs_once(sweep, monkeypatch):
     reads, asked = [], []
     load, ask = plan.load, Teacher.ask
     monkeypatch.setattr(plan, "load", lambda *words: reads.append(1) or load(*words))
@@ -104,16 +107,16 @@ def test_lockstep_gives_the_weights_of_lone_runs(sweep, method):
 
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 @pytest.mark.parametrize("axis", ["teacher.hidden=[16],[32]", "teacher_seed=0,1", "dataset.student_fraction=0.1,0.2"])
-def test_nothing_is_kept_that_another_job_must_not_see(sweep, axis, lockstep):
+def test_jobs_share_nothing_that_changes_their_results(sweep, axis, lockstep):
     whole = ("limit_batches=null", "dataset.split_seed=0,1", axis)
     _, _, together = sweep(*whole, place="together", lockstep=lockstep)
     alone = {}
-    for number, job in enumerate(cli.expand(whole)):
+    for number, job in enumerate(expand(whole)):
         alone |= sweep(*job, place=f"alone-{number}")[2]
     assert weights(alone) == weights(together)
 
 
-def test_a_setting_is_one_setting_however_it_is_written(here, tmp_path):
+def test_a_value_means_the_same_in_any_spelling(here, tmp_path):
     assert here(*SHORT, "distillation.temperature=4.0")[0] == 0
     code, shown = here("-m", *SHORT, "distillation.temperature=4,8", "seed=0,1")
     assert code == 0 and "variant" not in shown.out
@@ -125,7 +128,7 @@ def test_a_group_is_capped(sweep):
 
 
 @pytest.mark.parametrize("method", ["kd", "hint", "crd", "mutual"])
-def test_what_a_method_adds_takes_memory_too(make_experiment, monkeypatch, method):
+def test_modules_of_a_method_count_as_memory(make_experiment, monkeypatch, method):
     experiment, free = make_experiment(f"distillation={method}"), 10**9
     entries, labels = [experiment.entry("distilled"), experiment.entry("baseline")], experiment.data.student_train.labels
     teacher = build_network(experiment.config["teacher"], experiment.shape)
@@ -153,7 +156,7 @@ def test_a_failing_job_fails_alone_and_is_not_tried_twice(sweep, trained, lockst
     assert len(learners) == 3 and sum(trained.values()) == 5
 
 
-def test_lockstep_that_breaks_down_leaves_the_jobs_to_themselves(sweep, monkeypatch):
+def test_after_an_error_in_lockstep_the_jobs_run_one_by_one(sweep, monkeypatch):
     def breaks(_experiments, _most):
         raise RuntimeError("out of memory")
 
@@ -163,7 +166,7 @@ def test_lockstep_that_breaks_down_leaves_the_jobs_to_themselves(sweep, monkeypa
     assert len(learners) == 5 and "out of memory" in (folder / "log.txt").read_text()
 
 
-def test_an_error_that_nobody_foresaw_fails_one_job(sweep, monkeypatch):
+def test_an_unexpected_error_fails_only_its_job(sweep, monkeypatch):
     real = multirun.carry_out
 
     def broken(experiment, folder, **named):
@@ -209,7 +212,7 @@ def test_all_jobs_are_checked_before_the_first_starts(here, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(tmp_path):
+def test_a_killed_sweep_resumes_and_gives_the_same_results(tmp_path):
     words = [
         "-m",
         "epochs=3",
@@ -259,3 +262,21 @@ def test_two_sweeps_at_once_train_each_learner_once(tmp_path):
 
 def test_bitwise_comparisons_run_on_one_thread():
     assert torch.get_num_threads() == 1
+
+
+def test_a_foreign_launcher_runs_every_job_and_returns_their_exit_codes(here, tmp_path, monkeypatch):
+    (tmp_path / "own" / "hydra" / "launcher").mkdir(parents=True)
+    launcher = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    (tmp_path / "own" / "hydra" / "launcher" / "foreign.yaml").write_text(launcher)
+    seen = []
+
+    def run(config, typed):
+        SourcesRegistry.instance().register(FileConfigSource)  # as in every new process; raises if another reader is there
+        seen.append((config["seed"], config["choices"]["student"], list(typed)))
+        return config["seed"] != 1
+
+    monkeypatch.setattr("kdexp.commands.run.run", run)
+    words = ("-m", "--config-dir", "own", "hydra/launcher=foreign", "epochs=3")
+    assert here(*words, "seed=0,1,2")[0] == 3
+    assert seen == [(seed, "mlp_small", ["epochs=3", f"seed={seed}"]) for seed in (0, 1, 2)]
+    assert here(*words, "seed=0,2")[0] == 0

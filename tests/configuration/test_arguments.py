@@ -107,7 +107,7 @@ def test_a_fitting_value_is_accepted(annotation, value):
 
 
 @pytest.mark.parametrize(
-    ("annotation", "value", "complaint"),
+    ("annotation", "value", "sentence"),
     [
         (float, "0.5", NUMBER),
         (float, True, NUMBER),
@@ -151,19 +151,19 @@ def test_a_fitting_value_is_accepted(annotation, value):
         (Annotated[float, Range(above=0.5, at_most=2)], 0.5, "must be above 0.5 and at most 2"),
     ],
 )
-def test_a_value_of_another_kind_or_range_is_refused_in_words(annotation, value, complaint):
-    assert misfit(value, annotation) == complaint
+def test_a_value_of_wrong_type_or_range_is_refused_with_a_sentence(annotation, value, sentence):
+    assert misfit(value, annotation) == sentence
 
 
 @few
 @given(st.floats(-2, 2))
-def test_a_fraction_is_exactly_what_lies_between_0_and_1(value):
+def test_fractions_are_the_numbers_from_0_to_1(value):
     assert (misfit(value, Fraction) == "") is (value == 0 or SMALLEST <= value <= 1)
 
 
 @few
 @given(st.floats(allow_nan=True, allow_infinity=True))
-def test_only_what_float32_holds_is_a_number(value):
+def test_numbers_beyond_float32_are_refused(value):
     assert (misfit(value, float) == "") is (value == 0 or SMALLEST <= abs(value) <= LARGEST)
 
 
@@ -193,12 +193,12 @@ def test_all_problems_are_found_at_once():
     ]
 
 
-def test_an_unknown_key_like_no_other_gets_no_suggestion():
+def test_an_unknown_key_that_resembles_no_other_gets_no_suggestion():
     (found,) = problems(Base, {"rate": 1, "zzz": 2})
     assert str(found) == "zzz: unknown key; known: rate, mode"
 
 
-def test_arguments_that_come_later_are_neither_missing_nor_open():
+def test_arguments_given_later_are_not_missing_and_can_not_be_set():
     assert problems(Middle, {"rate": 1.0}, given_later=["depth"]) == []
     (found,) = problems(Middle, {"rate": 1.0, "depth": 3}, given_later=["depth"])
     assert found == Problem("depth", "unknown key; known: rate, mode")
@@ -212,7 +212,7 @@ def test_a_plain_function_is_checked_by_its_own_signature():
     assert [str(found) for found in problems(make, {"size": 0})] == ["size=0: must be at least 1"]
 
 
-def test_an_argument_without_annotation_takes_anything():
+def test_an_argument_without_annotation_accepts_anything():
     def make(anything):
         return anything
 
@@ -304,6 +304,6 @@ def test_the_closest_known_word_is_suggested():
     assert did_you_mean("xyz", ["alpha", "temperature"]) == ""
 
 
-def test_words_are_listed_or_there_are_none():
+def test_words_are_listed_with_commas():
     assert listed(["a", "b"]) == "a, b"
     assert listed([]) == "none"

@@ -1,4 +1,4 @@
-"""Commands as people type them, and the sentence that refuses each: exit code 2, nothing written, no traceback."""
+"""Mistyped commands and the sentences that refuse them: exit code 2, nothing written, no traceback."""
 
 import importlib
 import os
@@ -58,7 +58,7 @@ SWEEPS = [
     ("-m distillation=kd,hint student=lightnn", "hint compares maps of one size, not 16×2×2"),
     ("-m distillation=kd,hint student=lightnn seed=0,1", "(with distillation=hint)"),
     ("-m seed=0,1 distillation.temperature=1,0", "distillation.temperature=0: must be above 0\n"),
-    ("-m distillation=choice(kd,hint) distillation.weight=3", "run them apart: kdexp -m distillation=kd and kdexp -m"),
+    ("-m distillation=choice(kd,hint) distillation.weight=3", "run them separately: kdexp -m distillation=kd and kdexp -m"),
 ]
 
 WORDS = [
@@ -77,7 +77,7 @@ WORDS = [
     ("++seed", "'++seed' is not KEY=VALUE"),
     ("seed=", "seed='': must be a whole number"),
     ("seed=1e400", "seed=inf: must be a whole number"),
-    ("+seed=1", "seed: exists already; without + it is changed: seed=1"),
+    ("+seed=1", "seed: exists already; to change it leave the + out: seed=1"),
     ("~batch_size", "batch_size: missing"),
     ("~epochs", "epochs: can't be removed: "),
     ("~published", "published: can't be removed: its value is null"),
@@ -153,8 +153,8 @@ FLAGS = [
     ("--config-path /tmp", "--config-path: kdexp needs its own files; --config-dir FOLDER adds yours"),
     ("--multirun --cfg job", "--multirun and --cfg can't be combined; keep one"),
     ("--info --run", "--run and --info can't be combined"),
-    ("--resolve", "--resolve: is a part of showing the configuration; add --cfg job"),
-    ("--package student", "--package: is a part of showing"),
+    ("--resolve", "--resolve: only works together with --cfg; add --cfg job"),
+    ("--package student", "--package: only works together with --cfg"),
     ("--cfg nope", "--cfg='nope': must be one of job, hydra, all"),
     ("--cfg job -p studnt", "--package='studnt': no such part; did you mean student?"),
     ("--cfg job epochz=3", "epochz: unknown key; did you mean epochs?"),
@@ -202,7 +202,7 @@ SETTINGS = [
     ("hydra=5", "hydra: has no effect"),
     ("hydra.mode=always", "hydra.mode='always': Invalid value 'always', expected one of"),
     ("hydra/launcher=nope", "hydra/launcher='nope': no such option; known: basic, lockstep"),
-    ("hydra/launcher=lockstep", "hydra/launcher=lockstep: trains the jobs of a sweep side by side; add -m"),
+    ("hydra/launcher=lockstep", "hydra/launcher=lockstep: trains the jobs of a sweep together; add -m"),
     ("-m hydra/launcher=lockstep hydra.launcher.max_learners=abc", "hydra.launcher.max_learners='abc': must be a whole"),
     ("-m hydra.launcher.max_learners=2", "hydra/launcher=lockstep has max_learners"),
 ]
@@ -213,7 +213,7 @@ FOLLOW_ONS = [
     ("dataset=cifr10 teacher=deepnn student=lightnn", "dataset='cifr10': no such option; did you mean cifar10?"),
     ("output_dir=" + __file__, "output_dir="),
 ]
-"""One mistake each: there is one problem to report."""
+"""Commands with one mistake: one problem is reported."""
 
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
@@ -255,7 +255,7 @@ GOOD = "_target_: kdexp.models.mlp.MLP\nhidden: [8]\ncheckpoint: null\n"
 
 @pytest.fixture(scope="module")
 def composer():
-    """One for all commands without files of their own: what it composed once, it knows."""
+    """One composer for all commands without files of their own, which reuses what it composed."""
     return Composer()
 
 
@@ -278,7 +278,7 @@ def own(tmp_path_factory):
 
 
 def typed(line):
-    """The words of a line of these tables, which have no spaces of their own."""
+    """The words of a line of these tables; words contain no spaces."""
     return line.split(" ")
 
 
@@ -292,7 +292,7 @@ def test_refused_with_a_sentence(refused, line, sentence):
 
 
 @pytest.mark.parametrize(("line", "_"), FOLLOW_ONS, ids=lambda text: text[:40])
-def test_what_follows_from_a_mistake_is_not_a_problem_of_its_own(refused, line, _):
+def test_consequences_of_a_mistake_are_not_reported(refused, line, _):
     assert "1 problem " in refused(*typed(line))
 
 
@@ -307,7 +307,7 @@ def test_a_bad_option_file_is_refused_by_file_and_line(refused, own, content, li
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")], ids=["fifo", "folder", "link"])
-def test_an_option_that_is_no_file_is_refused(refused, own, make):
+def test_an_option_that_is_not_a_regular_file_is_refused(refused, own, make):
     folder = own(GOOD)
     make(folder / "student" / "odd.yaml")
     assert f"{folder}/student/odd.yaml: " in refused("--config-dir", str(folder), "student=odd")
@@ -327,7 +327,7 @@ def test_a_folder_of_options_may_have_any_name(here, own, name, words):
     assert code == 0, shown.err
 
 
-def test_a_first_file_of_ones_own(here, refused, own):
+def test_a_users_own_config_file_can_be_composed(here, refused, own):
     folder = own(GOOD)
     (folder / "mine.yaml").write_text("defaults: [config, _self_]\nepochs: 3\n")
     code, shown = here("--config-dir", str(folder), "--config-name", "mine", "dry_run=true")
@@ -368,7 +368,7 @@ def test_a_mistake_in_every_job_is_explained_once(composer):
     assert len(made._explained) == 2
 
 
-def test_the_last_of_two_words_holds_and_the_other_is_named(here):
+def test_the_last_of_two_overrides_wins_and_the_other_is_named(here):
     code, shown = here("seed=1", "epochs=3", "seed=2", "student=lightnn", "student=mlp_small", "dry_run=true")
     assert code == 0 and "\nseed: 2\n" in f"\n{shown.out}"
     assert shown.err == (
@@ -376,7 +376,7 @@ def test_the_last_of_two_words_holds_and_the_other_is_named(here):
     )
 
 
-def test_home_is_written_out(here, monkeypatch, tmp_path):
+def test_a_tilde_is_replaced_by_the_home_folder(here, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "at home"))
     code, shown = here("output_dir=~/x", "store=~/y z", "dry_run=true")
     assert code == 0, shown.err
@@ -404,10 +404,9 @@ def test_the_names_of_classifiers_are_those_that_the_libraries_list():
 @pytest.mark.parametrize("main", [cli.main, export.main, inventory.main, report.main])
 def test_every_command_tells_its_version(main, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "--version"])
-    try:
+    with pytest.raises(SystemExit) as stop:
         main()
-    except SystemExit as stop:
-        assert stop.code in (0, None)
+    assert stop.value.code in (0, None)
     assert capsys.readouterr().out == f"kdexp {kdexp.__version__}\n"
 
 
@@ -423,7 +422,9 @@ def test_only_the_configuration_is_shown(capsys, monkeypatch):
         (["--cfg", "job", "--resolve", "-p", "teacher_epochs", "epochs=3"], "3\n"),
     ):
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
-        cli.main()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 0
         assert capsys.readouterr().out == shown
 
 

@@ -1,4 +1,4 @@
-"""Numbers that no library takes: each is refused by its name, or what is made with it works."""
+"""Extreme numbers: each is refused by name, or the object that is made with it works."""
 
 import copy
 import math
@@ -60,21 +60,21 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0][:20])
-def test_a_command_is_told_of_every_number_out_of_bounds(refused, words):
+def test_every_number_out_of_bounds_is_reported(refused, words):
     printed = refused(*words)
     assert all(sentence in printed for sentence in COMMANDS[words]), printed
     assert len(printed) < 2000
 
 
 def numbers_of(made):
-    """The names of the arguments that are numbers or lists of numbers."""
+    """Names of the arguments that are numbers or lists of numbers."""
     for name, (annotation, _) in parameters(made).items():
         if misfit(1, annotation) == "" or misfit([1, 1], annotation) == "":
             yield name, misfit([1, 1], annotation) == ""
 
 
 def limits(made, name):
-    """The numbers that the argument's own range ends at."""
+    """The limits of the argument's own range."""
 
     def within(annotation):
         if get_origin(annotation) is Annotated:
@@ -88,7 +88,7 @@ def limits(made, name):
 
 
 def extreme_nodes(node):
-    """The node with every number of it at every extreme, the number's name and the extreme in front."""
+    """The node with each of its numbers at each extreme, as (name, extreme, node)."""
     made = target(node)
     for name, many in numbers_of(made):
         for value in dict.fromkeys([*EXTREMES, *limits(made, name)]):
@@ -97,7 +97,7 @@ def extreme_nodes(node):
 
 
 def accepted(node, name, **given):
-    """Whether the node's arguments are accepted; if not, the problem has to name the argument that is extreme."""
+    """Whether the node's arguments are accepted; if not, the problem must name the extreme argument."""
     if found := problems(target(node), arguments(node), given_later=given):
         assert [problem.name for problem in found] == [name], found
         return False
@@ -113,7 +113,7 @@ def composed(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_at_its_extremes_is_refused_or_takes_a_finite_step(method):
+def test_a_method_with_extreme_numbers_is_refused_or_takes_a_finite_step(method):
     batch = random_batch(SHAPE, 4)
     for name, value, node in extreme_nodes(dict(composed(method).distillation)):
         if not accepted(node, name) or (name in parameters(Distiller) and method != "kd"):
@@ -131,7 +131,7 @@ def test_a_method_at_its_extremes_is_refused_or_takes_a_finite_step(method):
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
-def test_an_optimizer_at_its_extremes_is_refused_or_takes_a_step(optimizer):
+def test_an_optimizer_with_extreme_numbers_is_refused_or_takes_a_step(optimizer):
     for name, value, node in extreme_nodes(dict(compose_command([f"optimizer={optimizer}"]).optimizer)):
         if accepted(node | {"nesterov": False} if "nesterov" in node else node, name):
             layer = nn.Linear(2, 2)
@@ -143,7 +143,7 @@ def test_an_optimizer_at_its_extremes_is_refused_or_takes_a_step(optimizer):
 
 
 @pytest.mark.parametrize("schedule", options("schedule"))
-def test_a_schedule_at_its_extremes_is_refused_or_gives_a_number(schedule):
+def test_a_schedule_with_extreme_numbers_is_refused_or_gives_a_number(schedule):
     for name, value, node in extreme_nodes(dict(compose_command([f"schedule={schedule}"]).schedule)):
         if accepted(node, name):
             factors = [build(node).factor(epoch, epochs) for epochs in (1, MOST) for epoch in (0.0, 0.5, epochs)]
@@ -155,7 +155,7 @@ ONE_PER_FAMILY += ["shufflenetv1", "shufflenetv2"]
 
 
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)
-def test_a_network_at_its_extremes_is_refused_or_sketched(name):
+def test_a_network_with_extreme_numbers_is_refused_or_sketched(name):
     """Depths are tried one below the largest, which takes as long as the largest one."""
     node = without_start(compose_command([f"student={name}"]).student)
     shape, room = Shape(10, 1, 32), Room(2**34, copies=4)
@@ -169,7 +169,7 @@ def test_a_network_at_its_extremes_is_refused_or_sketched(name):
             assert network is not None or [problem.name.partition(".")[0] for problem in found] == ["student"], (value, found)
 
 
-def test_the_settings_that_are_numbers_are_refused_beyond_what_can_be_counted():
+def test_settings_that_exceed_the_largest_count_are_refused():
     for name, many in numbers_of(Settings):
         assert not many
         largest = max(limits(Settings, name))
@@ -178,7 +178,7 @@ def test_the_settings_that_are_numbers_are_refused_beyond_what_can_be_counted():
             assert misfit(value, parameters(Settings)[name][0]).startswith("must be "), (name, value)
 
 
-def test_the_largest_seed_is_one_for_every_stream(make_experiment):
+def test_every_random_stream_accepts_the_largest_seed(make_experiment):
     largest = 2**32 - 1
     experiment = make_experiment(f"seed={largest}", f"teacher_seed={largest}", f"dataset.split_seed={largest}")
     RandomStream(largest + preparation.AUXILIARY_SEED, torch.device("cpu"))
@@ -208,7 +208,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize(("words", "sentence"), TOO_LARGE.items(), ids=lambda given: " ".join(given)[:40])
-def test_what_does_not_fit_into_memory_is_refused_with_both_numbers(words, sentence, monkeypatch):
+def test_networks_that_do_not_fit_into_memory_are_refused_with_both_sizes(words, sentence, monkeypatch):
     monkeypatch.setattr(validation, "free_memory", lambda device: 10**10)
     config = compose_command(words) if "mutual" not in words[0] else _with_peer()
     found = "; ".join(map(str, validation.validate(config)))
@@ -232,17 +232,17 @@ def test_a_batch_that_does_not_fit_into_memory_is_refused_before_anything_is_tra
     make_experiment("batch_size=100000").make_ready()
 
 
-def test_what_a_forward_pass_keeps_is_counted():
-    """Two linear layers, each of which keeps its input, and a ReLU, which keeps its output: the second layer's input."""
+def test_tensors_that_a_forward_pass_keeps_are_counted():
+    """Two linear layers keep their inputs; the ReLU between them keeps its output, which is the second one's input."""
     network = copy.deepcopy(on_meta({"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}, SHAPE))
     assert activation_bytes(network, SHAPE, images=7) == 4 * 7 * (64 + 5)
     assert activation_bytes(sketch_network({"_target_": "own_networks.LooksAtValues"}, SHAPE), SHAPE, images=7) == 0
 
 
 @pytest.mark.parametrize(("size", "text"), [(4 * 10**12, "4 TB"), (3 * 10**9, "3 GB"), (2_500_000, "2.5 MB")])
-def test_sizes_are_written_in_units_of_their_own(size, text):
+def test_sizes_are_written_in_fitting_units(size, text):
     assert memory.size_text(size) == text
 
 
-def test_there_is_room_for_anything_where_none_is_named():
+def test_any_network_fits_into_unlimited_room():
     assert footprint.ROOMY.shortage(on_meta({"_target_": "kdexp.models.mlp.MLP", "hidden": [2**20]}, SHAPE)) == ""

@@ -10,8 +10,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from shipped import CONF, options
 
-from kdexp.commands.main import _swept_in_files, expand
+from kdexp.commands.command import swept_in_files
 from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.validation.validator import Validator
 
 validator = Validator()
@@ -22,21 +23,21 @@ SLOW_STUDENTS = ("mobilenetv2", "shufflenet")
 
 @pytest.fixture(scope="module")
 def composed():
-    """Every pair of the tables, by name: the experiments that are called after their protocol."""
+    """Every pair of the tables by name: the experiments named after their protocol."""
     configs = {name: compose_command([f"experiment={name}"]) for name in options("experiment")}
     return {name: config for name, config in configs.items() if name.startswith(f"{config.choices.protocol}_")}
 
 
 def jobs_of(*words: str) -> list[list[str]]:
-    """What the command line makes of a sweep's file."""
+    """The jobs that the command line makes of a sweep file."""
     node = Composer().hydra(words)
     assert node.mode == RunMode.MULTIRUN
-    return expand([*_swept_in_files(node, words), *words])
+    return expand([*swept_in_files(node, words), *words])
 
 
 @cache
 def swept(row: str) -> list[str]:
-    """The methods of a row."""
+    """The methods of a row's sweep file."""
     return Composer().hydra([f"sweep={row}"]).sweeper.params.distillation.split(",")
 
 
@@ -47,7 +48,7 @@ def test_every_pair_of_the_tables_is_there():
     assert sum(name.startswith("kim2021_") for name in pairs) == 2 + 2
 
 
-def test_a_pair_is_named_by_its_protocol_teacher_and_student_and_its_file_says_how_it_is_run(composed):
+def test_a_pairs_name_has_protocol_teacher_and_student_and_its_file_the_command(composed):
     for name, config in composed.items():
         choices = config.choices
         assert name.startswith(f"{choices.protocol}_") and name.endswith(f"{choices.teacher}_{choices.student}")
@@ -56,7 +57,7 @@ def test_a_pair_is_named_by_its_protocol_teacher_and_student_and_its_file_says_h
         assert "not measured" in text.lower()
 
 
-def test_the_training_is_that_of_the_source(composed):
+def test_the_protocol_matches_the_source(composed):
     sgd = {"_target_": "kdexp.training.optimization.SGD", "momentum": 0.9, "weight_decay": 0.0005, "clip_norm": None}
     crd = {"lr": 0.05, "nesterov": False, "decay_biases_and_norms": True} | sgd
     kim = {"lr": 0.1, "nesterov": True, "decay_biases_and_norms": False} | sgd
@@ -86,12 +87,12 @@ def test_the_training_is_that_of_the_source(composed):
         (["experiment=kim2021_wrn_28_4_wrn_16_4_wrn_16_2"], (3.0, 0.0, None, None)),
     ],
 )
-def test_the_weights_are_those_of_the_source(words, weights):
+def test_method_weights_match_the_source(words, weights):
     node = compose_command(words).distillation
     assert (node.temperature, node.alpha, node.ce_weight, node.kd_weight) == weights
 
 
-def test_a_teacher_in_between_is_taught_by_the_largest():
+def test_an_assistant_teacher_learns_from_the_largest_network():
     for middle, weights in (("", (3.0, 0.0)), ("mse_", (1.0, None))):
         config = compose_command([f"experiment=kim2021_wrn_28_4_{middle}wrn_16_4_wrn_16_2"])
         assert (config.teacher.depth, config.teacher.teacher.depth) == (16, 28)
@@ -100,7 +101,7 @@ def test_a_teacher_in_between_is_taught_by_the_largest():
         assert validator.problems(config) == []
 
 
-def test_numbers_of_one_network_under_one_protocol_agree(composed):
+def test_published_numbers_of_one_network_agree_within_a_protocol(composed):
     found = defaultdict(set)
     for config in composed.values():
         for role in ("teacher", "baseline"):
@@ -110,7 +111,7 @@ def test_numbers_of_one_network_under_one_protocol_agree(composed):
     assert {key: numbers for key, numbers in found.items() if len(numbers) > 1} == {}
 
 
-def test_a_row_has_the_methods_that_have_a_number_and_no_others(composed):
+def test_a_row_has_exactly_the_methods_with_a_published_number(composed):
     for name, config in composed.items():
         row = f"{config.choices.protocol}_row"
         own = CONF / "recipe" / "row" / f"{row}_{name}.yaml"
@@ -119,7 +120,7 @@ def test_a_row_has_the_methods_that_have_a_number_and_no_others(composed):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "recipe" / "row").glob("*.yaml"))])
-def test_a_row_of_a_pairs_own_is_picked_up(name):
+def test_a_pairs_own_row_replaces_the_protocols_row(name):
     row, _, pair = name.partition("_row_")
     methods = yaml.safe_load((CONF / "recipe" / "row" / f"{name}.yaml").read_text())["distillation"]
     words = [f"experiment={pair}", f"sweep={row}_row"]
@@ -159,20 +160,20 @@ CHOSEN = {
 
 
 @pytest.mark.parametrize("method", OF_THE_PAIR)
-def test_what_authors_chose_for_each_pair_is_so_here_and_what_nobody_chose_is_said_to_be_a_default(method, composed):
+def test_weights_chosen_per_pair_are_used_and_default_weights_are_declared(method, composed):
     setting, default = OF_THE_PAIR[method], yaml.safe_load((CONF / "distillation" / f"{method}.yaml").read_text())
     for name, config in composed.items():
         if config.choices.protocol == "crd":
             recipe = CONF / "recipe" / f"{name}_{method}.yaml"
             given = yaml.safe_load(recipe.read_text())["distillation"] if recipe.exists() else {}
             sourced = CHOSEN[method].get(name.removeprefix("crd_"))
-            told = (config.published.get("unsourced") or {}).get(method)
+            declared = (config.published.get("unsourced") or {}).get(method)
             assert (default | given)[setting] == (sourced or default[setting]), name
-            assert told == (None if sourced else [setting]), name
+            assert declared == (None if sourced else [setting]), name
             assert sourced or not recipe.exists(), name
 
 
-def test_teachers_of_the_best_test_epoch_are_said_to_be_so(composed):
+def test_teachers_chosen_by_test_accuracy_are_declared(composed):
     for name, config in composed.items():
         if config.choices.protocol == "simkd":
             assert "students and teachers are those of the best test epoch, here of the last" in config.published.metric, name
@@ -182,7 +183,7 @@ SLOW = ("mobilenetv2", "mobilenetv2_half", "shufflenetv1", "shufflenetv2", "shuf
 
 
 @pytest.mark.parametrize("student", [*SLOW, "resnet8x4", "torchvision"])
-def test_students_begin_at_the_rate_of_the_source_and_teachers_at_its_own(student):
+def test_students_and_teachers_start_at_the_sources_learning_rates(student):
     rate = 0.01 if student in SLOW else 0.05
     for protocol in ("crd", "simkd"):
         composed = compose_command([f"protocol={protocol}", f"student={student}", f"teacher={student}"])
@@ -191,7 +192,7 @@ def test_students_begin_at_the_rate_of_the_source_and_teachers_at_its_own(studen
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("student", options("student"))
-def test_every_student_begins_at_the_rate_of_the_source(student):
+def test_every_student_starts_at_the_sources_learning_rate(student):
     assert compose_command(["protocol=crd", f"student={student}"]).optimizer.lr == (0.01 if student in SLOW else 0.05)
 
 
@@ -208,7 +209,7 @@ def test_every_student_begins_at_the_rate_of_the_source(student):
         (["experiment=crd_vgg13_mobilenetv2_half", "optimizer.lr=0.02"], 0.02),
     ],
 )
-def test_a_rate_that_is_set_wins_and_the_sources_goes_with_its_students_and_optimizer_alone(words, rate):
+def test_the_sources_learning_rate_holds_for_its_students_and_optimizer_unless_one_is_set(words, rate):
     assert compose_command(words).optimizer.lr == Composer().compose(words)["optimizer"]["lr"] == rate
 
 
@@ -221,7 +222,7 @@ def test_a_rate_that_is_set_wins_and_the_sources_goes_with_its_students_and_opti
         ("cifar10_tutorial", "pytorch_tutorial_row", 3),
     ],
 )
-def test_a_sweep_file_makes_the_row(experiment, row, count):
+def test_a_sweep_file_expands_to_the_row(experiment, row, count):
     jobs = jobs_of(f"experiment={experiment}", f"sweep={row}")
     assert len(jobs) == len(set(map(tuple, jobs))) == count
     assert {word for job in jobs for word in job if word.startswith("distillation=")} == {
@@ -237,12 +238,12 @@ def test_a_sweep_file_makes_the_row(experiment, row, count):
         assert f"distillation={config['choices']['distillation']}" in job
 
 
-def test_what_the_command_line_sets_a_sweep_file_does_not_vary():
+def test_the_command_line_overrides_an_axis_of_a_sweep_file():
     words = ("experiment=kim2021_wrn_16_4_wrn_16_2", "sweep=kim2021_row", "seed=5", "distillation=kd")
     assert jobs_of(*words) == [[f"protocol={name}", *words] for name in ("kim2021", "kim2021_t20")]
 
 
-def test_the_two_temperatures_share_the_job_that_has_none():
+def test_jobs_without_a_temperature_are_shared_by_both_temperatures():
     pair = "experiment=kim2021_wrn_16_4_wrn_16_2"
     ours, theirs = (
         compose_command([pair, f"protocol={name}", "distillation=mse_logits"]) for name in ("kim2021", "kim2021_t20")
@@ -254,7 +255,7 @@ def test_the_two_temperatures_share_the_job_that_has_none():
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder of one's own with a protocol, a pair, recipes for both, and a row."""
+    """A user's folder with a protocol, a pair, recipes for both, and a row."""
     folder = tmp_path / "own"
     files = {
         "protocol/paper": "epochs: 3\nbatch_size: 16\ndistillation: {temperature: 9.0}",
@@ -274,7 +275,7 @@ def own(tmp_path):
     return folder
 
 
-def test_a_pair_beats_its_protocol_and_a_recipe_beats_both(own):
+def test_a_pair_overrides_its_protocol_and_a_recipe_overrides_both(own):
     def compose(*words):
         return compose_command(words, config_dir=str(own))
 
@@ -290,7 +291,7 @@ def test_a_pair_beats_its_protocol_and_a_recipe_beats_both(own):
         assert Composer(str(own)).compose(words) == compose(*words)
 
 
-def test_a_sweep_file_of_ones_own_makes_a_multirun(own, here):
+def test_a_users_own_sweep_file_makes_a_multirun(own, here):
     words = ("--config-dir", str(own), "experiment=pair", "sweep=row", "dry_run=true")
     code, shown = here(*words, columns=120)
     assert code == 0, shown.err

@@ -53,7 +53,7 @@ class Small(ImageDataset):
 
 
 class Numbered(Small):
-    """The same labels; every pixel of training image i is i."""
+    """A data set with the same labels, in which every pixel of training image i is i."""
 
     def read(self):
         train, test = super().read()
@@ -70,7 +70,7 @@ def small(**changed):
 
 
 def numbers(split):
-    """Which images of `Numbered` are in a split, in its order."""
+    """Returns the numbers of the images of `Numbered` in a split, in order."""
     return [round(float(value) * 255) for images in split.in_order(16) for value in images[:, 0, 0, 0]]
 
 
@@ -79,16 +79,16 @@ def numbered(**changed):
 
 
 def normalised_by_hand(pixels):
-    """Bit-equal to ToTensor and Normalize, as another test shows."""
+    """Normalises images, bit-equal to ToTensor and Normalize, as another test shows."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels.float() / 255 - mean) / std
 
 
 def view_by_hand(pixels, padding, flips, number):
-    """The view of one uint8 image [C, H, W]: black padding, a crop row by row, then mirrored or not."""
+    """Returns a view of one uint8 image [C, H, W]: black padding, crops numbered row by row, mirrored or not."""
     size, span = pixels.shape[1], 2 * padding + 1
-    place, mirrored = divmod(number, 2) if flips else (number, 0)
-    top, left = divmod(place, span)
+    offset, mirrored = divmod(number, 2) if flips else (number, 0)
+    top, left = divmod(offset, span)
     padded = np.pad(pixels.numpy(), ((0, 0), (padding, padding), (padding, padding)))
     cropped = padded[:, top : top + size, left : left + size]
     return torch.from_numpy((cropped[:, :, ::-1] if mirrored else cropped).copy())
@@ -176,7 +176,7 @@ def test_another_seed_draws_others():
 
 
 @pytest.mark.parametrize(("fraction", "drawn"), [(0.0, 0), (1.0, 60)])
-def test_the_whole_and_nothing_can_be_drawn(raw, fraction, drawn):
+def test_a_fraction_may_draw_everything_or_nothing(raw, fraction, drawn):
     assert int(stratified_draw(raw.labels, fraction, 3).sum()) == drawn
 
 
@@ -192,7 +192,7 @@ def test_the_split_depends_on_the_split_seed_alone():
     assert numbers(other.student_train) != numbers(plain.student_train)
 
 
-def test_another_split_seed_gives_the_student_other_images_of_the_same_ones():
+def test_another_split_seed_draws_other_student_images_from_the_same_training_images():
     first, other = (numbered(val_fraction=0.0, student_fraction=0.5, split_seed=seed) for seed in (0, 1))
     assert numbers(first.train) == numbers(other.train)
     assert numbers(first.student_train) != numbers(other.student_train)
@@ -308,7 +308,7 @@ def test_a_limit_keeps_the_first_batches(raw):
 @pytest.mark.parametrize(
     ("padding", "flips", "views"), [(0, False, 1), (0, True, 2), (1, False, 9), (1, True, 18), (4, False, 81), (4, True, 162)]
 )
-def test_padding_and_flipping_give_so_many_views(raw, padding, flips, views):
+def test_padding_and_flipping_determine_the_number_of_views(raw, padding, flips, views):
     dataset = small(crop_padding=padding, flip=flips)
     split = Split(raw, dataset, CPU, augmented=True)
     assert split.views == views
@@ -345,7 +345,7 @@ def test_images_in_order_are_the_originals_even_of_an_augmented_split(raw, paddi
 
 @pytest.mark.parametrize(("padding", "flips"), [(0, False), (1, False), (0, True), (1, True)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_images_lie_in_memory_as_asked(raw, padding, flips, layout):
+def test_images_have_the_requested_memory_format(raw, padding, flips, layout):
     split = Split(raw, small(crop_padding=padding, flip=flips), CPU, augmented=True, memory_format=layout)
     images = [*(batch.image for batch in epoch_of(split)), *split.in_order(16)]
     assert all(image.is_contiguous(memory_format=layout) for image in images)
@@ -374,7 +374,7 @@ def test_values_that_no_split_can_use_are_refused(name, value):
         (CIFAR100, COLOUR, "cifar-100-python"),
     ],
 )
-def test_a_folder_without_data_is_missing_with_what_would_help(tmp_path, family, given, folder):
+def test_a_folder_without_data_is_reported_with_a_fix(tmp_path, family, given, folder):
     dataset = family(**given, root=str(tmp_path), download=False)
     assert dataset.missing() == (
         f"no {family.__name__} in dataset.root={str(tmp_path)!r} (looked for {folder}/); "
@@ -396,7 +396,7 @@ def test_reading_a_folder_without_data_is_refused(tmp_path):
 
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
-    """A set of three training and two test images in MNIST's own files, whose digests are the published ones."""
+    """Three training and two test images in MNIST's file format, whose digests count as the published ones."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     written = {}
@@ -412,7 +412,7 @@ def mnist(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Whatever torchvision would fetch fails the test."""
+    """Fails the test if torchvision downloads anything."""
 
     def fetch(*words, **named):
         pytest.fail(f"downloads {words}")
@@ -421,7 +421,7 @@ def no_network(monkeypatch):
         monkeypatch.setattr(module, "download_and_extract_archive", fetch)
 
 
-def test_whole_files_are_read_without_a_look_at_the_network(mnist, no_network):
+def test_intact_files_are_read_without_the_network(mnist, no_network):
     train, test = mnist.read()
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 2], [0, 1])
     assert torch.equal(train.images[2], torch.full((1, 28, 28), 2, dtype=torch.uint8))
@@ -437,11 +437,11 @@ def test_a_truncated_or_changed_file_of_mnist_is_named_and_nothing_is_read(mnist
         mnist.read()
     assert str(refusal.value) == (
         f"MNIST in dataset.root={str(mnist.root)!r} can't be read: MNIST/raw/{name} is damaged, "
-        "its sha256 is not the published file's (delete it, and dataset.download=true fetches it anew)"
+        "its sha256 is not the published file's (delete it, and dataset.download=true fetches it again)"
     )
 
 
-def test_an_absent_file_is_fetched_if_allowed_and_named_if_not(mnist, monkeypatch):
+def test_an_absent_file_is_downloaded_if_allowed_and_named_if_not(mnist, monkeypatch):
     (mnist.root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     asked = []
     monkeypatch.setattr(datasets, "MNIST", lambda root, train, download: asked.append(download) or MNIST)
@@ -505,7 +505,7 @@ def test_a_dry_run_downloads_nothing(tmp_path, no_network):
 
 
 def write_class_folders(root, classes, splits=("train", "test")):
-    """One PNG per class; class c is of the colour (c, c + 1, c + 2) in training, with blue 255 in testing."""
+    """Writes one PNG per class; class c has the colour (c, c + 1, c + 2) in training, and blue 255 in testing."""
     for split in splits:
         for number in reversed(range(classes)):
             folder = root / "cifar100" / split / f"class{number:03}"

@@ -1,4 +1,4 @@
-"""Folders of images as people have them: which are read, and how; which are refused, and with which help."""
+"""Folders of images as people arrange them: how they are read, and how bad ones are refused with a fix."""
 
 import os
 import shutil
@@ -14,31 +14,31 @@ from folders import CPU, SMALL, folder, picture
 from PIL import Image, ImageOps
 
 from kdexp.data.load import load
-from kdexp.data.placement import Keeping
+from kdexp.data.placement import Placement
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100, MNIST
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jfif": "JPEG", ".heic": "PNG"}
 
 
 def build(root, *names):
-    """Makes what the names mean: `a/` is a folder, `a/*` four different images, `a.png` an image, anything else a text."""
+    """Creates files by name: `a/` is a folder, `a/*` four different images, `a.png` an image, anything else a text file."""
     root.mkdir(exist_ok=True)
     for name in names:
         paths = [f"{name[:-1]}{number}.png" for number in range(4)] if name.endswith("*") else [name]
         for path in paths:
-            place = root / path
-            (place if path.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+            file = root / path
+            (file if path.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
             if path.endswith("/"):
                 continue
-            if kind := KINDS.get(place.suffix):
-                picture([*os.fsencode(path)]).save(place, format=kind)
+            if kind := KINDS.get(file.suffix):
+                picture([*os.fsencode(path)]).save(file, format=kind)
             else:
-                place.write_text("x")
+                file.write_text("x")
     return root
 
 
 def parted(*parts, classes=("cat", "dog")):
-    """Four images of each class in each part."""
+    """Names of four images of each class in each part."""
     return [f"{part}/{name}/*" for part in parts for name in classes]
 
 
@@ -47,7 +47,7 @@ QUARTER = {"test_fraction": 0.25}
 
 
 def used(root, **changed):
-    """How many images train, validate and test; the notes but for that of the counts."""
+    """Returns the numbers of training, validation and test images, and the notes without the one on counts."""
     dataset = folder(root, **{"val_fraction": 0.25} | changed)
     assert dataset.missing() == ""
     data = load(dataset, CPU)
@@ -56,7 +56,7 @@ def used(root, **changed):
 
 
 def problem(root, **changed):
-    """Why a root is refused, the folder above it left out."""
+    """Returns why a root is refused, without the path of the folder above it."""
     return folder(root, **changed).missing().partition(": ")[2].replace(f"{root.parent}/", "")
 
 
@@ -136,14 +136,14 @@ LAYOUTS = {
         [*BOTH, "train/stray.png"],
         {},
         [6, 2, 8],
-        ["1 image straight in train/ is in no class folder and not used: stray.png"],
+        ["1 image directly in train/ is in no class folder and not used: stray.png"],
     ),
     "jfif": ([*BOTH, "test/cat/a.jfif"], {}, [6, 2, 9], []),
 }
 
 
 @pytest.mark.parametrize(("names", "changed", "counts", "notes"), LAYOUTS.values(), ids=LAYOUTS)
-def test_a_layout_is_read_and_what_may_surprise_is_noted(tmp_path, names, changed, counts, notes):
+def test_a_layout_is_read_with_notes_on_what_may_surprise(tmp_path, names, changed, counts, notes):
     assert used(build(tmp_path / "own", *names), **changed) == (counts, notes)
 
 
@@ -211,18 +211,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("names", "inside", "sentence"), REFUSED.values(), ids=REFUSED)
-def test_a_root_is_refused_with_what_would_do(tmp_path, names, inside, sentence):
+def test_a_bad_root_is_refused_with_a_fix(tmp_path, names, inside, sentence):
     root = build(tmp_path / "own", *names) / inside
     found = folder(root).missing().replace(f"{tmp_path}/", "")
     assert sentence in found and found.startswith(f"dataset.root='{root.relative_to(tmp_path)}': ")
 
 
-def test_a_root_above_the_current_folder_is_named_as_it_can_be_typed(tmp_path, monkeypatch):
+def test_a_root_above_the_current_folder_is_suggested_as_a_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(build(tmp_path / "own", *BOTH) / "train" / "cat")
     assert "; use dataset.root=../.. (" in folder(Path()).missing()
 
 
-def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+def test_a_folder_without_read_permission_is_named(tmp_path, monkeypatch):
     root, scan, locked = build(tmp_path / "own", *BOTH), os.scandir, [""]
 
     def guarded(path):
@@ -266,7 +266,7 @@ def test_two_spellings_of_one_accented_name_are_one_class(tmp_path):
     assert "own/train has 2 folders named caf\u00e9, encoded differently; merge or rename them" in problem(root)
 
 
-def test_names_that_are_no_text_are_escaped(tmp_path, here):
+def test_names_that_are_not_utf8_or_not_printable_are_escaped(tmp_path, here):
     names = [os.fsdecode(b"caf\xe9"), "tea\n"]
     build(tmp_path / "own", *parted("train", "test", classes=names), os.fsdecode(b"train/tea\n/\xff.txt"))
     assert folder(tmp_path / "own").classes == [r"caf\xe9", r"tea\n"]
@@ -279,7 +279,7 @@ def test_names_that_are_no_text_are_escaped(tmp_path, here):
 # Files that are no images, or not to be opened
 
 
-def test_what_is_no_file_is_never_opened(tmp_path):
+def test_paths_that_are_not_regular_files_are_never_opened(tmp_path):
     root = build(tmp_path / "own", *BOTH, "train/dog/x.jpg/")
     cat = root / "train" / "cat"
     os.mkfifo(cat / "f.png"), os.mkfifo(cat / "notes")
@@ -300,7 +300,7 @@ def test_what_is_no_file_is_never_opened(tmp_path):
 
 
 def bomb(side):
-    """A PNG of 45 bytes that says it has so many pixels along each side."""
+    """A PNG of 45 bytes that claims that many pixels along each side."""
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, b"IDAT")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
@@ -321,12 +321,12 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("where", ["device", "disk"])
-def test_what_a_file_is_instead_of_an_image_is_named(tmp_path, where, capfd):
+def test_the_real_kind_of_an_unreadable_file_is_named(tmp_path, where, capfd):
     root = build(tmp_path / "own", *BOTH)
     for name, (content, _) in CONTENTS.items():
         (root / "train" / "cat" / name).write_bytes(content)
     with pytest.raises(RuntimeError, match=r"^7 images can't be read: ") as refusal:
-        load(folder(root), CPU, keeping=Keeping(where, 1))
+        load(folder(root), CPU, placement=Placement(where, 1))
     named = [f"{name} ({why})" for name, (_, why) in sorted(CONTENTS.items())]
     assert all(words in str(refusal.value) for words in named[:5])
     assert capfd.readouterr().err == ""
@@ -339,7 +339,7 @@ def test_a_wrong_suffix_does_no_harm(tmp_path):
 
 
 def damage(root):
-    """A TIFF file of which libtiff complains, and Exif data that end too early, or can't be read at all."""
+    """Writes a TIFF file that libtiff warns about, and Exif data that end too early or can't be read at all."""
     picture(2, 64, 64, "1").save(root / "train" / "cat" / "a.tif", compression="group4")
     content = bytearray((root / "train" / "cat" / "a.tif").read_bytes())
     for place in range(len(content) // 3, len(content) // 3 + 40):
@@ -350,10 +350,10 @@ def damage(root):
 
 
 @pytest.mark.parametrize("where", ["device", "disk"])
-def test_what_libraries_print_becomes_a_sentence(tmp_path, where, capfd):
+def test_messages_of_image_libraries_become_a_sentence(tmp_path, where, capfd):
     root = build(tmp_path / "own", *BOTH)
     damage(root)
-    data = load(folder(root), CPU, keeping=Keeping(where, 1))
+    data = load(folder(root), CPU, placement=Placement(where, 1))
     data.close()
     python, native = data.warnings
     assert python.startswith("1 image was read, but may be damaged: ") and "short.jpg (Corrupt EXIF data. " in python
@@ -361,7 +361,7 @@ def test_what_libraries_print_becomes_a_sentence(tmp_path, where, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_exif_data_that_can_not_be_read_do_not_cost_the_image(tmp_path, monkeypatch):
+def test_an_image_with_unreadable_exif_data_is_still_read(tmp_path, monkeypatch):
     root, upright = build(tmp_path / "own", *parted("train", "val")), ImageOps.exif_transpose
     damaged = str(root / "train" / "cat" / "1.png")
     monkeypatch.setattr(ImageOps, "exif_transpose", lambda image: 1 / (image.filename != damaged) and upright(image))
@@ -371,7 +371,7 @@ def test_exif_data_that_can_not_be_read_do_not_cost_the_image(tmp_path, monkeypa
     assert load(folder(root), CPU).fingerprint == data.fingerprint
 
 
-def test_a_huge_image_and_a_transparent_palette_are_nothing_to_tell(tmp_path, monkeypatch):
+def test_a_huge_image_and_a_transparent_palette_cause_no_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
     root = build(tmp_path / "own", *BOTH)
     Image.new("P", (4, 4)).save(root / "train" / "cat" / "p.png", transparency=b"\0\x80")
@@ -386,7 +386,7 @@ def test_equal_images_are_counted_and_named(tmp_path, where):
     root = build(tmp_path / "own", *BOTH)
     shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "cat" / "8.png")
     picture([*b"train/dog/2.png"]).save(root / "train" / "cat" / "9.bmp")
-    data = load(folder(root), CPU, keeping=Keeping(where, 1))
+    data = load(folder(root), CPU, placement=Placement(where, 1))
     data.close()
     assert [sentence.replace(f"{tmp_path}/", "") for sentence in data.warnings] == [
         "1 test image is also among the training or validation images (at 8×8 pixels): "
@@ -395,7 +395,7 @@ def test_equal_images_are_counted_and_named(tmp_path, where):
     ]
 
 
-def test_validation_images_that_are_trained_on_are_named_too(tmp_path):
+def test_validation_images_that_equal_training_images_are_named_too(tmp_path):
     root = build(tmp_path / "own", *parted("train", "val", "test"))
     for number in range(4):
         shutil.copy(root / "train" / "cat" / f"{number}.png", root / "val" / "cat" / f"{number}.png")
@@ -406,7 +406,7 @@ def test_validation_images_that_are_trained_on_are_named_too(tmp_path):
 # The folder of validation images
 
 
-def test_a_folder_of_validation_images_is_what_validates(tmp_path):
+def test_a_validation_folder_is_used_for_validation(tmp_path):
     root = build(tmp_path / "own", *parted("train", "val", "test"))
     data = load(folder(root, val_fraction=0.1, mean=[0.0] * 3, std=[1.0] * 3), CPU)
     shown = next(data.validation.in_order(99)) * 255
@@ -418,7 +418,7 @@ def test_a_folder_of_validation_images_is_what_validates(tmp_path):
     assert load(folder(root, val_fraction=0.0), CPU).mean == measured
 
 
-def test_which_images_validate_is_part_of_the_key(tmp_path, make_experiment):
+def test_the_choice_of_validation_images_is_part_of_the_key(tmp_path, make_experiment):
     root = build(tmp_path / "own", *parted("train", "val", "test"))
     given = ("dataset=image_folder", f"dataset.root={root}", *SMALL)
     with_val, without = make_experiment(*given), make_experiment(*given, "dataset.val_fraction=0")
@@ -467,7 +467,7 @@ GIVEN = {
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize("family", [CIFAR10, CIFAR100, MNIST])
 @pytest.mark.parametrize("names", [BOTH, ["cat/*", "dog/*"]])
-def test_sets_of_torchvision_do_not_take_folders_of_images_for_theirs(tmp_path, family, names, download):
+def test_sets_of_torchvision_do_not_mistake_folders_of_images_for_their_own(tmp_path, family, names, download):
     root = build(tmp_path / "own", *names)
     dataset = family(root=str(root), download=download, **GIVEN)
     assert f"holds folders of images, not {family.__name__} as torchvision keeps it" in dataset.missing()
@@ -476,7 +476,7 @@ def test_sets_of_torchvision_do_not_take_folders_of_images_for_theirs(tmp_path, 
     assert dataset.missing() == ""
 
 
-def test_sets_of_torchvision_are_in_folders(tmp_path):
+def test_a_torchvision_root_must_be_a_folder_or_not_exist(tmp_path):
     build(tmp_path, "cifar.tar.gz")
     assert "is an archive: unpack it" in CIFAR10(root=str(tmp_path / "cifar.tar.gz"), download=True, **GIVEN).missing()
     assert CIFAR10(root=str(tmp_path / "new"), download=True, **GIVEN).missing() == ""

@@ -1,4 +1,4 @@
-"""A user's own images: layouts, formats, bad input, storage, random crops, and whole runs on tiny folders."""
+"""A user's own images: layouts, formats, bad input, storage, random crops, and complete runs on tiny folders."""
 
 import os
 import shutil
@@ -89,7 +89,7 @@ def test_symlinked_class_folders_and_images_are_followed(root, tmp_path):
     assert load(folder(root), CPU).fingerprint == plain
 
 
-def test_hidden_files_and_what_systems_leave_are_passed_over(root):
+def test_hidden_files_and_leftovers_are_ignored(root):
     (root / "train" / ".cache").mkdir()
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._00.png"):
         (root / "train" / "cat" / name).write_bytes(b"x")
@@ -131,13 +131,13 @@ def test_other_modes_are_converted_as_pillow_does(tmp_path, mode, channels):
     assert torch.equal(read_one(path, channels), expected.permute(2, 0, 1))
 
 
-def test_grey_colour_and_transparent_files_may_stand_in_one_class(root):
+def test_grey_colour_and_transparent_files_may_be_in_one_class(root):
     picture(0, 30, 20, "L").save(root / "train" / "cat" / "90.png")
     picture(0, 20, 30, "CMYK").save(root / "train" / "cat" / "91.jpg")
     assert folder(root).read()[0].images.shape == (10, 3, 8, 8)
 
 
-def test_what_is_transparent_becomes_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     image = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     image.paste((0, 0, 0, 255), (0, 0, 4, 8))
     image.save(tmp_path / "a.png")
@@ -153,7 +153,7 @@ def test_a_transparent_colour_of_a_palette_becomes_white(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
-def test_of_16_bits_the_whole_range_is_kept(tmp_path, name):
+def test_16_bit_images_keep_their_whole_range(tmp_path, name):
     levels = np.array([0, 255, 257, 25_700, 32_768, 65_279, 65_535, 128], dtype=np.uint16)
     if name == "a.pgm":
         (tmp_path / name).write_bytes(b"P5 8 8 65535\n" + np.tile(levels, (8, 1)).astype(">u2").tobytes())
@@ -179,7 +179,7 @@ def test_the_exif_orientation_is_applied(tmp_path):
     assert left.min() > 200 and right.max() < 50
 
 
-def test_of_several_frames_the_first_counts(tmp_path):
+def test_the_first_of_several_frames_is_read(tmp_path):
     frames = [Image.new("L", (8, 8), grey) for grey in (0, 255)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert int(read_one(tmp_path / "a.gif").max()) == 0
@@ -192,40 +192,40 @@ def without_root(sentence, root):
     return sentence.replace(str(root), "own").removeprefix("dataset.root='own': ")
 
 
-def complaint(root, **changed):
+def problem(root, **changed):
     return without_root(folder(root, **changed).missing(), root)
 
 
-def test_a_missing_folder_is_refused_with_the_likely_one(root):
+def test_a_missing_folder_is_refused_with_a_suggestion(root):
     assert folder(root.parent / "owm").missing().endswith("/owm': no such folder; did you mean own?")
     assert folder(root.parent / "q").missing().endswith("/q': no such folder")
 
 
 def test_a_folder_without_classes_is_refused(tmp_path):
     (tmp_path / "own").mkdir()
-    assert complaint(tmp_path / "own") == "holds no images; looked for train/CLASS/ and test/CLASS/, or CLASS/ with images"
+    assert problem(tmp_path / "own") == "holds no images; looked for train/CLASS/ and test/CLASS/, or CLASS/ with images"
     for part in ("train", "test"):
         (tmp_path / "own" / part).mkdir()
         picture(0).save(tmp_path / "own" / part / "flat.png")
-    assert complaint(tmp_path / "own", test_fraction=0.5).startswith("train/ holds images (flat.png) but no class folders; ")
+    assert problem(tmp_path / "own", test_fraction=0.5).startswith("train/ holds images (flat.png) but no class folders; ")
 
 
-def test_test_images_must_come_from_somewhere_and_from_one_place(root):
+def test_test_images_must_come_from_exactly_one_source(root):
     shown = "{}; add dataset.test_fraction=0.2 to hold out 20 % for testing"
-    assert complaint(root / "train") == shown.format("no train/ and test/ found, only classes (cat, dog)") + (
+    assert problem(root / "train") == shown.format("no train/ and test/ found, only classes (cat, dog)") + (
         f", or use dataset.root={root}"
     )
     assert (
-        complaint(root, test_fraction=0.2)
+        problem(root, test_fraction=0.2)
         == "has its own test/, which dataset.test_fraction=0.2 would leave unused, set it to null"
     )
     shutil.rmtree(root / "test")
-    assert complaint(root) == shown.format("no test/ found")
+    assert problem(root) == shown.format("no test/ found")
 
 
 def test_different_classes_in_train_and_test_are_named(root):
     (root / "test" / "cat").rename(root / "test" / "kat")
-    assert complaint(root) == "train/ and test/ have different classes (only in train/: cat, only in test/: kat)"
+    assert problem(root) == "train/ and test/ have different classes (only in train/: cat, only in test/: kat)"
 
 
 def test_empty_classes_are_named_all_at_once(root):
@@ -234,44 +234,44 @@ def test_empty_classes_are_named_all_at_once(root):
         write_classes(root / "test", (name,), images=1)
     (root / "train" / "bee" / "notes.txt").write_text("x")
     known = "images end in .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .pbm, .pgm, .png, .pnm, .ppm, .tif, .tiff, .webp"
-    assert complaint(root) == f"no images in own/train/ant, own/train/bee (only notes.txt); {known}"
+    assert problem(root) == f"no images in own/train/ant, own/train/bee (only notes.txt); {known}"
 
 
 def test_one_class_is_not_enough(tmp_path):
     write_classes(tmp_path / "own", ("cat",))
-    assert complaint(tmp_path / "own", test_fraction=0.5) == "only one class (cat), there must be at least two"
+    assert problem(tmp_path / "own", test_fraction=0.5) == "only one class (cat), there must be at least two"
 
 
 def test_fractions_that_empty_a_class_or_draw_nothing_are_refused(tmp_path):
     write_classes(tmp_path / "own" / "train", images=1)
     write_classes(tmp_path / "own" / "test", images=1)
     root = tmp_path / "own"
-    assert complaint(root, val_fraction=0.1) == (
+    assert problem(root, val_fraction=0.1) == (
         "dataset.val_fraction=0.1 of at most 1 training images per class is none, "
         "make it larger, or do without validation: dataset.val_fraction=0"
     )
-    assert complaint(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of cat, dog, make it smaller"
+    assert problem(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of cat, dog, make it smaller"
     assert (
-        complaint(root, student_fraction=0.1)
+        problem(root, student_fraction=0.1)
         == "dataset.student_fraction=0.1 of at most 1 images per class is none, make it larger"
     )
-    assert complaint(root) == ""
-    assert complaint(root / "train", test_fraction=0.2) == (
+    assert problem(root) == ""
+    assert problem(root / "train", test_fraction=0.2) == (
         "dataset.test_fraction=0.2 leaves cat, dog without a training or a test image"
     )
     shutil.copy(root / "train" / "cat" / "00.png", root / "train" / "cat" / "01.png")
-    assert complaint(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of dog, make it smaller"
+    assert problem(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of dog, make it smaller"
 
 
-def test_images_of_which_not_even_a_few_fit_into_memory_are_refused(root, monkeypatch):
+def test_images_so_large_that_not_even_a_few_fit_into_memory_are_refused(root, monkeypatch):
     monkeypatch.setattr(image_folder, "available_memory", lambda: 400_000_000)
-    assert complaint(root, image_size=4000) == (
+    assert problem(root, image_size=4000) == (
         "12 images of 3×4000×4000 need 0.6 GB of memory, but 0.4 GB are free, choose a smaller dataset.image_size than 4000"
     )
-    assert complaint(root) == ""
+    assert problem(root) == ""
 
 
-def test_the_machine_tells_how_much_memory_there_is():
+def test_available_memory_is_plausible():
     assert 10**7 < available_memory() < 10**15
 
 
@@ -338,13 +338,13 @@ def test_the_measured_numbers_are_exact_to_four_decimals():
     assert (mean, std) == ([0.4, 0.2], [round(float(np.std([0, 1, 0.2, 0.4])), 4), 0.0])
 
 
-def test_what_is_given_is_not_measured(root):
+def test_given_statistics_are_not_measured(root):
     data = load(folder(root, mean=[0.1, 0.2, 0.3]), CPU)
     assert data.mean == [0.1, 0.2, 0.3]
     assert data.std == load(folder(root), CPU).std
 
 
-def test_a_constant_channel_can_not_be_normalised_by_what_is_measured(root):
+def test_a_constant_channel_needs_a_given_std(root):
     for path in root.rglob("*.png"):
         Image.new("RGB", (8, 8), (0, 255, 51)).save(path)
     with pytest.raises(
@@ -355,7 +355,7 @@ def test_a_constant_channel_can_not_be_normalised_by_what_is_measured(root):
 
 @pytest.mark.parametrize("changed", [{}, {"crop_padding": 2, "flip": True}, {"resized_crop": [0.3, 1.0], "flip": True}])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_large_splits_stay_bytes_and_give_the_same_batches(root, monkeypatch, changed, layout):
+def test_large_splits_are_stored_as_bytes_and_give_the_same_batches(root, monkeypatch, changed, layout):
     dataset = folder(root, val_fraction=0.25, **changed)
     quick = load(dataset, CPU, layout)
     monkeypatch.setattr(resident, "NORMALISED_LIMIT", 0)
@@ -376,7 +376,7 @@ def crops(root, **changed):
     return load(folder(root, **{"resized_crop": [0.25, 1.0], "image_size": 7, "flip": True} | changed), CPU)
 
 
-def test_with_random_crops_images_are_kept_larger_and_evaluated_on_their_middle(root):
+def test_with_random_crops_images_are_stored_larger_and_evaluated_on_central_crops(root):
     dataset = folder(root, resized_crop=[0.25, 1.0], image_size=7, mean=[0.0] * 3, std=[1.0] * 3)
     train, test = dataset.read()
     assert test.images.shape[2:] == (8, 8)
@@ -398,13 +398,13 @@ def test_random_crops_depend_on_seed_and_epoch_alone(root):
         assert not torch.allclose(other.image[other.index.argsort()], together.image[together.index.argsort()])
 
 
-def test_random_crops_have_no_numbers_and_do_not_repeat(root):
+def test_random_crops_are_not_numbered(root):
     train = crops(root).train
     assert train.views is None
     assert next(train.batches(8, seed=0, epoch=0)).view is None
 
 
-def test_crops_lie_inside_the_image_with_the_asked_area_and_aspect():
+def test_crops_lie_inside_the_image_with_the_requested_area_and_aspect():
     maps = ResizedCrops(8, (0.2, 0.6), flip=True).draw(4000, torch.Generator().manual_seed(0))
     half = torch.stack([maps[:, 1, 1], maps[:, 0, 0].abs()], 1)
     middle = torch.stack([maps[:, 1, 2], maps[:, 0, 2]], 1)
@@ -428,7 +428,7 @@ def test_a_rectangle_that_never_fits_becomes_the_whole_image():
     assert torch.equal(maps, torch.eye(2, 3).expand(50, 2, 3))
 
 
-def test_the_whole_image_and_a_mirrored_half_are_what_they_should_be():
+def test_a_crop_of_the_whole_image_and_a_mirrored_half_are_correct():
     pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows, crop = torch.tensor([1, 0]), ResizedCrops(8, (0.1, 1.0), flip=True)
     whole = crop.cut(pixels, rows, torch.eye(2, 3).expand(2, 2, 3))
@@ -440,7 +440,7 @@ def test_the_whole_image_and_a_mirrored_half_are_what_they_should_be():
     torch.testing.assert_close(crop.cut(pixels, rows, right_half), pixels[rows][:, :, :4, 4:].float(), atol=1e-3, rtol=0)
 
 
-def test_crops_resize_as_torchvision_does_where_corners_are_whole_and_nothing_shrinks():
+def test_crops_equal_torchvisions_with_whole_corners_and_no_shrinking():
     ramp = torch.arange(16, dtype=torch.float32).expand(1, 3, 16, 16) * 10
     top, left, height, width = 2, 4, 8, 6
     place = torch.tensor([[[width / 16, 0, (2 * left + width) / 16 - 1], [0, height / 16, (2 * top + height) / 16 - 1]]])
@@ -459,7 +459,7 @@ def test_flips_without_crops_mirror_whole_images(root):
     assert seen == {0, 1}
 
 
-def test_larger_images_are_cut_to_their_middle_without_an_augmentation_too():
+def test_larger_images_are_centre_cropped_even_without_augmentation():
     raw = RawImages(torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4), torch.zeros(1, dtype=torch.long))
     dataset = ImageFolder(root="nowhere", **GIVEN | {"image_size": 2, "in_channels": 1, "mean": [0.0], "std": [1.0]})
     (image,) = Split(raw, dataset, CPU, augmented=False).in_order(1)
@@ -477,7 +477,6 @@ def command(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setattr("sys.argv", ["kdexp", "dataset=image_folder", *words])
-        monkeypatch.setattr(cli, "_exit_codes", [])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code, capsys.readouterr()
@@ -485,12 +484,12 @@ def command(tmp_path, monkeypatch, capsys):
     return run_command
 
 
-def test_a_command_trains_on_grey_images_and_finds_them_again(root, command):
+def test_a_command_trains_on_grey_images_and_reuses_its_learners(root, command):
     code, printed = command("dataset.root=own", *SMALL, *BRIEF)
     assert code == 0, printed.err
     assert "normalisation measured on 6 images: dataset.mean=[0." in printed.out and "Test accuracy on 4 images" in printed.out
     assert "teacher: reused" in command("dataset.root=own", *SMALL, *BRIEF)[1].out
-    assert "there since" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
+    assert "stored 20" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
     picture(99).save(root / "train" / "cat" / "00.png")
     assert "reused" not in command("dataset.root=own", *SMALL, *BRIEF)[1].out
 
@@ -505,7 +504,7 @@ def test_colour_images_train_convolutions_and_the_student_knows_its_classes(tmp_
     assert student(torch.zeros(3, 3, 32, 32, dtype=torch.uint8)).shape == (3, 2)
 
 
-def test_other_classes_crops_and_measured_numbers_are_other_learners(root, make_experiment):
+def test_other_classes_crops_and_statistics_give_other_learners(root, make_experiment):
     given = ("dataset=image_folder", f"dataset.root={root}", *SMALL)
 
     def key(*changed):
@@ -521,7 +520,7 @@ def test_other_classes_crops_and_measured_numbers_are_other_learners(root, make_
     assert len({plain, *others}) == 4
 
 
-def test_the_measured_numbers_are_told_and_kept(root, make_experiment):
+def test_the_measured_statistics_are_printed_and_stored(root, make_experiment):
     experiment = make_experiment("dataset=image_folder", f"dataset.root={root}", *SMALL)
     data = experiment.spec("teacher").data
     assert (data["mean"], data["std"], data["classes"]) == (experiment.data.mean, experiment.data.std, ["cat", "dog"])
@@ -534,7 +533,7 @@ def test_a_root_must_be_given(command):
     assert printed.err.splitlines()[1:] == ["  dataset.root: must be given, there is no default"]
 
 
-def test_without_classes_the_refusal_says_nothing_of_networks(command, tmp_path):
+def test_a_root_without_classes_is_refused_without_mention_of_networks(command, tmp_path):
     code, printed = command("dataset.root=photos", "distillation.temperature=0")
     assert code == 2
     assert [line.strip() for line in printed.err.splitlines()] == [

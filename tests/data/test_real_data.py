@@ -34,6 +34,7 @@ def test_the_default_run_is_short_and_ends_with_a_table(tmp_path):
     assert [line.split()[0] for line in table[4:7]] == ["teacher", "baseline", "distilled"]
 
 
+@pytest.mark.exhaustive
 def test_distillation_helps_by_default_on_validation_data(tmp_path, make_experiment):
     gains = []
     for seed in range(5):
@@ -46,7 +47,7 @@ def test_distillation_helps_by_default_on_validation_data(tmp_path, make_experim
 
 @needs("cifar-10-batches-py")
 def test_on_cifar10_the_first_twenty_steps_equal_the_tutorials_own_pipeline(make_experiment):
-    """PIL images, ToTensor, Normalize, a DataLoader, NCHW, torch's plain Adam; the same order of images."""
+    """The plain pipeline: PIL images, ToTensor, Normalize, a DataLoader, NCHW, torch's Adam, the same order of images."""
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
@@ -75,7 +76,7 @@ def test_on_cifar10_the_first_twenty_steps_equal_the_tutorials_own_pipeline(make
 
 
 def prepare_teacher(experiment):
-    """The teacher as a learner, before its training."""
+    """Returns the teacher as a learner, before its training."""
     from kdexp.training.prepare import prepare
 
     return prepare([experiment.entry("teacher")], None, experiment.shape, experiment.precision, experiment.data.train.labels)

@@ -1,4 +1,4 @@
-"""Images that are not on the device: in RAM or on disk they give the same batches, in bounded memory, by workers that end."""
+"""Images in RAM or on disk: they give the same batches as on the device, in bounded memory, with workers that end."""
 
 import json
 import multiprocessing
@@ -19,11 +19,10 @@ from PIL import Image
 
 from kdexp.data import fingerprint as summary
 from kdexp.data import pixels as storage
-from kdexp.data import placement as keeping
-from kdexp.data import workers
+from kdexp.data import placement, workers
 from kdexp.data.digits import Digits
 from kdexp.data.load import load
-from kdexp.data.placement import Keeping, place
+from kdexp.data.placement import Placement, choose_memory
 from kdexp.device import memory
 from kdexp.errors import DataUnavailable, ImageLost
 
@@ -38,7 +37,7 @@ VARIED = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two classes of 11 images to train on, 5 to test on."""
+    """Two classes with 11 training and 5 test images each."""
     own = tmp_path_factory.mktemp("own")
     write_classes(own / "train", images=11)
     write_classes(own / "test", images=5)
@@ -47,18 +46,18 @@ def root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    """Blocks of two batches of 4 images, pieces of 3 images: every border is met."""
+    """Blocks of two batches of 4 images and pieces of 3 images, so that batches cross their borders."""
     monkeypatch.setattr(storage, "BLOCK_BYTES", 8 * 3 * 8 * 8)
     monkeypatch.setattr(workers, "CHUNK", 3)
 
 
 @pytest.fixture
 def kept():
-    """Loads a data set in some memory; its workers end with the test."""
+    """Loads a data set into some memory; its workers end with the test."""
     made = []
 
     def keep(dataset, where, count=2, layout=torch.contiguous_format, device=CPU):
-        made.append(load(dataset, device, layout, Keeping(where, count)))
+        made.append(load(dataset, device, layout, Placement(where, count)))
         return made[-1]
 
     yield keep
@@ -98,22 +97,22 @@ def test_batches_are_bitwise_those_of_resident_images(root, kept, where, count, 
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])
-def test_rows_are_looked_at_in_any_order_and_number(root, kept, where):
+def test_rows_are_read_in_any_order_and_number(root, kept, where):
     dataset = folder(root, crop_padding=1)
     resident, other = kept(dataset, "device").train, kept(dataset, where).train
     rows, views = torch.tensor([20, 3, 3, 0, 7]), torch.tensor([0, 8, 4, 2, 2])
-    assert torch.equal(resident.look(rows, views), other.look(rows, views))
-    assert torch.equal(resident.look(rows[:1], None), other.look(rows[:1], None))
+    assert torch.equal(resident.images(rows, views), other.images(rows, views))
+    assert torch.equal(resident.images(rows[:1], None), other.images(rows[:1], None))
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])
-def test_passes_over_several_splits_at_a_time_do_not_disturb_each_other(root, kept, where):
+def test_interleaved_passes_over_several_splits_do_not_disturb_each_other(root, kept, where):
     dataset = folder(root, flip=True)
     resident, other = kept(dataset, "device"), kept(dataset, where)
     next(other.train.batches(2, seed=0, epoch=1))  # left in its middle
     for batch in other.train.batches(4, seed=0, epoch=0):
         assert torch.equal(torch.cat(list(other.test.in_order(3))), torch.cat(list(resident.test.in_order(3))))
-        assert torch.equal(batch.image, resident.train.look(batch.index, batch.view))
+        assert torch.equal(batch.image, resident.train.images(batch.index, batch.view))
 
 
 def test_passes_leave_the_default_generator_alone(root, kept):
@@ -123,7 +122,7 @@ def test_passes_leave_the_default_generator_alone(root, kept):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_images_without_files_are_kept_in_ram(kept):
+def test_images_without_files_can_be_kept_in_ram(kept):
     given = {"val_fraction": 0.1, "split_seed": 0, "student_fraction": 0.3, "crop_padding": 1, "flip": False}
     dataset = Digits(mean=[0.3], std=[0.4], **given)
     for one, two in zip(splits(kept(dataset, "device")), splits(kept(dataset, "ram")), strict=True):
@@ -150,13 +149,13 @@ def own(root, tmp_path, *words):
 
 @pytest.fixture
 def processes(monkeypatch):
-    """How many processes were started."""
+    """The processes that were started."""
     started, start = [], multiprocessing.process.BaseProcess.start
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", lambda self: started.append(self) or start(self))
     return started
 
 
-def test_a_run_is_the_same_to_the_last_digit_and_only_disk_takes_workers(root, tmp_path, make_experiment, processes):
+def test_a_run_is_bitwise_the_same_everywhere_and_only_disk_needs_workers(root, tmp_path, make_experiment, processes):
     found = {}
     for where, count in (("device", 0), ("ram", 0), ("disk", 2)):
         words = (f"memory={where}", "workers=2", "diagnosis=always", "limit_batches=null", "batch_size=5")
@@ -183,9 +182,9 @@ def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(ro
         code, printed = here(*words, columns=120)
         assert code == 0, printed.err
         lines = printed.out[printed.out.index("run folder") :].splitlines()[1:]
-        # Without the time, and without how the teacher's outputs are come by.
-        own_way = ("teacher: asked", "teacher's logits")
-        return [line.rstrip().rsplit(" ", 1)[0] for line in lines if not line.startswith(own_way)]
+        # Without times, and without lines on where the teacher's outputs come from.
+        of_lookup = ("teacher: asked", "teacher's logits")
+        return [line.rstrip().rsplit(" ", 1)[0] for line in lines if not line.startswith(of_lookup)]
 
     assert shown("disk") == shown("device")
     assert not multiprocessing.active_children()
@@ -231,7 +230,7 @@ def test_an_interrupt_ends_the_run_and_its_workers(root, tmp_path):
 
 
 def of_session(number):
-    """The processes of a session that have not ended."""
+    """Returns the running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -243,7 +242,7 @@ def of_session(number):
 # Images that can't be read
 
 
-def test_unreadable_images_are_counted_and_named_as_if_they_were_read(tmp_path, kept):
+def test_unreadable_images_are_named_alike_on_the_device_and_on_disk(tmp_path, kept):
     own = tmp_path / "own"
     write_classes(own / "train")
     write_classes(own / "test", images=2)
@@ -258,7 +257,7 @@ def test_unreadable_images_are_counted_and_named_as_if_they_were_read(tmp_path, 
     assert not multiprocessing.active_children()
 
 
-def test_an_image_that_is_lost_on_the_way_ends_the_run_in_a_sentence(tmp_path, here, monkeypatch):
+def test_an_image_lost_during_training_ends_the_run_with_a_sentence(tmp_path, here, monkeypatch):
     own = tmp_path / "own"
     write_classes(own / "train")
     write_classes(own / "test", images=2)
@@ -279,7 +278,7 @@ def test_an_image_that_is_lost_on_the_way_ends_the_run_in_a_sentence(tmp_path, h
     assert not multiprocessing.active_children()
 
 
-def test_dead_workers_are_told_and_replaced(root, kept, monkeypatch):
+def test_dead_workers_are_reported_and_replaced(root, kept, monkeypatch):
     data = kept(folder(root), "disk", 1)
     batches = data.train.in_order(2)
     expected = next(batches)
@@ -295,19 +294,19 @@ def test_dead_workers_are_told_and_replaced(root, kept, monkeypatch):
 
 @pytest.fixture
 def looks(monkeypatch):
-    """How often all images were looked at."""
-    calls, real = [], summary._look_through
-    monkeypatch.setattr(summary, "_look_through", lambda *words: calls.append(1) or real(*words))
+    """One entry for every time that all images were read."""
+    calls, real = [], summary._read_all
+    monkeypatch.setattr(summary, "_read_all", lambda *words: calls.append(1) or real(*words))
     return calls
 
 
-def test_what_one_look_told_is_kept_until_a_file_changes(tmp_path, looks):
+def test_the_summary_is_cached_until_a_file_changes(tmp_path, looks):
     own = tmp_path / "own"
     write_classes(own / "train", images=8)
     write_classes(own / "test", images=2)
 
     def known(**changed):
-        data = load(folder(own, **changed), CPU, keeping=Keeping("disk", 1, tmp_path / "kept"))
+        data = load(folder(own, **changed), CPU, placement=Placement("disk", 1, tmp_path / "kept"))
         data.close()
         return data.fingerprint, data.mean, data.std, len(looks)
 
@@ -343,7 +342,7 @@ CUDA = torch.device("cuda")
         (CPU, 3, True, 10, 0, "device"),  # 2 · 3 of 7.5
         (CPU, 4, True, 10, 0, "ram"),  # 2 · 4, but 4 of 7.5
         (CPU, 8, True, 10, 0, "disk"),
-        (CPU, 8, False, 10, 0, "ram"),  # it is there already
+        (CPU, 8, False, 10, 0, "ram"),  # read already
         (CPU, 7, False, 10, 0, "device"),
         (CUDA, 4, True, 10, 10, "device"),
         (CUDA, 6, True, 10, 10, "ram"),
@@ -351,45 +350,45 @@ CUDA = torch.device("cuda")
         (CUDA, 6, False, 1, 10, "ram"),
     ],
 )
-def test_images_are_kept_where_there_is_room(monkeypatch, device, size, unread, ram, gpu, expected):
-    monkeypatch.setattr(keeping, "available_memory", lambda: ram * GB)
-    monkeypatch.setattr(keeping, "free_memory", lambda _: gpu * GB)
-    found, why = place(size * GB, size * GB, unread, device, Keeping())
+def test_images_are_stored_in_the_first_memory_with_room(monkeypatch, device, size, unread, ram, gpu, expected):
+    monkeypatch.setattr(placement, "available_memory", lambda: ram * GB)
+    monkeypatch.setattr(placement, "free_memory", lambda _: gpu * GB)
+    found, why = choose_memory(size * GB, size * GB, unread, device, Placement())
     assert found == expected and (why == "") == (expected == "device")
 
 
-def test_a_sentence_tells_why_images_are_not_on_the_device(monkeypatch):
-    monkeypatch.setattr(keeping, "available_memory", lambda: 10 * GB)
-    monkeypatch.setattr(keeping, "free_memory", lambda _: 4 * GB)
-    assert place(3 * GB, 3 * GB, True, CUDA, Keeping())[1] == (
+def test_a_sentence_explains_why_images_are_not_on_the_device(monkeypatch):
+    monkeypatch.setattr(placement, "available_memory", lambda: 10 * GB)
+    monkeypatch.setattr(placement, "free_memory", lambda _: 4 * GB)
+    assert choose_memory(3 * GB, 3 * GB, True, CUDA, Placement())[1] == (
         ", since they need 3 GB of memory on cuda, more than 50% of the 4 GB that are free"
     )
-    assert place(20 * GB, 20 * GB, True, CUDA, Keeping())[1] == (
+    assert choose_memory(20 * GB, 20 * GB, True, CUDA, Placement())[1] == (
         ", since they need 20 GB of memory, more than the 10 GB that are free"
     )
 
 
 @pytest.mark.parametrize("where", ["device", "ram"])
-def test_who_asks_for_memory_gets_all_that_is_free_but_no_more(monkeypatch, where):
-    monkeypatch.setattr(keeping, "available_memory", lambda: 10 * GB)
-    monkeypatch.setattr(keeping, "free_memory", lambda _: 10 * GB)
-    assert place(9 * GB, 9 * GB, True, CUDA, Keeping(where))[0] == where
+def test_requested_memory_may_use_all_that_is_free_but_no_more(monkeypatch, where):
+    monkeypatch.setattr(placement, "available_memory", lambda: 10 * GB)
+    monkeypatch.setattr(placement, "free_memory", lambda _: 10 * GB)
+    assert choose_memory(9 * GB, 9 * GB, True, CUDA, Placement(where))[0] == where
     with pytest.raises(DataUnavailable, match=rf"^memory={where}: the images need 11 GB of memory.*, more than the 10 GB"):
-        place(11 * GB, 11 * GB, True, CUDA, Keeping(where))
+        choose_memory(11 * GB, 11 * GB, True, CUDA, Placement(where))
 
 
-def test_a_folder_that_does_not_fit_is_streamed_without_being_asked(root, kept, monkeypatch):
-    monkeypatch.setattr(keeping, "available_memory", lambda: 1000)
+def test_a_folder_that_does_not_fit_is_streamed_automatically(root, kept, monkeypatch):
+    monkeypatch.setattr(placement, "available_memory", lambda: 1000)
     data = kept(folder(root), "auto")
     why = "since they need 6.14 kB of memory, more than the 1 kB that are free"
-    assert data.told == f"images: 32 streamed from disk by 2 worker processes, {why}"
+    assert data.location == f"images: 32 streamed from disk by 2 worker processes, {why}"
 
 
-def test_the_students_share_counts_twice_on_the_device(root, kept, monkeypatch):
+def test_the_students_images_count_twice_on_the_device(root, kept, monkeypatch):
     size = 32 * 3 * 8 * 8
-    monkeypatch.setattr(keeping, "available_memory", lambda: int(2.3 * size / keeping.RAM_SHARE))
-    assert kept(folder(root), "auto").told == ""
-    assert "RAM" in kept(folder(root, student_fraction=0.5), "auto").told
+    monkeypatch.setattr(placement, "available_memory", lambda: int(2.3 * size / placement.RAM_SHARE))
+    assert kept(folder(root), "auto").location == ""
+    assert "RAM" in kept(folder(root, student_fraction=0.5), "auto").location
 
 
 def test_control_groups_limit_what_is_free(tmp_path, monkeypatch):
@@ -434,7 +433,7 @@ def test_pieces_have_a_limit(root, size, expected):
 GROWTH = """
 import json, multiprocessing, sys, torch
 from kdexp.data.image_folder import ImageFolder
-from kdexp.data.placement import Keeping
+from kdexp.data.placement import Placement
 from kdexp.data.load import load
 from kdexp.device.heap import retain_freed_memory
 
@@ -443,7 +442,7 @@ def megabytes(name, process="self"):
         return int(next(line for line in status if line.startswith(name)).split()[1]) / 1000
 
 def train(root, where):
-    data = load(ImageFolder(root=root, **given), torch.device("cpu"), keeping=Keeping(where, 2))
+    data = load(ImageFolder(root=root, **given), torch.device("cpu"), placement=Placement(where, 2))
     with retain_freed_memory():
         images = sum(len(batch.label) for batch in data.train.batches(16, seed=0, epoch=0))
     workers = max((megabytes("RssAnon", child.pid) for child in multiprocessing.active_children()), default=0)
@@ -460,7 +459,7 @@ print(images * 3 * given["image_size"] ** 2 / 1e6, streamed - before, by_many - 
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads in /proc what processes take")
-def test_a_stream_takes_no_memory_for_what_has_passed(tmp_path):
+def test_streaming_does_not_accumulate_memory(tmp_path):
     Image.new("RGB", (256, 256), "red").save(tmp_path / "one.bmp")
     for name, images in (("few", 40), ("many", 1300)):
         for part in ("train/a", "train/b", "test/a", "test/b"):

@@ -1,4 +1,4 @@
-"""`kdexp-export`: what it writes answers as the network does, and what it can't write leaves nothing."""
+"""`kdexp-export`: its files predict like the network, and a failed export leaves nothing behind."""
 
 import io
 import json
@@ -28,7 +28,7 @@ LIGHT = {"_target_": "kdexp.models.tutorial.LightNN", "dropout": 0.1}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of one short run that all tests read and none writes to."""
+    """The folder of one short run, read by all tests and changed by none."""
     folder = tmp_path_factory.mktemp("finished")
     run(COMPOSER.compose([f"output_dir={folder}", *SHORT]), console=Console(file=io.StringIO()))
     return next((folder / "runs").iterdir())
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def export(capsys):
-    """Runs the command; returns its exit code, what it printed, and what it complained of."""
+    """Runs the command; returns its exit code, standard output and standard error."""
 
     def call(*words):
         try:
@@ -51,22 +51,22 @@ def export(capsys):
 
 
 @each_format
-def test_the_file_answers_as_the_student_does(finished, export, tmp_path, name):
+def test_the_exported_file_predicts_like_the_student(finished, export, tmp_path, name):
     path = tmp_path / f"out{FORMATS[name].suffix}"
-    code, said, complaint = export(finished, "--format", name, "--output", path)
-    assert (code, complaint) == (0, "") and [found.name for found in tmp_path.iterdir()] == [path.name]
+    code, printed, error = export(finished, "--format", name, "--output", path)
+    assert (code, error) == (0, "") and [found.name for found in tmp_path.iterdir()] == [path.name]
     answers, student = opened(name, path), kdexp.load(finished)
     for images in (torch.rand(1, 1, 8, 8), torch.rand(33, 1, 8, 8)):
         with torch.no_grad():
             torch.testing.assert_close(answers(images), student(images), rtol=0, atol=1e-6 if name == "onnx" else 0)
     accuracy = json.loads((finished / "table.json").read_text())["rows"][-1]["test_top1"]
-    assert f"test accuracy {100 * accuracy:.2f} %" in said and "8,970 parameters" in said and str(path) in said
-    assert f"{path.stat().st_size / 1e6:.3f} MB" in said and " ms for one image" in said
-    assert FORMATS[name].usage(path) in said
+    assert f"test accuracy {100 * accuracy:.2f} %" in printed and "8,970 parameters" in printed and str(path) in printed
+    assert f"{path.stat().st_size / 1e6:.3f} MB" in printed and " ms for one image" in printed
+    assert FORMATS[name].usage(path) in printed
 
 
 @each_format
-def test_convolutions_and_dropout_survive(export, tmp_path, name):
+def test_networks_with_convolutions_and_dropout_are_exported(export, tmp_path, name):
     learner = craft(tmp_path, model=LIGHT, shape=Shape(num_classes=4, in_channels=3, image_size=8))
     path = tmp_path / f"net{FORMATS[name].suffix}"
     assert export(learner, "--format", name, "--output", path)[0] == 0
@@ -76,23 +76,23 @@ def test_convolutions_and_dropout_survive(export, tmp_path, name):
         torch.testing.assert_close(answers(images), answers(images), rtol=0, atol=0)
 
 
-def test_graphs_carry_what_is_known_of_them(export, tmp_path):
+def test_graphs_carry_metadata(export, tmp_path):
     onnx = pytest.importorskip("onnx")
     learner = craft(tmp_path)
     export(learner, "--format", "onnx", "--output", tmp_path / "net.onnx")
     export(learner, "--format", "torch_export", "--output", tmp_path / "net.pt2")
     model = onnx.load(tmp_path / "net.onnx")
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     extra = {"learner": "", "num_classes": ""}
     torch.export.load(tmp_path / "net.pt2", extra_files=extra)
-    assert told["learner"] == extra["learner"] == KEY and told["num_classes"] == extra["num_classes"] == "10"
+    assert metadata["learner"] == extra["learner"] == KEY and metadata["num_classes"] == extra["num_classes"] == "10"
     (image,), (logits,) = model.graph.input, model.graph.output
     sizes = [[size.dim_param or size.dim_value for size in put.type.tensor_type.shape.dim] for put in (image, logits)]
     assert (image.name, logits.name, sizes) == ("image", "logits", [["batch", 1, 8, 8], ["batch", 10]])
     assert "Cast" not in {node.op_type for node in model.graph.node}
 
 
-def test_a_safetensors_file_is_the_deployed_network_alone_and_says_what_it_is(finished, export, tmp_path):
+def test_a_safetensors_file_holds_only_the_deployed_network_and_its_metadata(finished, export, tmp_path):
     path = tmp_path / "student.safetensors"
     export(finished, "--format", "safetensors", "--output", path)
     row = json.loads((finished / "table.json").read_text())["rows"][-1]
@@ -115,14 +115,14 @@ def test_a_safetensors_file_is_a_checkpoint(finished, export, tmp_path):
 
 
 @pytest.mark.parametrize(("role", "name"), [("distilled", "student"), ("baseline", "baseline"), ("teacher", "teacher")])
-def test_the_file_lies_beside_the_run_and_is_named_by_the_role(export, tmp_path, role, name):
+def test_the_file_is_next_to_the_run_and_named_by_the_role(export, tmp_path, role, name):
     craft(tmp_path / "store")
     folder = as_run(tmp_path, (role, KEY))
     assert export(folder, "--format", "safetensors", "--role", role)[0] == 0
     assert (tmp_path / f"{name}.safetensors").is_file()
 
 
-def test_a_learner_of_the_store_lands_in_the_current_folder(export, tmp_path, monkeypatch):
+def test_a_stored_learner_is_exported_to_the_current_folder(export, tmp_path, monkeypatch):
     learner = craft(tmp_path / "store")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -130,25 +130,26 @@ def test_a_learner_of_the_store_lands_in_the_current_folder(export, tmp_path, mo
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["student.safetensors"]
 
 
-def test_the_best_epoch_can_be_taken(finished, export, tmp_path):
+def test_the_best_epoch_can_be_exported(finished, export, tmp_path):
     path = tmp_path / "best.safetensors"
     assert export(finished, "--format", "safetensors", "--epoch", "best", "--output", path)[0] == 0
     images = torch.rand(6, 1, 8, 8)
     assert torch.equal(kdexp.load(path)(images), kdexp.load(finished, epoch="best")(images))
 
 
-def test_an_existing_file_is_replaced_on_request_alone(export, tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(export, tmp_path):
     learner, path = craft(tmp_path / "store"), tmp_path / "net.safetensors"
     path.write_text("mine")
-    code, _, complaint = export(learner, "--format", "safetensors", "--output", path)
+    code, _, error = export(learner, "--format", "safetensors", "--output", path)
     assert (code, path.read_text()) == (2, "mine")
-    assert complaint == f"kdexp-export: {path} is there already; add --force to replace it, or --output FILE\n"
+    fix = "add --force to replace it, or choose another file with --output FILE"
+    assert error == f"kdexp-export: {path} exists already; {fix}\n"
     assert export(learner, "--format", "safetensors", "--output", path, "--force")[0] == 0
     assert kdexp.load(path)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
 
 
 class Off(formats.Safetensors):
-    """A format whose files answer with the weights times a factor, or that is interrupted."""
+    """A format whose logits are multiplied by a factor, or whose export is interrupted."""
 
     tolerance = 1e-4
 
@@ -170,27 +171,27 @@ class Off(formats.Safetensors):
     [
         (1.001, 1, "its logits are off by 1.0e-03 of the largest one, where rounding explains 0.0001"),
         (float("nan"), 1, "its logits are off by nan of the largest one"),
-        (torch.ones(2, 1, 1), 1, "it answers 1 images with logits [2, 1, 10] instead of [1, 10]"),
+        (torch.ones(2, 1, 1), 1, "for 1 images its logits are [2, 1, 10] instead of [1, 10]"),
         (None, 130, "interrupted; nothing was written"),
     ],
 )
-def test_a_failed_export_leaves_what_was_there(export, tmp_path, monkeypatch, factor, code, sentence):
+def test_a_failed_export_leaves_an_existing_file_unchanged(export, tmp_path, monkeypatch, factor, code, sentence):
     monkeypatch.setitem(FORMATS, "safetensors", Off(factor))
     learner, path = craft(tmp_path / "store"), tmp_path / "net.safetensors"
     path.write_text("mine")
-    found, said, complaint = export(learner, "--format", "safetensors", "--output", path, "--force")
-    assert (found, said, complaint.count("\n")) == (code, "", 1) and sentence in complaint
+    found, printed, error = export(learner, "--format", "safetensors", "--output", path, "--force")
+    assert (found, printed, error.count("\n")) == (code, "", 1) and sentence in error
     assert path.read_text() == "mine" and {entry.name for entry in tmp_path.iterdir()} == {"net.safetensors", "store"}
 
 
 def test_rounding_is_no_failure(export, tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "safetensors", Off(1.00001))
-    code, said, _ = export(craft(tmp_path), "--format", "safetensors", "--output", tmp_path / "net.safetensors")
-    assert code == 0 and "at most 1e-05 of the largest logit apart" in said
+    code, printed, _ = export(craft(tmp_path), "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert code == 0 and "at most 1e-05 of the largest logit apart" in printed
 
 
 class Undecided(nn.Module):
-    """A network that no graph can hold: what it computes depends on the images."""
+    """A network that can't be traced: its computation depends on the values of the images."""
 
     def __init__(self, *, num_classes, in_channels, image_size):
         super().__init__()
@@ -200,20 +201,20 @@ class Undecided(nn.Module):
         return self.head(image.flatten(1) if image.mean() > 0 else -image.flatten(1))
 
 
-def test_a_network_that_no_graph_can_hold_is_refused(export, tmp_path):
+def test_a_network_that_can_not_be_traced_is_refused(export, tmp_path):
     learner = craft(tmp_path / "store", model={"_target_": "test_export.Undecided"})
     words = ("--module", "test_export", "--output", tmp_path / "net.pt2")
-    code, _, complaint = export(learner, "--format", "torch_export", *words)
-    assert code == 1 and complaint.startswith("kdexp-export: Undecided can't be taken away as a .pt2 file: ")
-    assert complaint.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["store"]
+    code, _, error = export(learner, "--format", "torch_export", *words)
+    assert code == 1 and error.startswith("kdexp-export: Undecided can't be exported as a .pt2 file: ")
+    assert error.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 REFUSALS = [
     (["--format", "tflite"], "argument --format: invalid choice: 'tflite' (choose from"),
     ([], "the following arguments are required: --format (kdexp-export --help)"),
     (["--format", "onnx", "--output", "x.pt2"], "--output x.pt2: the file's name must end in .onnx"),
-    (["--format", "onnx", "--output", "no/x.onnx"], "the folder no does not exist; --output FILE names another place"),
-    (["--format", "torch_export", "--output", "folder.pt2"], "folder.pt2 is a folder; --output FILE names another place"),
+    (["--format", "onnx", "--output", "no/x.onnx"], "the folder no does not exist; choose another one with --output FILE"),
+    (["--format", "torch_export", "--output", "folder.pt2"], "folder.pt2 is a folder; choose a file with --output FILE"),
     (
         ["--format", "safetensors", "--role", "distiled"],
         "has no finished 'distiled'; it has: teacher, baseline; add --role baseline",
@@ -224,25 +225,25 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSALS)
-def test_what_can_not_be_exported_is_refused_in_one_sentence(export, tmp_path, monkeypatch, words, sentence):
+def test_exports_that_can_not_work_are_refused_in_one_sentence(export, tmp_path, monkeypatch, words, sentence):
     monkeypatch.setattr(FORMATS["onnx"], "needs", (), raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.pt2").mkdir()
     craft(tmp_path / "store")
     before = sorted(tmp_path.iterdir())
     folder = as_run(tmp_path, ("teacher", KEY), ("baseline", KEY))
-    code, said, complaint = export(folder, *words)
-    assert (code, said, complaint.count("\n")) == (2, "", 1)
-    assert complaint.startswith("kdexp-export: ") and sentence in complaint
+    code, printed, error = export(folder, *words)
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert error.startswith("kdexp-export: ") and sentence in error
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "table.json"])
 
 
-def test_all_that_is_wrong_with_a_command_is_said_at_once(export, tmp_path, monkeypatch):
+def test_all_problems_of_a_command_are_reported_at_once(export, tmp_path, monkeypatch):
     monkeypatch.setattr(FORMATS["onnx"], "needs", ("onnx_of_tomorrow",), raising=False)
     monkeypatch.chdir(tmp_path)
-    code, _, complaint = export("nowhere", "--format", "onnx", "--output", "x")
-    assert code == 2 and complaint.splitlines() == [
-        "kdexp-export: no folder nowhere; RUN is one under outputs/runs/, or a learner's under outputs/store/learner/",
+    code, _, error = export("nowhere", "--format", "onnx", "--output", "x")
+    assert code == 2 and error.splitlines() == [
+        "kdexp-export: no folder nowhere; RUN is a folder in outputs/runs/, or a learner's folder in outputs/store/learner/",
         'kdexp-export: --format onnx needs onnx_of_tomorrow: pip install "kdexp[onnx]"',
         "kdexp-export: --output x: the file's name must end in .onnx",
     ]
@@ -262,15 +263,15 @@ def test_other_folders_are_refused(export, tmp_path, monkeypatch, files, sentenc
     (tmp_path / "run").mkdir()
     for name in files:
         (tmp_path / "run" / name).write_text("{")
-    code, _, complaint = export("run", "--format", "safetensors")
-    assert (code, complaint.count("\n")) == (2, 1) and sentence in complaint
+    code, _, error = export("run", "--format", "safetensors")
+    assert (code, error.count("\n")) == (2, 1) and sentence in error
 
 
 def test_a_run_whose_learner_left_the_store_is_refused(export, tmp_path):
     folder = as_run(tmp_path, ("distilled", KEY))
-    code, _, complaint = export(folder, "--format", "safetensors")
+    code, _, error = export(folder, "--format", "safetensors")
     place = tmp_path / "store" / "learner" / KEY
-    assert (code, complaint) == (
+    assert (code, error) == (
         2,
         f"kdexp-export: the distilled learner of {folder} is not in its store ({place}); "
         "the command in its command.txt trains it again\n",
@@ -280,15 +281,15 @@ def test_a_run_whose_learner_left_the_store_is_refused(export, tmp_path):
 def test_a_result_without_an_accuracy_is_refused(export, tmp_path):
     learner = craft(tmp_path)
     rewrite(learner, test={})
-    code, _, complaint = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
-    assert (code, complaint) == (2, f"kdexp-export: {learner / 'result.json'} is damaged: test.last: missing\n")
+    code, _, error = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert (code, error) == (2, f"kdexp-export: {learner / 'result.json'} is damaged: test.last: missing\n")
 
 
 def test_damaged_weights_are_named(export, tmp_path):
     learner = craft(tmp_path)
     (learner / "last.safetensors").write_bytes(b"x")
-    code, _, complaint = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
-    assert (code, complaint) == (2, f"kdexp-export: {learner / 'last.safetensors'} is missing or damaged\n")
+    code, _, error = export(learner, "--format", "safetensors", "--output", tmp_path / "net.safetensors")
+    assert (code, error) == (2, f"kdexp-export: {learner / 'last.safetensors'} is missing or damaged\n")
 
 
 def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
@@ -297,11 +298,11 @@ def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
     renamed = craft(tmp_path / "b", model={"_target_": "kdexp.models.mlp.MLP", "width": 5}, network=edited)
     output = tmp_path / "net.safetensors"
     assert "does not fit MLP: 3 tensors differ" in export(wider, "--format", "safetensors", "--output", output)[2]
-    complaint = export(renamed, "--format", "safetensors", "--output", output)[2]
-    assert "describes what today's code does not build: width: unknown key" in complaint
+    error = export(renamed, "--format", "safetensors", "--output", output)[2]
+    assert "describes what today's code does not build: width: unknown key" in error
 
 
-def test_the_help_does_not_wait_for_torch():
+def test_the_help_does_not_import_torch():
     check = "import sys, kdexp.commands.export as e; e.parser().format_help(); assert not {'torch', 'onnx'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
     shown = subprocess.run(

@@ -109,7 +109,7 @@ def test_equal_logits_give_no_loss_and_no_gradient(logits, temperature):
 
 @few
 @given(pairs_within(8), temperatures)
-def test_gradient_is_the_difference_of_the_softened_answers(logits, temperature):
+def test_gradient_is_the_difference_of_the_softened_probabilities(logits, temperature):
     student, teacher = torch.from_numpy(logits)
     student.requires_grad_()
     soft_target_loss(student, teacher, temperature).backward()
@@ -159,7 +159,7 @@ def test_soft_target_loss_of_far_apart_fp32_logits_is_finite_with_a_finite_gradi
 
 @few
 @given(pairs_within(8), st.floats(0, 1, width=32, allow_subnormal=False), temperatures)
-def test_alpha_weights_the_hard_labels_and_its_rest_the_soft_ones(logits, alpha, temperature):
+def test_alpha_weights_the_hard_labels_and_one_minus_alpha_the_soft_ones(logits, alpha, temperature):
     student, teacher = torch.from_numpy(logits)
     batch = batch_of([0] * len(student))
     terms = kd(alpha=alpha, temperature=temperature).losses(batch, Outputs(student), Outputs(teacher), START)
@@ -187,7 +187,7 @@ def test_without_a_teacher_only_cross_entropy_is_left():
 
 @pytest.mark.parametrize("method", [kd, lambda **given: MSELogits(**WEIGHTS | {"weight": 1.0} | given)])
 @pytest.mark.parametrize("weight", ["ce_weight", "kd_weight"])
-def test_alpha_beside_a_weight_is_refused_by_name(method, weight):
+def test_alpha_together_with_a_weight_is_refused_by_name(method, weight):
     with pytest.raises(InvalidArguments, match=r"alpha=0\.5: is short for ce_weight=alpha, kd_weight=1-alpha") as refusal:
         method(alpha=0.5, **{weight: 0.0})
     assert [problem.name for problem in refusal.value.problems] == ["alpha"]
@@ -301,7 +301,7 @@ def test_cosine_averages_neighbouring_teacher_values_as_the_tutorial_does():
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1024, 1536), (16, 8), (3, 7)])
-def test_cosine_refuses_a_teacher_vector_that_is_no_multiple(ours, theirs):
+def test_cosine_refuses_a_teacher_vector_whose_length_is_no_multiple(ours, theirs):
     with pytest.raises(ValueError, match=rf"{theirs} \(teacher\) is no multiple of {ours} \(student\)"):
         feature_method(Cosine, random(1, ours), random(1, theirs))
 
@@ -345,7 +345,7 @@ def test_feature_methods_read_the_last_map_where_no_layers_are_named(method):
     assert made.layers(LightNN(**shape), DeepNN(**shape)) == (["features"], ["features"])
 
 
-def test_a_role_that_a_network_does_not_tell_is_refused():
+def test_a_landmark_that_a_network_does_not_declare_is_refused():
     class Deep(Cosine):
         landmarks = ("preactivations",)
 
@@ -355,7 +355,7 @@ def test_a_role_that_a_network_does_not_tell_is_refused():
         made.layers(LightNN(**shape), DeepNN(**shape))
 
 
-def test_the_pooled_vector_is_a_role():
+def test_the_pooled_vector_is_a_landmark():
     class Pooled(Cosine):
         landmarks = ("pooled",)
 
@@ -364,9 +364,9 @@ def test_the_pooled_vector_is_a_role():
     nets = LightNN(**shape), DeepNN(**shape)
     layers = made.layers(*nets)
     assert layers == (["classifier.3.input"], ["classifier.3.input"])
-    said = [Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)]
-    made.setup(probe(*said))
-    assert [features.shape for features in made.pairs(*said)[0]] == [(2, 256), (2, 512)]
+    outputs = [Capture(net, names, torch.zeros(2, 3, 32, 32)).probe for net, names in zip(nets, layers, strict=True)]
+    made.setup(probe(*outputs))
+    assert [features.shape for features in made.pairs(*outputs)[0]] == [(2, 256), (2, 512)]
 
 
 def test_lists_of_layers_of_unequal_length_are_refused():

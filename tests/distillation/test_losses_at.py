@@ -1,4 +1,4 @@
-"""Attention transfer: where two networks look, in both of its forms."""
+"""Attention transfer in both of its forms."""
 
 import math
 
@@ -24,7 +24,7 @@ def at(*given, **knobs):
 
 
 def attention_by_hand(image, power):
-    """Of one map [C, H, W], a unit vector."""
+    """The attention of one map [C, H, W], a unit vector, by loops."""
     channels, height, width = len(image), len(image[0]), len(image[0][0])
     sums = [sum(abs(image[c][y][x]) ** power for c in range(channels)) for y in range(height) for x in range(width)]
     return [value / math.sqrt(sum(other**2 for other in sums)) for value in sums]
@@ -47,14 +47,14 @@ def test_attention_transfer_equals_loops(mode, ours, theirs, power):
     assert float(at(ours, theirs, mode=mode, power=power)) == pytest.approx(at_by_hand(ours, theirs, mode, power), rel=1e-9)
 
 
-def test_nets_that_look_at_different_places_have_the_distance_of_the_diagonal():
+def test_networks_that_attend_to_different_positions_are_sqrt_2_apart():
     ours, theirs = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     ours[0, 0, 0, 0], theirs[0, 0, 1, 1] = 3.0, -5.0
     assert float(at(ours, theirs)) == pytest.approx(2 / 4)
     assert float(at(ours, theirs, mode="paper")) == pytest.approx(math.sqrt(2))
 
 
-def test_a_net_that_looks_everywhere_beside_one_that_looks_at_one_place():
+def test_uniform_attention_has_the_right_distance_to_attention_at_one_position():
     everywhere, somewhere = torch.ones(1, 2, 2, 2), torch.zeros(1, 1, 2, 2)
     somewhere[0, 0, 1, 0] = 1.0
     assert float(at(everywhere, somewhere)) == pytest.approx((3 * 0.25 + 0.25) / 4)
@@ -82,14 +82,14 @@ INVARIANCES = {
 
 @modes
 @pytest.mark.parametrize("name", INVARIANCES)
-def test_what_attention_does_not_notice(mode, name):
+def test_attention_is_invariant_to_these_changes(mode, name):
     ours, theirs = random(3, 4, 3, 3), random(3, 5, 3, 3, seed=1)
     for changed in ((INVARIANCES[name](ours), theirs), (ours, INVARIANCES[name](theirs))):
         assert float(at(*changed, mode=mode)) == pytest.approx(float(at(ours, theirs, mode=mode)), rel=1e-9)
 
 
 @modes
-def test_attention_notices_places_and_which_image_it_is(mode):
+def test_attention_depends_on_positions_and_on_the_image(mode):
     ours, theirs = random(3, 4, 3, 3), random(3, 5, 3, 3, seed=1)
     before = float(at(ours, theirs, mode=mode))
     assert float(at(ours.flip(3), theirs, mode=mode)) != pytest.approx(before, rel=1e-3)
@@ -122,7 +122,7 @@ def test_maps_of_zeros_have_a_finite_gradient(mode, power, dead):
 
 @modes
 @pytest.mark.parametrize("power", [2.0, 3.0])
-def test_the_gradient_is_the_difference_quotients(mode, power):
+def test_the_gradient_equals_finite_differences(mode, power):
     theirs = random(2, 3, 2, 2, seed=1)
     assert torch.autograd.gradcheck(lambda ours: at(ours, theirs, mode=mode, power=power), random(2, 2, 4, 2).requires_grad_())
 
@@ -134,7 +134,7 @@ def test_small_and_large_features_give_what_they_give_at_scale_one(mode, scale):
     assert float(at(scale * ours, scale * theirs, mode=mode)) == pytest.approx(float(at(ours, theirs, mode=mode)), rel=1e-4)
 
 
-def test_the_larger_map_is_averaged_before_its_channels_are_folded():
+def test_the_larger_map_is_pooled_before_attention_is_computed():
     ours, theirs = random(2, 3, 4, 4), random(2, 5, 2, 2, seed=1)
     averaged = ours.reshape(2, 3, 2, 2, 2, 2).mean((3, 5))
     assert float(at(ours, theirs)) == pytest.approx(at_by_hand(averaged, theirs, "code", 2.0), rel=1e-9)
@@ -153,16 +153,16 @@ def test_a_batch_given_twice_has_the_same_loss(mode):
     assert float(twice) == pytest.approx(float(at(ours, theirs, mode=mode)), rel=1e-9)
 
 
-def test_attention_is_compared_at_the_end_of_each_stage_as_far_as_both_nets_have_some():
+def test_attention_is_compared_at_the_end_of_each_stage_that_both_networks_have():
     method = between(AttentionTransfer, "resnet8x4", "vgg13", mode="code", power=2.0)
-    assert method._pairs == [(f"stages.{place}",) * 2 for place in range(3)]
+    assert method._pairs == [(f"stages.{position}",) * 2 for position in range(3)]
     assert method.describe() == "CE + AT"
     with pytest.raises(UnknownLayer, match="^LightNN declares no stages, so its layers must be named$"):
         between(AttentionTransfer, "lightnn", "vgg13", mode="code", power=2.0)
 
 
 @pytest.mark.parametrize("features", [(64,), (49, 32)])
-def test_what_is_no_map_is_refused(features):
+def test_features_that_are_not_maps_are_refused(features):
     with pytest.raises(ValueError, match="only feature maps can be pooled to one size"):
         made(random(2, *features), random(2, 3, 4, 4))
 

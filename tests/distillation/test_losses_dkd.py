@@ -27,7 +27,7 @@ def labels_for(logits, seed=0):
 
 
 def divergences_by_hand(student, teacher, labels, temperature):
-    """Of probabilities, which are far from 0 and 1 where this is used."""
+    """KL divergence of probabilities that are far from 0 and 1, by hand."""
     target, nontarget = [], []
     for answer, wanted, label in zip(student.tolist(), teacher.tolist(), labels, strict=True):
         q, p = ([math.exp(value / temperature) for value in row] for row in (answer, wanted))
@@ -55,7 +55,7 @@ def test_both_terms_equal_sums_written_by_hand(logits, temperature, seed):
 
 @few
 @given(pairs_within(20), temperatures, st.integers(0, 9))
-def test_the_two_divergences_make_up_the_whole_one_image_by_image(logits, temperature, seed):
+def test_the_two_divergences_make_up_kl_for_every_image(logits, temperature, seed):
     student, teacher = torch.from_numpy(logits)
     labels = labels_for(student, seed)
     target, nontarget = decoupled(student, teacher, labels, temperature)
@@ -74,7 +74,7 @@ def test_the_divergences_have_the_values_worked_out_on_paper():
 
 @few
 @given(pairs_within(8), temperatures, st.floats(-20, 20, width=32))
-def test_neither_term_is_negative_and_both_ignore_what_is_added_to_a_row(logits, temperature, shift):
+def test_neither_term_is_negative_and_both_ignore_constants_added_to_a_row(logits, temperature, shift):
     student, teacher = torch.from_numpy(logits)
     labels = labels_for(student).tolist()
     found = terms(dkd(temperature=temperature), student, teacher, labels)
@@ -86,7 +86,7 @@ def test_neither_term_is_negative_and_both_ignore_what_is_added_to_a_row(logits,
 
 @few
 @given(pairs_within(8), temperatures)
-def test_a_student_that_answers_as_the_teacher_has_no_loss_and_no_gradient(logits, temperature):
+def test_a_student_with_the_teachers_logits_has_no_loss_and_no_gradient(logits, temperature):
     teacher = torch.from_numpy(logits[1])
     student = teacher.clone().requires_grad_()
     loss = sum(terms(dkd(temperature=temperature), student, teacher, labels_for(teacher).tolist()).values())
@@ -96,7 +96,7 @@ def test_a_student_that_answers_as_the_teacher_has_no_loss_and_no_gradient(logit
 
 @few
 @given(pairs_within(8), st.floats(-5, 5, width=32))
-def test_the_rest_does_not_notice_the_logit_of_the_labels_class(logits, change):
+def test_the_nontarget_term_ignores_the_logit_of_the_labels_class(logits, change):
     student, teacher = torch.from_numpy(logits)
     labels = labels_for(student)
     changed = student.scatter_add(1, labels.unsqueeze(1), torch.full((len(labels), 1), change, dtype=student.dtype))
@@ -104,7 +104,7 @@ def test_the_rest_does_not_notice_the_logit_of_the_labels_class(logits, change):
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-10)
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_the_gradient_equals_finite_differences():
     student, teacher, labels = random(3, 5).requires_grad_(), random(3, 5, seed=1), [0, 4, 2]
     method = dkd(temperature=3.0)
     assert torch.autograd.gradcheck(lambda logits: tuple(terms(method, logits, teacher, labels).values()), student)
@@ -112,7 +112,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
 @pytest.mark.parametrize("sure", [1e2, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_nets_that_are_sure_beyond_what_probabilities_can_tell_give_finite_terms_and_gradients(sure, dtype):
+def test_networks_with_saturated_probabilities_give_finite_terms_and_gradients(sure, dtype):
     sure = float(torch.tensor(sure, dtype=dtype))
     student = torch.tensor([[sure, 0.0, 1.0], [0.0, -sure, sure]]).requires_grad_()
     teacher = torch.tensor([[0.0, sure, 1.0], [sure, 0.0, sure]])
@@ -123,7 +123,7 @@ def test_nets_that_are_sure_beyond_what_probabilities_can_tell_give_finite_terms
     assert float(found["target"].detach()) == pytest.approx((first + second) / 2, rel=1e-5)
 
 
-def test_of_two_classes_the_rest_has_no_term():
+def test_with_two_classes_the_nontarget_term_is_zero():
     student, teacher = random(4, 2).requires_grad_(), random(4, 2, seed=1)
     found = terms(dkd(), student, teacher, [0, 1, 1, 0])
     found["nontarget"].backward()

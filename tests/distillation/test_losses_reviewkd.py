@@ -29,12 +29,12 @@ def review(student_layers=None, teacher_layers=None, **changed):
 
 
 def outputs(shapes, images=3, seed=0):
-    features = {str(place): random(images, *shape, seed=seed + place) for place, shape in enumerate(shapes)}
+    features = {str(position): random(images, *shape, seed=seed + position) for position, shape in enumerate(shapes)}
     return Outputs(random(images, 3), features)
 
 
 def bench(ours=OURS, theirs=THEIRS, images=3, **changed):
-    """A method in float64, set up for crafted features, and the outputs that hold them."""
+    """Returns a method in float64, set up for crafted features, and the outputs that hold them."""
     made = review([str(n) for n in range(len(ours))], [str(n) for n in range(len(theirs))], **changed)
     made.layers(nn.Identity(), nn.Identity())
     student, teacher = outputs(ours, images), outputs(theirs, images, seed=50)
@@ -48,7 +48,7 @@ def normalised(maps):
 
 
 def enlarged(maps, size):
-    """The nearest pixel, by hand."""
+    """Nearest-neighbour resizing by hand."""
     height, width = maps.shape[2:]
     rows, columns = [y * height // size for y in range(size)], [x * width // size for x in range(size)]
     return maps[:, :, rows][:, :, :, columns]
@@ -80,8 +80,8 @@ def by_hand(method, ours, theirs):
             shares = 1 / (1 + (-scores).exp())
             fused = fused * shares[:, 0:1] + above * shares[:, 1:2]
         above = fused
-        said = normalised(F.conv2d(enlarged(fused, other.shape[2]), fusion.leave[0].weight, padding=1))
-        total += pyramid_by_hand(said, other)
+        projected = normalised(F.conv2d(enlarged(fused, other.shape[2]), fusion.leave[0].weight, padding=1))
+        total += pyramid_by_hand(projected, other)
     return total
 
 
@@ -103,7 +103,7 @@ def test_the_pyramid_equals_one_written_by_hand(size, seed):
 
 
 @pytest.mark.parametrize(("size", "levels"), [(8, 4), (4, 3), (2, 2), (1, 1), (5, 4)])
-def test_maps_that_differ_by_a_constant_lose_its_square_on_every_level(size, levels):
+def test_maps_that_differ_by_a_constant_have_its_square_as_loss_on_every_level(size, levels):
     theirs = random(2, 3, size, size)
     assert float(pyramid_loss(theirs + 3, theirs)) == pytest.approx(9.0)
     checkers = theirs + 1 - 2 * ((torch.arange(size).view(-1, 1) + torch.arange(size)) % 2)
@@ -116,13 +116,15 @@ def test_the_deepest_features_reach_every_term_and_the_shallow_ones_only_theirs(
     features = {name: value.requires_grad_() for name, value in student.features.items()}
     maps, fused, reached = method.deepest_first(student, teacher), None, []
     for fusion, (ours, theirs) in zip(method.fusions, maps, strict=True):
-        said, fused = fusion(ours, fused, theirs.shape[2:])
-        grads = torch.autograd.grad(pyramid_loss(said, theirs), list(features.values()), retain_graph=True, allow_unused=True)
+        projected, fused = fusion(ours, fused, theirs.shape[2:])
+        grads = torch.autograd.grad(
+            pyramid_loss(projected, theirs), list(features.values()), retain_graph=True, allow_unused=True
+        )
         reached.append([name for name, grad in zip(features, grads, strict=True) if grad is not None and grad.any()])
     assert reached == [["3"], ["2", "3"], ["1", "2", "3"], ["0", "1", "2", "3"]]
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_the_gradient_equals_finite_differences():
     method, student, teacher = bench(ours=[(2, 4, 4), (3,)], theirs=[(2, 4, 4), (2,)])
 
     def loss(stage, pooled):
@@ -131,7 +133,7 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in student.features.values()])
 
 
-def test_every_part_is_trained():
+def test_every_module_is_trained():
     method, student, teacher = bench()
     own_term(method, student, teacher).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in method.parameters())
@@ -148,7 +150,7 @@ def test_maps_are_fused_at_the_deepest_width_but_at_most_512():
     assert wide.fusions[0].enter[0].out_channels == 512
 
 
-def test_fusions_are_drawn_uniformly_without_gain():
+def test_fusions_are_initialised_uniformly_without_gain():
     torch.manual_seed(0)
     fusion = Fusion(64, 100, 32, deepest=False)
     for layer, fan_in in ((fusion.enter[0], 64), (fusion.leave[0], 900)):
@@ -177,37 +179,37 @@ NETS = [
 
 @pytest.mark.parametrize("student", NETS)
 @pytest.mark.parametrize("teacher", NETS)
-def test_families_of_all_depths_and_sizes_join_with_the_pooled_vector_last(student, teacher):
+def test_families_of_all_depths_and_sizes_can_be_paired_with_the_pooled_vector_last(student, teacher):
     nets, image = (student(), teacher()), torch.randn(2, 3, 32, 32)
     method = review()
     layers = method.layers(*nets)
     assert [names[-1] for names in layers] == [net.landmarks.pooled for net in nets]
     assert len(layers[0]) == 1 + min(len(net.landmarks.stages) for net in nets)
-    said = [Capture(net, names, image) for net, names in zip(nets, layers, strict=True)]
-    method.setup(probe(*(capture.probe for capture in said)))
-    assert all(features.dim() == 2 for features in method.pairs(*(capture(image) for capture in said))[-1])
-    assert own_term(method, *(capture(image) for capture in said)).isfinite()
+    both = [Capture(net, names, image) for net, names in zip(nets, layers, strict=True)]
+    method.setup(probe(*(capture.probe for capture in both)))
+    assert all(features.dim() == 2 for features in method.pairs(*(capture(image) for capture in both))[-1])
+    assert own_term(method, *(capture(image) for capture in both)).isfinite()
 
 
-def test_of_resnet8x4_it_reads_what_the_paper_does():
+def test_in_resnet8x4_it_reads_the_layers_of_the_paper():
     student, teacher = (ResNet(**COLOUR, depth=depth, widths=[32, 64, 128, 256]) for depth in (8, 14))
     method = review()
     layers = method.layers(student, teacher)
     assert layers[0] == ["stages.0", "stages.1", "stages.2", "classifier.input"]
     assert layers[1] == [*(f"stages.{n}.1.relu.input" for n in range(3)), "classifier.input"]
-    said = [Capture(net, names, torch.zeros(1, 3, 32, 32)).probe for net, names in zip((student, teacher), layers, strict=True)]
-    shapes = [tuple(ours.shape[1:]) for ours, _ in method.deepest_first(*said)]
+    both = [Capture(net, names, torch.zeros(1, 3, 32, 32)).probe for net, names in zip((student, teacher), layers, strict=True)]
+    shapes = [tuple(ours.shape[1:]) for ours, _ in method.deepest_first(*both)]
     assert shapes == [(256, 1, 1), (256, 8, 8), (128, 16, 16), (64, 32, 32)]
 
 
 def test_large_features_rounded_to_bf16_do_not_overflow():
     method, student, teacher = bench()
     method.float()
-    student, teacher = (said.map(lambda values: (1e4 * values).bfloat16().float()) for said in (student, teacher))
+    student, teacher = (both.map(lambda values: (1e4 * values).bfloat16().float()) for both in (student, teacher))
     assert own_term(method, student, teacher).isfinite()
 
 
-def test_what_is_neither_map_nor_vector_is_refused():
+def test_features_that_are_neither_maps_nor_vectors_are_refused():
     with pytest.raises(
         ValueError, match="^reviewkd fuses maps and vectors, not 7×4; choose other student_layers or teacher_la"
     ):

@@ -86,7 +86,7 @@ def test_the_terms_stay_within_their_ranges(ours, theirs):
     assert 0 <= float(found["distance"]) <= 2  # as the mean of the distances is 1 in both
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_the_gradient_equals_finite_differences():
     theirs = random(4, 3, seed=1)
     assert torch.autograd.gradcheck(lambda ours: tuple(terms(ours, theirs).values()), random(4, 2).requires_grad_())
 
@@ -98,7 +98,7 @@ def test_the_students_own_mean_distance_is_differentiated():
 
 
 @pytest.mark.parametrize("ours", [torch.zeros(3, 4), torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]]), torch.ones(1, 4)])
-def test_images_in_one_place_and_single_ones_give_finite_terms_and_gradients(ours):
+def test_coincident_and_single_images_give_finite_terms_and_gradients(ours):
     ours = ours.clone().requires_grad_()
     found = terms(ours, random(len(ours), 4, seed=1).float())
     sum(found.values()).backward()
@@ -118,8 +118,8 @@ def test_a_relation_without_weight_is_not_computed(off, left):
     assert list(terms(random(3, 2), random(3, 2, seed=1), **{off: 0.0})) == left
 
 
-def test_no_relation_at_all_is_refused():
-    with pytest.raises(InvalidArguments, match=r"^angle_weight=0\.0: compares nothing where distance_weight=0 too$"):
+def test_a_method_without_any_relation_is_refused():
+    with pytest.raises(InvalidArguments, match=r"^angle_weight=0\.0: nothing is compared if distance_weight=0 too$"):
         terms(random(3, 2), random(3, 2), distance_weight=0.0, angle_weight=0.0)
 
 

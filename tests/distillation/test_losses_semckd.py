@@ -57,7 +57,7 @@ def embedded_by_hand(embedding, features):
 
 
 def averaged(features, size):
-    """Maps averaged over blocks by slicing."""
+    """Pools maps over blocks by slicing."""
     step = features.shape[2] // size
     parts = [features[:, :, row::step, column::step] for row in range(step) for column in range(step)]
     return sum(parts) / len(parts)
@@ -77,9 +77,9 @@ def loss_by_hand(made, student, teacher):
             errors.append([float(((a - b) ** 2).mean()) for a, b in zip(projected, averaged(other, size), strict=True)])
     for image in range(BATCH):
         for s, query in enumerate(queries):
-            said = [math.exp(sum(a * b for a, b in zip(query[image], key[image], strict=True))) for key in keys]
-            for t, weight in enumerate(said):
-                total += weight / sum(said) * errors[s * len(theirs) + t][image]
+            weights = [math.exp(sum(a * b for a, b in zip(query[image], key[image], strict=True))) for key in keys]
+            for t, weight in enumerate(weights):
+                total += weight / sum(weights) * errors[s * len(theirs) + t][image]
     return total / (BATCH * len(ours))
 
 
@@ -109,7 +109,7 @@ def test_equal_keys_attend_equally():
     torch.testing.assert_close(made.attention(*made.maps(student, teacher)), torch.full((BATCH, 2, 3), 1 / 3).double())
 
 
-def test_what_is_projected_exactly_costs_nothing():
+def test_an_exact_projection_has_no_loss():
     theirs = maps({"c": (3, 4, 4)})
     made, student, teacher = semckd(Outputs(theirs.logits, {"a": theirs.features["c"]}), theirs)
     made.projections[0] = nn.Identity()
@@ -129,7 +129,7 @@ def test_the_student_and_all_modules_learn_and_gradients_are_those_of_finite_dif
     assert torch.autograd.gradcheck(whole, ours, atol=1e-4, fast_mode=True)
 
 
-def test_a_partial_batch_is_left_out_under_the_same_name():
+def test_a_partial_batch_gives_a_term_of_zero():
     made, student, teacher = semckd()
     part = maps(OURS, batch=3), maps(THEIRS, batch=3)
     assert list(made.transfer(batch_of([0] * 3), *part, START)) == list(
@@ -140,7 +140,7 @@ def test_a_partial_batch_is_left_out_under_the_same_name():
     assert float(term.detach()) == 0.0 and all(parameter.grad is None for parameter in made.parameters())
 
 
-def test_a_partial_batch_moves_nothing_even_where_it_is_the_only_term():
+def test_a_partial_batch_changes_nothing_even_if_its_term_is_the_only_one():
     made, _, _ = semckd(ce_weight=0.0)
     terms = made.losses(batch_of([0] * 3), maps(OURS, batch=3), maps(THEIRS, batch=3), START)
     assert list(terms) == ["semckd"]
@@ -173,9 +173,9 @@ def test_all_stages_of_both_nets_take_part(teacher, student, sizes):
     made = SemCKD(**WEIGHTS, weight=1.0, student_layers=None, teacher_layers=None)
     layers = made.layers(*nets)
     assert layers == tuple(list(net.landmarks.stages) for net in nets) and tuple(map(len, layers)) == sizes
-    said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
+    both = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
     with torch.device("meta"):
-        made.setup(probe(*said, batch_size=64))
+        made.setup(probe(*both, batch_size=64))
     assert len(made.projections) == sizes[0] * sizes[1]
 
 
@@ -184,7 +184,7 @@ def test_named_layers_are_taken_in_any_number():
     assert made.layers(nn.Identity(), nn.Identity()) == (["a"], ["b", "c"])
 
 
-def test_what_it_can_not_compare_is_refused():
+def test_inputs_that_it_can_not_compare_are_refused():
     with pytest.raises(ValueError, match="batch_size=3 must be 4 or more$"):
         made, student, teacher = semckd()
         made.setup(probe(student, teacher, batch_size=3))

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which images of a batch look alike."""
+"""Similarity-preserving distillation."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_similarity_preserving_equals_loops(ours, theirs):
     assert float(sp(ours, theirs)) == pytest.approx(sp_by_hand(ours, theirs), rel=1e-9, abs=1e-12)
 
 
-def test_images_that_one_net_tells_apart_and_the_other_does_not():
+def test_images_that_only_one_network_distinguishes_have_the_loss_worked_out_by_hand():
     apart, alike = torch.eye(2, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
     half = math.sqrt(0.5)
     assert float(sp(apart, alike)) == pytest.approx((2 * (1 - half) ** 2 + 2 * half**2) / 4)
@@ -51,7 +51,7 @@ def test_rotations_and_scales_of_the_features_do_not_matter():
     assert float(sp(-ours, theirs.flip(1))) == pytest.approx(before, rel=1e-9)
 
 
-def test_the_order_of_the_images_does_not_matter_but_who_is_whose_does():
+def test_the_order_of_the_images_matters_only_between_the_networks():
     ours, theirs = random(4, 6), random(4, 7, seed=1)
     order = torch.tensor([2, 0, 3, 1])
     assert float(sp(ours[order], theirs[order])) == pytest.approx(float(sp(ours, theirs)), rel=1e-9)
@@ -80,7 +80,7 @@ def test_a_batch_given_twice_has_half_the_loss():
     assert float(sp(ours.repeat(2, 1), theirs.repeat(2, 1))) == pytest.approx(float(sp(ours, theirs)) / 2, rel=1e-9)
 
 
-def test_a_single_image_says_nothing():
+def test_a_single_image_has_no_loss():
     ours = random(1, 5).requires_grad_()
     term = sp(ours, random(1, 4, seed=1))
     term.backward()
@@ -93,7 +93,7 @@ def test_the_loss_is_at_most_four_by_the_number_of_images():
         assert 0 <= float(sp(random(6, 3, seed=seed), random(6, 2, seed=seed + 10))) <= 4 / 6
 
 
-def test_the_gradient_is_the_difference_quotients():
+def test_the_gradient_equals_finite_differences():
     theirs = random(4, 5, seed=1)
     assert torch.autograd.gradcheck(lambda ours: sp(ours, theirs), random(4, 2, 2, 2).requires_grad_())
 
@@ -117,6 +117,6 @@ def test_maps_of_any_size_are_compared():
     assert list(method.parameters()) == []
 
 
-def test_layers_that_do_not_tell_the_same_images_are_refused():
+def test_layers_with_different_numbers_of_rows_are_refused():
     with pytest.raises(ValueError, match=r"not 8 rows \(student\) with 2 \(teacher\)"):
         feature_method(SimilarityPreserving, random(8, 5), random(2, 5))

@@ -19,13 +19,13 @@ def classifier(width=5, classes=3):
 
 
 def srrl(ours, theirs, classify=None, **changed):
-    """The method, set up, and the outputs; the teacher's logits are what its classifier says."""
+    """Returns the method, set up, and both outputs; the teacher's logits are those of its classifier."""
     classify = classify or classifier(theirs.shape[1])
     made = SRRL(**WEIGHTS | LAYERS | changed)
     made.layers(nn.Identity(), nn.Identity())
-    said = Outputs(torch.zeros(len(ours), 3), {"ours": ours}), Outputs(classify(theirs), {"theirs": theirs})
-    made.setup(probe(*said, classify=classify))
-    return made.to(ours.dtype), *said
+    both = Outputs(torch.zeros(len(ours), 3), {"ours": ours}), Outputs(classify(theirs), {"theirs": theirs})
+    made.setup(probe(*both, classify=classify))
+    return made.to(ours.dtype), *both
 
 
 def terms_of(made, student, teacher):
@@ -33,7 +33,7 @@ def terms_of(made, student, teacher):
 
 
 def connected_by_hand(weight, rows):
-    """ReLU(BN(W·x)) of rows of values, the statistics theirs (biased variance)."""
+    """Computes ReLU(BN(W·x)) of rows of values, with their own statistics (biased variance)."""
     columns = [[sum(w * x for w, x in zip(ws, row, strict=True)) for row in rows] for ws in weight]
     normalised = []
     for column in columns:
@@ -51,21 +51,21 @@ def mean_square(ours, theirs):
 def test_both_terms_equal_sums_written_by_hand():
     classify = classifier()
     made, student, teacher = srrl(random(4, 6), random(4, 5, seed=1), classify)
-    said = connected_by_hand(made.connect[0].weight.tolist(), student.features["ours"].tolist())
+    connected = connected_by_hand(made.connect[0].weight.tolist(), student.features["ours"].tolist())
     logits = [
         [
             sum(w * x for w, x in zip(ws, row, strict=True)) + b
             for ws, b in zip(classify.weight.tolist(), classify.bias.tolist(), strict=True)
         ]
-        for row in said
+        for row in connected
     ]
     terms = terms_of(made, student, teacher)
     assert list(terms) == ["srrl_features", "srrl_logits"]
-    assert float(terms["srrl_features"].detach()) == pytest.approx(mean_square(said, teacher.features["theirs"].tolist()))
+    assert float(terms["srrl_features"].detach()) == pytest.approx(mean_square(connected, teacher.features["theirs"].tolist()))
     assert float(terms["srrl_logits"].detach()) == pytest.approx(mean_square(logits, teacher.logits.tolist()))
 
 
-def test_a_student_that_says_the_same_loses_nothing():
+def test_a_student_with_the_teachers_vectors_has_no_loss():
     theirs = random(6, 5).abs()
     made, student, teacher = srrl(theirs, theirs)
     made.connect[0].weight.data.copy_(torch.eye(5))
@@ -89,7 +89,7 @@ def test_gradients_pass_the_teachers_classifier_and_leave_it_as_it_is():
     assert classify.weight.grad is None and classify.bias.grad is None
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     made, _, teacher = srrl(random(4, 6), random(4, 5, seed=1))
     ours = random(4, 6, seed=2).requires_grad_()
 
@@ -99,7 +99,7 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(whole, ours)
 
 
-def test_the_teachers_classifier_is_no_part_of_it():
+def test_the_teachers_classifier_is_not_part_of_the_method():
     made, _, _ = srrl(random(2, 64), random(2, 256))
     assert sum(parameter.numel() for parameter in made.parameters()) == 64 * 256 + 2 * 256
     assert {name.partition(".")[0] for name in made.state_dict()} == {"connect"}
@@ -131,7 +131,7 @@ def test_large_features_stay_finite():
             (6,),
             (5,),
             None,
-            "by the teacher's linear classifier, but no role says which module that is; choose another teacher$",
+            "by the teacher's linear classifier, but it declares no landmarks; choose another teacher$",
         ),
         ((6,), (5,), nn.Conv2d(5, 3, 1), "by the teacher's linear classifier, but that is a Conv2d; choose another teacher$"),
         ((6, 2, 2), (5,), classifier(), r"not 6×2×2 \(student\) with 5 \(teacher\); choose other student_layers or teacher"),
@@ -144,12 +144,12 @@ def test_large_features_stay_finite():
         ),
     ],
 )
-def test_what_it_can_not_compare_is_refused(ours, theirs, classify, sentence):
+def test_features_that_it_can_not_compare_are_refused(ours, theirs, classify, sentence):
     made = SRRL(**WEIGHTS | LAYERS)
     made.layers(nn.Identity(), nn.Identity())
-    said = (
+    both = (
         Outputs(torch.zeros(2, 3), {"ours": torch.zeros(2, *ours)}),
         Outputs(torch.zeros(2, 3), {"theirs": torch.zeros(2, *theirs)}),
     )
     with pytest.raises(ValueError, match=sentence):
-        made.setup(probe(*said, classify=classify))
+        made.setup(probe(*both, classify=classify))

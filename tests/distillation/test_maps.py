@@ -58,7 +58,7 @@ def test_pooling_keeps_the_mean_where_the_sizes_divide_and_passes_gradients():
         ((16, 8, 8), (49, 32), r"not 16×8×8 \(student\) with 49×32 \(teacher\)"),
     ],
 )
-def test_what_is_no_map_is_refused(ours, theirs, sizes):
+def test_features_that_are_not_maps_are_refused(ours, theirs, sizes):
     with pytest.raises(ValueError, match=sizes):
         pool_to_min(torch.zeros(2, *ours), torch.zeros(2, *theirs))
 

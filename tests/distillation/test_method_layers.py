@@ -22,15 +22,15 @@ THREE, FOUR = ["f1", "f2", "f3"], ["f1", "f2", "f3", "f4"]
 
 
 def ends(stages, *blocks):
-    """Features of a net whose stages end in an activation; `blocks` are the last of each stage, before it its sum."""
-    found = {f"f{place + 1}": f"stages.{place}" for place in range(stages)}
-    found |= {f"f{place + 1}_pre": f"stages.{place}.{block}.relu.input" for place, block in enumerate(blocks)}
+    """Features of a network whose stages end in an activation of a sum; `blocks` are the last blocks of the stages."""
+    found = {f"f{position + 1}": f"stages.{position}" for position in range(stages)}
+    found |= {f"f{position + 1}_pre": f"stages.{position}.{block}.relu.input" for position, block in enumerate(blocks)}
     return found | {"activated": f"stages.{stages - 1}", "pooled": "classifier.input"}
 
 
-def norms(*places):
-    """Features before the activation of stages that are flat sequences: the place of each one's last norm."""
-    return {f"f{stage + 1}_pre": f"stages.{stage}.{place}" for stage, place in enumerate(places)}
+def norms(*positions):
+    """Features before the activation of stages that are flat sequences, by the position of each one's last norm."""
+    return {f"f{stage + 1}_pre": f"stages.{stage}.{position}" for stage, position in enumerate(positions)}
 
 
 FEATURES = {
@@ -67,12 +67,12 @@ READ = {
     "hint": lambda maps: ["activated"],  # the tutorial's `features`, the last thing before the classifier
     "cosine": lambda maps: ["activated"],
 }
-"""What each method reads of the maps that a network returns."""
+"""The maps of a network that each method reads."""
 
 OF_THE_TEACHER = {"reviewkd": lambda maps: [*(f"{name}_pre" for name in maps), "pooled"]}  # preact=True
 NO_LAYERS = {"kd", "dkd", "mse_logits", "label_smoothing", "none", "mutual"}
 WITH_A_HEAD = {"mobilenetv2_half", "shufflenetv2", "shufflenetv2_1_5"}
-"""Networks whose classifier reads no averages of their last map, so that simkd can't have them teach."""
+"""Networks whose classifier does not read the pooled last map, so they can't be teachers for simkd."""
 
 
 def node(group, name):
@@ -85,7 +85,7 @@ def network(name, shape=SHAPE):
 
 
 def layers(method, student, teacher):
-    """What the method reads of the two."""
+    """Returns the layers that the method reads in both networks."""
     return build(node("distillation", method)).layers(network(student), network(teacher))
 
 
@@ -96,7 +96,7 @@ def test_every_method_has_its_line():
 
 @pytest.mark.parametrize("name", FEATURES)
 @pytest.mark.parametrize("method", READ)
-def test_a_method_reads_what_its_source_reads(method, name):
+def test_a_method_reads_the_layers_of_its_source(method, name):
     maps, called = FEATURES[name]
     teacher = "resnet8x4" if method == "simkd" and name in WITH_A_HEAD else name
     ours, theirs = layers(method, name, teacher)
@@ -106,7 +106,7 @@ def test_a_method_reads_what_its_source_reads(method, name):
 
 
 @pytest.mark.parametrize(("student", "teacher"), [("vgg8", "resnet20"), ("shufflenetv1", "resnet50_cifar")])
-def test_of_networks_with_unequal_stages_the_first_are_paired_and_the_last_compared(student, teacher):
+def test_networks_with_unequal_numbers_of_stages_pair_the_first_ones_and_compare_the_last(student, teacher):
     first = ["stages.0", "stages.1", "stages.2"]
     assert layers("at", student, teacher) == layers("vid", student, teacher) == (first, first)
     both = (FEATURES[student], FEATURES[teacher])
@@ -114,7 +114,7 @@ def test_of_networks_with_unequal_stages_the_first_are_paired_and_the_last_compa
     assert tuple(map(len, layers("semckd", student, teacher))) == tuple(len(maps) for maps, _ in both)
 
 
-def test_the_stages_of_a_wide_residual_net_end_in_sums_that_nothing_has_activated():
+def test_the_stages_of_a_wide_residual_net_end_in_sums_before_activation():
     net = build_network(node("model", "wrn_16_1"), SHAPE)
     names = ["stages.1", "stages.2.0.norm1.input", "stages.2", "norm.input", "relu"]
     found = Capture(net, names, torch.randn(2, 3, 32, 32)).probe.features

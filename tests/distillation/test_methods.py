@@ -1,4 +1,4 @@
-"""What holds for every distillation method, found by glob."""
+"""Properties of every distillation method, found by glob."""
 
 import copy
 import shutil
@@ -12,8 +12,8 @@ from kdexp.training.prepare import prepare
 
 START = Progress(epoch=0.0, epochs=1, step=0)
 LEAST_FALL = {"vid": 0.005, "crd": 0.1}
-"""By which share of its first size a method's own term falls, where it is not a fifth: VID's is mostly the log of variances,
-which move as slowly as the learning rate; CRD draws other images at every call, of which nothing can be memorised."""
+"""The share by which a method's own term falls, if not a fifth: VID's is mostly the log of variances, which move as slowly as
+the learning rate; CRD samples other images at every call, which can't be memorised."""
 
 
 class Bench:
@@ -103,7 +103,7 @@ def test_the_student_starts_from_the_baselines_weights(bench):
 
 
 @pytest.mark.parametrize("method", TEACHING)
-def test_a_partial_last_batch_is_fine(bench):
+def test_a_partial_last_batch_works(bench):
     bench.batch = next(iter(bench.experiment.data.student_train.batches(3, seed=0, epoch=0)))
     assert all(torch.isfinite(term) for term in bench.terms().values())
 
@@ -123,7 +123,7 @@ def test_alpha_and_temperature_are_accepted(make_experiment, method):
     assert experiment.entry(experiment.roles[-1]).method
 
 
-def test_plain_training_ignores_what_only_distillation_knows(make_experiment):
+def test_plain_training_ignores_knobs_of_distillation(make_experiment):
     plain, tuned = make_experiment("distillation=none"), make_experiment("distillation=none", "distillation.alpha=0.3")
     assert plain.spec("baseline").key == tuned.spec("baseline").key
 
@@ -137,7 +137,7 @@ def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
 
 
 @pytest.mark.parametrize("method", TEACHING)
-def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make_experiment, school, method):
+def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experiment, school, method):
     bench = Bench(make_experiment, school, method, "student=resnet14", "student.widths=[4,4,8,16]")
     if any(parameter.requires_grad for parameter in bench.learner.distiller.parameters()):
         return  # a module that was drawn at random stands between the two
@@ -148,13 +148,13 @@ def test_what_trains_nothing_of_its_own_has_nothing_to_learn_from_its_equal(make
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_training_that_was_cut_off_goes_on_as_if_nothing_had_happened(make_experiment, school, tmp_path, monkeypatch, method):
-    def experiment(place):
-        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / place}")
+def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_path, monkeypatch, method):
+    def experiment(store):
+        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / store}")
 
     make_experiment(*PAIR, "distillation=none", f"store={school}").run()  # teacher and baseline
-    for place in ("whole", "cut"):
-        shutil.copytree(school, tmp_path / place)
+    for store in ("whole", "cut"):
+        shutil.copytree(school, tmp_path / store)
     if method == "none":  # the baseline is what is cut off
         shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
     whole, cut = experiment("whole").run()[-1], experiment("cut")

@@ -46,7 +46,7 @@ def divergence_by_hand(own, other):
 
 @few
 @given(pairs_within(8))
-def test_each_net_has_its_labels_and_the_divergence_from_the_other(logits):
+def test_each_network_has_its_cross_entropy_and_the_divergence_from_the_other(logits):
     student, peer = torch.from_numpy(logits)
     labels = [0] * len(student)
     found = terms(student, peer, labels)
@@ -67,7 +67,7 @@ def test_nets_that_agree_have_no_divergence(logits, temperature):
     assert student.grad.abs().max() < 1e-12
 
 
-def test_no_term_of_one_net_reaches_the_other():
+def test_no_gradient_passes_from_one_network_to_the_other():
     student, peer = random(3, 4).requires_grad_(), random(3, 4, seed=1).requires_grad_()
     for name, term in terms(student, peer, [0, 1, 2]).items():
         own, other = (peer, student) if name.startswith("peer_") else (student, peer)
@@ -84,12 +84,12 @@ def test_the_weights_are_those_of_both_nets_and_the_temperature_is_squared():
     assert list(terms(student, peer, [0, 1, 2], kd_weight=0.0)) == ["ce", "peer_ce"]
 
 
-def test_nets_that_are_sure_of_different_classes_give_finite_terms():
+def test_networks_certain_of_different_classes_give_finite_terms():
     student = torch.tensor([[1e4, -1e4], [0.0, 3e3]]).bfloat16().float()
     assert all(term.isfinite() for term in terms(student, -student, [0, 1]).values())
 
 
-def test_the_peer_is_another_draw_of_the_students_architecture(make_experiment):
+def test_the_peer_has_the_students_architecture_and_other_initial_weights(make_experiment):
     learner = learner_of(make_experiment(*WITH_DROPOUT))
     student, peer = learner.model.state_dict(), learner.distiller.peer.state_dict()
     assert student.keys() == peer.keys()
@@ -99,7 +99,7 @@ def test_the_peer_is_another_draw_of_the_students_architecture(make_experiment):
     assert not torch.equal(other.distiller.peer.features[0].weight, peer["features.0.weight"])
 
 
-def test_one_step_is_that_of_two_optimizers(make_experiment):
+def test_one_step_equals_the_steps_of_two_optimizers(make_experiment):
     learner = learner_of(make_experiment(*NORMED, "optimizer=sgd"))
     nets = [build_network(learner.distiller.node, make_experiment(*NORMED).shape) for _ in range(2)]
     for net, trained in zip(nets, (learner.model, learner.distiller.peer), strict=True):
@@ -108,8 +108,8 @@ def test_one_step_is_that_of_two_optimizers(make_experiment):
     learner.train()
     for batch in learner_batches(make_experiment(*NORMED), 3):
         learner.step(batch, None, START)
-        said = [net.train()(batch.image) for net in nets]
-        for own, other, optimizer in zip(said, reversed(said), optimizers, strict=True):
+        outputs = [net.train()(batch.image) for net in nets]
+        for own, other, optimizer in zip(outputs, reversed(outputs), optimizers, strict=True):
             optimizer.zero_grad()
             (F.cross_entropy(own, batch.label) + soft_target_loss(own, other.detach(), 1.0)).backward()
         for optimizer in optimizers:
@@ -135,7 +135,7 @@ def test_both_nets_and_their_statistics_are_trained(make_experiment):
     assert list(learner.history[0])[2:6] == ["ce", "kl", "peer_ce", "peer_kl"]
 
 
-def test_an_epoch_and_the_rest_after_a_kill_are_two_epochs_bitwise(make_experiment):
+def test_a_training_killed_after_one_epoch_resumes_bitwise(make_experiment):
     unbroken, killed, resumed = (learner_of(make_experiment(*WITH_DROPOUT)) for _ in range(3))
     run(make_experiment(*WITH_DROPOUT), [unbroken], None, epochs=2)
     run(make_experiment(*WITH_DROPOUT), [killed], None, epochs=1)
@@ -147,7 +147,7 @@ def test_an_epoch_and_the_rest_after_a_kill_are_two_epochs_bitwise(make_experime
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_alone_equals_in_company_bitwise_dropout_included(make_experiment):
+def test_training_alone_and_together_is_bitwise_equal_even_with_dropout(make_experiment):
     experiment = make_experiment(*WITH_DROPOUT)
     (baseline, together), _ = prepared(experiment, "baseline", "distilled")
     run(experiment, [baseline, together], None)
@@ -158,19 +158,19 @@ def test_alone_equals_in_company_bitwise_dropout_included(make_experiment):
 
 
 def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment):
-    said = {}
+    outputs = {}
     for precision in ("fp32", "bf16"):
         learner = learner_of(make_experiment(*NORMED, f"precision={precision}"))
         (batch,) = learner_batches(make_experiment(*NORMED), 1)
         learner.step(batch, None, Progress(0.0, 1, 0))
-        said[precision] = dict(zip(learner.log.columns, learner.log.trace[0][:-1], strict=True))
-    assert all(term.dtype == torch.float32 for term in said["bf16"].values())
-    for name, term in said["fp32"].items():
-        assert float(said["bf16"][name]) == pytest.approx(float(term), rel=0.05, abs=0.02)
+        outputs[precision] = dict(zip(learner.log.columns, learner.log.trace[0][:-1], strict=True))
+    assert all(term.dtype == torch.float32 for term in outputs["bf16"].values())
+    for name, term in outputs["fp32"].items():
+        assert float(outputs["bf16"][name]) == pytest.approx(float(term), rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("peer", ["student", "teacher"])
-def test_a_run_counts_the_peer_as_of_the_training_only(make_experiment, peer):
+def test_the_peer_counts_as_parameters_of_training_only(make_experiment, peer):
     experiment = make_experiment(*NORMED, f"distillation.peer=${{{peer}}}", "epochs=1")
     results = {entry.role: entry.stored.result for entry in experiment.run()}
     assert results["distilled"]["parameters"] == results["baseline"]["parameters"]
@@ -185,7 +185,7 @@ def test_no_teacher_is_needed(here):
     assert code == 0 and "CE + peer's KL, T=1" in printed.out and "teacher" not in printed.out.partition("Students saw")[0]
 
 
-def test_a_large_teacher_learns_beside_the_student_on_the_command_line(here):
+def test_the_teachers_architecture_can_be_the_peer_on_the_command_line(here):
     words = ("distillation=mutual", "distillation.peer=${teacher}", "teacher.hidden=[70]", "dry_run=true")
     code, printed = here(*words, columns=120)
     assert code == 0
@@ -193,7 +193,7 @@ def test_a_large_teacher_learns_beside_the_student_on_the_command_line(here):
     assert "peer:\n    _target_: kdexp.models.mlp.MLP\n    hidden:\n    - 70\n" in node
 
 
-def test_what_is_hashed_is_the_peer_itself(make_experiment):
+def test_the_key_covers_the_peers_own_node(make_experiment):
     def key(*words):
         return make_experiment("distillation=mutual", *words).spec("distilled").key
 
@@ -238,11 +238,11 @@ ALEXNET = {"_target_": "kdexp.models.torchvision_nets.torchvision_net", "name": 
             {"_target_": "kdexp.models.resnet_cifar.ResNet", "depth": 9, "widths": [4, 4, 4, 4]},
             "distillation.peer.depth=9: must be 6n+2 for n blocks per stage, such as 8 or 14",
         ),
-        (ALEXNET, "distillation.peer: alexnet needs images of at least 63×63, not 8×8; distillation.peer.stem=small"),
+        (ALEXNET, "distillation.peer: alexnet needs images of at least 63×63, not 8×8; try distillation.peer.stem=small"),
         ({"_target_": "nowhere.Net"}, "distillation.peer._target_='nowhere.Net': can't be imported (ModuleNotFoundError"),
     ],
 )
-def test_a_peer_of_its_own_is_built_and_run_before_any_training(peer, sentence):
+def test_a_users_own_peer_is_built_and_run_before_any_training(peer, sentence):
     config = compose_command(["distillation=mutual"])
     config.distillation.peer = peer
     found = list(map(str, validate(config)))

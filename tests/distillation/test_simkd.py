@@ -1,4 +1,4 @@
-"""SimKD: what it trains, what it deploys, and that the latter is counted, loaded and exported."""
+"""SimKD: what it trains and deploys, and how the deployed network is counted, loaded and exported."""
 
 import copy
 import io
@@ -34,23 +34,23 @@ SIMKD = (*PAIR, "distillation=simkd")
 
 
 class Net(NormNet):
-    """A network whose classifier reads the averages of its last map."""
+    """A network whose classifier reads its pooled last map."""
 
     def __init__(self, width):
         super().__init__(num_classes=3, in_channels=1, image_size=8, width=width)
 
 
 def simkd(student, teacher, image, **changed):
-    """The method, set up for two networks, and what they say of an image."""
+    """Returns the method, set up for two networks, and their outputs for an image."""
     named = {"weight": 1.0, "student_layers": None, "teacher_layers": None, "factor": 2}
     made = SimKD(**WEIGHTS | named | changed)
     teacher.eval().requires_grad_(False)
     layers = made.layers(student, teacher)
     captures = [Capture(net, names, image) for net, names in zip((student, teacher), layers, strict=True)]
     with torch.no_grad():
-        said = captures[1](image)
+        taught = captures[1](image)
     made.setup(probe(captures[0].probe, captures[1].probe, classify=teacher.head))
-    return made, captures[0], said
+    return made, captures[0], taught
 
 
 def image_of(*shape, seed=0):
@@ -70,34 +70,34 @@ def test_projectors_have_the_published_number_of_parameters(ours, theirs, count)
 
 
 @pytest.mark.parametrize(("size", "pooled"), [(8, [8, 8]), (16, [8, 8]), (4, [4, 4])])
-def test_the_larger_map_is_averaged_and_the_students_before_it_is_projected(size, pooled):
+def test_the_larger_map_is_pooled_and_the_students_before_projection(size, pooled):
     made = projector(torch.zeros(1, 6, size, size), torch.zeros(1, 4, 8, 8), 2)
     assert isinstance(made[0], nn.AdaptiveAvgPool2d) == (size == 16)
     assert list(made(torch.randn(2, 6, size, size)).shape) == [2, 4, *pooled]
 
 
-def test_a_student_that_maps_as_its_teacher_does_answers_as_the_teacher():
+def test_a_student_with_the_teachers_map_predicts_like_the_teacher():
     teacher, image = Net(5), image_of(4, 1, 8, 8)
     for parameter in teacher.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     student = copy.deepcopy(teacher)
     student.head = nn.Linear(5, 3)
-    made, capture, said = simkd(student, teacher, image)
+    made, capture, taught = simkd(student, teacher, image)
     made.projector = nn.Identity()
     student.eval()
     with torch.no_grad():
         assert torch.equal(made.answer(capture(image)).logits, teacher(image))
         assert torch.equal(made.deployed(student, teacher)(image), teacher(image))
-        assert float(made.transfer(batch_of([0] * 4), made.answer(capture(image)), said, START)["simkd"]) == 0.0
+        assert float(made.transfer(batch_of([0] * 4), made.answer(capture(image)), taught, START)["simkd"]) == 0.0
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_maps():
     image = image_of(2, 1, 8, 8)
-    made, capture, said = simkd(Net(4), Net(6), image)
+    made, capture, taught = simkd(Net(4), Net(6), image)
     ours = made.answer(capture(image))
-    projected, theirs = ours.features[PROJECTED].detach().flatten().tolist(), said.features["body"].flatten().tolist()
+    projected, theirs = ours.features[PROJECTED].detach().flatten().tolist(), taught.features["body"].flatten().tolist()
     expected = sum((a - b) ** 2 for a, b in zip(projected, theirs, strict=True)) / len(theirs)
-    terms = made.losses(batch_of([0, 1]), ours, said, START)
+    terms = made.losses(batch_of([0, 1]), ours, taught, START)
     assert list(terms) == ["simkd"] and float(terms["simkd"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -112,27 +112,27 @@ def test_a_larger_teacher_map_is_averaged():
     )
 
 
-def test_labels_and_soft_targets_look_at_the_exchanged_classifiers_answer():
+def test_labels_and_soft_targets_use_the_exchanged_classifiers_logits():
     image = image_of(3, 1, 8, 8)
-    made, capture, said = simkd(Net(4), Net(6), image, ce_weight=1.0, kd_weight=1.0)
+    made, capture, taught = simkd(Net(4), Net(6), image, ce_weight=1.0, kd_weight=1.0)
     answer = made.answer(capture(image))
-    terms = made.losses(batch_of([0, 1, 2]), answer, said, START)
+    terms = made.losses(batch_of([0, 1, 2]), answer, taught, START)
     assert list(terms) == ["ce", "kd", "simkd"]
     torch.testing.assert_close(terms["ce"], nn.functional.cross_entropy(answer.logits, torch.tensor([0, 1, 2])))
     assert not torch.allclose(answer.logits, capture(image).logits)
 
 
-def test_the_student_and_the_projector_learn_and_neither_classifier():
+def test_the_student_and_the_projector_are_trained_but_neither_classifier():
     student, teacher, image = Net(4), Net(6), image_of(3, 1, 8, 8)
-    made, capture, said = simkd(student, teacher, image)
-    made.transfer(batch_of([0] * 3), made.answer(capture(image)), said, START)["simkd"].backward()
+    made, capture, taught = simkd(student, teacher, image)
+    made.transfer(batch_of([0] * 3), made.answer(capture(image)), taught, START)["simkd"].backward()
     learnt = [*student.body.parameters(), *made.projector.parameters()]
     assert all(parameter.grad is not None for parameter in learnt) and sum(p.grad.abs().sum() > 0 for p in learnt) > 8
     assert student.head.weight.grad is None and teacher.head.weight.grad is None
     assert {name.partition(".")[0] for name in made.state_dict()} == {"projector"}
 
 
-def test_under_bf16_it_answers_in_fp32():
+def test_logits_are_fp32_under_bf16():
     image = image_of(3, 1, 8, 8)
     made, capture, _ = simkd(Net(4), Net(6), image)
     with torch.autocast("cpu", torch.bfloat16):
@@ -147,7 +147,7 @@ def test_a_single_image_is_projected_as_in_evaluation():
     assert made.train().answer(capture(image_of(3, 1, 8, 8))).logits.shape == (3, 3) and made.projector[1].training
 
 
-def test_what_is_deployed_shares_all_it_can_and_knows_its_roles():
+def test_the_deployed_network_shares_parameters_and_has_landmarks():
     student, teacher, image = Net(4), Net(6), image_of(2, 1, 8, 8)
     made, _, _ = simkd(student, teacher, image)
     whole = made.deployed(student, teacher)
@@ -174,9 +174,9 @@ def test_backbone_projector_and_the_teachers_classifier_are_counted(teacher, stu
     ours, theirs = (on_meta(config[role], shape) for role in ("student", "teacher"))
     made = build(config.distillation)
     layers = made.layers(ours, theirs)
-    said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip((ours, theirs), layers, strict=True)]
+    both = [Capture(net, names, shape.probe("meta")).probe for net, names in zip((ours, theirs), layers, strict=True)]
     with torch.device("meta"):
-        made.setup(probe(*said, classify=theirs.classifier))
+        made.setup(probe(*both, classify=theirs.classifier))
     whole = made.deployed(ours, theirs)
     parts = [getattr(ours, name) for name in backbone] + [made.projector, theirs.classifier]
     assert parameter_count(whole) == sum(map(parameter_count, parts))
@@ -185,7 +185,7 @@ def test_backbone_projector_and_the_teachers_classifier_are_counted(teacher, stu
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a short run that all tests read and none writes to, and what it printed."""
+    """The folder and the output of a short run, read by all tests and changed by none."""
     folder, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
     words = [f"output_dir={folder}", *SHORT, *SIMKD, "limit_batches=8", "diagnosis=always", "epochs=4"]
     assert run(COMPOSER.compose(words), console=Console(file=printed, width=80))
@@ -198,7 +198,7 @@ def stored(folder):
     return LearnerStore(folder.parent.parent / "store").find(row["key"]), row
 
 
-def test_its_parameters_are_those_of_what_is_deployed(finished):
+def test_the_table_counts_the_deployed_parameters(finished):
     entry, row = stored(finished[0])
     shape = Shape(10, 1, 8)
     config = compose_command(list(SIMKD))
@@ -212,7 +212,7 @@ def test_its_parameters_are_those_of_what_is_deployed(finished):
 
 
 @pytest.mark.parametrize("epoch", ["last", "best"])
-def test_a_loaded_student_answers_as_it_did(finished, make_experiment, epoch):
+def test_a_loaded_student_has_the_logits_of_the_trained_one(finished, make_experiment, epoch):
     entry, _ = stored(finished[0])
     test = make_experiment(*SIMKD).data.test
     network = kdexp.load(finished[0], epoch=epoch).network
@@ -224,7 +224,7 @@ def test_a_loaded_student_answers_as_it_did(finished, make_experiment, epoch):
 
 @each_format
 @pytest.mark.parametrize("epoch", ["last", "best"])
-def test_an_exported_student_answers_as_it_did(finished, tmp_path, make_experiment, capsys, name, epoch):
+def test_an_exported_student_has_the_logits_of_the_trained_one(finished, tmp_path, make_experiment, capsys, name, epoch):
     path = tmp_path / f"out{FORMATS[name].suffix}"
     words = [str(finished[0]), "--format", name, "--epoch", epoch, "--output", str(path)]
     if name == "safetensors":
@@ -240,7 +240,7 @@ def test_an_exported_student_answers_as_it_did(finished, tmp_path, make_experime
     torch.testing.assert_close(opened(name, path)(images), entry.tensors("logits")[epoch][:64], rtol=0, atol=1e-4)
 
 
-def test_the_two_epochs_differ_and_the_own_classifier_is_as_it_began(finished, make_experiment):
+def test_the_two_epochs_differ_and_the_students_classifier_stays_untrained(finished, make_experiment):
     entry, _ = stored(finished[0])
     experiment = make_experiment(*SIMKD)
     (learner,), _ = prepared(experiment, "distilled")
@@ -260,8 +260,8 @@ def test_a_diagnosis_is_made(finished):
 def test_the_training_accuracy_is_the_exchanged_classifiers(make_experiment):
     (learner,), teacher = prepared(make_experiment(*SIMKD), "distilled")
     image = learner.capture.probe.logits.new_zeros(2, 1, 8, 8)
-    said = learner.forward(image)
-    assert torch.equal(learner._logits, said.logits) and PROJECTED in said.features
+    outputs = learner.forward(image)
+    assert torch.equal(learner._logits, outputs.logits) and PROJECTED in outputs.features
     learner.eval()
     with torch.no_grad():
         torch.testing.assert_close(learner.deployed(image), learner.forward(image).logits)
@@ -270,13 +270,13 @@ def test_the_training_accuracy_is_the_exchanged_classifiers(make_experiment):
     assert not trained & {id(p) for p in (*teacher.model.parameters(), *learner.model.classifier.parameters())}
 
 
-def test_controls_run_with_it(make_experiment):
+def test_control_rows_work_with_simkd(make_experiment):
     entries = make_experiment(*SIMKD, "controls=[self_teacher,random_teacher]", "epochs=1", "teacher_epochs=1").run()
     assert len(entries) == 5 and all(entry.stored and not entry.failure for entry in entries)
 
 
 @pytest.mark.parametrize("method", ["simkd", "srrl"])
-def test_what_it_deployed_is_a_teacher_in_its_turn(make_experiment, method):
+def test_a_deployed_student_can_be_a_teacher(make_experiment, method):
     middle = ("teacher=resnet8", "teacher.widths=[4,4,6,8]", "student=resnet8", "student.widths=[4,4,4,4]")
     first = (
         "+teacher@teacher.teacher=resnet14",
@@ -294,7 +294,7 @@ def test_what_it_deployed_is_a_teacher_in_its_turn(make_experiment, method):
     torch.testing.assert_close(logits, entry.stored.tensors("logits")["last"], rtol=0, atol=1e-5)
 
 
-def test_without_augmentation_answers_that_are_kept_teach_too(make_experiment):
+def test_cached_teacher_outputs_work_without_augmentation(make_experiment):
     entries = make_experiment(*SIMKD, "limit_batches=null", "epochs=1", "teacher_epochs=1").run()
     assert all(entry.stored for entry in entries)
 
@@ -320,9 +320,12 @@ REFUSALS = [
     (["distillation.teacher_layers=[classifier.input]"], "simkd projects maps, not 256×8×8 (student) to 256 (teacher)"),
     (["teacher=mlp_wide", "student=mlp_small"], "simkd projects maps, not 64 (student) to "),
     (["distillation.student_layers=[stages.2.input]"], "which student_layers=['stages.2.input'] must name, without .input"),
-    (["distillation.student_layers=[stages.2.0.residual]"], "does not answer as what it trains; choose other student_layers"),
-    (["distillation.student_layers=[stages.1]"], "what it deploys does not run: "),
-    (["student=lightnn"], "what it deploys does not run: "),
+    (
+        ["distillation.student_layers=[stages.2.0.residual]"],
+        "gives other logits than the one that it trains; choose other student_layers",
+    ),
+    (["distillation.student_layers=[stages.1]"], "the network that it deploys does not run: "),
+    (["student=lightnn"], "the network that it deploys does not run: "),
     (["distillation.factor=0"], "distillation.factor=0: must be at least 1"),
     (
         ["distillation.student_layers=[stages.1,stages.2]", "distillation.teacher_layers=[stages.1,stages.2]"],
@@ -348,7 +351,7 @@ class Rolefree(nn.Module):
         return image.flatten(1) @ self.weight.T
 
 
-def test_networks_without_roles_are_refused():
+def test_networks_without_landmarks_are_refused():
     for nets in ((Rolefree(), Net(4)), (Net(4), Rolefree())):
         with pytest.raises(
             ValueError, match="^simkd exchanges classifiers, and Rolefree declares no landmarks that say which it is$"

@@ -27,7 +27,7 @@ def total(methods, **changed):
 
 
 def bench(methods, **changed):
-    """A sum in float64, set up on crafted outputs, with these."""
+    """Returns a sum in float64, set up on crafted outputs, and these outputs."""
     made = total(methods, **changed)
     made.layers(nn.Identity(), nn.Identity())
     student = Outputs(random(3, 4), {"ours": random(3, 5, seed=1), "deep": random(3, 2, seed=2)})
@@ -58,7 +58,7 @@ def test_the_objective_is_the_sums_own_weights_and_each_methods_weighted_terms()
 
 @few
 @given(pairs_within(8), temperatures)
-def test_of_one_method_it_is_that_method(logits, temperature):
+def test_a_sum_of_one_method_equals_that_method(logits, temperature):
     student, teacher = map(Outputs, torch.from_numpy(logits))
     batch, shared = batch_of([0] * len(student.logits)), WEIGHTS | {"ce_weight": 1.0, "temperature": temperature}
     dkd = {"weight": 0.5, "target_weight": 1.0, "nontarget_weight": 8.0, "warmup_epochs": 20}
@@ -67,14 +67,14 @@ def test_of_one_method_it_is_that_method(logits, temperature):
     assert total({"any": node}).losses(batch, student, teacher, START) == alone
 
 
-def test_terms_that_are_called_alike_get_their_methods_names():
+def test_terms_with_equal_names_get_their_methods_names():
     made, student, teacher = bench({"first": HINT, "second": {**HINT, "student_layers": ["deep"]}, "logits": MSE})
     found = made.transfer(batch_of([0, 1, 2]), student, teacher, START)
     assert list(found) == ["first.hint", "second.hint", "mse_logits"]
     assert float(found["first.hint"].detach()) != float(found["second.hint"].detach())
 
 
-def test_layers_are_asked_for_once_and_every_method_joins_its_own():
+def test_shared_layers_are_listed_once_and_every_method_compares_its_own():
     made = total({"a": HINT, "b": COSINE, "c": HINT, "d": MSE})
     assert made.layers(nn.Identity(), nn.Identity()) == (["ours", "deep"], ["theirs"])
     assert [part._pairs for part in made.parts.values() if not part.label.startswith("logit")] == [
@@ -118,7 +118,7 @@ def test_it_describes_its_objective(methods, changed, words):
 
 
 class Nameless(MSELogits):
-    """A user's method that tells the table nothing."""
+    """A user's method without a label for the table."""
 
     label = ""
 
@@ -144,20 +144,20 @@ def test_methods_without_terms_of_their_own_are_refused(target):
         {"_target_": "kdexp.distillation.label_smoothing.LabelSmoothing", **WEIGHTS, "smoothing": 0.1},
     ],
 )
-def test_methods_that_go_their_own_way_are_refused(node):
-    with pytest.raises(InvalidArguments, match=r"^methods\.x: \w+ does not just add terms of its own, so no sum can hold it"):
+def test_methods_that_do_more_than_add_terms_are_refused(node):
+    with pytest.raises(InvalidArguments, match=r"^methods\.x: \w+ does not just add terms of its own, so it can't be part"):
         total({"x": node})
 
 
-def test_everything_that_is_wrong_with_the_methods_is_told_at_once():
+def test_all_problems_of_the_methods_are_reported_at_once():
     with pytest.raises(InvalidArguments) as refusal:
         total({"a": {**HINT, "alpha": 0.5, "weight": -1}, "b": 3, "c": {**MSE, "wieght": 1.0}, "train": MSE})
     assert [str(problem).partition(";")[0] for problem in refusal.value.problems] == [
         "methods.a.weight=-1: must be at least 0",
-        "methods.a.alpha=0.5: labels and soft targets are weighed by the sum",
+        "methods.a.alpha=0.5: labels and soft targets are weighted by the sum",
         "methods.b=3: is no method's node",
         "methods.c.wieght: unknown key",
-        "methods.train: PyTorch's modules have something else of that name",
+        "methods.train: PyTorch's modules use that name themselves",
     ]
 
 
@@ -171,7 +171,7 @@ def test_everything_that_is_wrong_with_the_methods_is_told_at_once():
         (["distillation.methods.rkd.weight=-1"], "distillation.methods.rkd.weight=-1: must be at least 0"),
         (
             ["distillation.methods.rkd.kd_weight=1"],
-            "distillation.methods.rkd.kd_weight=1: labels and soft targets are weighed",
+            "distillation.methods.rkd.kd_weight=1: labels and soft targets are weighted",
         ),
         (["+distillation@distillation.methods.kd=kd"], "distillation.methods.kd: KD does not just add terms of its own"),
         (["distillation.methods.rkd._target_=nowhere.RKD"], "distillation.methods.rkd: "),
@@ -194,7 +194,7 @@ def test_everything_that_is_wrong_with_the_methods_is_told_at_once():
         ),
     ],
 )
-def test_the_ways_that_its_yaml_tells_work_and_mistakes_are_told_by_their_paths(words, begin):
+def test_the_overrides_in_its_yaml_work_and_mistakes_are_reported_by_path(words, begin):
     found = complaints(*words)
     assert len(found) == (begin is not None)
     assert all(sentence.startswith(begin) for sentence in found)
@@ -223,7 +223,7 @@ def test_parts_are_swept_like_any_other_key(make_experiment):
     assert {"kdexp.distillation.rkd", "kdexp.distillation.mse_logits", "kdexp.distillation.sum"} <= identity["sources"].keys()
 
 
-def test_an_epoch_and_the_rest_after_a_kill_are_two_epochs_bitwise(make_experiment):
+def test_a_training_killed_after_one_epoch_resumes_bitwise(make_experiment):
     def learner():
         experiment = make_experiment(*NETS, "distillation=sum", "distillation@distillation.methods.rkd=hint")
         (made,), teacher = prepared(experiment, "distilled")

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 
 import kdexp.distillation
 from kdexp.commands import export
-from kdexp.commands import main as cli
 from kdexp.commands.run import run
 from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
@@ -79,7 +79,7 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command, comments=True)[1:]
     write_checkpoints(words)
-    jobs = cli.expand(words[1:]) if words[:1] == ["-m"] else [words]
+    jobs = expand(words[1:]) if words[:1] == ["-m"] else [words]
     _, problems = check(jobs, COMPOSER)
     assert problems == []
 

@@ -1,4 +1,4 @@
-"""docs/methods.md is what the code and the YAML files say."""
+"""docs/methods.md agrees with the code and the YAML files."""
 
 import json
 import runpy
@@ -16,16 +16,16 @@ def maker():
 
 
 def test_the_page_is_current(maker):
-    assert (ROOT / "docs" / "methods.md").read_text() == maker["page"](), "python docs/make_methods.py writes it anew"
+    assert (ROOT / "docs" / "methods.md").read_text() == maker["page"](), "run python docs/make_methods.py"
 
 
 def test_every_method_was_measured():
-    told = json.loads((ROOT / "benchmarks" / "methods.json").read_text())
-    assert sorted(told["ratios"]) == options("distillation")
+    measured = json.loads((ROOT / "benchmarks" / "methods.json").read_text())
+    assert sorted(measured["ratios"]) == options("distillation")
 
 
-def test_every_method_says_whose_it_is_and_what_it_minimises(maker):
+def test_every_method_states_its_source_and_objective(maker):
     for method in options("distillation"):
-        source, objective = maker["said"]((ROOT / "conf" / "distillation" / f"{method}.yaml").read_text())
+        source, objective = maker["source_and_objective"]((ROOT / "conf" / "distillation" / f"{method}.yaml").read_text())
         assert any(digit in source for digit in "12") or method in ("none", "sum")
         assert "CE" in objective or method == "none"

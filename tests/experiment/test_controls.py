@@ -96,9 +96,9 @@ def test_from_scratch_ignores_the_checkpoint(make_experiment, trained):
 REFUSED = [
     (["controls=[selfteacher]"], "controls=['selfteacher']: each entry must be one of random_teacher, self_teacher"),
     (["controls=self_teacher"], "controls='self_teacher': must be a list"),
-    (["controls=[from_scratch]"], "controls=from_scratch: compares with a student that starts from trained weights"),
+    (["controls=[from_scratch]"], "controls=from_scratch: needs a student that starts from trained weights"),
     (["controls=[random_teacher]", "distillation=none"], "controls=random_teacher: needs a method that learns from a teacher"),
-    (["student.frozen_backbone=true"], "student.frozen_backbone=True: an untrained backbone is worth nothing"),
+    (["student.frozen_backbone=true"], "student.frozen_backbone=True: the backbone would stay untrained"),
     (["student.frozen_backbone=1"], "student.frozen_backbone=1: must be true or false"),
     (["+teacher.frozen_backbone=true"], "teacher.frozen_backbone: unknown key"),
     (["label_smoothing.smoothing=1"], "label_smoothing.smoothing=1: must be at least 0 and below 1"),

@@ -98,7 +98,7 @@ def test_five_kills_at_random_moments(tmp_path, unbroken):
     killed_often(tmp_path, unbroken, kills=5, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_thirty_kills_at_random_moments(tmp_path, unbroken):
     killed_often(tmp_path, unbroken, kills=30, seed=1)
 
@@ -130,7 +130,7 @@ def test_killed_while_writing_to_disk(tmp_path, unbroken, pattern, number):
     killed_at(tmp_path, pattern, number, unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_at_any_write_to_disk(tmp_path, unbroken):
     there_are = changes_of_the_disk(tmp_path)
     assert there_are > 80

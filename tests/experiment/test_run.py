@@ -102,7 +102,7 @@ def test_on_eighty_columns_nothing_is_cut(finished):
     _, screen = finished("distillation=hint", "distillation.kd_weight=0.9", "distillation.ce_weight=0.1")
     lines = [line for line in screen.splitlines() if not line.startswith(LONG)]
     assert max(map(len, lines)) <= 80
-    assert "distilled trained 25,610 parameters, 16,640 of them for training alone." in screen
+    assert "distilled trained 25,610 parameters, 16,640 of them only for training." in screen
     for word in ("role", "model", "method", "params", "smaller", "test %", "vs base", "time", "distilled", "8,970"):
         assert word in screen
     assert "…" not in screen

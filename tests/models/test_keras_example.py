@@ -1,4 +1,4 @@
-"""The Keras example: initial weights and optimizer are those that Keras has unless told otherwise."""
+"""The Keras example: initial weights and optimizer are Keras's defaults."""
 
 import math
 
@@ -16,11 +16,11 @@ FANS = {
     "teacher": {"conv1": (9, 9 * 256), "conv2": (9 * 256, 9 * 512), "classifier": (7 * 7 * 512, 10)},
     "student": {"conv1": (9, 9 * 16), "conv2": (9 * 16, 9 * 32), "classifier": (7 * 7 * 32, 10)},
 }
-"""Inputs and outputs of every layer, as Glorot and Bengio count them."""
+"""Fan-in and fan-out of every layer, as Glorot and Bengio count them."""
 
 
 @pytest.mark.parametrize(("role", "layer"), [(role, layer) for role, layers in FANS.items() for layer in layers])
-def test_initial_weights_are_glorots_uniform_ones_and_biases_zero(role, layer):
+def test_initial_weights_are_glorot_uniform_and_biases_zero(role, layer):
     torch.manual_seed(0)
     network = build_network(compose_command([EXPERIMENT])[role], Shape(10, 1, 28))
     weight, bias = getattr(network, layer).weight.detach(), getattr(network, layer).bias

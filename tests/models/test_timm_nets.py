@@ -35,7 +35,7 @@ def complaints(*overrides):
         ("vit_tiny_patch16_224", "head", "norm", (17, 192)),
     ],
 )
-def test_a_network_of_timm_answers_and_has_roles(name, classifier, last_map, shape):
+def test_a_network_of_timm_gives_logits_and_has_landmarks(name, classifier, last_map, shape):
     network = on_meta(node(name), SHAPE)
     assert network(SHAPE.probe("meta")).shape == (2, 4)
     assert (network.landmarks.classifier, network.landmarks.last_map) == (classifier, last_map)
@@ -89,7 +89,7 @@ def test_published_weights_are_loaded_and_the_classifier_follows_the_seed(tmp_pa
             assert torch.equal(value, reference.state_dict()[name]), name
 
 
-def test_weights_that_can_not_be_had_are_one_sentence(monkeypatch):
+def test_a_failed_download_of_weights_is_one_sentence(monkeypatch):
     network = build_network(node("test_resnet", "DEFAULT"), SHAPE)
 
     def fail(*args, **options):

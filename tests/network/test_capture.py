@@ -47,7 +47,7 @@ def with_batch_norm():
 
 
 class Fragile(nn.Module):
-    """Runs `first` and, unless told to fail, `last`; never `idle`."""
+    """Runs `first` and, unless it is set to fail, `last`; never `idle`."""
 
     def __init__(self):
         super().__init__()
@@ -109,12 +109,12 @@ def test_an_unknown_layer_is_refused_with_the_known_names_and_the_closest():
     )
 
 
-def test_of_a_deep_net_only_the_outer_layers_are_listed():
+def test_only_the_outer_layers_of_a_deep_network_are_listed():
     blocks = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(20)]
     net = nn.Sequential(OrderedDict(body=nn.Sequential(*blocks), head=nn.Linear(4, 2)))
     with pytest.raises(UnknownLayer) as refusal:
         find_layers(net, ["bod"])
-    outer = ", ".join(f"body.{place}" for place in range(20))
+    outer = ", ".join(f"body.{position}" for position in range(20))
     assert (
         str(refusal.value)
         == f"Sequential has no layer 'bod'; did you mean body? known: body, {outer}, head and 40 inside these"
@@ -131,7 +131,7 @@ def test_a_model_without_layers_says_so():
         find_layers(nn.Identity(), ["stem"])
 
 
-def test_the_whole_model_is_no_layer():
+def test_the_model_itself_is_not_a_layer():
     with pytest.raises(UnknownLayer, match="no layer ''"):
         find_layers(two_layers(), [""])
 
@@ -155,7 +155,7 @@ def test_an_in_place_relu_leaves_the_captured_pre_activation_alone():
         assert torch.equal(outputs.features["1"], net[0](image).relu())
 
 
-def test_what_goes_into_a_module_is_a_layer_too():
+def test_the_input_of_a_module_is_a_layer_too():
     net, image = two_layers(), torch.randn(5, 4)
     features = Capture(net, ["0.input", "2", "2.input"], image)(image).features
     assert set(features) == {"0.input", "2", "2.input"}
@@ -218,7 +218,7 @@ def test_an_in_place_dropout_leaves_the_captured_output_alone_in_training():
     assert torch.equal(Capture(net, ["0"], image)(image).features["0"], net[0](image))
 
 
-def test_hooks_live_only_as_long_as_a_call():
+def test_hooks_exist_only_during_a_call():
     net, image = two_layers(), torch.randn(5, 4)
     capture = Capture(net, ["0", "2", "2.input"], image)
     assert hooks_on(net) == 0
@@ -278,7 +278,7 @@ def test_a_change_is_mapped_over_logits_and_features():
 
 
 @pytest.mark.parametrize("made", SHIPPED)
-def test_the_roles_of_a_shipped_model_are_layers_that_run(made):
+def test_the_landmarks_of_a_shipped_model_are_layers_that_run(made):
     net, image = made()
     landmarks = landmarks_of(net)
     outputs = Capture(net, [landmarks.classifier, landmarks.last_map, *landmarks.stages, landmarks.pooled], image).probe
@@ -295,12 +295,12 @@ def test_the_last_map_of_a_shipped_model_has_its_shape(made, shape):
     assert Capture(net, [name], image).probe.features[name].shape[1:] == shape
 
 
-def test_a_model_without_roles_is_refused():
+def test_a_model_without_landmarks_is_refused():
     with pytest.raises(UnknownLayer, match=r"^Identity declares no landmarks, so its layers must be named$"):
         landmarks_of(nn.Identity())
 
 
-def test_roles_must_be_declared_as_roles():
+def test_landmarks_must_be_declared_as_landmarks():
     net = two_layers()
     net.landmarks = {"classifier": "2", "last_map": "0"}
     with pytest.raises(UnknownLayer):
@@ -323,9 +323,9 @@ def test_published_nets_have_exactly_their_parameters(net, parameters):
 
 
 def relu_before_pool(features):
-    """The same convolutions, with every pooling moved behind the ReLU that follows it, as the tutorial writes them."""
+    """Returns the same convolutions with every pooling after its ReLU, as the tutorial writes them."""
     layers = list(features)
-    for pool in [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
+    for pool in [position for position, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
         assert isinstance(layers[pool + 1], nn.ReLU)
         layers[pool], layers[pool + 1] = layers[pool + 1], layers[pool]
     return nn.Sequential(*layers)
@@ -375,14 +375,14 @@ def test_the_strided_net_convolves_from_the_top_left_corner():
 
 
 @torch.no_grad()
-def test_the_border_of_the_strided_net_does_not_raise_what_is_pooled():
+def test_the_padding_of_the_strided_net_does_not_raise_the_pooled_maxima():
     net, image = strided()
     net.conv1.weight.zero_()
     net.conv1.bias.fill_(-1.0)
     net.conv2.weight.fill_(1.0)
     net.conv2.bias.zero_()
     last = Capture(net, ["conv2"], image).probe.features["conv2"]
-    # Each of the 4 channels is leaky_relu(-1) = -0.2 everywhere; the corner window has 2·2 of its 3·3 places inside.
+    # Each of the 4 channels is leaky_relu(-1) = -0.2 everywhere; the corner window has 2·2 of its 3·3 positions inside.
     assert last[0, 0, 0, 0].item() == pytest.approx(-0.2 * 4 * 9)
     assert last[0, 0, 6, 6].item() == pytest.approx(-0.2 * 4 * 4)
 

@@ -15,7 +15,7 @@ def network():
     return NormNet(num_classes=3, in_channels=1, image_size=8).eval()
 
 
-def test_a_graft_answers_with_the_new_modules_and_leaves_the_network_as_it_was():
+def test_a_graft_uses_the_new_modules_and_leaves_the_network_unchanged():
     whole = network()
     before, keys = whole(IMAGE), list(whole.state_dict())
     grafted = graft(whole, {"head": nn.Identity(), "body.1": nn.Identity()})

@@ -32,11 +32,11 @@ HEADS = {
     "vgg11_bn": "classifier.0 classifier.1 classifier.3 classifier.4",
     "convnext_tiny": "classifier.0",
 }
-"""What a family has between its last map and its classifier, beside poolings, dropout and the like."""
+"""Modules of each family between its last map and its classifier, without poolings, dropout and the like."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_roles_of_a_torchvision_family(name):
+def test_the_landmarks_of_a_torchvision_family(name):
     target = "kdexp.models.torchvision_nets.torchvision_net"
     network = sketch_network({"_target_": target, "name": name, "weights": None, "stem": "default"}, Shape(10, 3, 32))
     classifier, stages = FAMILIES[name][0], FAMILIES[name][1].split()
@@ -62,7 +62,7 @@ def test_a_transformers_last_map_is_its_tokens():
 
 
 class Excited(nn.Module):
-    """A convolution whose channels are weighed by what a pooling branch says of them."""
+    """A convolution whose channels are weighted by a pooling branch."""
 
     def __init__(self, width):
         super().__init__()
@@ -73,11 +73,11 @@ class Excited(nn.Module):
         return hidden * self.gate(self.pool(hidden)).sigmoid()
 
 
-def test_a_branch_that_pools_inside_a_block_is_no_stage():
+def test_a_branch_that_pools_inside_a_block_is_not_a_stage():
     assert find_landmarks(Parts(block=Excited(10)), IMAGE) == Landmarks("fc", "block", ("block",))
 
 
-def test_what_comes_after_the_global_pooling_is_no_map():
+def test_outputs_after_the_global_pooling_are_not_maps():
     net = Parts(conv=nn.Conv2d(3, 10, 3), pool=nn.AdaptiveAvgPool2d(1), norm=nn.BatchNorm2d(10), act=nn.ReLU())
     assert find_landmarks(net, IMAGE) == Landmarks("fc", "conv", ("conv",), head=("norm", "act"))
 
@@ -91,14 +91,14 @@ class Residual(nn.Module):
         return vector + self.act(self.linear(vector))
 
 
-def test_a_head_is_whole_modules_and_of_a_sequence_all_but_what_pools():
+def test_a_head_lists_outermost_modules_and_members_of_a_sequence_that_do_not_pool():
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     neck = nn.Sequential(nn.Linear(10, 10), nn.Hardswish(), nn.Dropout(), nn.Identity(), Residual(10))
     net = Parts(conv=nn.Conv2d(3, 10, 3), pool=pool, neck=neck, last=Residual(10))
     assert find_landmarks(net, IMAGE).head == ("neck.0", "neck.1", "neck.4", "last")
 
 
-def test_what_a_network_does_after_its_last_map_ran_may_be_a_part_of_what_holds_the_map():
+def test_a_module_after_the_last_map_may_share_its_parent():
     body = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Tanh())
     assert find_landmarks(Parts(body=body), IMAGE) == Landmarks("fc", "body.0", ("body.0",), head=("body.3",))
 
@@ -115,23 +115,23 @@ def test_a_module_that_runs_twice_is_named_once():
     assert find_landmarks(Twice(), IMAGE).head == ("act",)
 
 
-def test_a_stem_beside_a_body_does_not_hide_its_first_stage():
+def test_a_parallel_stem_does_not_hide_the_first_stage():
     shrinking = [nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Conv2d(8, 10, 3, stride=2, padding=1)]
     body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), *shrinking)
     assert find_landmarks(Parts(stem=nn.Conv2d(3, 8, 3, padding=1), body=body), IMAGE).stages == ("body.0", "body.1", "body")
 
 
-def test_dropout_and_flattening_are_handed_through():
+def test_dropout_and_flattening_are_passed_over():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(3600, 10))
     assert find_landmarks(net, IMAGE) == Landmarks("4", "1", ("1",))
 
 
-def test_where_there_are_only_vectors_the_last_is_taken():
+def test_without_maps_the_last_vector_is_the_last_map():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 20), nn.ReLU(), nn.Linear(20, 10))
     assert find_landmarks(net, IMAGE) == Landmarks("3", "2", ())
 
 
-def test_maps_that_lie_channels_last_count_too():
+def test_channels_last_maps_count_too():
     class Last(nn.Module):
         def forward(self, image):
             return image.permute(0, 2, 3, 1)
@@ -141,7 +141,7 @@ def test_maps_that_lie_channels_last_count_too():
     assert Capture(net, ["2"], IMAGE).probe.features["2"].shape == (2, 6, 30, 30)
 
 
-def test_only_square_maps_with_channels_behind_are_turned():
+def test_only_square_channels_last_maps_are_permuted():
     value = torch.randn(2, 5, 5, 3)
     assert torch.equal(channels_first(value), value.permute(0, 3, 1, 2))
     for other in (torch.randn(2, 3, 5, 5), torch.randn(2, 5, 5, 5), torch.randn(2, 5, 3), torch.randn(2, 4, 5, 3)):
@@ -157,14 +157,14 @@ class Functional(nn.Module):
         return F.linear(image.flatten(1), self.weight)
 
 
-def test_where_no_module_gives_the_logits_the_layers_must_be_named():
+def test_without_a_module_that_gives_the_logits_layers_must_be_named():
     assert find_landmarks(Functional(), IMAGE) is None
     network = build_network({"_target_": "test_landmarks.Functional"}, Shape(10, 3, 32))
     with pytest.raises(UnknownLayer, match="^Functional declares no landmarks, so its layers must be named$"):
         landmarks_of(network)
 
 
-def test_declared_roles_win():
+def test_declared_landmarks_take_precedence():
     network = build_network({"_target_": "own_networks.NormNet"}, Shape(10, 1, 8))
     assert landmarks_of(network) is NormNet.landmarks
     assert "landmarks" not in vars(network)

@@ -56,7 +56,7 @@ class Mischief:
         lambda found: {"state_dict": {f"module.{name}": value for name, value in found.items()}},
     ],
 )
-def test_torch_files_are_read_wherever_their_weights_lie(tmp_path, packed):
+def test_torch_files_are_read_under_every_usual_key(tmp_path, packed):
     assert same(read_checkpoint(saved(tmp_path, packed(weights()))).tensors, weights())
 
 
@@ -71,7 +71,7 @@ def test_safetensors_files_are_read(tmp_path, prefix):
     assert same(read_checkpoint(tmp_path / "weights.safetensors").tensors, weights())
 
 
-def test_a_path_may_be_a_text(tmp_path):
+def test_a_path_may_be_a_string(tmp_path):
     assert same(read_checkpoint(str(saved(tmp_path, weights()))).tensors, weights())
 
 
@@ -115,7 +115,7 @@ def test_a_whole_pickled_net_is_read_as_data(tmp_path):
     assert same(read_checkpoint(saved(tmp_path, net(1))).tensors, weights())
 
 
-def test_the_mischief_of_these_tests_is_real(tmp_path):
+def test_the_malicious_pickles_of_these_tests_run_code(tmp_path):
     pickle.loads(pickle.dumps(Mischief(tmp_path / "executed")))
     assert (tmp_path / "executed").is_dir()
 
@@ -130,7 +130,7 @@ def test_the_mischief_of_these_tests_is_real(tmp_path):
         ({"run": {"net": {"weight": 3.0}}, "epoch": 3}, "'run' is a dict; 'epoch' is a int"),
     ],
 )
-def test_a_file_without_a_state_dict_is_refused_and_says_what_is_there(tmp_path, content, stray):
+def test_a_file_without_a_state_dict_is_refused_with_its_contents(tmp_path, content, stray):
     path = saved(tmp_path, content)
     with pytest.raises(BadCheckpoint) as refusal:
         read_checkpoint(path)
@@ -158,7 +158,7 @@ def test_missing_and_surplus_tensors_are_named_before_misshapen_ones(tmp_path):
     )
 
 
-def test_a_refused_checkpoint_leaves_the_net_as_it_was(tmp_path):
+def test_a_refused_checkpoint_leaves_the_network_unchanged(tmp_path):
     model = net(seed=0)
     path = saved(tmp_path, weights() | {"surplus": torch.ones(1)})
     with pytest.raises(BadCheckpoint, match="1 tensors differ"):

@@ -155,10 +155,10 @@ def test_a_sweep_shows_published_beside_measured(sweep):
 
 
 def test_the_files_and_the_page_have_them_too(sweep):
-    from kdexp.commands.report import tell
+    from kdexp.commands.report import print_report
 
     folder = sweep.close()
-    assert tell([folder], folder) == 0
+    assert print_report([folder], folder) == 0
     told = json.loads((folder / "sweep.json").read_text())["tables"][0]["rows"][-1]
     assert told["published"]["mean"] == 0.84 and told["published"]["n"] == 4
     with (folder / "sweep.csv").open() as file:

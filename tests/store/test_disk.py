@@ -48,13 +48,11 @@ def command(tmp_path, capsys):
     def go(*words):
         before = sys.argv
         sys.argv = ["kdexp", *SHORT, *words]
-        cli._exit_codes.clear()
         try:
             with pytest.raises(SystemExit) as stop:
                 cli.main()
         finally:
             sys.argv = before
-            cli._exit_codes.clear()
         shown = capsys.readouterr()
         assert "Traceback" not in shown.out + shown.err
         return stop.value.code, (shown.out + shown.err).replace("\n", " ")

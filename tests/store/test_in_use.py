@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kdexp.commands import multirun
 from kdexp.commands import store as inventory
+from kdexp.commands.command import PlannedJob
 from kdexp.commands.run import run
 from kdexp.configuration.compose import as_yaml, compose_command
 from kdexp.deployment.export import draft
@@ -142,7 +143,7 @@ def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, m
 
 def test_the_first_job_of_a_sweep_keeps_what_the_last_one_needs(tmp_path, monkeypatch):
     configs = [compose_command([f"output_dir={tmp_path}", *SHORT, f"seed={seed}"]) for seed in (0, 1)]
-    jobs = [multirun.Job(number, [f"seed={number}"], config) for number, config in enumerate(configs)]
+    jobs = [PlannedJob(number, [f"seed={number}"], config) for number, config in enumerate(configs)]
     seen = []
 
     def look(job, folder, journal, session):
@@ -215,7 +216,7 @@ def test_a_store_that_is_a_file(tmp_path, kdexp_store, root):
     shutil.rmtree(root)
     root.write_text("mine")
     code, shown = kdexp_store("prune", "--all", "--yes")
-    assert code == 2 and f"'{root}' is a file, not the folder of a store; --store FOLDER names another" in shown
+    assert code == 2 and f"'{root}' is a file, not the folder of a store; choose one with --store FOLDER" in shown
 
 
 def test_without_locks_the_process_that_a_file_names_is_asked_for(tmp_path, monkeypatch):

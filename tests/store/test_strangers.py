@@ -519,9 +519,11 @@ def test_logits_that_were_edited_are_not_counted(sweep):
 def test_a_damaged_summary_is_made_again_and_that_is_said(tmp_path, monkeypatch):
     looks = []
     found = summary.Summary("f" * 64, [0.5], [0.25], [])
-    monkeypatch.setattr(summary, "_look_through", lambda *_: looks.append(1) or found)
-    monkeypatch.setattr(summary, "_listing", lambda *_: "listing")
-    cached = types.SimpleNamespace(known=lambda: summary._known(types.SimpleNamespace(files=("train", "test")), None, tmp_path))
+    monkeypatch.setattr(summary, "_read_all", lambda *_: looks.append(1) or found)
+    monkeypatch.setattr(summary, "_state_digest", lambda *_: "listing")
+    cached = types.SimpleNamespace(
+        known=lambda: summary._summarise_files(types.SimpleNamespace(files=("train", "test")), None, tmp_path)
+    )
     assert cached.known() == cached.known() == found and len(looks) == 1
     path = tmp_path / "listing.json"
     whole = path.read_text()
@@ -652,7 +654,7 @@ def test_whatever_stands_in_the_files_of_a_sweep_it_is_reported(folder_of_sweep,
     try:
         path.write_text(json.dumps(mutated(value, mutation)))
         began = time.process_time()
-        code = command.tell([sweep.folder], sweep.folder / "out", Console(file=io.StringIO(), markup=False))
+        code = command.print_report([sweep.folder], sweep.folder / "out", Console(file=io.StringIO(), markup=False))
         assert code in (0, 3) and time.process_time() - began < 5
     except NothingToReport as error:
         assert name == "jobs.json" and str(error)

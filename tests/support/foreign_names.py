@@ -1,9 +1,9 @@
-"""The CIFAR networks of the distillation papers as their own code names and computes them, from a state dict alone.
+"""The CIFAR networks of the distillation papers, with the names of their own code, computed from a state dict alone.
 
-Written from reading github.com/HobbitLong/RepDistiller (models/), github.com/megvii-research/mdistiller
-(mdistiller/models/cifar/) and github.com/DefangChen/SimKD (models/), whose names agree. `rows` gives, in the order in which
-their modules are registered, (their name, our name, shape): four sizes are a convolution's weight, two a linear layer's, one
-the channels of a batch norm.
+Written after reading github.com/HobbitLong/RepDistiller (models/), github.com/megvii-research/mdistiller
+(mdistiller/models/cifar/) and github.com/DefangChen/SimKD (models/), whose names agree. `rows` are (their name, our name,
+shape) in the order in which their modules are registered: four sizes are a convolution's weight, two a linear layer's, one the
+channels of a batch norm.
 """
 
 from itertools import count
@@ -16,7 +16,7 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def tensors(rows):
-    """(their name, our name, shape) of every tensor."""
+    """Yields (their name, our name, shape) of every tensor."""
     for theirs, ours, shape, *bias in rows:
         kinds = NORM if len(shape) == 1 else ("weight", "bias") if len(shape) == 2 or bias else ("weight",)
         for kind in kinds:
@@ -25,7 +25,7 @@ def tensors(rows):
 
 
 def random_state(rows):
-    """A state dict of theirs in which no two tensors are alike."""
+    """Returns a state dict with their names and random tensors."""
     torch.manual_seed(0)
     state = {name: torch.randn(size) * 0.3 for name, _, size in tensors(rows)}
     for name in state:
@@ -101,7 +101,7 @@ def vgg(convolutions, widths, size=32):
 
 MOBILE = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 OUR_STAGE = ((0, 0), (0, 1), (1, 0), (2, 0), (2, 4), (3, 0), (3, 3))
-"""For each of their rows of blocks our stage, and the number of its first block there."""
+"""For each of their rows of blocks, our stage and the number of its first block there."""
 
 
 def mobilenet(width):
@@ -192,7 +192,7 @@ def _linear(s, name, x):
 
 
 def _blocks(s, pattern, key):
-    """For each stage the prefixes of its blocks."""
+    """Returns the prefixes of the blocks of each stage."""
     for stage in count(1):
         found = []
         for block in count():
@@ -290,7 +290,7 @@ def shufflenet_v2_logits(s, x):
 
 
 def rows_of(node, size=32):
-    """The rows of the network that a node of the configuration describes."""
+    """Returns the rows of the network of a configuration node."""
     given = {name: value for name, value in node.items() if name != "_target_"}
     match node["_target_"].rpartition(".")[2]:
         case "ResNet":

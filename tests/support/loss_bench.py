@@ -1,4 +1,4 @@
-"""Methods set up on crafted outputs, for tests of what their losses say."""
+"""Sets up methods on crafted outputs, for tests of their losses."""
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ shapes = st.tuples(st.integers(1, 4), st.integers(2, 5))
 
 
 def pairs_within(bound):
-    """Float64 logits of a student and a teacher, stacked: [2, N, K]."""
+    """Float64 logits [2, N, K] of a student and a teacher, stacked."""
     return shapes.flatmap(lambda shape: arrays(np.float64, (2, *shape), elements=st.floats(-bound, bound, width=32)))
 
 
 def halves(*shape):
-    """Float64 values that are never 0, so that no vector is without a direction."""
+    """Float64 values that are never 0, so that every vector has a direction."""
     return arrays(np.int64, shape, elements=st.integers(-5, 5)).map(lambda values: torch.from_numpy(values + 0.5))
 
 
@@ -42,13 +42,13 @@ def batch_of(labels):
 
 
 def probe(student, teacher=None, labels=(0, 1, 2), batch_size=4, classify=None):
-    """What a method sees before training, of these outputs."""
+    """Returns the probe of these outputs."""
     classes = student.logits.shape[1]
     return Probe(student, teacher, torch.tensor(labels), batch_size, Shape(classes, 1, 8), classify)
 
 
 def feature_method(method, ours, theirs, **changed):
-    """The method, set up for one pair of features, and the outputs that hold them (with zero logits)."""
+    """Returns the method, set up for one pair of features, and the outputs that hold them (with zero logits)."""
     made = method(**WEIGHTS | LAYERS | changed)
     made.layers(nn.Identity(), nn.Identity())
     logits = torch.zeros(len(ours), 3, dtype=ours.dtype)
@@ -58,19 +58,19 @@ def feature_method(method, ours, theirs, **changed):
 
 
 def own_term(method, student, teacher):
-    """The only term of the method's own, before its weight."""
+    """Returns the method's only own term, before its weight."""
     (term,) = method.transfer(batch_of([0] * len(student.logits)), student, teacher, START).values()
     return term
 
 
 def between(method, student, teacher, image_size=32, **changed):
-    """The method, set up for two networks of `conf/model` at 100 classes, which are only sketched."""
+    """Returns the method, set up for two networks of `conf/model` at 100 classes on the meta device."""
     made = method(**WEIGHTS | LAYERS | {"student_layers": None, "teacher_layers": None} | changed)
     shape = Shape(100, 3, image_size)
     nets = [on_meta(compose_command([f"student={name}"]).student, shape) for name in (student, teacher)]
     layers = made.layers(*nets)
-    said = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
-    made.setup(probe(*said))
+    outputs = [Capture(net, names, shape.probe("meta")).probe for net, names in zip(nets, layers, strict=True)]
+    made.setup(probe(*outputs))
     return made
 
 

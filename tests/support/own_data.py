@@ -1,4 +1,4 @@
-"""A data set of a user's own, named by `_target_` in tests."""
+"""A user's own data set, named by `_target_` in tests."""
 
 import torch
 
@@ -8,7 +8,7 @@ from kdexp.data.images import RawImages
 
 
 class Squares(ImageDataset):
-    """Noise with a brighter square whose place is one of four classes; images of any size and number of channels."""
+    """Noise with a brighter quadrant that determines one of four classes, in any size and number of channels."""
 
     num_classes = 4
 
@@ -24,7 +24,7 @@ class Squares(ImageDataset):
         size, half = (self.images, self.in_channels, self.image_size, self.image_size), self.image_size // 2
         pixels = torch.randint(0, 100, size, generator=generator, dtype=torch.uint8)
         labels = torch.arange(self.images) % self.num_classes
-        for place, label in enumerate(labels.tolist()):
+        for number, label in enumerate(labels.tolist()):
             row, column = half * (label // 2), half * (label % 2)
-            pixels[place, :, row : row + half, column : column + half] += 100
+            pixels[number, :, row : row + half, column : column + half] += 100
         return RawImages(pixels, labels)

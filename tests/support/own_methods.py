@@ -1,4 +1,4 @@
-"""Distillation methods of a user's own, named by `_target_` in tests."""
+"""A user's own distillation method, named by `_target_` in tests."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from kdexp.distillation.base import FeatureDistiller
 
 
 class Remember(FeatureDistiller):
-    """Pulls trained projections of the student towards a memory of the teacher's features: a module, a buffer, noise."""
+    """Pulls a trained projection of the student's features towards a noisy running mean of the teacher's."""
 
     label = "memory"
 

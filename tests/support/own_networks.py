@@ -1,4 +1,4 @@
-"""Networks of a user's own, named by `_target_` in tests."""
+"""A user's own networks, named by `_target_` in tests."""
 
 from torch import Tensor, nn
 
@@ -20,63 +20,63 @@ class NormNet(nn.Module):
 
 
 class AnswersWithDict(NormNet):
-    """Its logits are wrapped."""
+    """Returns its logits in a dictionary."""
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return {"logits": super().forward(image)}
 
 
 class AnswersWithMap(NormNet):
-    """It leaves out the classifier."""
+    """Returns its last map instead of logits."""
 
     def forward(self, image: Tensor) -> Tensor:
         return self.body(image)
 
 
 class HundredClasses(NormNet):
-    """It does not ask how many classes the data have."""
+    """Ignores the number of classes of the data."""
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
         super().__init__(num_classes=100, in_channels=in_channels, image_size=image_size)
 
 
 class LooksAtValues(NormNet):
-    """It can't run without values."""
+    """Reads values of the image, so that it can't run on the meta device."""
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image / max(image.abs().max().item(), 1.0))
 
 
 class NeedsTwelve(NormNet):
-    """It takes no images smaller than twelve pixels."""
+    """Fails on images smaller than twelve pixels."""
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image.unfold(2, 12, 12).mean(-1))
 
 
 class NeedsALicence(NormNet):
-    """Its constructor fails."""
+    """Fails in its constructor."""
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
         raise OSError("no licence file")
 
 
 class ColourOnly(NormNet):
-    """It does not ask how many channels the images have."""
+    """Ignores the number of channels of the images."""
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
         super().__init__(num_classes=num_classes, in_channels=3, image_size=image_size)
 
 
 class DropNet(NormNet):
-    """The same with dropout, which draws random numbers in training."""
+    """`NormNet` with dropout, which draws random numbers in training."""
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(nn.functional.dropout(self.body(image).mean((2, 3)), training=self.training))
 
 
 class StagedNet(nn.Module):
-    """Three stages, of maps half as large each, and dropout before the classifier."""
+    """Three stages, each with maps half as large as the one before, and dropout before the classifier."""
 
     landmarks = Landmarks(
         classifier="head",
@@ -104,7 +104,7 @@ class StagedNet(nn.Module):
 
 
 class Parts(nn.Module):
-    """A net of the given modules, pooled by its own code."""
+    """A network of the given modules, pooled in its own code."""
 
     def __init__(self, width=10, **parts):
         super().__init__()

@@ -13,16 +13,18 @@ from experiments import SHORT
 from rich.console import Console
 
 from kdexp import files
-from kdexp.commands import main as cli
 from kdexp.commands import multirun
-from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.commands.command import PlannedJob
+from kdexp.commands.multirun import Lockstep, run_jobs
 from kdexp.configuration import compose, quoting
 from kdexp.configuration import compose as composer
 from kdexp.configuration.compose import Composer, as_yaml, compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.experiment import experiment, lockstep, plan
 from kdexp.experiment import lookahead as wanted
 from kdexp.training import sketch
 from kdexp.validation import validator as validation
+from kdexp.validation.jobs import check
 
 BRIEF = (*SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1")
 
@@ -32,10 +34,10 @@ def sweep(tmp_path):
     """Composes, checks and runs a multirun of brief jobs."""
 
     def run(*words, lockstep=None):
-        jobs = cli.expand([f"output_dir={tmp_path}", *BRIEF, *words])
-        configs, found = cli.check(jobs, Composer())
+        jobs = expand([f"output_dir={tmp_path}", *BRIEF, *words])
+        configs, found = check(jobs, Composer())
         assert not found
-        numbered = [Job(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
+        numbered = [PlannedJob(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
         return run_jobs(numbered, words, lockstep, Console(file=io.StringIO()))
 
     return run
@@ -57,8 +59,8 @@ def count(monkeypatch):
 def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
     for module, name in ((composer, "compose_whole"), (validation, "check_network"), (sketch, "Capture")):
         count(module, name)
-    jobs = cli.expand(["distillation=hint", "distillation.temperature=1,2,3,4", "distillation.alpha=0.1,0.9", "seed=0,1,2"])
-    configs, found = cli.check(jobs, Composer())
+    jobs = expand(["distillation=hint", "distillation.temperature=1,2,3,4", "distillation.alpha=0.1,0.9", "seed=0,1,2"])
+    configs, found = check(jobs, Composer())
     assert len(configs) == 24 and not found
     assert count.counts == {"compose_whole": 1, "check_network": 2, "Capture": 2}
 
@@ -100,7 +102,7 @@ def test_jobs_whose_learners_are_stored_read_each_file_once(sweep, monkeypatch):
     read, real = Counter(), files._read_digest
     monkeypatch.setattr(files, "SETTLED", 0)
     monkeypatch.setattr(files, "_read_digest", lambda path, *rest: read.update([path]) or real(path, *rest))
-    files._known_digest.cache_clear()
+    files._cached_digest.cache_clear()
     sweep(*words)
     assert {path.name for path in read} >= {"last.safetensors", "training.pt", "mlp.py"}
     assert set(read.values()) == {1}

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands import report as command
-from kdexp.commands.main import expand
 from kdexp.configuration.compose import compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.sweep import fold, page, pictures, read
 from kdexp.sweep.read import Job
 from kdexp.sweep.repeat import commands
@@ -63,7 +63,7 @@ def bare(monkeypatch):
 def report(folder):
     """Runs the report; returns the page and what was printed."""
     console = Console(file=io.StringIO(), width=100)
-    command.tell([folder], folder, console)
+    command.print_report([folder], folder, console)
     html = (folder / "report.html").read_text()
     return Page(html), html, console.file.getvalue()
 
@@ -185,7 +185,7 @@ def test_a_folder_for_pictures_that_can_not_be_made_is_named(tmp_path, monkeypat
     with pytest.raises(SystemExit) as stop:
         command.main()
     assert stop.value.code == 2
-    assert "can't be written: File exists; --output FOLDER names another" in capsys.readouterr().err
+    assert "can't be written: File exists; choose another folder with --output FOLDER" in capsys.readouterr().err
 
 
 def test_many_rows_stay_quick_and_small(tmp_path, bare):
@@ -202,7 +202,6 @@ def test_many_rows_stay_quick_and_small(tmp_path, bare):
 def test_a_multirun_ends_with_its_page(tmp_path, monkeypatch, capsys):
     words = [f"output_dir={tmp_path}", *SHORT, "-m", "distillation.temperature=1,4"]
     monkeypatch.setattr(sys, "argv", ["kdexp", *words])
-    monkeypatch.setattr(cli, "_exit_codes", [])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0

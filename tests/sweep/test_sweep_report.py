@@ -106,7 +106,7 @@ def test_several_folders_are_written_on_request(tmp_path, kdexp_report):
         sweep.job(f"seed={seed}", seed=seed)
         folders.append(sweep.close())
     code, shown = kdexp_report(*folders)
-    assert code == 0 and "Nothing was written: --output FOLDER" in shown
+    assert code == 0 and "Nothing was written; --output FOLDER" in shown
     assert not list(tmp_path.rglob("sweep.json"))
     assert kdexp_report(*folders, "--output", tmp_path / "merged" / "here")[0] == 0
     assert (tmp_path / "merged" / "here" / "sweep.json").is_file()
@@ -117,7 +117,7 @@ def test_a_request_that_can_not_be_met(tmp_path, grid, kdexp_report):
     (tmp_path / "file").write_text("")
     code, shown = kdexp_report(grid.close(), "--output", tmp_path / "file")
     assert code == 2 and f"kdexp-report: '{tmp_path}/file' can't be written: " in shown
-    assert "--output FOLDER names another" in shown
+    assert "choose another folder with --output FOLDER" in shown
 
 
 def test_many_unfinished_jobs_are_listed_in_full_in_the_file(grid, kdexp_report):

@@ -6,13 +6,14 @@ import pytest
 from crafted_sweeps import CraftedSweep, right_first
 from rich.console import Console
 
-from kdexp.commands.main import check, expand
 from kdexp.configuration.compose import Composer
+from kdexp.configuration.jobs import expand
 from kdexp.sweep import fold, read, show
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.page import page
 from kdexp.sweep.remarks import remarks
 from kdexp.sweep.table import text
+from kdexp.validation.jobs import check
 
 HEAD = "was chosen from {} configurations with these same networks, so its difference is probably too high"
 

@@ -12,7 +12,7 @@ few = settings(max_examples=25, deadline=None)
 
 @st.composite
 def answers(draw, classes):
-    """Logits [N, K] of a net and labels [N]."""
+    """Logits [N, K] of a network and labels [N]."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     rows, width = draw(st.integers(1, 30)), draw(classes)
     logits = draw(st.sampled_from([0.1, 1.0, 10.0])) * torch.randn(rows, width, generator=generator)
@@ -30,8 +30,8 @@ def calibration_error_by_hand(logits, labels, bins):
         probabilities = softmax_by_hand(row)
         answered.append((max(probabilities), probabilities.index(max(probabilities)) == label))
     total = 0.0
-    for place in range(bins):
-        inside = [answer for answer in answered if place / bins < answer[0] <= (place + 1) / bins]
+    for number in range(bins):
+        inside = [answer for answer in answered if number / bins < answer[0] <= (number + 1) / bins]
         if inside:
             confidence = sum(answer[0] for answer in inside) / len(inside)
             accuracy = sum(answer[1] for answer in inside) / len(inside)
@@ -40,7 +40,7 @@ def calibration_error_by_hand(logits, labels, bins):
 
 
 def certain(*confidences):
-    """Two-class logits whose first class has those probabilities."""
+    """Returns two-class logits that give the first class these probabilities."""
     return torch.tensor([[math.log(confidence), math.log1p(-confidence)] for confidence in confidences])
 
 
@@ -102,7 +102,7 @@ def test_gaps_of_different_bins_do_not_cancel_but_those_within_a_bin_do():
     assert calibration_error(logits, labels, bins=1) == pytest.approx((0.55 - 0.05) / 2, rel=1e-5)
 
 
-def test_full_confidence_belongs_to_the_last_bin():
+def test_full_confidence_is_in_the_last_bin():
     logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     assert calibration_error(logits, torch.tensor([0, 1])) == 0.0
     assert calibration_error(logits, torch.tensor([1, 0])) == 1.0
@@ -123,7 +123,7 @@ def test_agreement_is_the_share_of_equal_answers():
 
 @few
 @given(answers(st.integers(2, 6)))
-def test_a_net_agrees_with_itself_and_with_its_scaled_logits(given_answers):
+def test_a_network_agrees_with_itself_and_with_its_scaled_logits(given_answers):
     logits, _ = given_answers
     assert agreement(logits, logits) == 1.0
     assert agreement(logits, 4 * logits) == 1.0

@@ -1,4 +1,4 @@
-"""What a teacher's answers are worth: near chance, worse than a constant answer, or classes in another order."""
+"""Judging a teacher's predictions: near chance, worse than a constant prediction, or classes in another order."""
 
 import math
 
@@ -12,7 +12,7 @@ from kdexp.tasks.judgement import Judgement, binomial_tail
 @pytest.mark.parametrize(
     ("hits", "trials", "share"), [(0, 5, 0.3), (3, 7, 0.4), (7, 7, 0.9), (60, 200, 0.25), (1, 9, 0.0), (9, 9, 1.0)]
 )
-def test_the_tail_is_the_binomial_one(hits, trials, share):
+def test_the_tail_equals_a_sum_of_binomial_probabilities(hits, trials, share):
     by_hand = sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(hits, trials + 1))
     assert binomial_tail(hits, trials, share) == pytest.approx(by_hand)
 
@@ -22,7 +22,7 @@ def test_the_tail_of_many_images_is_quick_and_finite():
 
 
 def answers(labels, right, wrong=1):
-    """Logits [N, K] that name the label of the first `right` of each ten images, else the class `wrong` further on."""
+    """Logits [N, K] that predict the label for the first `right` of each ten images, else the class `wrong` further on."""
     classes = int(labels.max()) + 1
     named = torch.where(torch.arange(len(labels)) % 10 < right, labels, (labels + wrong) % classes)
     return torch.eye(classes)[named]
@@ -61,7 +61,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_teacher_is_held_against_guessing(case):
+def test_a_teacher_is_compared_with_guessing(case):
     labels, logits, sentence = CASES[case]
     warning = Judgement.of(logits, labels).warning("the teacher")
     assert sentence in warning and bool(sentence) == bool(warning), warning

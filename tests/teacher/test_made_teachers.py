@@ -162,8 +162,11 @@ def test_a_distilled_teacher_is_trained_after_its_own_teacher(make_experiment):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["+teacher@teacher.teacher=mlp_wide"], "teacher.distillation: missing: how teacher.teacher teaches"),
-        (["+distillation@teacher.distillation=kd"], "teacher.teacher: missing: whom teacher.distillation learns from"),
+        (["+teacher@teacher.teacher=mlp_wide"], "teacher.distillation: missing: the method that teacher learns by"),
+        (
+            ["+distillation@teacher.distillation=kd"],
+            "teacher.teacher: missing: the network that teacher.distillation learns from",
+        ),
         ([*CHAIN, "teacher.distillation.alpha=2"], "teacher.distillation.alpha=2: must be at least 0 and at most 1"),
         ([*CHAIN, "teacher.teacher.hidden=[0]"], "teacher.teacher.hidden=[0]: each entry must be at least 1"),
     ],

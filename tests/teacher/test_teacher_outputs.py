@@ -12,9 +12,10 @@ from experiments import COMPOSER, SHORT, said
 from loops import prepared
 from rich.console import Console
 
-from kdexp.commands import main as cli
-from kdexp.commands.multirun import Job, Lockstep, run_jobs
+from kdexp.commands.command import PlannedJob
+from kdexp.commands.multirun import Lockstep, run_jobs
 from kdexp.configuration.compose import compose_command
+from kdexp.configuration.jobs import expand
 from kdexp.data.split import Split
 from kdexp.experiment.journal import lookup_words
 from kdexp.experiment.lookahead import layers_read
@@ -58,8 +59,8 @@ def sweep(tmp_path):
     """Runs a multirun of short jobs with full epochs; returns their logs."""
 
     def run(*words, lockstep=None):
-        overrides = cli.expand([f"output_dir={tmp_path}", *SHORT, *WHOLE, *words])
-        jobs = [Job(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
+        overrides = expand([f"output_dir={tmp_path}", *SHORT, *WHOLE, *words])
+        jobs = [PlannedJob(number, job, COMPOSER.compose(job)) for number, job in enumerate(overrides)]
         folder = run_jobs(jobs, ["-m", *words], lockstep, Console(file=io.StringIO(), width=200))
         states = [json.loads(path.read_text())["state"] for path in folder.glob("*/status.json")]
         assert states == ["finished"] * len(jobs)
@@ -278,7 +279,7 @@ def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeyp
 def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
     monkeypatch.setattr("kdexp.experiment.plan.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
-    configs = [compose_command(job) for job in cli.expand(words)]
+    configs = [compose_command(job) for job in expand(words)]
     (names,) = layers_read(configs).values()
     assert names == ["features"]
 

@@ -1,4 +1,4 @@
-"""Names from users and strangers, whatever they are made of, split no line and give no terminal an order."""
+"""Names with line breaks or control characters neither split lines nor reach the terminal."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from crafted_sweeps import CraftedSweep
 from experiments import said
 
 from kdexp.commands import store as inventory
-from kdexp.commands.report import tell
+from kdexp.commands.report import print_report
 from kdexp.commands.run import report
 from kdexp.errors import BadCheckpoint, InvalidArguments, Problem, first_line
 from kdexp.experiment.journal import Journal
@@ -44,7 +44,7 @@ def test_a_sweep_of_evil_names_is_reported(tmp_path, monkeypatch):
         sweep.job(f"seed={seed}", seed=seed, distillation__temperature=4.0 + seed, choices__dataset=EVIL)
     sweep.job("seed=2", f"dataset={EVIL}", seed=2, state="failed", reason=f"because of {EVIL}")
     folder, screen = sweep.close(), io.StringIO()
-    tell([folder], tmp_path / "out", Screen(screen, width=200))
+    print_report([folder], tmp_path / "out", Screen(screen, width=200))
     texts = {
         path.name: path.read_text("utf-8") for path in (tmp_path / "out").rglob("*") if path.suffix in (".md", ".html", ".svg")
     }
@@ -71,7 +71,7 @@ def test_a_store_of_evil_names_is_listed_and_shown(tmp_path, monkeypatch, capsys
         assert not FORBIDDEN.search(shown.out + shown.err) and shown.out + shown.err
 
 
-def test_a_run_with_evil_names_is_told_line_by_line(make_experiment, tmp_path):
+def test_a_run_with_evil_names_is_reported_line_by_line(make_experiment, tmp_path):
     experiment = make_experiment("diagnosis=always")
     experiment.config["choices"] |= {"student": EVIL, "dataset": EVIL}
     experiment.journal = Journal(Screen(io.StringIO(), width=80))
@@ -94,7 +94,7 @@ def test_a_journal_keeps_a_sentence_on_its_line_and_a_traceback_on_its_lines(mak
     assert journal.console.file.getvalue().splitlines() == lines[:3]
 
 
-def test_a_log_that_can_not_be_opened_is_said_and_does_without(make_experiment, tmp_path):
+def test_a_run_warns_and_continues_if_its_log_can_not_be_opened(make_experiment, tmp_path):
     journal = make_experiment().journal
     journal.open_log(tmp_path / "nowhere" / "log.txt")
     journal.say("on")
@@ -110,18 +110,18 @@ def test_a_log_that_can_not_be_opened_is_said_and_does_without(make_experiment, 
         (ValueError(""), "ValueError"),
     ],
 )
-def test_our_own_errors_are_a_sentence_each(error, words):
+def test_our_own_error_messages_are_one_line(error, words):
     assert first_line(error) == words
 
 
-def test_a_path_that_is_not_unicode_is_written_as_it_came(tmp_path):
+def test_a_path_that_is_not_unicode_is_written_unchanged(tmp_path):
     from kdexp.files import write_whole
 
     write_whole(tmp_path / "command.txt", "kdexp dataset.root=b\udcff")
     assert (tmp_path / "command.txt").read_bytes() == b"kdexp dataset.root=b\xff"
 
 
-def test_curves_have_a_dollar_sign_in_their_legend(make_experiment, tmp_path):
+def test_a_dollar_sign_in_a_legend_is_drawn_literally(make_experiment, tmp_path):
     from kdexp.report.curves import draw_curves
 
     experiment = make_experiment()

@@ -48,7 +48,7 @@ def test_less_exact_settings_are_separate_learners(make_experiment):
     assert len({spec.key for spec in specs}) == len(specs)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
     torch.manual_seed(0)
     network = StagedNet(num_classes=10, in_channels=1, image_size=8)
@@ -64,7 +64,7 @@ def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
             torch.testing.assert_close(ours.features[name], value, rtol=1e-4, atol=1e-5)
         network(image)  # nobody asks for layers here
     assert list(network.state_dict()) == names
-    assert compiled._heard == {}
+    assert compiled._current_call == {}
     bare = Capture(network, [], probe, compiled=True)  # the very same network, asked for other layers
     assert bare(image).features == {} and compiled(image).features.keys() == set(LAYERS)
 

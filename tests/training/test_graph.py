@@ -14,7 +14,7 @@ from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.device.graphs import HostReads, buffers_in_place
 from kdexp.device.random import RandomStream
-from kdexp.distillation.base import Progress, is_capturable
+from kdexp.distillation.base import Progress
 from kdexp.distillation.kd import KD
 from kdexp.network.build import build_network
 from kdexp.training import graph
@@ -95,7 +95,7 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_shipped_method_is_capturable(method):
-    assert is_capturable(build(compose_command([f"distillation={method}"]).distillation))
+    assert build(compose_command([f"distillation={method}"]).distillation).capturable
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,7 +153,7 @@ class Inherits(KD):
 
 def test_capturable_is_not_inherited():
     shared = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
-    assert is_capturable(KD(**shared)) and not is_capturable(Inherits(**shared))
+    assert KD(**shared).capturable and not Inherits(**shared).capturable
 
 
 def test_a_network_that_reads_values_takes_plain_steps(make_experiment, recorded):

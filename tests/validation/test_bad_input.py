@@ -1,4 +1,4 @@
-"""Bad input, one table: what is typed, and the sentence that refuses it. All of it is exit code 2, and nothing is written."""
+"""A table of bad input and the sentences that refuse it, each with exit code 2 and nothing written."""
 
 import os
 import pickle
@@ -49,7 +49,7 @@ COMMANDS = [
     (["num_threads=0"], "num_threads=0: must be at least 1"),
     (["workers=0"], "workers=0: must be at least 1 (or null)"),
     (["memory=tape"], "memory='tape': must be one of auto, device, ram, disk"),
-    (["memory=disk"], "memory='disk': only dataset=image_folder can be decoded again and again, choose auto or ram"),
+    (["memory=disk"], "memory='disk': only dataset=image_folder can be decoded during training; choose auto or ram"),
     (["limit_batches=0"], "limit_batches=0: must be at least 1"),
     (["force=maybe"], "force='maybe': must be true or false"),
     (["store=null"], "store=None: must be a text"),
@@ -92,8 +92,8 @@ COMMANDS = [
     (["-m", "epochs"], "'epochs' is not KEY=VALUE"),
     (
         ["-m", "distillation=kd,hint", "distillation.weight=1,2", "seed=0,1"],
-        "distillation.weight: only distillation=hint has it, not kd; run them apart: kdexp -m distillation=kd seed=0,1 and "
-        "kdexp -m distillation=hint distillation.weight=1,2 seed=0,1",
+        "distillation.weight: only distillation=hint has it, not kd; run them separately: kdexp -m distillation=kd seed=0,1 "
+        "and kdexp -m distillation=hint distillation.weight=1,2 seed=0,1",
     ),
     (["-m", "optimizer=adam,sgd", "optimizer.momentum=0.8,0.9"], "optimizer.momentum: only optimizer=sgd has it, not adam"),
     (["-m", "optimizer=adam,sgd", "optimizer.momentom=0.8"], "optimizer.momentom: unknown key"),
@@ -106,7 +106,7 @@ COLOUR = ["dataset=image_folder", "dataset.image_size=8", "teacher=keras_teacher
 
 
 def own(name, *words, start=GREY):
-    """A command that trains on the folder of that name among the wrong things."""
+    """A command that trains on the folder of that name in `wrong`."""
     return [*start, f"dataset.root={{wrong}}/{name}", *words]
 
 
@@ -143,7 +143,7 @@ DATA = [
 
 
 def checkpoint(name, sentence):
-    """The student's checkpoint is the wrong thing of that name."""
+    """A command with the file of that name in `wrong` as the student's checkpoint, and the sentence that refuses it."""
     return [f"student.checkpoint={{wrong}}/{name}"], f"student.checkpoint: {{wrong}}/{name} {sentence}"
 
 
@@ -230,7 +230,7 @@ def write_data(wrong):
 
 
 class Mischief:
-    """What a pickle would run that is loaded without care."""
+    """A pickle that runs code when it is loaded."""
 
     def __reduce__(self):
         return os.system, ("exit 1",)
@@ -276,7 +276,7 @@ def test_the_table_is_long():
     assert len(TABLE) >= 100
 
 
-def test_what_is_right_is_not_refused(here, wrong):
+def test_valid_input_is_not_refused(here, wrong):
     good = [word.format(wrong=wrong) for word in own("good", "dry_run=true", "dataset.std=[1]", "dataset.mean=[0]")]
     assert here(*good)[0] == 0
     assert here("dry_run=true", f"student.checkpoint={wrong}/whole.pt", f"teacher.checkpoint={wrong}/whole.pt")[0] == 2

@@ -28,12 +28,12 @@ def test_a_network_that_can_not_be_used_is_refused_with_a_sentence(name, sentenc
     assert [str(problem) for problem in found] == [sentence]
 
 
-def test_where_the_images_have_no_fixed_size_another_is_proposed():
+def test_another_size_is_suggested_for_images_of_any_size():
     _, (problem,) = check("NeedsTwelve", dataset=["image_size"])
-    assert str(problem).endswith("; dataset.image_size=12")
+    assert str(problem).endswith("; try dataset.image_size=12")
 
 
-def test_where_no_size_helps_the_networks_own_words_are_shown():
+def test_the_networks_own_error_is_shown_if_no_size_helps():
     _, (problem,) = check("ColourOnly")
     assert str(problem).startswith("student: does not run on this data set's 1×8×8 images: ")
     assert smallest_image({"_target_": "own_networks.ColourOnly"}, SHAPE) is None

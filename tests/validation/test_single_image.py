@@ -1,4 +1,4 @@
-"""An epoch's last batch may be a single image: what can't be trained on one is refused before anything is trained."""
+"""Learners that can't be trained on a last batch of one image are refused before anything is trained."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from kdexp.network.build import build_network
 from kdexp.validation.validator import validate
 
 ONE_IS_LEFT = ("batch_size=89", "limit_batches=null")
-"""Of the 90 images that students see of the digits; of the teacher's 900 there are ten."""
+"""Leaves one image of the 90 that students see of the digits, and ten of the teacher's 900."""
 BOTH = "distillation.student_layers=[features]", "distillation.teacher_layers=[features]"
 IN_SUM = [word.replace("distillation.", "distillation.methods.fitnet.") for word in BOTH]
 RESNETS = ("teacher=resnet14", "student=resnet8")
@@ -22,7 +22,7 @@ RESNETS = ("teacher=resnet14", "student=resnet8")
 
 @pytest.fixture
 def make_ready(make_experiment):
-    """Makes a valid experiment ready in which one image is left to students."""
+    """Makes a valid experiment ready whose last batch for students has one image."""
 
     def ready(*words):
         experiment = make_experiment(*ONE_IS_LEFT, *words)
@@ -58,16 +58,16 @@ def test_a_network_is_named_without_the_method(make_ready):
 
 
 @pytest.mark.parametrize("way_out", ["batch_size=90", "limit_batches=1"])
-def test_the_way_out_leads_out(make_ready, way_out):
+def test_the_suggested_fix_works(make_ready, way_out):
     make_ready("distillation=fitnet", *BOTH, way_out)
 
 
 @pytest.mark.parametrize("method", ["fitnet", "simkd", "srrl", "crd", "semckd", "mutual"])
-def test_a_method_that_takes_one_image_is_not_refused(make_ready, method):
+def test_a_method_that_can_train_on_one_image_is_not_refused(make_ready, method):
     make_ready(f"distillation={method}", *RESNETS)
 
 
-def test_no_random_number_of_anybody_elses_is_drawn(make_ready):
+def test_the_check_draws_no_random_numbers_of_others(make_ready):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     nets = [word for role in ("teacher", "student") for word in (f"{role}._target_=own_networks.DropNet", f"~{role}.hidden")]
@@ -75,13 +75,13 @@ def test_no_random_number_of_anybody_elses_is_drawn(make_ready):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_frozen_backbone_takes_one_image(make_ready, tmp_path):
+def test_a_frozen_backbone_can_train_on_one_image(make_ready, tmp_path):
     vgg8 = build_network(compose_command(["student=vgg8"])["student"], Shape(10, 1, 8))
     torch.save(vgg8.state_dict(), tmp_path / "vgg.pt")
     make_ready("student=vgg8", f"student.checkpoint={tmp_path / 'vgg.pt'}", "student.frozen_backbone=true")
 
 
-def test_what_else_is_wrong_with_a_step_is_left_to_the_training(make_ready, monkeypatch):
+def test_other_errors_of_a_step_are_left_to_the_training(make_ready, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of ideas")
 

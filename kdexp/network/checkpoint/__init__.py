@@ -1,1 +1,1 @@
-"""Networks: built, started from weights, captured, measured."""
+"""Checkpoints: reading files of weights without executing them, and fitting the weights to a network."""

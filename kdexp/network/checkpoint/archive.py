@@ -1,4 +1,4 @@
-"""The formats of files of weights: torch's zip archives and its older files, plain pickles, safetensors."""
+"""Opens files of weights: torch's zip archives and older files, plain pickles, safetensors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from kdexp.network.checkpoint.pickles import InertUnpickler
 from kdexp.network.checkpoint.stored_tensors import Storage, StoredTensor, Unreadable
 
 MAGIC = 0x1950A86A20F9469CFC6C
-"""With which torch's older files begin, as a pickle of its own."""
+"""The first pickle of torch's older files."""
 
 ZIP = b"PK\x03\x04"
 DEEPEST = 3
-"""Files within files up to which they are read."""
+"""Deepest nesting of files within files that is read."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: tensors as `StoredTensor`s, objects of classes as `Inert`s; `kinds` are these classes' names."""
+    """The contents of a file: tensors as `StoredTensor`s, objects as `Inert`s; `kinds` are the names of their classes."""
 
     root: Any
     kinds: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ class Contents:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Contents]:
-    """Everything but the values of tensors, which can be read until the file is closed.
+    """Opens a file and yields its contents. The values of tensors can be read until the context is left.
 
     Raises `Unreadable`, `WouldRunCode`, or anything on a damaged file.
     """
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[Contents]:
         start = stream.read(9)
         zipped = start.startswith(ZIP)
         if start[8:] == b"{" or (path.suffix == ".safetensors" and not zipped):
-            yield Contents({name: _loaded(name, value) for name, value in load_file(path).items()})
+            yield Contents({name: _in_memory(name, value) for name, value in load_file(path).items()})
             return
         if not zipped and tarfile.is_tarfile(path):
             raise Unreadable("it is a tar archive; unpack it, or load it with torch and write it again with torch.save")
@@ -53,8 +53,8 @@ def opened(path: Path) -> Iterator[Contents]:
         yield (_ZipArchive(stream) if zipped else _OldFile(stream)).contents()
 
 
-class _Loaded:
-    """A tensor whose values are in memory."""
+class _InMemory:
+    """The bytes of a tensor whose values are in memory."""
 
     def __init__(self, value: Tensor):
         self.bytes = value.contiguous().flatten().view(torch.uint8)
@@ -66,13 +66,13 @@ class _Loaded:
         raise Unreadable("it holds files within files")
 
 
-def _loaded(name: str, value: Tensor) -> StoredTensor:
-    storage = Storage(name, value.dtype, value.numel(), _Loaded(value))
+def _in_memory(name: str, value: Tensor) -> StoredTensor:
+    storage = Storage(name, value.dtype, value.numel(), _InMemory(value))
     return StoredTensor(tuple(value.shape), value.dtype, storage, 0, value.contiguous().stride())
 
 
 class _File:
-    """A file with pickles in it; `depth` counts the files around it."""
+    """A file that contains pickles; `depth` counts the files around it."""
 
     def __init__(self, stream: IO[bytes], depth: int = 0):
         self.stream, self.depth = stream, depth
@@ -81,7 +81,7 @@ class _File:
         self.read: dict[str, Tensor] = {}
 
     def unpickled(self, stream: IO[bytes]) -> Any:
-        """The object of the next pickle."""
+        """Reads the object of the next pickle."""
         unpickler = InertUnpickler(stream, self)
         found = unpickler.load()
         self.kinds |= unpickler.kinds
@@ -103,16 +103,16 @@ class _File:
         return self.read[key]
 
     def bytes_of(self, key: str) -> bytes:
-        """The bytes of the storage with that key."""
+        """Reads the bytes of the storage with that key."""
         raise NotImplementedError
 
     def contents(self) -> Contents:
-        """Everything in it but the values of tensors."""
+        """Reads everything but the values of tensors."""
         raise NotImplementedError
 
 
 class _ZipArchive(_File):
-    """What `torch.save` writes: a pickle of everything, and each storage as a member of its own."""
+    """A file of `torch.save`: one pickle, and one member per storage."""
 
     def __init__(self, stream: IO[bytes], depth: int = 0):
         super().__init__(stream, depth)
@@ -133,7 +133,7 @@ class _ZipArchive(_File):
         return Contents(root, frozenset(self.kinds))
 
     def member(self, name: str) -> bytes:
-        """The bytes of a member of the archive, its checksum verified."""
+        """Reads a member of the archive and verifies its checksum."""
         found = self.archive.getinfo(self.folder + name)
         if found.compress_type != zipfile.ZIP_STORED:
             raise Unreadable("it is a compressed zip archive, which torch.save does not write")
@@ -147,7 +147,7 @@ class _ZipArchive(_File):
 
 
 class _OldFile(_File):
-    """What `torch.save` wrote before 2020: four pickles, the last with everything, then the storages; or a plain pickle."""
+    """A file of `torch.save` from before 2020 (header pickles, the object, the storages), or a plain pickle."""
 
     def contents(self) -> Contents:
         root = self.unpickled(self.stream)
@@ -159,19 +159,19 @@ class _OldFile(_File):
         return Contents(root, frozenset(self.kinds))
 
     def _find_storages(self, keys: list[str]) -> None:
-        """Where the bytes of each storage begin, and how many they are."""
-        self.places: dict[str, tuple[int, int]] = {}
+        """Finds offset and length in bytes of each storage."""
+        self.extents: dict[str, tuple[int, int]] = {}
         end = self.stream.seek(0, io.SEEK_CUR)
         size = self.stream.seek(0, io.SEEK_END)
         for key in keys:
             self.stream.seek(end)
             length = int.from_bytes(self.stream.read(8), "little") * self.storages[key].dtype.itemsize
-            self.places[key] = (end + 8, length)
+            self.extents[key] = (end + 8, length)
             end += 8 + length
             if end > size:
                 raise Unreadable("it is damaged: it ends before its weights do")
 
     def bytes_of(self, key: str) -> bytes:
-        start, length = self.places[key]
+        start, length = self.extents[key]
         self.stream.seek(start)
         return self.stream.read(length)

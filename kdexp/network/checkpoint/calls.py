@@ -1,4 +1,4 @@
-"""Which functions and classes a pickle may call without running code."""
+"""Decides which functions and classes a pickle may call without running code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HARMLESS = re.compile(
     r"|torch\.(Size|device|Generator|finfo|iinfo)|torch\.serialization\._get_layout"
     r"|torch\.jit\._pickle\.\w+|numpy\.dtype|numpy\.(core|_core)\.multiarray\.(scalar|_reconstruct)"
 )
-"""Functions and classes whose call, with values from a pickle, makes an object and does nothing else."""
+"""Functions and classes whose call, with values from a pickle, only makes an object."""
 
 MAKES = re.compile(
     r"([A-Z]\w*\.)*([A-Z]\w*|_*(rebuild|reconstruct|unpickle|frombuffer|new)_?\w*|__pyx_unpickle_\w+|__\w+_ctor)"
 )
-"""Outside of the standard library: classes, and helpers by which libraries make the objects that they pickled."""
+"""Names outside the standard library that count as harmless: classes, and helpers that rebuild pickled objects."""
 
 
 PLAIN = frozenset({"object", "dict", "list", "tuple", "set", "frozenset", "int", "float", "str", "bytes"})
@@ -42,17 +42,17 @@ class Global:
 
 
 def only_makes(function: Global) -> bool:
-    """Whether a call makes an object and does nothing else, as far as names tell outside of the standard library."""
+    """Whether a call only makes an object; outside the standard library this is judged by the name."""
     if function.module.partition(".")[0] in sys.stdlib_module_names or HARMLESS.fullmatch(str(function)):
         return bool(HARMLESS.fullmatch(str(function)))
     return bool(MAKES.fullmatch(function.name))
 
 
 def is_plain(kind: Any) -> bool:
-    """Whether it is a built-in class of values."""
+    """Whether this is a built-in class of plain values."""
     return isinstance(kind, Global) and kind.module == "builtins" and kind.name in PLAIN
 
 
 def may_iterate(kind: Global) -> bool:
-    """Whether its instances may be iterators that call functions, as those of map are."""
+    """Whether instances may be iterators that call functions, such as `map`."""
     return kind.module in WITH_ITERATORS and not only_makes(kind)

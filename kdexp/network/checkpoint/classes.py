@@ -1,4 +1,4 @@
-"""The classes that files of weights state, compared with those of the data."""
+"""Compares the class names stated in a file of weights with those of the data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from kdexp.store.stored import RESULT, read_result
 
 
 def classes_of(path: Path) -> list[str] | None:
-    """The names of the classes in the order of the logits, from the header of a safetensors file that `kdexp-export` wrote, or
-    from the result next to the weights of a stored learner; None where there are none.
+    """Returns the class names of a file in the order of its logits, or None if it states none.
+
+    They are in the header of a safetensors file written by `kdexp-export`, or in the result next to a stored learner's weights.
     """
     if path.suffix != ".safetensors":
         return None
@@ -34,18 +35,18 @@ def _are_names(stated: Any) -> bool:
 
 
 def rows_for(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> list[int] | None:
-    """Which rows of a file's classifier, whose classes are `theirs`, answer for our classes, in our order.
+    """Returns the rows of a file's classifier (with classes `theirs`) that belong to our classes, in our order.
 
-    None where that is all of them as they are, or one side has no names; empty where the file lacks one of our classes.
+    None if no change is needed or one side has no names; empty if the file lacks one of our classes.
     """
     if not ours or not theirs or list(ours) == list(theirs):
         return None
-    place = {name: row for row, name in enumerate(theirs)}
-    return [place[name] for name in ours] if place.keys() >= set(ours) else []
+    row_of = {name: row for row, name in enumerate(theirs)}
+    return [row_of[name] for name in ours] if row_of.keys() >= set(ours) else []
 
 
 def differences(ours: Sequence[str], theirs: Sequence[str]) -> str:
-    """The names that only the file or only the data have."""
+    """Lists the class names that only the file or only the data have."""
     only = {
         "file": [name for name in theirs if name not in set(ours)],
         "data": [name for name in ours if name not in set(theirs)],

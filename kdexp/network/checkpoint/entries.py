@@ -1,4 +1,4 @@
-"""Every tensor that a file holds, by the names on the way to it."""
+"""Lists every tensor in a file with the keys that lead to it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from kdexp.network.checkpoint.pickles import Inert
 from kdexp.network.checkpoint.stored_tensors import StoredTensor
 
 DEEPEST = 32
-"""Containers within containers up to which tensors are looked for."""
+"""Deepest nesting of containers that is searched for tensors."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor: the mappings (or objects, or lists) around it by their keys, and its name in the innermost one."""
+    """A tensor: the keys of the mappings, objects or lists around it, and its name in the innermost one."""
 
     around: tuple[str, ...]
     name: str
     tensor: StoredTensor
     of_module: bool = False
-    """Whether it belongs to a network that was pickled whole."""
+    """Whether the tensor belongs to a network that was pickled as an object."""
 
     @property
     def path(self) -> str:
-        """All names on the way to it, joined by dots as those of modules are."""
+        """All keys and the name, joined by dots like names of modules."""
         return ".".join((*self.around, self.name))
 
 
 def entries(root: Any) -> list[Entry]:
-    """Every tensor with a text for its name, each container once."""
+    """Lists every tensor whose name is a string, visiting each container once."""
     return list(_inside(root, (), set()))
 
 
@@ -57,7 +57,7 @@ def _inside(value: Any, around: tuple[str, ...], seen: set[int]) -> Iterator[Ent
 
 
 def _of_module(state: dict, around: tuple[str, ...], prefix: str, seen: set[int]) -> Iterator[Entry]:
-    """What a pickled `nn.Module` would have in its state dict."""
+    """Yields the tensors that a pickled `nn.Module` would have in its state dict."""
     left_out = state.get("_non_persistent_buffers_set") or ()
     for name, tensor in {**(state.get("_parameters") or {}), **(state.get("_buffers") or {})}.items():
         if isinstance(tensor, StoredTensor) and name not in left_out and f"{name}".isprintable():

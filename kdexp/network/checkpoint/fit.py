@@ -1,4 +1,4 @@
-"""Weights into a network: every name and shape must agree, but for what depends on the data, where a caller allows it."""
+"""Loads weights into a network. All names and shapes must agree, except for both ends if the caller allows it."""
 
 from __future__ import annotations
 
@@ -10,75 +10,67 @@ from torch import Tensor, nn
 
 from kdexp.errors import BadCheckpoint, a_few
 from kdexp.network.checkpoint.heads import fit_head, fit_stem, shape_of, within
-from kdexp.network.checkpoint.read import Checkpoint, read_checkpoint
+from kdexp.network.checkpoint.read import read_checkpoint
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a network took the weights of a file."""
+    """How the weights of a file were loaded into a network."""
 
     path: Path
     notes: tuple[str, ...] = ()
     """Sentences for the user on how the file was read."""
     changes: tuple[str, ...] = ()
-    """What was done to the weights to make them fit, in a few words each."""
+    """Short descriptions of what was done to make the weights fit."""
     unfit_stem: dict[str, str] = field(default_factory=dict)
-    """The first convolution, if it keeps the values it was initialised with, and why the file's do not fit."""
+    """The first convolution if it keeps its initial values, with the reason why the file's do not fit."""
     unfit_head: dict[str, str] = field(default_factory=dict)
-    """The same of the modules that give logits."""
+    """The modules that give logits if they keep their initial values, with the reason."""
     rows: tuple[int, ...] = ()
-    """For each class of the data the row of the file's classifier that answers for it, where that is not the same row."""
+    """The row of the file's classifier for each class of the data; empty if the rows are unchanged."""
     classes: int = 0
-    """How many classes the file's classifier tells apart, 0 if there is none."""
+    """Number of classes of the file's classifier, 0 if there is none."""
 
     @property
     def fresh(self) -> tuple[str, ...]:
-        """The modules that keep the values they were initialised with."""
+        """Names of the modules that keep their initial values."""
         return (*self.unfit_stem, *self.unfit_head)
 
     def sentences(self) -> tuple[str, ...]:
-        """What the user of a network should know that is trained from here on."""
+        """Returns sentences for the user of a network that is trained further."""
         changes = [*self.changes]
         for kind, unfit in (("first convolution", self.unfit_stem), ("classifier", self.unfit_head)):
-            changes += [f"{_called(kind, unfit)} freshly initialised ({next(iter(unfit.values()))})"] if unfit else []
+            changes += [f"{_named(kind, unfit)} freshly initialised ({next(iter(unfit.values()))})"] if unfit else []
         return (*self.notes, *([f"starts from {self.path}, {', '.join(changes)}"] if changes else []))
 
     def sentences_of_teacher(self) -> tuple[str, ...]:
-        """What the user of a network should know that is not trained any more."""
+        """Returns sentences for the user of a teacher, which is not trained further."""
         changes, unfit = [*self.changes], self.unfit_head
         if unfit:
-            changes.append(f"{_called('classifier', unfit)} not used and accuracy not shown ({next(iter(unfit.values()))})")
+            changes.append(f"{_named('classifier', unfit)} not used and accuracy not shown ({next(iter(unfit.values()))})")
         return (*self.notes, *([f"taken from {self.path}, {', '.join(changes)}"] if changes else []))
 
 
-def _called(kind: str, modules: Collection[str]) -> str:
+def _named(kind: str, modules: Collection[str]) -> str:
     return f"{kind} {' and '.join(name for name in modules if name != kind)}".rstrip()
 
 
 def load_checkpoint(
     model: nn.Module, path: str | Path, *, role: str = "", classes: Sequence[str] | None = None, partly: bool = False
 ) -> tuple[str, ...]:
-    """Loads a file of weights and returns the sentences that a user should read about it; raises `BadCheckpoint`.
-
-    The arguments are those of `start_from`.
-    """
+    """Loads a file of weights and returns sentences about it for the user; arguments and errors are those of `start_from`."""
     return start_from(model, path, role=role, classes=classes, partly=partly).sentences()
 
 
 def start_from(
     model: nn.Module, path: str | Path, *, role: str = "", classes: Sequence[str] | None = None, partly: bool = False
 ) -> Start:
-    """Loads a file of weights, the classifier's rows in the order of the data's `classes` where both sides have names.
+    """Loads a file of weights. If both sides name their classes, the classifier's rows are put in the order of `classes`.
 
-    Where a teacher and a student in the file both fit, `role` decides: teacher, or any other for the student.
-    Under `partly` a classifier or a first convolution that can't be made to fit keeps its values. Raises `BadCheckpoint`.
+    If the file has both a teacher and a student that fit, `role` decides: "teacher", anything else for the student. With
+    `partly`, a classifier or first convolution that can't be made to fit keeps its values. Raises `BadCheckpoint`.
     """
     checkpoint = read_checkpoint(path, model, role=role)
-    return adopt(model, checkpoint, classes, partly)
-
-
-def adopt(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] | None = None, partly: bool = False) -> Start:
-    """Loads what was read; the arguments are those of `start_from`."""
     stem = fit_stem(model, checkpoint.tensors)
     try:
         head = fit_head(model, stem.weights, checkpoint.classes, classes)
@@ -95,9 +87,9 @@ def adopt(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] | Non
 
 
 def fit(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path, *, fresh: Collection[str] = ()) -> None:
-    """Loads weights that come from `source`; the modules `fresh` keep the values that they have.
+    """Loads weights that come from `source`, except into the modules `fresh`, which keep their values.
 
-    Raises `BadCheckpoint` with the first names or shapes that differ elsewhere.
+    Raises `BadCheckpoint` with the first names or shapes that differ in other modules.
     """
     _require_fit(model, weights, source, fresh)
     kept = {name: value for name, value in model.state_dict().items() if within(name, fresh)}
@@ -118,6 +110,6 @@ def _require_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
 
 
 def _other_names(differing: list[str], own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """What the file's names look like, where the names that were just listed are all the model's."""
+    """Lists names of the file, unless the names that were just listed already include some."""
     unknown = [name for name in weights if name not in own]
     return f"; names in the file: {a_few(unknown, 3)}" if unknown and not set(differing[:3]) & set(unknown) else ""

@@ -1,4 +1,4 @@
-"""Both ends of a network, whose shapes depend on the data: its classifier, and the convolution that reads the image."""
+"""Fits both ends of a network, whose shapes depend on the data: its classifier and its first convolution."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Weights = Mapping[str, Tensor]
 
 
 class Fitted(NamedTuple):
-    """A file's weights after what was done to make one end of a network fit."""
+    """A file's weights after one end was made to fit a network."""
 
     weights: dict[str, Tensor]
     change: str = ""
-    """What was done, in a few words."""
+    """A short description of what was changed."""
     unfit: dict[str, str] = {}
-    """The modules that do not fit all the same, and why."""
+    """Modules that still do not fit, with the reason."""
     rows: tuple[int, ...] = ()
-    """For each class of the data the row of the file's classifier that answers for it, where that is not the same row."""
+    """The row of the file's classifier for each class of the data; empty if the rows are unchanged."""
     classes: int = 0
-    """How many classes the file's classifier tells apart, 0 if there is none."""
+    """Number of classes of the file's classifier, 0 if there is none."""
 
 
 def within(name: str, modules: Collection[str]) -> bool:
@@ -33,14 +33,14 @@ def within(name: str, modules: Collection[str]) -> bool:
 
 
 def shape_of(tensors: Weights, name: str) -> str:
-    """The shape of a tensor, as it is written in messages."""
+    """Returns the shape of a tensor as text for messages."""
     return "×".join(map(str, tensors[name].shape)) or "scalar" if name in tensors else "none"
 
 
 def for_channels(weight: Tensor, channels: int) -> Tensor | None:
-    """The weight [O, C, H, W] of a first convolution for images of other channels; it then answers to grey as it did before.
+    """Adapts the weight [O, C, H, W] of a first convolution to grey or colour images; outputs for grey images are unchanged.
 
-    One channel gets the sum over all; of one channel all get an equal share. None between other numbers.
+    For one channel, weights are summed over channels; from one channel, each gets an equal share. Otherwise returns None.
     """
     if weight.dim() != 4 or 1 not in (channels, weight.shape[1]):
         return None
@@ -65,29 +65,29 @@ def fit_stem(model: nn.Module, weights: Weights) -> Fitted:
 
 
 def _first_convolution(model: nn.Module) -> str:
-    """The first convolution in the order of `named_modules`, unless it is the classifier; empty where there is none."""
+    """Returns the name of the first convolution in `named_modules`, unless it is the classifier; empty if there is none."""
     names = (name for name, module in model.named_modules() if name and isinstance(module, nn.Conv2d))
     first = next(names, "")
     return "" if first == classifier_name(model) else first
 
 
 def classifier_name(model: nn.Module) -> str:
-    """The module that gives the logits; empty where it is unknown."""
+    """Returns the name of the module that gives the logits; empty if it is unknown."""
     landmarks = getattr(model, "landmarks", None)
     return landmarks.classifier if isinstance(landmarks, Landmarks) else ""
 
 
 def fit_head(model: nn.Module, weights: Weights, theirs: Sequence[str] | None, ours: Sequence[str] | None) -> Fitted:
-    """Puts the classifier's rows in the order of our classes, where those of the file, `theirs`, have names and are all there.
+    """Puts the classifier's rows in the order of our classes, if the file names its classes (`theirs`) and has all of ours.
 
-    Raises `ValueError` for a file that names more or fewer classes than its classifier has rows, and for another order where it
-    is unknown which module is the classifier.
+    Raises `ValueError` for a file that names more or fewer classes than its classifier has rows, and if rows must be
+    reordered but the classifier is unknown.
     """
     own, classifier, found = model.state_dict(), classifier_name(model), dict(weights)
     count = _classes(found, classifier)
     if theirs and count and len(set(theirs)) != count:
         raise ValueError(f"names {len(set(theirs))} classes, but its classifier has {count} rows")
-    modules, rows = _answering(own, found, classifier), rows_for(ours, theirs)
+    modules, rows = _classifiers(own, found, classifier), rows_for(ours, theirs)
     if rows is not None and not classifier:
         raise ValueError(
             "has other classes than the data, or in another order, and it is unknown which module gives the logits"
@@ -102,8 +102,8 @@ def fit_head(model: nn.Module, weights: Weights, theirs: Sequence[str] | None, o
     return Fitted(found, change, unfit, tuple(rows or ()), count or 0)
 
 
-def _answering(own: Weights, weights: Weights, classifier: str) -> list[str]:
-    """The classifier, and further modules that tell as many classes apart on either side, as distilled transformers have."""
+def _classifiers(own: Weights, weights: Weights, classifier: str) -> list[str]:
+    """Returns the classifier and other modules with the same numbers of classes on both sides, as in distilled transformers."""
     if not classifier:
         return []
     ours, theirs = _classes(own, classifier), _classes(weights, classifier)
@@ -116,8 +116,8 @@ def _answering(own: Weights, weights: Weights, classifier: str) -> list[str]:
 
 
 def _classes(weights: Weights, classifier: str) -> int | None:
-    """How many classes a classifier's weights tell apart; None where there are none."""
-    return next((len(value) for value in _part(weights, classifier).values() if value.dim()), None)
+    """Returns the number of classes of a classifier's weights; None if there are none."""
+    return next((len(value) for value in _tensors_of(weights, classifier).values() if value.dim()), None)
 
 
 def _misfit(own: Weights, weights: Weights, module: str) -> str:
@@ -126,16 +126,18 @@ def _misfit(own: Weights, weights: Weights, module: str) -> str:
         return "the file has none"
     if ours != theirs:
         return f"file: {theirs} classes, data: {ours}"
-    name = next(name for name in (*_part(own, module), *_part(weights, module)) if not _same_shape(own, weights, name))
+    name = next(
+        name for name in (*_tensors_of(own, module), *_tensors_of(weights, module)) if not _same_shape(own, weights, name)
+    )
     return f"{name} has the shape {shape_of(weights, name)} in the file, {shape_of(own, name)} in the model"
 
 
-def _part(weights: Weights, module: str) -> dict[str, Tensor]:
+def _tensors_of(weights: Weights, module: str) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if within(name, [module])} if module else {}
 
 
 def _fits(own: Weights, weights: Weights, module: str) -> bool:
-    return all(_same_shape(own, weights, name) for name in (*_part(own, module), *_part(weights, module)))
+    return all(_same_shape(own, weights, name) for name in (*_tensors_of(own, module), *_tensors_of(weights, module)))
 
 
 def _same_shape(own: Weights, weights: Weights, name: str) -> bool:

@@ -1,13 +1,13 @@
-"""What other code calls the tensors of this project's networks.
+"""Translates the tensor names of other code bases to those of this project's networks.
 
-A table per family, made by reading that code; neither the order of tensors nor their shapes decide.
+There is one table per family, made by reading that code. Order and shapes of tensors do not matter.
 
 - the CRD code: https://github.com/HobbitLong/RepDistiller, models/
 - mdistiller: https://github.com/megvii-research/mdistiller, mdistiller/models/cifar/
 - SimKD: https://github.com/DefangChen/SimKD, models/
 
-The three have the same names. Others that have them too: torchvision's residual nets, and those of
-https://github.com/kuangliu/pytorch-cifar, with `shortcut` for `downsample` and `linear` for `fc`.
+These three use the same names. So do torchvision's residual nets, and those of https://github.com/kuangliu/pytorch-cifar, with
+`shortcut` for `downsample` and `linear` for `fc`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ STEM = (("stem.0", ("conv1",)), ("stem.1", ("bn1",)))
 
 @dataclass(frozen=True)
 class Family:
-    """The names of one family: modules here, and what they are called there, one of several names if code differs.
+    """The names of one family: rules from a module's name here to its possible names in other code.
 
-    `{n}` stands for a number, `{n+1}` for the next. The first rule whose left side is the module's whole name holds.
+    `{n}` stands for a number, `{n+1}` for the next one. The first rule whose left side matches the full name applies.
     """
 
     source: str
     rules: Rules
 
     def names(self, own: Iterable[str]) -> dict[str, str] | None:
-        """For each possible name there the tensor here, or None if the family has no name for one of them."""
-        found: dict[str, str] = {}
+        """Maps every possible name in other code to our tensor; None if the family has no name for one of our tensors."""
+        translations: dict[str, str] = {}
         for tensor in own:
             module, _, kind = tensor.rpartition(".")
             if not (others := self._others(module)):
                 return None
-            found |= {f"{other}.{kind}": tensor for other in others}
-        return found
+            translations |= {f"{other}.{kind}": tensor for other in others}
+        return translations
 
     def _others(self, module: str) -> list[str]:
         for ours, theirs in self.rules:
@@ -56,7 +56,7 @@ def _pattern(ours: str) -> re.Pattern:
 
 
 def _filled(name: str, numbers: dict[str, str]) -> str:
-    return re.sub(r"\{(\w+)([+-]\d)?\}", lambda place: str(int(numbers[place[1]]) + int(place[2] or 0)), name)
+    return re.sub(r"\{(\w+)([+-]\d)?\}", lambda match: str(int(numbers[match[1]]) + int(match[2] or 0)), name)
 
 
 def _block(ours: str, theirs: str, layers: dict[str, str]) -> Rules:
@@ -64,7 +64,7 @@ def _block(ours: str, theirs: str, layers: dict[str, str]) -> Rules:
 
 
 def _convolutions(ours: str, positions: Iterable[int], first: int = 1) -> dict[str, str]:
-    """Convolutions of a Sequential at these positions, each followed by its batch norm, numbered from `first`."""
+    """Names convolutions at these positions of a Sequential, each followed by batch norm, with numbers from `first`."""
     names: dict[str, str] = {}
     for number, position in enumerate(positions, first):
         names |= {f"{ours}.{position}": f"conv{number}", f"{ours}.{position + 1}": f"bn{number}"}
@@ -94,7 +94,7 @@ VGG: Rules = (
     CLASSIFIER,
 )
 VGG_64: Rules = (VGG[0], *VGG[2:])
-"""For images of 64 pixels or more our last stage begins with a pooling too."""
+"""For images of 64 pixels or more, our last stage begins with a pooling too."""
 
 MOBILENET: Rules = (
     ("stem.{n}", ("conv1.{n}",)),

@@ -1,4 +1,4 @@
-"""What a user should read about how the weights of a file were found: one plain phrase for each step that was needed."""
+"""Describes to the user how the weights of a file were found, with a phrase for each step that was needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kdexp.network.checkpoint.entries import Entry
 from kdexp.network.checkpoint.weights import EMA, WRAPPERS, Part, is_extra
 
 PLAIN = frozenset({"builtins", "collections", "copyreg", "torch", "numpy", "datetime", "pathlib", "functools", "operator"})
-"""Modules of Python and of libraries whose objects are values; others are named where they were not read."""
+"""Modules of Python and libraries whose objects are plain values, and are not mentioned if they are left unread."""
 
 TRANSLATED = 2
-"""Modules whose two names are shown, and the last one."""
+"""Translated names that are shown, in addition to the last one."""
 
 
 def notes_on(part: Part, entries: Sequence[Entry], contents: Contents) -> Iterator[str]:
-    """On the part that was taken of the file's `entries`, in the order of the steps."""
+    """Yields a note for each step by which the part was found among the file's `entries`."""
     unread = sorted(kind for kind in contents.kinds if kind.partition(".")[0] not in PLAIN)
     if any(kind.startswith("__torch__.") for kind in unread):
         yield "a TorchScript archive; its tensors were read, its code was not run"
@@ -28,7 +28,7 @@ def notes_on(part: Part, entries: Sequence[Entry], contents: Contents) -> Iterat
         yield f"objects that are no tensors were left unread ({a_few(unread, 3)})"
     if part.within(EMA):
         yield "averaged weights (EMA) taken"
-    yield from _place(part)
+    yield from _location(part)
     if part.unwrapped:
         wrappers = {word for entry in part.found.values() for word in entry.path.split(".")} & WRAPPERS
         yield f"{listed(map(repr, sorted(wrappers)))} left out of the names"
@@ -38,7 +38,8 @@ def notes_on(part: Part, entries: Sequence[Entry], contents: Contents) -> Iterat
         yield f"left out, no part of the network: {a_few(left, 4)}"
 
 
-def _place(part: Part) -> Iterator[str]:
+def _location(part: Part) -> Iterator[str]:
+    """Says in which mapping the weights were, and which prefix was dropped."""
     mappings = {entry.around for entry in part.found.values()}
     within = [word for word in min(mappings, default=()) if not (part.unwrapped and word in WRAPPERS)]
     words = part.prefix.split(".")[:-1]
@@ -58,13 +59,13 @@ def _translation(part: Part) -> str:
 
 
 def _left_out(part: Part, entries: Sequence[Entry]) -> Iterator[str]:
-    """The tensors of the same mappings that were not taken: profilers' counts by their last names, others by their first."""
+    """Yields names of tensors that were left out of the same mappings: profilers' counts by last name, others by first."""
     mappings = {entry.around for entry in part.found.values()}
-    foreign = [entry for entry in part.left(entries) if not is_extra(entry)]  # whether the network can do without is open
+    foreign = [entry for entry in part.left(entries) if not is_extra(entry)]  # perhaps parts of a larger network
     taken = {id(entry) for entry in (*part.found.values(), *foreign)}
-    beside = [entry.name for entry in entries if entry.around in mappings and id(entry) not in taken]
+    left_out = [entry.name for entry in entries if entry.around in mappings and id(entry) not in taken]
     everything = [entry.name.split(".") for entry in entries if entry.around in mappings]
     depth = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*everything, strict=False)))
-    for name in beside:
+    for name in left_out:
         last = name.rpartition(".")[2]
         yield last if last.startswith("total_") else ".".join(name.split(".")[: depth + 1])

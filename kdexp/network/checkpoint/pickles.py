@@ -1,7 +1,7 @@
-"""Pickles, read without importing or calling anything that they name.
+"""Reads pickles without importing or calling anything that they name.
 
-Names become `Global`s, calls and objects become `Inert`s, and tensors become descriptions. A call that would run code if
-Python's own unpickler read the file is refused by its name.
+Names become `Global`s, objects `Inert`s, and tensors descriptions. A call that would run code in Python's own unpickler is
+refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kdexp.network.checkpoint.stored_tensors import REBUILDERS, Source, Storage,
 
 
 class WouldRunCode(ValueError):
-    """A pickle that calls `names` when Python's own unpickler reads it."""
+    """A pickle that would call `names` if Python's own unpickler read it."""
 
     def __init__(self, names: list[str]):
         super().__init__(", ".join(names))
@@ -29,7 +29,7 @@ MAPPINGS = frozenset(
 
 
 class Inert(dict):
-    """What stands for an object of the class `kind`: all else is as its pickle has it, the items of a mapping too."""
+    """A placeholder for an object of the class `kind`, with its arguments, state and (for a mapping) items as pickled."""
 
     def __init__(self, kind: str, arguments: Sequence[Any] = ()):
         super().__init__()
@@ -39,17 +39,16 @@ class Inert(dict):
     __eq__ = object.__eq__
 
     def add(self, *_items: Any) -> None:
-        """Forgets the elements of a list or set of a class of its own."""
+        """Ignores the elements of a list or set subclass."""
 
     append = extend = add
 
 
 class InertUnpickler(pickle._Unpickler):
-    """Python's unpickler without its means of importing, calling and changing.
+    """Python's unpickler without the ability to import, call or set anything.
 
-    `kinds` are the classes of the objects that it met, `storages` the storages by their keys.
-
-    Python's slower one, since its memory does not grow with the numbers that a pickle merely mentions.
+    `kinds` are the classes of the objects in the pickle, `storages` its storages by key. It is based on the slower pure-Python
+    unpickler, whose memory does not grow with sizes that a pickle merely claims.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -68,7 +67,7 @@ class InertUnpickler(pickle._Unpickler):
         self.storages: dict[str, Storage] = {}
 
     def load(self) -> Any:
-        """The object of the next pickle in the stream; raises `WouldRunCode`, `Unreadable` or anything on a damaged one."""
+        """Reads the next pickle in the stream; raises `WouldRunCode`, `Unreadable`, or anything on a damaged one."""
         try:
             found = super().load()
         except Exception:
@@ -79,30 +78,31 @@ class InertUnpickler(pickle._Unpickler):
         return found
 
     def find_class(self, module: str, name: str) -> Any:
-        """The name alone, as today's Python has it."""
+        """Returns the name alone, translated from Python 2 if needed."""
         if self.proto < 3:
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         return Global(module, name)
 
     def get_extension(self, code: int) -> None:
-        """Refuses numbers that stand for names elsewhere in the process."""
+        """Refuses codes of copyreg's extension registry, which stand for names."""
         raise Unreadable(f"its pickle names object {code} of copyreg's extension registry")
 
     def persistent_load(self, pid: Any) -> Any:
-        """A storage, or the class of a module that old versions of torch saved with its source."""
+        """Returns a storage, or the class of a module that old versions of torch saved with its source."""
         if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":
             return pid[1]
         storage = storage_of(pid, self.source)
         self.storages[storage.key] = storage
         return storage
 
-    def _called(self, function: Any, arguments: Any) -> Any:
+    def _call(self, function: Any, arguments: Any) -> Any:
+        """Returns a stand-in for the result of a call, and records calls that would run code."""
         if not isinstance(function, Global):
             self.code.append(f"the result of {function.kind}" if isinstance(function, Inert) else "an object")
             return self._object(None, ())
         name = str(function)
         if name == "torch._tensor._rebuild_from_type_v2" and len(arguments) == 4:
-            return self._called(arguments[0], arguments[2])  # a tensor with attributes, made by another such function
+            return self._call(arguments[0], arguments[2])  # a tensor with attributes, made by another such function
         if name.startswith("torch._utils.") and function.name in REBUILDERS:
             return REBUILDERS[function.name](*arguments)
         if name == "torch.storage._load_from_bytes":
@@ -128,35 +128,35 @@ class InertUnpickler(pickle._Unpickler):
         return Inert(name, arguments)
 
     def load_reduce(self) -> None:
-        """A function is called with arguments."""
+        """Handles a call of a function with arguments."""
         arguments = self.stack.pop()
-        self.stack[-1] = self._called(self.stack[-1], arguments)
+        self.stack[-1] = self._call(self.stack[-1], arguments)
 
     def load_inst(self) -> None:
-        """A class is called, as Python 2 pickled its instances."""
+        """Handles a call of a class, as Python 2 pickled instances."""
         module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
         arguments = self.pop_mark()
-        self.append(self._called(self.find_class(module, name), arguments))
+        self.append(self._call(self.find_class(module, name), arguments))
 
     def load_obj(self) -> None:
-        """The same with the class on the stack."""
+        """Handles the same call with the class on the stack."""
         function, *arguments = self.pop_mark()
-        self.append(self._called(function, arguments))
+        self.append(self._call(function, arguments))
 
     def load_newobj(self) -> None:
-        """An instance is made without its constructor, which is enough for an iterator that calls a function."""
+        """Handles `__new__` without the constructor, which is enough to make an iterator that calls a function."""
         arguments, kind = self.stack.pop(), self.stack.pop()
         if isinstance(kind, Global) and may_iterate(kind):
             self.code.append(str(kind))
         self.append(self._object(kind, arguments))
 
     def load_newobj_ex(self) -> None:
-        """The same with keyword arguments."""
+        """Handles `__new__` with keyword arguments."""
         self.stack.pop()
         self.load_newobj()
 
     def load_build(self) -> None:
-        """An object gets its state; a function or class would get attributes."""
+        """Stores the state of an object; on a function or class this would set attributes."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
@@ -164,7 +164,7 @@ class InertUnpickler(pickle._Unpickler):
             self.code.append(str(target))
 
     def load_bytearray8(self) -> None:
-        """Bytes, as many as there are, where Python would first fill as much memory as the pickle claims."""
+        """Reads as many bytes as there are; Python would first allocate as many as the pickle claims."""
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     for _opcode, _handler in (

@@ -1,4 +1,4 @@
-"""Files of weights, read without executing anything in them."""
+"""Reads files of weights without executing anything in them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kdexp.network.checkpoint.weights import COUNT, USUAL, Ambiguous, choose, is
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a file, by the names of the network that they were read for, else by those that they have there.
+    """The weights of a file, under the names of the network that they were read for, if any.
 
-    `classes` are the names of the classes in the order of the logits, where the file states them; `notes` are sentences for
-    the user on how the file was read.
+    `classes` are the class names in the order of the logits, if the file states them; `notes` are sentences for the user on
+    how the file was read.
     """
 
     path: Path
@@ -36,10 +36,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, model: nn.Module | None = None, *, role: str = "") -> Checkpoint:
-    """The weights of a safetensors file, or of one that `torch.save` or `pickle.dump` wrote, in the CPU's memory.
+    """Reads the weights of a file written by safetensors, `torch.save` or `pickle.dump` into the CPU's memory.
 
-    For a `model` they are those that fit it, found by their names (docs/checkpoints.md says how); where a teacher and a
-    student both fit, `role` decides. Without one they are the file's only state dict. Raises `BadCheckpoint`.
+    With a `model`, these are the weights that fit it, found by name (see docs/checkpoints.md); if both a teacher and a student
+    fit, `role` decides. Without one, they are the file's only state dict. Raises `BadCheckpoint`.
     """
     path = Path(path)
     try:
@@ -59,7 +59,7 @@ def read_checkpoint(path: str | Path, model: nn.Module | None = None, *, role: s
             f"{path} holds several state dicts that fit: {error}; write the one you mean into a file of its own, as in "
             f"torch.save(torch.load({path.name!r})[KEY], 'weights.pt')"
         ) from error
-    except Exception as error:  # what is damaged raises anything
+    except Exception as error:  # a damaged file raises anything
         raise BadCheckpoint(_why_unread(path, error)) from error
 
 
@@ -77,7 +77,7 @@ def _for_model(path: Path, contents: Contents, found: list[Entry], model: nn.Mod
 
 
 def _why_unread(path: Path, error: Exception) -> str:
-    """One sentence on a file that could not be read."""
+    """Returns one sentence on a file that could not be read."""
     if isinstance(error, WouldRunCode):
         names = listed(error.names[:3])
         return f"{path} is refused: loading it would run code ({names}); ask for a safetensors file or a state dict"
@@ -101,7 +101,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _stray(root: Any) -> str:
-    """What is in the way of taking `root`, or what it has under the usual keys, for a state dict."""
+    """Returns why `root`, or the mapping under the usual keys, is not a state dict."""
     for key in (*USUAL, *USUAL):
         if isinstance(root, dict) and isinstance(root.get(key), dict):
             root = root[key]

@@ -1,4 +1,4 @@
-"""Tensors as a file of torch describes them: checked first, their values read when they are needed."""
+"""Tensors as described by a file of torch: checked first, values read on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
-"""By the names they have in pickles."""
+"""Element types by their names in pickles."""
 
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -35,7 +35,7 @@ STORAGES = {
 
 MOST_DIMENSIONS = 25
 MOST_REPEATED = 2**24
-"""Values up to which a tensor may have more of them than its storage, as expanded ones do."""
+"""Most values of a tensor that has more values than its storage, such as an expanded one."""
 
 
 class Unreadable(ValueError):
@@ -43,18 +43,18 @@ class Unreadable(ValueError):
 
 
 class Source(Protocol):
-    """Where the bytes of storages are."""
+    """A file that holds the bytes of storages."""
 
     def values(self, key: str) -> Tensor:
-        """All bytes of the storage [B, uint8]; raises `Unreadable`."""
+        """Reads all bytes of the storage as uint8 [B]; raises `Unreadable`."""
 
     def nested(self, data: bytes) -> Any:
-        """What a file within the file holds; raises what reading a file does."""
+        """Reads a file within the file; raises the errors of reading a file."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The memory that one or more tensors look at, of `length` elements."""
+    """The memory of one or more tensors, `length` elements long."""
 
     key: str
     dtype: torch.dtype
@@ -63,7 +63,7 @@ class Storage:
 
     @property
     def size(self) -> int:
-        """Its bytes, as the file claims."""
+        """Size in bytes, as claimed by the file."""
         return self.length * self.dtype.itemsize
 
 
@@ -79,7 +79,7 @@ class StoredTensor:
     problem: str = ""
 
     def read(self) -> Tensor:
-        """Its values, in memory of its own; raises `Unreadable`."""
+        """Reads the values into new memory; raises `Unreadable`."""
         if self.storage is None:
             raise Unreadable(f"a tensor is {self.problem}")
         if prod(self.shape) > max(self.storage.length, MOST_REPEATED):
@@ -89,12 +89,12 @@ class StoredTensor:
             raise Unreadable(f"it is damaged: {len(values)} bytes where the file promises {self.storage.size}")
         if not prod(self.shape):
             return torch.empty(self.shape, dtype=self.dtype)
-        whole = values[: len(values) // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
-        return whole.as_strided(self.shape, self.stride, self.offset).clone(memory_format=torch.contiguous_format)
+        elements = values[: len(values) // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
+        return elements.as_strided(self.shape, self.stride, self.offset).clone(memory_format=torch.contiguous_format)
 
 
 def storage_of(parts: Any, source: Source) -> Storage:
-    """The storage of a persistent id ('storage', class, key, device, length, ...); raises `Unreadable`."""
+    """Returns the storage of a persistent id ('storage', class, key, device, length, ...); raises `Unreadable`."""
     if not isinstance(parts, tuple) or len(parts) < 5 or parts[0] != "storage":
         raise ValueError("no storage of torch")
     _, kind, key, _, length, *view = parts
@@ -121,7 +121,7 @@ def _strided(storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dt
 
 
 def _v2(storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any, _hooks: Any, metadata: Any = None) -> StoredTensor:
-    # Conjugated and negated views keep that they are in the metadata.
+    # The metadata marks conjugated and negated views.
     return _strided(storage, offset, shape, stride) if not metadata else _unreadable("a conjugated or negated view")(shape)
 
 
@@ -134,7 +134,7 @@ def _v3(
 
 
 def _unreadable(problem: str, position: int = 0) -> Callable[..., StoredTensor]:
-    """A function for tensors that are not read, whose shape, if any, is the argument at `position`."""
+    """Returns a rebuilder for tensors that can't be read; the argument at `position` is the shape, if there is one."""
 
     def make(*arguments: Any) -> StoredTensor:
         shape = arguments[position] if position < len(arguments) else ()
@@ -163,4 +163,4 @@ REBUILDERS: dict[str, Callable[..., Any]] = {
     "_rebuild_wrapper_subclass": _unreadable("an instance of a subclass of Tensor", 2),
     "_rebuild_device_tensor_from_numpy": _unreadable("a tensor of a device that is not read", 9),
 }
-"""What takes the place of the functions in `torch._utils` that pickles of tensors call."""
+"""Replacements for the functions in `torch._utils` that pickled tensors call."""

@@ -1,4 +1,4 @@
-"""The weights of one network among everything that a file holds."""
+"""Finds the weights of one network among all tensors of a file."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from kdexp.network.checkpoint.entries import Entry
 from kdexp.network.checkpoint.names import FAMILIES
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Names under which data parallel training, torch.compile and others wrap a network, or a part of it."""
+"""Names that data-parallel training, torch.compile and others insert when they wrap a network or a part of it."""
 
 COUNT = "num_batches_tracked"
-"""The buffer of batch norm that files from before torch 0.4.1 lack, and that no forward pass here uses."""
+"""A buffer of batch norm that files from before torch 0.4.1 lack, and that no forward pass here uses."""
 
 EXTRA = re.compile(
     r"(.*\.)?(total_ops|total_params)|(.*[._])?(aux\w*|criterion\w*|loss(es)?|loss_fn|metrics?|teacher)([._].*)?", re.I
 )
-"""Tensors that are no part of a network: profilers' counts, a loss, an auxiliary classifier, a teacher."""
+"""Names of tensors that are not part of the network: profilers' counts, a loss, an auxiliary classifier, a teacher."""
 
 USUAL = ("model", "state_dict")
-"""Keys under which the weights are, where it is not said for which network they are read."""
+"""Keys under which weights are searched if they are not read for a particular network."""
 
 EMA = frozenset({"ema"})
 STUDENT, TEACHER = frozenset({"student", "stu", "s"}), frozenset({"teacher", "tea", "t"})
 
 
 class Ambiguous(ValueError):
-    """Several parts of a file fit equally well."""
+    """Raised if several parts of a file fit equally well."""
 
     def __init__(self, prefixes: list[str]):
         super().__init__(a_few([repr(prefix.removesuffix(".")) for prefix in prefixes]))
@@ -39,9 +39,9 @@ class Ambiguous(ValueError):
 
 @dataclass
 class Part:
-    """The tensors of a file whose names, behind `prefix`, are those of a network.
+    """Tensors of a file whose names after `prefix` are those of a network.
 
-    `source` says whose names were translated, if any; `unwrapped` that `WRAPPERS` were left out of the names.
+    `source` says whose names were translated, if any; `unwrapped` that `WRAPPERS` were removed from the names.
     """
 
     prefix: str = ""
@@ -49,12 +49,12 @@ class Part:
     unwrapped: bool = False
     found: dict[str, Entry] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    """What the file calls a tensor behind the prefix."""
+    """The file's name for each tensor, after the prefix."""
     twice: bool = False
-    """Whether a tensor is there under two names that different code gives it."""
+    """Whether the file has a tensor under two of its possible names."""
 
     def left(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The other tensors behind the prefix, in the same mappings of the file."""
+        """Returns the other tensors with this prefix, in the same mappings of the file."""
         around = {entry.around for entry in self.found.values()} or {_largest(entries)}
         taken = {id(entry) for entry in self.found.values()}
         prefix = self.prefix.split(".")[:-1]
@@ -62,28 +62,28 @@ class Part:
         return [entry for entry in others if _words(entry, self.unwrapped)[: len(prefix)] == prefix]
 
     def fits(self, entries: Sequence[Entry]) -> bool:
-        """Whether nothing is left that may be a part of a larger network, if all of the network's own tensors are `found`."""
+        """Whether no tensor is left over that might belong to a larger network."""
         return not self.twice and all(is_extra(entry) for entry in self.left(entries))
 
     def misshapen(self, own: Mapping[str, Tensor]) -> int:
-        """How many tensors have another shape than the network's."""
+        """Counts the tensors whose shape differs from the network's."""
         return sum(entry.tensor.shape != own[name].shape for name, entry in self.found.items())
 
     def order(self, own: Mapping[str, Tensor]) -> tuple:
-        """Sorts first what should be taken: equal shapes, then exact names, a prefix, a mapping in the file, a translation."""
+        """Returns a sort key that puts the best part first: fewest wrong shapes, then the fewest steps to match names."""
         nested = any(entry.around for entry in self.found.values())
         return self.misshapen(own), bool(self.source), self.unwrapped, nested, bool(self.prefix)
 
     def within(self, words: frozenset[str]) -> bool:
-        """Whether one of the words is part of a name in its prefix, as 'ema' is of 'state_dict_ema'."""
+        """Whether one of the words is part of a name in the prefix, as 'ema' is of 'state_dict_ema'."""
         return not words.isdisjoint(re.split(r"[._]", self.prefix.lower()))
 
 
 def choose(entries: Sequence[Entry], own: Mapping[str, Tensor], role: str = "") -> Part:
-    """The part that fits a network with the tensors `own`, else what comes closest; raises `Ambiguous`.
+    """Returns the part that fits a network with the tensors `own`, else the closest one; raises `Ambiguous`.
 
-    `role` is that of the network, which decides between a teacher and a student that both fit: teacher or one that begins
-    with 'teacher.', or any other for the student.
+    If both a teacher and a student fit, `role` decides: "teacher" or a role that begins with "teacher.", anything else for the
+    student.
     """
     required = {name for name in own if not is_count(name)}
     closest, fitting = Part(), []
@@ -96,12 +96,12 @@ def choose(entries: Sequence[Entry], own: Mapping[str, Tensor], role: str = "") 
             break
     if fitting:
         first = min(part.order(own) for part in fitting)
-        return _one([part for part in fitting if part.order(own) == first], role)
+        return _preferred([part for part in fitting if part.order(own) == first], role)
     return closest if 2 * len(closest.found) >= len(required) else Part()
 
 
 def only_state_dict(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """The tensors of a file that holds the weights of one network; raises `Ambiguous`."""
+    """Returns the tensors of a file that holds the weights of one network; raises `Ambiguous`."""
     mappings = dict.fromkeys(entry.around for entry in entries)
     chosen = () if () in mappings else next((found for found in mappings if set(found) <= set(USUAL)), None)
     if chosen is None and len(mappings) > 1:
@@ -112,8 +112,8 @@ def only_state_dict(entries: Sequence[Entry]) -> dict[str, Entry]:
     return {name.removeprefix("module.") if wrapped else name: entry for name, entry in found.items()}
 
 
-def _one(parts: list[Part], role: str) -> Part:
-    """The only part, or the one with averaged weights, or the one for the role."""
+def _preferred(parts: list[Part], role: str) -> Part:
+    """Returns the part with averaged weights, or for the role, if there are several; raises `Ambiguous` if these differ."""
     words = (TEACHER if role.partition(".")[0] == "teacher" else STUDENT) if role else frozenset()
     for preferred in (EMA, words):
         parts = [part for part in parts if part.within(preferred)] or parts
@@ -124,7 +124,7 @@ def _one(parts: list[Part], role: str) -> Part:
 
 
 def _readings(own: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, str], str, bool]]:
-    """Ways to read names: a tensor of the network for each name of the file, whose names they are, whether unwrapped."""
+    """Yields ways to read names: the network's tensor for each name in the file, whose names these are, whether unwrapped."""
     translations = [({name: name for name in own}, ""), *((family.names(own), family.source) for family in FAMILIES)]
     for names, source in translations:
         for unwrapped in (False, True):
@@ -133,7 +133,7 @@ def _readings(own: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, str], str, 
 
 
 def _parts(entries: Sequence[Entry], names: Mapping[str, str], source: str, unwrapped: bool) -> list[Part]:
-    """Tensors with these names, wherever in the file, grouped by the prefix that their names have."""
+    """Returns tensors with these names, anywhere in the file, grouped by prefix."""
     parts: dict[str, Part] = {}
     for entry in entries:
         words = _words(entry, unwrapped)
@@ -147,7 +147,7 @@ def _parts(entries: Sequence[Entry], names: Mapping[str, str], source: str, unwr
 
 
 def _largest(entries: Sequence[Entry]) -> tuple[str, ...]:
-    """The mapping with the most tensors."""
+    """Returns the keys of the mapping with the most tensors."""
     counts: dict[tuple[str, ...], int] = {}
     for entry in entries:
         counts[entry.around] = counts.get(entry.around, 0) + 1
@@ -160,10 +160,10 @@ def _words(entry: Entry, unwrapped: bool) -> list[str]:
 
 
 def is_count(name: str) -> bool:
-    """Whether it is the name of a buffer that files may lack."""
+    """Whether this is the name of a batch counter, which files may lack."""
     return name.rpartition(".")[2] == COUNT
 
 
 def is_extra(entry: Entry) -> bool:
-    """Whether a tensor is no part of a network, by its name."""
+    """Whether a tensor is not part of the network, judged by its name."""
     return bool(EXTRA.fullmatch(entry.name))

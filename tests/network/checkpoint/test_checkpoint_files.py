@@ -1,4 +1,4 @@
-"""Files of weights as training scripts write them: what is accepted, with which notes, and what is refused, in which words."""
+"""Files of weights as training scripts write them: which are accepted, with which notes, and which are refused, and why."""
 
 import argparse
 import datetime
@@ -42,17 +42,17 @@ def same(found, expected):
 
 
 class Mode(enum.Enum):
-    """An enumeration of a script's own."""
+    """An enumeration defined by a training script."""
 
     FAST = 1
 
 
 class Settings(dict):
-    """A mapping of a script's own, as configuration libraries have them."""
+    """A mapping defined by a training script or configuration library."""
 
 
 def objects():
-    """What scripts put next to weights."""
+    """Objects that scripts store next to weights."""
     moments = {
         number: {"step": torch.tensor(3.0), "exp_avg": torch.ones_like(p)} for number, p in enumerate(net().parameters())
     }
@@ -179,7 +179,7 @@ def test_other_floating_point_types_are_converted(tmp_path, dtype):
     assert same(model.state_dict(), {name: value.to(model.state_dict()[name].dtype) for name, value in state.items()})
 
 
-def test_counts_that_old_files_lack_are_zero(tmp_path):
+def test_counters_missing_in_old_files_are_zero(tmp_path):
     torch.save({name: value for name, value in weights().items() if "tracked" not in name}, tmp_path / "old.pt")
     model = net()
     assert load_checkpoint(model, tmp_path / "old.pt") == (
@@ -253,12 +253,12 @@ def test_weights_are_found_however_they_are_wrapped(tmp_path_factory, layers, zi
 
 
 def changed(**values):
-    """The weights with some of them replaced; a double underscore is a dot."""
+    """Returns the weights with some of them replaced; a double underscore stands for a dot."""
     return weights() | {name.replace("__", "."): value for name, value in values.items()}
 
 
 def with_value(value, *places):
-    """The first layer's weight with that value at some places."""
+    """Returns the first layer's weight with that value at some positions."""
     weight = weights()["body.0.weight"].clone()
     weight.view(-1)[list(places)] = value
     return changed(body__0__weight=weight)
@@ -338,7 +338,7 @@ def test_overflow_in_conversion_is_named(tmp_path):
 
 
 def repacked(path, change):
-    """Writes the archive again with its members changed by `change(name, data)`, their checksums right."""
+    """Rewrites the archive with its members changed by `change(name, data)` and correct checksums."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -388,7 +388,7 @@ def test_a_shorter_storage_than_promised_is_refused(tmp_path):
 
 
 class Rebuilt:
-    """Pickled as a tensor is, from arguments of its own."""
+    """Pickled like a tensor, with given arguments."""
 
     def __init__(self, length, offset, shape, stride):
         self.length, self.arguments = length, (offset, shape, stride, False, OrderedDict())
@@ -398,7 +398,7 @@ class Rebuilt:
 
 
 class StorageOf:
-    """Pickled as a storage of so many values."""
+    """Pickled like a storage of that many values."""
 
     def __init__(self, length):
         self.length = length
@@ -412,7 +412,7 @@ class Pickler(pickle.Pickler):
 
 
 def crafted(path, content, data=bytes(80)):
-    """An archive with that content and one storage."""
+    """Writes an archive with that content and one storage."""
     stream = io.BytesIO()
     Pickler(stream, 2).dump(content)
     with zipfile.ZipFile(path, "w") as archive:
@@ -436,8 +436,8 @@ BEYOND = [
 
 @pytest.mark.parametrize(("tensor", "sentence"), BEYOND)
 def test_tensors_that_lie_about_their_memory_are_refused(tmp_path, tensor, sentence):
-    said = refusal(crafted(tmp_path / "net.pt", changed_to(tensor)))
-    assert said.endswith(f"it is damaged: {sentence}")
+    message = refusal(crafted(tmp_path / "net.pt", changed_to(tensor)))
+    assert message.endswith(f"it is damaged: {sentence}")
 
 
 def changed_to(tensor):
@@ -445,12 +445,12 @@ def changed_to(tensor):
     return fitting | {"body.0.weight": tensor}
 
 
-def test_a_value_repeated_beyond_all_measure_is_refused(tmp_path):
-    said = refusal(crafted(tmp_path / "net.pt", changed_to(Rebuilt(20, 0, (10**6, 10**6), (0, 0)))))
-    assert said.endswith("a tensor repeats 20 values 1000000000000 times over")
+def test_a_value_repeated_too_often_is_refused(tmp_path):
+    message = refusal(crafted(tmp_path / "net.pt", changed_to(Rebuilt(20, 0, (10**6, 10**6), (0, 0)))))
+    assert message.endswith("a tensor repeats 20 values 1000000000000 times over")
 
 
-def test_what_is_crafted_here_is_read_where_it_is_right(tmp_path):
+def test_correctly_crafted_files_are_read(tmp_path):
     read_checkpoint(crafted(tmp_path / "net.pt", changed_to(Rebuilt(20, 0, (5, 4), (1, 5)))), net())
 
 
@@ -482,7 +482,7 @@ def test_a_changed_byte_is_refused_or_does_not_matter(tmp_path_factory, place, v
         assert str(path) in str(error)
 
 
-def test_what_may_be_a_part_of_the_network_is_not_said_to_be_left_out(tmp_path):
+def test_tensors_that_may_belong_to_the_network_are_not_reported_as_left_out(tmp_path):
     content = {name: value for name, value in weights().items() if not name.startswith("head")}
     torch.save(content | {"head.0.weight": torch.ones(2, 5), "loss.weight": torch.ones(2)}, tmp_path / "net.pt")
     checkpoint = read_checkpoint(tmp_path / "net.pt", net())

@@ -1,4 +1,4 @@
-"""Checkpoints that were trained on other classes or channels, and the names of classes in files of weights."""
+"""Checkpoints that were trained on other classes or channels, and class names in files of weights."""
 
 import json
 
@@ -34,7 +34,7 @@ NORM = ("student._target_=own_networks.NormNet", "~student.hidden")
 
 
 class Headed(NormNet):
-    """Its classifier is a module of the test's choice, perhaps inside another one."""
+    """A network with any module as its classifier, perhaps inside another one."""
 
     def __init__(self, head, name="head", channels=1):
         super().__init__(num_classes=2, in_channels=channels, image_size=8)
@@ -43,7 +43,7 @@ class Headed(NormNet):
 
 
 class Pooled(Headed):
-    """Its classifier is a convolution."""
+    """A network whose classifier is a convolution."""
 
     def forward(self, image):
         return self.head(self.body(image).mean((2, 3), keepdim=True)).flatten(1)
@@ -76,14 +76,14 @@ def answers(model, channels=1):
 
 @pytest.fixture(params=NETS, ids=str)
 def net(request):
-    """Makes networks of one kind, for so many classes."""
+    """Makes networks of one kind for a given number of classes."""
     return NETS[request.param]
 
 
 # Classifiers
 
 
-def test_a_classifier_for_other_classes_keeps_its_values_and_the_rest_is_the_files(net, tmp_path):
+def test_a_classifier_for_other_classes_keeps_its_values_and_the_rest_is_loaded(net, tmp_path):
     file, model = net(7), net(3)
     path, before = saved(file, tmp_path / "seven.safetensors"), {n: v.clone() for n, v in model.state_dict().items()}
     (sentence,) = load_checkpoint(model, path, partly=True)
@@ -94,7 +94,7 @@ def test_a_classifier_for_other_classes_keeps_its_values_and_the_rest_is_the_fil
     assert sentence.endswith("(file: 7 classes, data: 3)")
 
 
-def test_without_leave_it_is_refused_and_nothing_is_loaded(net, tmp_path):
+def test_without_partly_it_is_refused_and_nothing_is_loaded(net, tmp_path):
     model = net(3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(BadCheckpoint, match=r"does not fit \w+: head\S* \(file: 7 classes, data: 3\)$"):
@@ -102,7 +102,7 @@ def test_without_leave_it_is_refused_and_nothing_is_loaded(net, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_as_many_classes_need_no_word(net, tmp_path):
+def test_an_equal_number_of_classes_needs_no_note(net, tmp_path):
     file, model = net(3), net(3)
     assert load_checkpoint(model, saved(file, tmp_path / "same.safetensors"), partly=True) == ()
     assert torch.equal(answers(model), answers(file))
@@ -117,7 +117,7 @@ def test_as_many_classes_need_no_word(net, tmp_path):
         ({"head.0.weight": torch.ones(5, 8), "head.2.weight": torch.ones(4, 5)}, "file: 5 classes, data: 3"),
     ],
 )
-def test_what_else_can_be_in_place_of_a_classifier(tmp_path, head, why):
+def test_other_misfits_of_a_classifier_are_explained(tmp_path, head, why):
     rest = {name: value for name, value in NETS["linear"](3).state_dict().items() if not name.startswith("head.")}
     torch.save(rest | head, tmp_path / "backbone.pt")
     model = NETS["linear"](3)
@@ -133,14 +133,14 @@ def test_a_body_that_does_not_fit_is_refused_all_the_same(tmp_path):
         load_checkpoint(model, tmp_path / "wide.pt", partly=True)
 
 
-def test_a_network_of_which_nothing_would_be_left_is_refused(tmp_path):
+def test_a_checkpoint_that_fits_no_module_is_refused(tmp_path):
     torch.save(MLP(num_classes=7, in_channels=1, image_size=8, hidden=[]).state_dict(), tmp_path / "flat.pt")
     with pytest.raises(BadCheckpoint, match="2 tensors differ"):
         load_checkpoint(MLP(num_classes=3, in_channels=1, image_size=8, hidden=[]), tmp_path / "flat.pt", partly=True)
 
 
 class TwoHeads(NormNet):
-    """Two modules make its logits, as in distilled transformers."""
+    """A network with two modules that give logits, as in distilled transformers."""
 
     def __init__(self, *, num_classes, in_channels, image_size):
         super().__init__(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
@@ -162,7 +162,7 @@ def test_two_modules_that_give_logits_are_both_initialised(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after", "how"), [(3, 1, "summed"), (1, 3, "shared out"), (4, 1, "summed")])
-def test_a_first_convolution_answers_to_grey_as_it_did(tmp_path, before, after, how):
+def test_an_adapted_first_convolution_gives_the_same_output_for_grey(tmp_path, before, after, how):
     file, model = (Headed(nn.Linear(8, 2), channels=channels) for channels in (before, after))
     (sentence,) = load_checkpoint(model, saved(file, tmp_path / "colour.safetensors"))
     assert sentence.endswith(f"first convolution body.0 {how} from {before} to {after} channels")
@@ -186,7 +186,7 @@ def test_other_channels_are_initialised_or_refused(tmp_path):
 ANIMALS = ["ant", "bee", "cat"]
 
 
-def test_the_same_names_in_another_order_are_put_in_the_datas(net, tmp_path):
+def test_the_same_names_in_another_order_are_put_in_the_datas_order(net, tmp_path):
     file, model = net(3), net(3)
     path = saved(file, tmp_path / "named.safetensors", ["cat", "ant", "bee"])
     (sentence,) = load_checkpoint(model, path, classes=ANIMALS)
@@ -194,7 +194,7 @@ def test_the_same_names_in_another_order_are_put_in_the_datas(net, tmp_path):
     torch.testing.assert_close(answers(model), answers(file)[:, [1, 2, 0]])
 
 
-def test_of_more_classes_the_datas_are_taken(net, tmp_path):
+def test_the_datas_classes_are_selected_from_more(net, tmp_path):
     file, model = net(5), net(3)
     path = saved(file, tmp_path / "named.safetensors", ["cat", "dog", "ant", "elk", "bee"])
     (sentence,) = load_checkpoint(model, path, classes=ANIMALS)
@@ -203,7 +203,7 @@ def test_of_more_classes_the_datas_are_taken(net, tmp_path):
 
 
 @pytest.mark.parametrize("names", [["ant", "bee", "cow"], ["ant", "bee"]])
-def test_other_names_are_initialised_or_refused(net, tmp_path, names):
+def test_a_classifier_for_other_names_is_initialised_or_refused(net, tmp_path, names):
     path, differing = saved(net(len(names)), tmp_path / "named.safetensors", names), "only in the data: cat"
     with pytest.raises(BadCheckpoint, match=differing):
         load_checkpoint(net(3), path, classes=ANIMALS)
@@ -226,13 +226,13 @@ def test_names_that_contradict_the_classifier_are_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize("stated", ["cat,dog", "null", "[]", "[1, 2]", '{"cat": 0}', '"cat"'])
-def test_metadata_of_another_kind_name_no_classes(tmp_path, stated):
+def test_malformed_metadata_name_no_classes(tmp_path, stated):
     save_file({"weight": torch.ones(1)}, tmp_path / "other.safetensors", {"classes": stated})
     assert classes_of(tmp_path / "other.safetensors") is None
     assert read_checkpoint(tmp_path / "other.safetensors").classes is None
 
 
-def test_an_order_is_refused_where_the_classifier_is_unknown(tmp_path):
+def test_reordering_is_refused_if_the_classifier_is_unknown(tmp_path):
     file, model = NETS["linear"](3), NETS["linear"](3)
     model.landmarks = None
     path = saved(file, tmp_path / "named.safetensors", ANIMALS[::-1])
@@ -246,7 +246,7 @@ def test_an_order_is_refused_where_the_classifier_is_unknown(tmp_path):
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory):
-    """Words that choose a folder of small grey images, black, grey and white ones by class."""
+    """Overrides for a folder of small images whose classes are black, grey and white."""
     folder = tmp_path_factory.mktemp("animals")
     for split, count in (("train", 4), ("test", 2)):
         for label, name in enumerate(ANIMALS):
@@ -261,7 +261,7 @@ def animals(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(animals, tmp_path_factory):
-    """Writes a trained teacher's network, its classes in another order or under other names."""
+    """Writes a trained teacher's network with its classes in another order or under other names."""
     folder = tmp_path_factory.mktemp("teacher")
     config = compose_command([f"output_dir={folder}", *animals, "teacher_epochs=30", "device=cpu"])
     (entry,) = Experiment(config, Journal(quiet=True)).obtain(["teacher"])
@@ -307,11 +307,11 @@ def test_a_teacher_of_other_classes_is_refused_with_their_names(animals, teacher
     assert "only in the file: cow; only in the data: cat), and kd reads the teacher's logits" in found
 
 
-def test_the_weights_of_a_stored_learner_have_its_classes(teacher):
+def test_a_stored_learners_weights_have_its_class_names(teacher):
     assert classes_of(teacher.stored.path / "last.safetensors") == ANIMALS
 
 
-def test_an_order_that_the_classifier_alone_does_not_decide_is_refused(animals, tmp_path):
+def test_reordering_is_refused_if_other_modules_have_weights_per_class(animals, tmp_path):
     network = TwoHeads(num_classes=3, in_channels=1, image_size=8)
     path = saved(network, tmp_path / "two.safetensors", ANIMALS[::-1])
     own = ["teacher._target_=test_checkpoint_heads.TwoHeads", "~teacher.hidden", f"teacher.checkpoint={path}"]
@@ -334,12 +334,12 @@ def seven(tmp_path):
 
 
 def starts(experiment, role):
-    """The weights from which that learner's training starts."""
+    """Returns the weights from which that learner's training starts."""
     (learner,), _ = prepare([experiment.entry(role)], None, experiment.shape, experiment.precision, torch.arange(10))
     return learner.model.state_dict()
 
 
-def test_students_start_alike_with_a_classifier_of_the_runs_seed(make_experiment, seven):
+def test_students_start_equal_with_a_classifier_from_the_runs_seed(make_experiment, seven):
     path = seven()
     words = (*NORM, f"student.checkpoint={path}", "distillation=kd")
     one, two = make_experiment(*words), make_experiment(*words, "seed=1")
@@ -369,7 +369,7 @@ def test_a_frozen_backbone_that_was_never_trained_is_refused(seven, word):
 SQUARES = ("+dataset.image_size=8", "+dataset.in_channels=3", "+dataset.images=40", "dataset.mean=null", "dataset.std=null")
 
 
-def test_the_command_says_it_before_and_while_it_runs(here, seven):
+def test_the_notes_are_printed_in_a_dry_run_and_in_a_run(here, seven):
     words = [*NORM, f"student.checkpoint={seven(3)}", "~teacher", "distillation=none", "epochs=1", "limit_batches=1"]
     sentence = (
         f"student: starts from {seven(3)}, first convolution body.0 summed from 3 to 1 channels, "
@@ -379,7 +379,7 @@ def test_the_command_says_it_before_and_while_it_runs(here, seven):
         assert code == 0 and printed.out.count(sentence) == 1
 
 
-def test_a_sweep_says_it_once_and_in_every_log(here, seven, tmp_path):
+def test_a_sweep_prints_the_notes_once_and_logs_them_in_every_run(here, seven, tmp_path):
     words = [*NORM, f"student.checkpoint={seven()}", "~teacher", "distillation=none", "epochs=1", "limit_batches=1"]
     code, printed = here("-m", *words, "seed=0,1")
     assert code == 0 and printed.out.count("freshly initialised") == 1
@@ -393,7 +393,7 @@ def test_a_sweep_says_it_once_and_in_every_log(here, seven, tmp_path):
 
 @pytest.fixture
 def hundred(tmp_path):
-    """Words that choose a teacher with a checkpoint of a hundred classes."""
+    """Overrides for a teacher with a checkpoint of a hundred classes."""
     network = NormNet(num_classes=100, in_channels=1, image_size=8)
     path = saved(network, tmp_path / "hundred.safetensors")
     return ["teacher._target_=own_networks.NormNet", "~teacher.hidden", f"teacher.checkpoint={path}"]
@@ -415,7 +415,7 @@ READING = [
 
 
 class Undeclared(Distiller):
-    """Its own term may read anything."""
+    """A method whose own term may read anything."""
 
     def transfer(self, batch, student, teacher, progress):
         return {"own": (student.logits - teacher.logits).square().mean()}
@@ -438,7 +438,7 @@ def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, w
         (["distillation=rkd", "distillation.alpha=0.5"], "distillation.kd_weight=0 distillation.alpha=null"),
     ],
 )
-def test_the_way_out_leads_out(hundred, words, way):
+def test_the_suggested_fix_works(hundred, words, way):
     (found,) = problems(*hundred, *words)
     assert found.endswith(f"only features: {way}")
     layers = ["distillation.student_layers=[classifier.input]", "distillation.teacher_layers=[head.input]"]
@@ -456,7 +456,7 @@ FEATURES = [
 
 
 @pytest.mark.parametrize("words", FEATURES, ids=" ".join)
-def test_a_method_that_reads_features_alone_does_without(hundred, words):
+def test_a_method_that_reads_only_features_does_not_need_it(hundred, words):
     assert not problems(*hundred, *words)
 
 
@@ -473,7 +473,7 @@ def test_a_teacher_with_a_first_convolution_for_other_channels_is_refused(tmp_pa
     assert "does not fit the first convolution of NormNet: body.0 (file: 8×4×3×3, model: 8×3×3×3)" in found
 
 
-def test_no_number_is_shown_of_a_classifier_that_is_not_used(make_experiment, hundred):
+def test_no_accuracy_is_shown_for_an_unused_classifier(make_experiment, hundred):
     experiment = make_experiment(*hundred, "distillation=sp", "diagnosis=always", "epochs=1")
     entries = experiment.run()
     teacher, _, distilled = make_rows(entries, experiment)
@@ -482,7 +482,7 @@ def test_no_number_is_shown_of_a_classifier_that_is_not_used(make_experiment, hu
     assert "only its features are used" in said(experiment) and "near chance" not in said(experiment)
 
 
-def test_such_a_run_ends_well_and_is_reported(here, hundred, tmp_path):
+def test_a_run_with_an_unused_classifier_finishes_and_is_reported(here, hundred, tmp_path):
     code, printed = here("-m", *hundred, "distillation=sp", "diagnosis=always", "epochs=1", "limit_batches=1", "seed=0,1")
     assert code == 0 and "nan" not in printed.out
     assert printed.out.count("classifier head not used and accuracy not shown (file: 100 classes, data: 10)") == 1
@@ -492,8 +492,8 @@ def test_such_a_run_ends_well_and_is_reported(here, hundred, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["at", "cosine", "crd", "fitnet", "hint", "reviewkd", "rkd", "semckd", "sp", "vid"])
-def test_what_is_declared_to_read_features_alone_does(make_experiment, name):
-    """Its terms are the same whatever the teacher's logits are."""
+def test_methods_that_declare_features_only_ignore_logits(make_experiment, name):
+    """The method's terms do not depend on the teacher's logits."""
     experiment = make_experiment("teacher=resnet14", "student=resnet8", f"distillation={name}", "batch_size=8")
     distilled = experiment.entry("distilled")
     method = build(distilled.spec.method)
@@ -520,9 +520,9 @@ def method_losses(learner, batch, teacher):
     return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def test_a_subclass_declares_for_itself():
+def test_features_only_is_not_inherited():
     class Inherits(Hint):
-        """It says nothing of its own."""
+        """A subclass that declares nothing itself."""
 
     shared = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
     layers = {"weight": 1.0, "student_layers": None, "teacher_layers": None}
@@ -533,7 +533,7 @@ def test_a_subclass_declares_for_itself():
 # Folders
 
 
-def test_a_folder_is_no_checkpoint_and_a_run_says_how_it_becomes_one(refused, tmp_path_factory):
+def test_a_folder_is_no_checkpoint_and_a_run_folder_is_refused_with_a_fix(refused, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     assert "is a folder, and a checkpoint is a file\n" in refused(f"student.checkpoint={folder}")
     (folder / "table.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Checkpoints of the papers' own code: all their networks under their own names."""
+"""Checkpoints of the papers' own code: all networks under its names."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def small(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SMALL)
-def test_a_network_computes_what_the_papers_code_computes_of_its_weights(tmp_path, name):
+def test_a_network_equals_the_papers_code_with_the_same_weights(tmp_path, name):
     network, state, logits, images = small(name)
     torch.save({"model": state, "epoch": 240, "best_acc": 70.0}, tmp_path / "net.pth")
     *_, translated = load_checkpoint(network, tmp_path / "net.pth")
@@ -68,13 +68,13 @@ def test_a_network_computes_what_the_papers_code_computes_of_its_weights(tmp_pat
 
 def entries(state, prefix=""):
     return [
-        Entry((), f"{prefix}{name}", StoredTensor(tuple(size), torch.float32, stride=(place,)))
-        for place, (name, size) in enumerate(state)
+        Entry((), f"{prefix}{name}", StoredTensor(tuple(size), torch.float32, stride=(position,)))
+        for position, (name, size) in enumerate(state)
     ]
 
 
 @pytest.mark.parametrize(("name", "size"), [*((name, 32) for name in PUBLISHED), ("vgg8", 64), ("vgg19", 64)])
-def test_every_tensor_of_every_network_goes_where_it_belongs(name, size):
+def test_every_tensor_of_every_network_is_translated_correctly(name, size):
     described = node(name)
     with torch.device("meta"):
         own = build_network(described, Shape(foreign.CLASSES, 3, size)).state_dict()
@@ -86,7 +86,7 @@ def test_every_tensor_of_every_network_goes_where_it_belongs(name, size):
 
 
 @pytest.mark.parametrize("changed", [{"fc": "linear"}, {"downsample": "shortcut"}, {"fc": "linear", "downsample": "shortcut"}])
-def test_other_residual_nets_call_two_of_the_modules_otherwise(tmp_path, changed):
+def test_other_names_of_two_modules_in_residual_nets_are_translated(tmp_path, changed):
     network, state, logits, images = small("resnet")
     renamed = {}
     for name, value in state.items():
@@ -105,7 +105,7 @@ def test_the_order_of_a_file_does_not_matter(tmp_path):
     torch.testing.assert_close(network(images), logits(state, images), rtol=1e-4, atol=1e-4)
 
 
-def test_what_was_done_is_said_with_the_first_and_the_last_names(tmp_path):
+def test_the_note_shows_the_first_and_last_translated_names(tmp_path):
     network, state, *_ = small("resnet")
     torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "net.pth")
     path = tmp_path / "net.pth"
@@ -132,15 +132,15 @@ def test_a_deeper_or_shallower_net_of_the_family_is_refused(tmp_path):
         tmp_path / "a", shallow, state
     )
     deep = foreign.random_state(foreign.resnet([4, 4, 6, 8], [1] * 3))
-    said = refusal(tmp_path / "b", network, deep)
-    assert "30 tensors differ, first stages.0.1.residual.0.weight (model 4×4×3×3, file none)" in said
+    message = refusal(tmp_path / "b", network, deep)
+    assert "30 tensors differ, first stages.0.1.residual.0.weight (model 4×4×3×3, file none)" in message
 
 
 def test_another_family_is_refused_with_names_of_both_sides(tmp_path):
     network, *_ = small("resnet")
-    said = refusal(tmp_path / "net.pth", network, small("wrn")[1])
-    assert "does not fit ResNet: " in said and "first stem.0.weight (model 4×3×3×3, file none)" in said
-    assert said.endswith("names in the file: conv1.weight, block1.layer.0.bn1.weight, block1.layer.0.bn1.bias and 79 more")
+    message = refusal(tmp_path / "net.pth", network, small("wrn")[1])
+    assert "does not fit ResNet: " in message and "first stem.0.weight (model 4×3×3×3, file none)" in message
+    assert message.endswith("names in the file: conv1.weight, block1.layer.0.bn1.weight, block1.layer.0.bn1.bias and 79 more")
 
 
 def test_a_classifier_under_two_names_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Pickles that would run code: refused by the name of what they call, and never run."""
+"""Pickles that would run code are refused with the name of the function that they call, and never run it."""
 
 import copyreg
 import functools
@@ -23,7 +23,7 @@ def net():
 
 
 class Call:
-    """Pickled as the call of a function."""
+    """Pickled as a call of a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -44,7 +44,7 @@ def text(value):
 
 
 def registered(mark):
-    """The function by its number in the extension registry."""
+    """Pickles a function by its code in the extension registry."""
     copyreg.add_extension("os", "mkdir", 240)
     copyreg.add_extension("posix", "mkdir", 241)
     try:
@@ -96,7 +96,7 @@ HOSTILE = {
 }
 
 
-def test_that_each_of_these_runs_code_where_python_reads_it(tmp_path):
+def test_each_of_these_pickles_runs_code_in_pythons_unpickler(tmp_path):
     for name, (make, _) in HOSTILE.items():
         mark = tmp_path / name
         with suppress(Exception):  # that what was made is of no use comes too late
@@ -135,13 +135,13 @@ def test_code_is_refused_by_its_name_and_not_run(tmp_path, name, place):
     assert not mark.exists()
 
 
-def test_what_is_run_before_the_end_of_a_damaged_file_is_named_too(tmp_path):
+def test_code_before_the_end_of_a_damaged_file_is_named_too(tmp_path):
     (tmp_path / "net.pt").write_bytes(pickle.dumps(Call(os.mkdir, "mark"))[:-1] + b"\xff")
     with pytest.raises(BadCheckpoint, match=r"would run code \(\w+\.mkdir\)"):
         load_checkpoint(net(), tmp_path / "net.pt")
 
 
-def test_numbers_of_the_extension_registry_are_refused(tmp_path):
+def test_codes_of_the_extension_registry_are_refused(tmp_path):
     (tmp_path / "net.pt").write_bytes(registered(str(tmp_path / "mark")))
     copyreg.add_extension("posix", "mkdir", 241)
     try:
@@ -162,7 +162,7 @@ def test_attributes_of_classes_are_not_set(tmp_path):
 @pytest.mark.parametrize(
     "pid", [3, "storage", ("storage", "x"), ("file", "net.pt", "0", "cpu", 2), ("storage", os.mkdir, "0", "cpu", 2)]
 )
-def test_persistent_ids_are_those_of_storages(tmp_path, pid):
+def test_persistent_ids_other_than_storages_are_refused(tmp_path, pid):
     class Pickler(pickle.Pickler):
         def persistent_id(self, value):
             return pid if isinstance(value, nn.Module) else None
@@ -176,7 +176,7 @@ def test_persistent_ids_are_those_of_storages(tmp_path, pid):
         load_checkpoint(net(), tmp_path / "net.pt")
 
 
-def test_names_from_a_file_can_not_draw_on_the_terminal(tmp_path):
+def test_names_from_a_file_can_not_send_terminal_escapes(tmp_path):
     (tmp_path / "net.pt").write_bytes(b"\x80\x04" + text("os\n") + text("\x1b[2Jmkdir") + b"\x93)R.")
     with pytest.raises(BadCheckpoint, match=r"\(os\\n\.\\x1b\[2Jmkdir\)"):
         load_checkpoint(net(), tmp_path / "net.pt")

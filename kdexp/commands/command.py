@@ -1,0 +1,144 @@
+"""A command line made into checked jobs, or refused with everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from kdexp.configuration.compose import Composer
+from kdexp.configuration.flags import Flags
+from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
+from kdexp.configuration.jobs import expand, key_of, latest
+from kdexp.configuration.quoting import expand_home
+from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
+from kdexp.validation.jobs import check
+
+_REMOVALS = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
+"""What users type to leave a group out, and how Hydra writes it."""
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One combination of a multirun, or the only job of a single run."""
+
+    number: int
+    overrides: Sequence[str]
+    config: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder inside the sweep's."""
+        return f"{self.number:03d}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line whose jobs are composed and free of problems."""
+
+    jobs: list[PlannedJob]
+    multirun: bool
+    hydra: DictConfig
+    """Hydra's own node."""
+    overrides: list[str]
+    """All overrides, as Hydra reads them."""
+    effective: list[str]
+    """The overrides without those that a later one replaces."""
+    replaced: list[str]
+    """A line about each override that a later one replaces."""
+
+    @property
+    def launcher(self) -> str:
+        """The option of `hydra/launcher`."""
+        return self.hydra.runtime.choices["hydra/launcher"]
+
+    @property
+    def needs_hydra(self) -> bool:
+        """Whether the jobs are started by a launcher that only Hydra can run."""
+        return self.multirun and self.launcher not in OWN_LAUNCHERS
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether any job asks for a dry run: then none is run."""
+        return any(job.config["dry_run"] for job in self.jobs)
+
+
+def read_command(flags: Flags, composer: Composer) -> Command:
+    """Composes and checks every job; raises `InvalidArguments` with all problems."""
+    _check_start(composer, flags)
+    overrides, found = _expand_homes(flags.overrides)
+    hydra_node = composer.hydra(overrides)
+    multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
+    effective, replaced = latest(overrides)
+    found += _malformed(flags, composer)
+    found += unused(overrides, hydra_node, multirun)
+    jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])
+    found += of_axes
+    configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
+    named = {problem.name for problem in found}
+    found += [problem for problem in of_jobs if problem.name not in named or not problem.name]
+    if found:
+        raise InvalidArguments(found)
+    planned = [PlannedJob(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
+    return Command(planned, multirun, hydra_node, overrides, effective, replaced)
+
+
+def _check_start(composer: Composer, flags: Flags) -> None:
+    """Raises `InvalidArguments` where the file named by `--config-name` can't be composed without overrides either."""
+    from kdexp.configuration.mistakes import cause_of
+
+    known = composer.options("")
+    if flags.config_name.removesuffix(".yaml") not in known:
+        sentence = f"={flags.config_name!r}: no such file;{did_you_mean(flags.config_name, known)} known: {listed(known)}"
+        raise InvalidArguments([Problem("--config-name", sentence)])
+    try:
+        composer.compose([])
+    except Exception as error:  # a user's own file makes Hydra raise anything
+        raise InvalidArguments([Problem("--config-name", f"={flags.config_name!r}: {cause_of(error)}")]) from error
+
+
+def _expand_homes(words: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    """The overrides as Hydra reads them, `~` replaced by the home folder; and a problem for every unknown user."""
+    overrides, found = [], []
+    for word in words:
+        try:
+            overrides.append(expand_home(_REMOVALS.get(word, word)))
+        except RuntimeError:
+            key, _, value = word.partition("=")
+            found.append(Problem(key, f"={value!r}: there is no user {value.partition('/')[0][1:]!r} on this machine"))
+    return overrides, found
+
+
+def _malformed(flags: Flags, composer: Composer) -> list[Problem]:
+    """Problems of settings that are typed like flags, or with spaces."""
+    if not flags.strays:
+        return []
+    from kdexp.configuration.mistakes import stray
+
+    composed = composer.compose([])
+    return [stray(setting, composed, composer) for setting in flags.strays]
+
+
+def _expand_jobs(
+    overrides: Sequence[str], composer: Composer, hydra_node: DictConfig
+) -> tuple[Sequence[Sequence[str]], list[Problem]]:
+    """The jobs of a multirun and the problems of its axes; axes with a problem are left out of the jobs."""
+    words = [*swept_in_files(hydra_node, overrides), *overrides]
+    found: list[Problem] = []
+    while True:
+        try:
+            return [[_REMOVALS.get(word, word) for word in job] for job in expand(words, composer.options)], found
+        except InvalidArguments as error:
+            found += error.problems
+            faulty = {problem.name for problem in error.problems}
+            words = [] if "" in faulty else [text for text in words if key_of(text) not in faulty]
+
+
+def swept_in_files(hydra_node: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """The axes that YAML files sweep over, without those that the command line sets."""
+    params = hydra_node.sweeper.get("params") or {}
+    given = {text.partition("=")[0] for text in overrides}
+    return [f"{key}={value}" for key, value in params.items() if key not in given]
