@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import re
+from pathlib import Path
+from traceback import extract_stack
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from rich.console import Console
 import kdexp
 from kdexp.commands.run import claim_folder, run
 from kdexp.configuration.compose import compose_command
+from kdexp.distillation import base
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
 
@@ -57,6 +61,22 @@ def test_the_files_of_a_run_folder(finished):
     ]
     distilled = lines[-1]
     assert float(distilled["loss"]) == pytest.approx(float(distilled["ce"]) + float(distilled["kd"]))
+
+
+def test_the_calls_from_a_run_to_the_loss_are_the_documented_ones(finished, monkeypatch):
+    loss, stacks = base.soft_target_loss, []
+
+    def noted(*words):
+        stacks.append([(frame.name, frame.filename) for frame in extract_stack()[:-1]])
+        return loss(*words)
+
+    monkeypatch.setattr(base, "soft_target_loss", noted)
+    finished()
+    package = Path(kdexp.__file__).parent
+    called = [(name, Path(file).relative_to(package).as_posix()) for name, file in stacks[0] if package in Path(file).parents]
+    section = (package.parent / "docs" / "architecture.md").read_text().split("## From the command line to the loss")[1]
+    documented = re.findall(r"^\| `(?:\w+\.)?(\w+)` \| `([\w/]+\.py)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert called == documented
 
 
 def test_two_runs_never_share_a_folder(tmp_path):

@@ -249,7 +249,7 @@ def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
 ):
     copies = let_meta_train(monkeypatch)
     experiment = make_experiment(*PAIR, f"distillation={method}", "dataset.crop_padding=1")
-    (learner,), teacher, split = prepared_on_meta(experiment, [role_of(method)], 40, fast=True, graph=recording)
+    (learner,), teacher, split = prepared_on_meta(experiment, [role_of(method)], 72, fast=True, graph=recording)
     monkeypatch.setattr("kdexp.training.learner.Learner.record_epoch", lambda self, numbers, validated: self.history.append({}))
     teacher = teacher if learner.distiller.uses_teacher else None
     with HostReads() as reads:
