@@ -22,10 +22,10 @@ from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.training.entry import Entry
-from kdexp.training.graph import steps_for
 from kdexp.training.learner import Learner
 from kdexp.training.loop import Steps
 from kdexp.training.prepare import prepare
+from kdexp.training.recorded_steps import steps_for
 
 IMAGES, BATCH, REPEATS = 50_000, 128, 5
 WAYS = {"fast": {}, "fast compiled": {"compile": True}, "fast graph": {"graph": True}}
@@ -50,7 +50,7 @@ def company(students: int, ways: dict[str, bool]) -> tuple[Steps, list]:
     learners, teacher = prepare(entries, build_network(config["teacher"], shape), shape, precision, raw.labels)
     assert teacher is not None
     teacher.use(choose_lookup(teacher, split, LookupSource("", OutputCache(), None)).table)
-    teacher.see_all(split)
+    teacher.prepare_all(split)
     for learner in learners:
         learner.train()
     return steps_for(precision)(split, teacher, REPEATS + 1, BATCH, 0, None), learners

@@ -15,7 +15,7 @@ from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
-from kdexp.validation.jobs import check
+from kdexp.validation.jobs import compose_and_check
 
 _REMOVALS = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
 """What users type to leave a group out, and how Hydra writes it."""
@@ -77,7 +77,7 @@ def read_command(flags: Flags, composer: Composer) -> Command:
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])
     found += of_axes
-    configs, of_jobs = check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
+    configs, of_jobs = compose_and_check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
     named = {problem.name for problem in found}
     found += [problem for problem in of_jobs if problem.name not in named or not problem.name]
     if found:

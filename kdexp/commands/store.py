@@ -21,7 +21,7 @@ from rich.table import Table
 from kdexp.errors import CorruptEntry, did_you_mean, listed
 from kdexp.files import DRAFT, reason
 from kdexp.report.table import HEAD_RULE, percent
-from kdexp.store.descriptions import Learner, Outputs
+from kdexp.store.descriptions import LearnerFile, OutputsFile
 from kdexp.store.in_use import registering, settle_killed
 from kdexp.store.pruning import number_of_days, reason_to_keep, remove
 from kdexp.store.stored import LEARNERS, OUTPUTS, SUMMARIES, read_entry, read_result, under_its_key
@@ -90,7 +90,7 @@ def _items(root: Path, verified: bool) -> Iterator[Item]:
 
 
 def _read(path: Path, verified: bool) -> Item:
-    kind, declared = ("outputs", Outputs) if path.parent.name == OUTPUTS else ("finished", Learner)
+    kind, declared = ("outputs", OutputsFile) if path.parent.name == OUTPUTS else ("finished", LearnerFile)
     try:
         found = read_entry(path, declared) if verified else read_result(path, declared)
         return Item(path, kind, under_its_key(found).result)

@@ -58,7 +58,7 @@ EXPLAINED = {
 """The remark under the table for each control."""
 
 
-def part_of(role: str, config: Mapping[str, Any]) -> RoleSpec:
+def role_spec(role: str, config: Mapping[str, Any]) -> RoleSpec:
     """The spec of a role: one of `PARTS`, or the path of a network that a teacher is made from.
 
     `teacher.teacher` taught the teacher, by the method under `teacher.distillation`; `teacher.members.0` is a member of an
@@ -96,7 +96,7 @@ def teacher_paths(config: Mapping[str, Any], path: str = "teacher") -> list[str]
 
 def sources_of(role: str, config: Mapping[str, Any]) -> list[str]:
     """The roles that a teacher is made from: the members of an ensemble, and its own teacher."""
-    part = part_of(role, config)
+    part = role_spec(role, config)
     if not part.teaches or part.untrained:
         return []
     members = node_at(config, part.model).get("members") or []

@@ -14,9 +14,9 @@ from torch import nn
 
 from kdexp.data.split import Split
 from kdexp.deployment.rebuild import deployed_network
-from kdexp.experiment.company import Shared, stored_learner, train_group
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
+from kdexp.experiment.training_group import Shared, stored_learner, train_group
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore, identity_of

@@ -11,8 +11,8 @@ from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.device.memory import free_memory
-from kdexp.experiment.company import train_group
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.training_group import train_group
 from kdexp.network.build import sketch_network
 from kdexp.network.cost import parameter_count
 from kdexp.training.entry import Entry

@@ -13,7 +13,7 @@ import torch
 
 from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
-from kdexp.configuration.roles import RoleSpec, node_at, option, part_of, seed_offset, sources_of
+from kdexp.configuration.roles import RoleSpec, node_at, option, role_spec, seed_offset, sources_of
 from kdexp.configuration.settings import NAMES, Settings
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.load import Data, load
@@ -108,7 +108,7 @@ class Plan:
 
     def part(self, role: str) -> RoleSpec:
         """The configuration nodes that this role is built from."""
-        return part_of(role, self.config)
+        return role_spec(role, self.config)
 
     def entry(self, role: str) -> Entry:
         """The learner in this role as it is configured, before the store is searched for it."""

@@ -18,7 +18,7 @@ from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network.checkpoint.fit import start_from
 from kdexp.network.landmarks import Landmarks, find_landmarks
-from kdexp.network.sketching import QuickBatchNorm
+from kdexp.network.quick_batch_norm import QuickBatchNorm
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that describe its training and are not arguments of its constructor."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdexp.network.layers import evaluating
-from kdexp.network.sketching import QuickBatchNorm
+from kdexp.network.quick_batch_norm import QuickBatchNorm
 
 
 def parameter_count(module: nn.Module) -> int:

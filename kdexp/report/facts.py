@@ -137,7 +137,7 @@ def _on_training_images(
     source = experiment.lookup_source([entry], teacher.model)
     if table := source.cache.find(source.key, teacher.capture.layers):
         teacher.use(table)
-        teacher.see(split, first_epoch)
+        teacher.prepare_epoch(split, first_epoch)
     pairs = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
     rest = [teacher(batch).logits for batch in batches[GRADIENT_BATCHES:]]
     logits = torch.cat([*(outputs.logits for _, outputs in pairs), *rest])

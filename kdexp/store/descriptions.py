@@ -71,7 +71,7 @@ class Test(TypedDict):
     best: NotRequired[Metrics]
 
 
-class Epoch(TypedDict):
+class EpochRecord(TypedDict):
     """Means over an epoch, with the terms of the method as further keys."""
 
     epoch: Count
@@ -104,7 +104,7 @@ class Provenance(TypedDict):
     git: Git | None
 
 
-class Entry(TypedDict):
+class StoredFile(TypedDict):
     """`result.json` of any folder in the store: digests of its files and of itself."""
 
     model: Name
@@ -113,7 +113,7 @@ class Entry(TypedDict):
     digest: Digest
 
 
-class Learner(Entry):
+class LearnerFile(StoredFile):
     """`result.json` of a finished learner."""
 
     method: Name
@@ -125,7 +125,7 @@ class Learner(Entry):
     train_images: NonNegativeInt
     test: Test
     best_epoch: Count | None
-    history: list[Epoch]
+    history: list[EpochRecord]
     train_seconds: NonNegative
     trained_at: Name
     continued_after: NotRequired[list[NonNegativeInt]]
@@ -142,7 +142,7 @@ class OutputsSpec(TypedDict):
     layer: Annotated[str, Text(".{0,2000}", "a text of at most 2,000 characters")]
 
 
-class Outputs(Entry):
+class OutputsFile(StoredFile):
     """`result.json` of a teacher's outputs."""
 
     spec: OutputsSpec

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdexp.errors import CorruptEntry
 from kdexp.files import reason
-from kdexp.store.descriptions import Outputs
+from kdexp.store.descriptions import OutputsFile
 from kdexp.store.learners import write_entry, write_tensors
 from kdexp.store.spec import LearnerSpec, key_of
 from kdexp.store.stored import OUTPUTS, RESULT, StoredLearner, read_entry, under_its_key
@@ -97,7 +97,7 @@ class OutputStore:
         if not place.is_dir():
             return None
         try:
-            values = under_its_key(read_entry(place, Outputs)).tensors("outputs")["outputs"]
+            values = under_its_key(read_entry(place, OutputsFile)).tensors("outputs")["outputs"]
             if values.shape != shape or values.dtype != torch.float32:
                 raise CorruptEntry(f"{place} holds {values.dtype} {list(values.shape)}, not float32 {list(shape)}")
             return values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import BadFile, CorruptEntry, first_line
 from kdexp.files import file_digest
-from kdexp.store.descriptions import Learner
+from kdexp.store.descriptions import LearnerFile
 from kdexp.store.schema import parse_json, problems_of, read_text, require
 from kdexp.store.spec import FORMAT, key_of
 
@@ -45,12 +45,12 @@ class StoredLearner:
             raise CorruptEntry(f"{path} can't be read: {first_line(error)}") from error
 
 
-def read_result(path: Path, kind: Any = Learner) -> StoredLearner:
+def read_result(path: Path, kind: Any = LearnerFile) -> StoredLearner:
     """Reads and checks `result.json` of a stored folder, but none of its other files; raises `CorruptEntry`."""
     source = path / RESULT
     try:
         result = parse_json(read_text(source), source)
-        if kind is Learner and (other := other_format(result)) and problems_of(result, kind):
+        if kind is LearnerFile and (other := other_format(result)) and problems_of(result, kind):
             raise CorruptEntry(f"{source} {other}")
         require(result, kind, source)
     except CorruptEntry:
@@ -67,7 +67,7 @@ def other_format(result: Any) -> str:
     return f"is of format {found}, not {FORMAT}" if isinstance(found, int) and found != FORMAT else ""
 
 
-def read_entry(path: Path, kind: Any = Learner) -> StoredLearner:
+def read_entry(path: Path, kind: Any = LearnerFile) -> StoredLearner:
     """Reads a stored folder; raises `CorruptEntry` if any of its files is damaged or missing."""
     found = read_result(path, kind)
     for name, digest in found.result["files"].items():

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdexp.configuration.roles import PARTS, option, part_of
+from kdexp.configuration.roles import PARTS, option, role_spec
 from kdexp.text.characters import one_line
 
 AxisValues = dict[str, Any]
@@ -23,7 +23,7 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     In every role, the learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and
     `epochs`, so that teacher and student share columns; settings of its teacher keep the prefix `teacher`.
     """
-    part = part_of(role, config)
+    part = role_spec(role, config)
     own = {"dataset": "dataset", part.model: "student"}
     own |= {part.method: part.method} if part.method in config else {}  # otherwise it is inside the node of the network
     own |= {part.optimizer: "optimizer", part.schedule: "schedule"}
@@ -32,7 +32,7 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
     if part.teaches:
         found.pop("dataset.student_fraction", None)  # teachers train on all images
-    if part.method == "distillation" and part_of(part.teacher, config).teaches and config.get("teacher"):
+    if part.method == "distillation" and role_spec(part.teacher, config).teaches and config.get("teacher"):
         found["teacher_epochs"] = config["teacher_epochs"]
         for node in ("teacher", "teacher_optimizer", "teacher_schedule"):
             found |= dict(_node(config, node, node))

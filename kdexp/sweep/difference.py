@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from kdexp.sweep.images import correct_images
+from kdexp.sweep.correct_images import correct_images
 from kdexp.sweep.observations import Observation
 from kdexp.sweep.statistics import (
     correlation,

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kdexp.configuration.roles import option, part_of
+from kdexp.configuration.roles import option, role_spec
 from kdexp.sweep.axes import AxisValues, axis_values
 from kdexp.sweep.read import Job, Result, Sweep
 
@@ -38,7 +38,7 @@ class Observation:
     @property
     def method(self) -> str:
         """The chosen option of its method."""
-        return option(self.job.config, part_of(self.role, self.job.config).method) if self.job.config else self.result.method
+        return option(self.job.config, role_spec(self.role, self.job.config).method) if self.job.config else self.result.method
 
 
 class Identity:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from kdexp.configuration.roles import PARTS, node_at, part_of
+from kdexp.configuration.roles import PARTS, node_at, role_spec
 from kdexp.errors import BadFile
 from kdexp.report.published import published_problems
 from kdexp.store.descriptions import Configuration, Jobs, Status, Table
@@ -234,7 +234,7 @@ def _config(path: Path, roles: Iterable[str], sweep: Sweep) -> dict[str, Any]:
 def _nodes_of(role: str, config: dict[str, Any]) -> Iterator[str]:
     """Paths of a learner's nodes. The later ones depend on the first, which the caller checks before it goes on."""
     yield PARTS[role].model
-    part = part_of(role, config)
+    part = role_spec(role, config)
     yield from (part.method, part.optimizer, part.schedule)
 
 

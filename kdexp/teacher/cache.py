@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kdexp.teacher.table import OutputTable
+    from kdexp.teacher.output_table import OutputTable
 
 
 OUTPUTS_SHARE = 0.25

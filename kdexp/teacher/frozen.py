@@ -11,7 +11,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
 from kdexp.device.precision import Precision
 from kdexp.network.capture import Capture, Outputs
-from kdexp.teacher.table import LOGITS, OutputTable
+from kdexp.teacher.output_table import LOGITS, OutputTable
 
 
 class Teacher:
@@ -59,7 +59,7 @@ class Teacher:
         return Capture(self.model, layers, self._probe_image, compiled=self.precision.compile)
 
     def use(self, table: OutputTable | None, extra_layers: Sequence[str] = ()) -> None:
-        """From now on, answer from `table` (None: run on every batch). Call `see` before each epoch.
+        """From now on, answer from `table` (None: run on every batch). Call `prepare_epoch` before each epoch.
 
         Each pass that fills the table also records `extra_layers`.
         """
@@ -70,14 +70,14 @@ class Teacher:
         """Layers whose outputs each pass records, the logits first."""
         return [LOGITS, *self._recorded.layers]
 
-    def see(self, split: Split, epoch: Epoch) -> None:
+    def prepare_epoch(self, split: Split, epoch: Epoch) -> None:
         """Fills the table with the outputs that an epoch needs, if there is a table and it isn't complete."""
         self._fill(split, epoch)
 
-    def see_all(self, split: Split) -> None:
+    def prepare_all(self, split: Split) -> None:
         """The same for every image of a split that is not augmented."""
         self._fill(split, Epoch(torch.arange(len(split), device=split.labels.device), None))
 
     def _fill(self, split: Split, epoch: Epoch) -> None:
         if self.table is not None and not self.table.shows_all(self.recorded_layers):
-            self.table.learn(split, epoch, self.recorded_layers, self.ask, self.batch_size)
+            self.table.compute_missing(split, epoch, self.recorded_layers, self.ask, self.batch_size)

@@ -15,7 +15,7 @@ from kdexp.errors import listed
 from kdexp.store.outputs import OutputStore, worth_storing
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
-from kdexp.teacher.table import LOGITS, OutputTable, by_layer
+from kdexp.teacher.output_table import LOGITS, OutputTable, by_layer
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def compute_all(teacher: Teacher, split: Split, store: OutputStore | None) -> St
         return None
     missing = [name for name in teacher.recorded_layers if not table.complete(name)]
     start = time.perf_counter()
-    teacher.see_all(split)
+    teacher.prepare_all(split)
     if table.device.type != "cpu":
         torch.get_device_module(table.device).synchronize()
     seconds = time.perf_counter() - start

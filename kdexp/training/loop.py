@@ -81,7 +81,7 @@ def train(
             continue
         images = steps.draw(epoch)
         if steps.teacher is not None:
-            steps.teacher.see(steps.split, images)
+            steps.teacher.prepare_epoch(steps.split, images)
         steps.take(active, epoch, images, watch)
         active = [learner for learner in active if not learner.failure]
         if not active:

@@ -12,7 +12,7 @@ from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller, probe_of
 from kdexp.network.build import device_of
 from kdexp.network.capture import Capture
-from kdexp.network.sketching import QuickBatchNorm
+from kdexp.network.quick_batch_norm import QuickBatchNorm
 
 Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
 

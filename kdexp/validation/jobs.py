@@ -10,7 +10,7 @@ from kdexp.configuration.overrides import Overrides, explain_partial, of_jobs
 from kdexp.errors import Problem
 
 
-def check(
+def compose_and_check(
     jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
 ) -> tuple[list[Mapping[str, Any]], list[Problem]]:
     """The composed configuration of every job, and all problems of all jobs.

@@ -13,7 +13,7 @@ from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem, first_line, refusals
 from kdexp.network.build import device_of, on_meta, sketch_network
 from kdexp.network.footprint import ROOMY, Room
-from kdexp.network.sketching import QuickBatchNorm
+from kdexp.network.quick_batch_norm import QuickBatchNorm
 
 LARGEST = 256
 """Pixels up to which a size is searched that a network accepts."""

@@ -12,18 +12,18 @@ from torch import nn
 
 from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
-from kdexp.configuration.roles import node_at, part_of, teacher_paths
+from kdexp.configuration.roles import node_at, role_spec, teacher_paths
 from kdexp.configuration.settings import NAMES
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import pick_device
 from kdexp.errors import Problem
-from kdexp.experiment.starts import check_frozen, check_reader, check_start
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
+from kdexp.validation.checkpoints import check_frozen, check_reader, check_start
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
@@ -135,7 +135,7 @@ class Validator:
         return {path: self._room(candidate, path, self._free_memory(device), bad) for path in candidate.network_paths}
 
     def _room(self, candidate: Candidate, path: str, free: int, bad: set[str]) -> Room:
-        node, part = candidate.node(path), part_of("baseline" if path == "student" else path, candidate.config)
+        node, part = candidate.node(path), role_spec("baseline" if path == "student" else path, candidate.config)
         if not isinstance(node, dict) or part.optimizer in bad:
             return Room(free)
         if "members" in node or node.get("frozen_backbone") or (part.teaches and node.get("checkpoint")):
@@ -176,7 +176,7 @@ class Validator:
     def _method(self, candidate: Candidate, path: str) -> list[Problem]:
         """Problems of the method by which the network at `path` learns."""
         config = candidate.config
-        part = part_of("distilled" if path == "student" else path, config)
+        part = role_spec("distilled" if path == "student" else path, config)
         pair = {"student": candidate.networks.get(path), "teacher": candidate.networks.get(part.teacher)}
         has_no_teacher = path == "student" and not config.get("teacher")
         if part.method in candidate.broken or pair["student"] is None or (pair["teacher"] is None and not has_no_teacher):

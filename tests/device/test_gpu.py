@@ -6,9 +6,9 @@ from each_method import METHODS, PAIR, SLOWED, role_of
 from loops import Silent, look_up, prepared, quiet_training
 
 from kdexp.device.random import RandomStream
-from kdexp.training import graph
-from kdexp.training.graph import RecordedSteps
+from kdexp.training import recorded_steps as graph
 from kdexp.training.loop import Steps
+from kdexp.training.recorded_steps import RecordedSteps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
@@ -83,7 +83,7 @@ def test_the_host_neither_waits_nor_copies_while_steps_are_replayed(make_experim
     learners, teacher = prepared(experiment, "baseline", "distilled")
     split = experiment.data.student_train
     look_up(teacher, split)
-    teacher.see_all(split)
+    teacher.prepare_all(split)
     steps = RecordedSteps(split, teacher, 2, 16, 0, None)
     for learner in learners:
         learner.train()

@@ -34,7 +34,7 @@ from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
 from kdexp.store import schema
-from kdexp.store.descriptions import Learner
+from kdexp.store.descriptions import LearnerFile
 from kdexp.store.learners import LearnerStore
 from kdexp.store.schema import read_json
 from kdexp.store.spec import key_of
@@ -377,7 +377,7 @@ def test_a_file_of_unusual_size_is_not_read(tmp_path, monkeypatch):
 def test_keys_of_a_newer_version_are_kept(tmp_path):
     learner = craft(tmp_path)
     rewrite(learner, invented_tomorrow={"a": [1]}, digest="")
-    assert read_json(learner / "result.json", Learner)["invented_tomorrow"] == {"a": [1]}
+    assert read_json(learner / "result.json", LearnerFile)["invented_tomorrow"] == {"a": [1]}
     assert kdexp.load(learner)(IMAGES).shape == (2, 10)
 
 

@@ -4,9 +4,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.lookup import LookupSource, choose_lookup
-from kdexp.training.graph import steps_for
 from kdexp.training.loop import train
 from kdexp.training.prepare import prepare
+from kdexp.training.recorded_steps import steps_for
 
 
 class Silent:

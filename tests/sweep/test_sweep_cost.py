@@ -24,7 +24,7 @@ from kdexp.experiment import experiment, lockstep, plan
 from kdexp.experiment import lookahead as wanted
 from kdexp.training import sketch
 from kdexp.validation import validator as validation
-from kdexp.validation.jobs import check
+from kdexp.validation.jobs import compose_and_check
 
 BRIEF = (*SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1")
 
@@ -35,7 +35,7 @@ def sweep(tmp_path):
 
     def run(*words, lockstep=None):
         jobs = expand([f"output_dir={tmp_path}", *BRIEF, *words])
-        configs, found = check(jobs, Composer())
+        configs, found = compose_and_check(jobs, Composer())
         assert not found
         numbered = [PlannedJob(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
         return run_jobs(numbered, words, lockstep, Console(file=io.StringIO()))
@@ -60,7 +60,7 @@ def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
     for module, name in ((composer, "compose_whole"), (validation, "check_network"), (sketch, "Capture")):
         count(module, name)
     jobs = expand(["distillation=hint", "distillation.temperature=1,2,3,4", "distillation.alpha=0.1,0.9", "seed=0,1,2"])
-    configs, found = check(jobs, Composer())
+    configs, found = compose_and_check(jobs, Composer())
     assert len(configs) == 24 and not found
     assert count.counts == {"compose_whole": 1, "check_network": 2, "Capture": 2}
 

@@ -13,7 +13,7 @@ from kdexp.sweep.origins import Origins
 from kdexp.sweep.page import page
 from kdexp.sweep.remarks import remarks
 from kdexp.sweep.table import text
-from kdexp.validation.jobs import check
+from kdexp.validation.jobs import compose_and_check
 
 HEAD = "was chosen from {} configurations with these same networks, so its difference is probably too high"
 
@@ -39,7 +39,7 @@ def jobs_of(command):
     """The composed jobs of a command as it would be pasted; they must be valid."""
     program, *words = shlex.split(command)
     assert program == "kdexp" and "-m" in words
-    configs, problems = check(expand([word for word in words if word != "-m"]), Composer())
+    configs, problems = compose_and_check(expand([word for word in words if word != "-m"]), Composer())
     assert problems == []
     return configs
 

@@ -27,7 +27,7 @@ from kdexp.teacher import cache, lookup
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource, choose_lookup
-from kdexp.teacher.table import LOGITS, OutputTable
+from kdexp.teacher.output_table import LOGITS, OutputTable
 
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
@@ -109,7 +109,7 @@ def test_a_table_gives_bitwise_the_outputs_of_a_live_teacher(make_experiment, wo
     use_table(teacher, split)
     for seed, epoch, limit in ((0, 5, None), (0, 6, None), (1, 0, 2), (0, 5, 1)):  # as a resumed run begins, and others
         images = split.epoch(seed, epoch, limit and limit * size)
-        teacher.see(split, images)
+        teacher.prepare_epoch(split, images)
         for batch in split.batches_of(images, size):
             theirs, ours = live(batch), teacher(batch)
             assert torch.equal(ours.logits, theirs.logits) and ours.features.keys() == theirs.features.keys()
@@ -235,8 +235,8 @@ def test_a_complete_table_does_not_look_at_epochs(make_experiment):
     _, teacher = prepared(experiment, "distilled")
     split = experiment.data.student_train
     use_table(teacher, split)
-    teacher.see_all(split)
-    teacher.see(split, None)
+    teacher.prepare_all(split)
+    teacher.prepare_epoch(split, None)
     assert teacher.images_asked == IMAGES and teacher.cached_bytes == IMAGES * 10 * 4
 
 
@@ -272,7 +272,7 @@ def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeyp
         monkeypatch.setattr(cache, "free_memory", lambda _device, share=share: share * (size + 3600) / cache.OUTPUTS_SHARE)
         use_table(teacher, split, later=["features"])
         assert set(teacher.table.shown) == names
-        teacher.see_all(split)
+        teacher.prepare_all(split)
         assert next(split.batches(32, seed=0, epoch=0)) and not teacher.capture.layers
 
 

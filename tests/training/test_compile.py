@@ -72,7 +72,7 @@ def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["at", "mutual"])
 def test_a_compiled_training_is_stored_and_loaded_like_any_other(make_experiment, monkeypatch, method):
-    monkeypatch.setattr("kdexp.training.graph.record", lambda work, generators: work)
+    monkeypatch.setattr("kdexp.training.recorded_steps.record", lambda work, generators: work)
     ways = ("fast=true", "optimizer.lr=0.0009765625", "batch_size=16", "limit_batches=4")
     usual = make_experiment(*PAIR, f"distillation={method}", *ways).run()[-1]
     entry = make_experiment(*PAIR, f"distillation={method}", *ways, "compile=true", "graph=true").run()[-1]

@@ -12,12 +12,12 @@ from torch import nn
 
 from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
-from kdexp.device.graphs import HostReads, buffers_in_place
+from kdexp.device.cuda_graphs import HostReads, buffers_in_place
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress
 from kdexp.distillation.kd import KD
 from kdexp.network.build import build_network
-from kdexp.training import graph
+from kdexp.training import recorded_steps as graph
 from kdexp.training.loop import Steps
 from kdexp.training.prepare import prepare
 
@@ -281,7 +281,7 @@ def test_the_number_of_operators_of_a_step(make_experiment, pair, pinned):
     (learner,), teacher = fresh(experiment, "distilled")
     split = experiment.data.student_train
     look_up(teacher, split)
-    teacher.see_all(split)
+    teacher.prepare_all(split)
     shown = split.epoch(0, 0)
     learner.train()
     steps = Steps(split, teacher, epochs=1, batch_size=16, seed=0, limit_batches=1)

@@ -16,7 +16,7 @@ WITH_DROPOUT = ("teacher=deepnn", "student=lightnn", "limit_batches=2")
 def look_up_all(teacher, split):
     """Computes a teacher's outputs for all images, to be looked up from now on."""
     look_up(teacher, split)
-    teacher.see_all(split)
+    teacher.prepare_all(split)
 
 
 def plain_losses(split, teacher, steps, *, seed, alpha, temperature):

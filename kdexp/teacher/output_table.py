@@ -72,7 +72,7 @@ class OutputTable:
         self.shown[name].copy_(values)
         self._missing[name].fill_(False)
 
-    def learn(
+    def compute_missing(
         self, split: Split, epoch: Epoch, names: Sequence[str], ask: Callable[[Tensor], Outputs], batch_size: int
     ) -> None:
         """Computes what is missing for an epoch in these layers, and shows that epoch.

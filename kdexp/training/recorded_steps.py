@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
-from kdexp.device.graphs import HostReads, Stopwatch, buffers_in_place, join, on_stream, record_graph
+from kdexp.device.cuda_graphs import HostReads, Stopwatch, buffers_in_place, join, on_stream, record_graph
 from kdexp.device.precision import Precision
 from kdexp.distillation.base import Progress
 from kdexp.errors import first_line

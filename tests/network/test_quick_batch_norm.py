@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdexp.network.sketching import QuickBatchNorm
+from kdexp.network.quick_batch_norm import QuickBatchNorm
 
 NORMS = [(nn.BatchNorm1d(6), (4, 6)), (nn.BatchNorm2d(6, affine=False), (4, 6, 5, 5)), (nn.BatchNorm3d(6), (4, 6, 2, 2, 2))]
 

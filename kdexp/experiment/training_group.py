@@ -23,10 +23,10 @@ from kdexp.store.stored import StoredLearner
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
 from kdexp.training.entry import Entry
-from kdexp.training.graph import steps_for
 from kdexp.training.learner import Learner
 from kdexp.training.loop import train
 from kdexp.training.prepare import prepare
+from kdexp.training.recorded_steps import steps_for
 
 
 @dataclass(frozen=True)
