@@ -1,4 +1,4 @@
-"""The folders of the package: each imports only from those below it, and no imports form a circle."""
+"""Rooms of the package: each imports only from rooms listed before it, and no module is part of an import circle."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ ROOMS = (
     "sweep",
     "commands",
 )
-"""From the bottom to the top, as docs/architecture.md lists them."""
+"""In the order of docs/architecture.md: each may import from those before it."""
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path

@@ -1,10 +1,12 @@
-"""Composes the many jobs of a sweep: Hydra is asked once per choice of options, and numbers are filled in."""
+"""Composes jobs, single ones and those of a sweep: Hydra composes each choice of options once, then values are filled in."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from kdexp.files import is_file
 
 
 class Composer:
-    """Composes jobs as `compose_command` does, but quicker where only values differ."""
+    """Composes jobs like `compose_command`, but faster for jobs that differ only in values."""
 
     def __init__(self, config_dir: str | None = None, config_name: str = "config"):
         self.where: dict[str, Any] = {"config_dir": config_dir, "config_name": config_name}
@@ -35,19 +37,19 @@ class Composer:
         self._composed: dict[tuple[str, ...], tuple[DictConfig, Any] | None] = {}
 
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """One job's configuration; raises errors of Hydra or OmegaConf, of many kinds, which `mistakes` explains."""
+        """Composes one job; raises the errors of Hydra and OmegaConf, which `mistakes` explains to the user."""
         parsed = [parse(text) for text in overrides]
         values = [override for override in parsed if self.sets_value(override)]
-        known = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
-        if known is None:
+        composed = self._chosen(tuple(override.input_line or "" for override in parsed if override not in values))
+        if composed is None:
             return as_plain(compose_command(overrides, **self.where))
-        config = known[0].copy()
+        config, runtime = composed[0].copy(), composed[1]
         for override in values:
             OmegaConf.update(config, override.key_or_group, override.value())
-        return with_choices(config, known[1])
+        return with_choices(config, runtime)
 
     def hydra(self, overrides: Sequence[str]) -> DictConfig:
-        """Hydra's own node, as far as overrides decide it that choose one option and are no mistakes."""
+        """Hydra's own node; sweeps and invalid overrides are ignored."""
         good: list[str] = []
         for text in overrides:
             with suppress(Exception):  # composing explains it
@@ -60,29 +62,29 @@ class Composer:
             return self._whole(()).hydra
 
     def sets_value(self, override: Override) -> bool:
-        """Whether it sets a key, and chooses, adds or removes nothing."""
+        """Whether the override only sets the value of an existing key: it chooses, adds and removes nothing."""
         key = override.key_or_group
         if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
             return False
         return not (override.is_sweep_override() or key.startswith("hydra") or self.is_group(key))
 
     def is_group(self, key: str) -> bool:
-        """Whether a key chooses options, rather than setting a value."""
+        """Whether the key is a group, whose value is the name of an option."""
         if key in ROLES:
             return True
         return len(key) < 200 and any((folder / key).is_dir() for folder in self.folders)  # longer names raise OSError
 
     def options(self, group: str) -> list[str]:
-        """The options of a group, those of a user's own folder included; none if there is no such group."""
+        """Names of a group's options, including those in the user's folder; empty if there is no such group."""
         folders = self.folders if self.is_group(group) else []
-        return sorted(name for folder in folders for name in option_names(folder, group))
+        return sorted({name for folder in folders for name in option_names(folder, group)})
 
     def file_of(self, config: str) -> Path | None:
-        """The YAML file of `GROUP/OPTION`, the first in Hydra's order; None if there is none."""
+        """The YAML file that Hydra reads for `GROUP/OPTION`; None if there is none."""
         return _first_file(self.folders, config)
 
     def own_file_of(self, config: str, suffix: str = ".yaml") -> Path | None:
-        """The file of `GROUP/OPTION` in the user's own folder; None if there is none."""
+        """The file of `GROUP/OPTION` in the user's folder; None if there is none."""
         return _first_file(self.folders[1:], config, suffix)
 
     def _whole(self, overrides: tuple[str, ...]) -> DictConfig:
@@ -91,7 +93,7 @@ class Composer:
         return self._wholes[overrides]
 
     def _chosen(self, overrides: tuple[str, ...]) -> tuple[DictConfig, Any] | None:
-        """What these overrides compose to, with what Hydra says of them; None where values depend on Hydra's own node."""
+        """The configuration for these choices and Hydra's runtime node; None if values refer to Hydra's own node."""
         if overrides not in self._composed:
             whole = self._whole(overrides)
             config = without_hydra(whole)
@@ -117,13 +119,13 @@ def conf_dir() -> str:
 
 
 def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
-    """What Hydra makes of one job's overrides, with the names of the chosen options under `choices`."""
+    """Composes one job and adds the names of the chosen options under `choices`."""
     composed = compose_whole(overrides, config_dir=config_dir, config_name=config_name)
     return OmegaConf.create(with_choices(without_hydra(composed), composed.hydra.runtime))
 
 
 def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
-    """What Hydra makes of one job's overrides, unresolved, with Hydra's own node; `config_dir` may have any name."""
+    """Composes one job with Hydra, unresolved and including Hydra's own node; `config_dir` may have any name."""
     version.setbase("1.3")
     search_path = create_config_search_path(conf_dir())
     if config_dir:  # as Hydra's --config-dir adds it
@@ -141,14 +143,14 @@ def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, co
 
 
 def read_option_files() -> None:
-    """Has Hydra read folders of YAML files as `OptionFiles`, its plugins being loaded first."""
+    """Makes Hydra read folders of YAML files as `OptionFiles`, after loading its plugins, which would undo it."""
     Plugins.instance()
     OptionFiles.trusted = conf_dir()
     SourcesRegistry.instance().types["file"] = OptionFiles
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """The same configuration, copied, without Hydra's own node."""
+    """Copies the configuration without Hydra's own node."""
     config = composed.copy()
     with open_dict(config):
         del config["hydra"]
@@ -156,9 +158,9 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 
 
 def shown(composed: DictConfig, which: str, package: str | None, *, resolve: bool) -> str:
-    """YAML of the whole configuration, of Hydra's own node (`which="hydra"`) or of the rest (`job`), or of one node of it.
+    """Returns the YAML that `--cfg` prints: `which` is `all`, `hydra` (Hydra's own node) or `job` (the rest); `package` one node.
 
-    Raises `InvalidArguments` for a node that is not there.
+    Raises `InvalidArguments` for an unknown node.
     """
     config = (
         composed
@@ -180,10 +182,9 @@ def shown(composed: DictConfig, which: str, package: str | None, *, resolve: boo
 
 
 def with_choices(config: DictConfig, runtime: Any) -> dict[str, Any]:
-    """The resolved configuration plus the option that was chosen in each of our groups, for tables and run folders.
+    """The resolved configuration with the chosen option of each group under `choices`, for tables and run folders.
 
-    `runtime` is what Hydra says of its choices and of the folders that it read. An ensemble's members that are given by name
-    become nodes.
+    `runtime` is Hydra's record of its choices and of the folders that it read. Ensemble members given by name become nodes.
     """
     resolved = as_plain(config)
     named = {name: choice for name, choice in runtime.choices.items() if name.partition("@")[0] in GROUPS}
@@ -197,29 +198,24 @@ def with_choices(config: DictConfig, runtime: Any) -> dict[str, Any]:
 
 
 def _model(member: Any, folders: Sequence[Path]) -> Any:
-    """The node of a network that is given by its name; what is no name of one is returned as it is."""
+    """The node of a network given by its name; anything else is returned unchanged."""
     files = [folder / "model" / f"{member}.yaml" for folder in folders] if isinstance(member, str) else []
     found = next((file for file in files if file.is_file()), None)
     return OmegaConf.to_container(OmegaConf.load(found)) if found else member
 
 
 def as_plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as dictionaries and lists of its own, resolved."""
+    """Copies the configuration into plain dictionaries and lists, resolved."""
     if not isinstance(config, DictConfig):
         return deepcopy(dict(config))
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """The configuration as OmegaConf writes it, key by key: most jobs of a sweep differ from the one before in few of them."""
-    return "".join(_lines(name, value, repr(value)) for name, value in as_plain(config).items())
+    """Writes the configuration as YAML, key by key: most jobs of a sweep share most of their values with the job before."""
+    return "".join(_yaml_of(name, pickle.dumps(value)) for name, value in as_plain(config).items())
 
 
-def _lines(name: str, value: Any, said: str) -> str:
-    if _written.get(name, ("", ""))[0] != said:
-        _written[name] = said, OmegaConf.to_yaml({name: value})
-    return _written[name][1]
-
-
-_written: dict[str, tuple[str, str]] = {}
-"""Under each key, what was written last and how it was said."""
+@lru_cache(maxsize=256)
+def _yaml_of(name: str, pickled: bytes) -> str:
+    return OmegaConf.to_yaml({name: pickle.loads(pickled)})

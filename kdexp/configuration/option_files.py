@@ -29,7 +29,7 @@ _PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float
 
 
 class BadOptionFile(HydraException):
-    """A YAML file that can't be used; the message names it, the line, and the reason."""
+    """An unusable YAML file; the message names the file, the line and the reason."""
 
     def __init__(self, path: str | Path, what: str, line: int | None = None):
         super().__init__(f"{path}{f', line {line}' if line else ''}: {what}")
@@ -110,7 +110,7 @@ class OptionFiles(FileConfigSource):
 
 
 def _read(path: str) -> str:
-    """The text of a regular file of UTF-8."""
+    """Reads a regular file as UTF-8."""
     try:
         there = Path(path).stat()
         if not stat.S_ISREG(there.st_mode):
@@ -128,7 +128,7 @@ def _read(path: str) -> str:
 
 
 def _check(path: str, text: str) -> None:
-    """Raises `BadOptionFile` for what is not a mapping of plain values of a reasonable size."""
+    """Raises `BadOptionFile` unless the file holds a mapping of plain values of a reasonable size."""
     _count_brackets(path, text)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -148,7 +148,7 @@ def _check(path: str, text: str) -> None:
 
 
 def _count_brackets(path: str, text: str) -> None:
-    """Refuses what the parser takes minutes for: far more open brackets than levels are allowed."""
+    """Refuses far more open brackets than allowed levels, for which the parser would take minutes."""
     for number, line in enumerate(text.splitlines(), 1):
         if sum(map(line.count, "[{")) - sum(map(line.count, "]}")) > 4 * DEEPEST or line.count("[" * DEEPEST):
             raise BadOptionFile(path, f"is nested too deeply; at most {DEEPEST} levels", number)
@@ -163,7 +163,7 @@ def _explained(path: str, error: yaml.YAMLError) -> BadOptionFile:
 
 
 def _measure(path: str, node: Any, above: list[Any], known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases written out, each node measured once."""
+    """Counts the values in a node, with aliases written out; each node is counted once."""
     if node in above:
         raise BadOptionFile(path, "an alias refers to what it is part of", _line(node))
     if len(above) > DEEPEST:

@@ -79,7 +79,7 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     words = shlex.split(command, comments=True)[1:]
     write_checkpoints(words)
     jobs = expand(words[1:]) if words[:1] == ["-m"] else [words]
-    _, problems = check(jobs, COMPOSER)
+    _, problems = compose_and_check(jobs, COMPOSER)
     assert problems == []
 
 
