@@ -158,7 +158,7 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 
 
 def shown(composed: DictConfig, which: str, package: str | None, *, resolve: bool) -> str:
-    """Returns the YAML that `--cfg` prints: `which` is `all`, `hydra` (Hydra's own node) or `job` (the rest); `package` one node.
+    """Returns the YAML that `--cfg` prints: `which` is `all`, `hydra` (its own node) or `job` (the rest); `package` one node.
 
     Raises `InvalidArguments` for an unknown node.
     """

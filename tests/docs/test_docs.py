@@ -24,6 +24,7 @@ from kdexp.configuration.jobs import expand
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
+from kdexp.validation.jobs import compose_and_check
 from kdexp.validation.validator import validate
 
 ROOT = Path(__file__).parents[2]
