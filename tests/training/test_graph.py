@@ -164,11 +164,13 @@ def test_a_network_that_reads_values_takes_plain_steps(make_experiment, recorded
     assert not recorded and len(learner.history) == 3 and not learner.failure
 
 
-def test_an_error_while_recording_ends_only_the_recorded_learners(make_experiment, monkeypatch):
+@pytest.mark.parametrize("static", [True, False], ids=["made on the device", "fetched ahead"])
+def test_an_error_while_recording_ends_only_the_recorded_learners(make_experiment, monkeypatch, static):
     def failing(work, generators):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graph, "record_graph", failing)
+    monkeypatch.setattr("kdexp.data.split.Split.static", static)
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember", "graph=true")
     baseline, distilled = trained(make_experiment(*options), "baseline", "distilled")
     assert baseline.failure.startswith(
