@@ -63,7 +63,15 @@ def row(method: str, ratios: dict[str, float]) -> tuple[str, ...]:
     trained = [p for group in learner.optimizer.param_groups for p in group["params"] if p not in deployed]
     extra = sum(p.numel() for p in trained)
     compared = compares(target(node))
-    return f"`{method}`", source, objective, compared, knobs or "–", f"{extra:,}" if extra else "–", f"{ratios[method]:.2f}×"
+    return (
+        f"`{method}`",
+        source,
+        objective,
+        compared,
+        knobs or "–",
+        f"{extra:,}" if extra else "–",
+        f"{ratios[method]:.2f}×" if method in ratios else "not measured",
+    )
 
 
 def source_and_objective(text: str) -> tuple[str, str]:

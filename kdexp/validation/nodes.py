@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -89,6 +90,18 @@ def check_node(path: str, node: Any, is_network: bool) -> Iterator[Problem]:
     yield from found or _needs_teacher(path, node)
 
 
+def _import_problem(name: str, cause: BaseException) -> str:
+    """Why a class can't be imported; where only the class is misspelt, the one that was probably meant."""
+    home, _, last = name.rpartition(".")
+    if home in sys.modules and not hasattr(sys.modules[home], last):
+        known = [found for found, value in vars(sys.modules[home]).items() if isinstance(value, type)]
+        return f"module {home} has no {last};{did_you_mean(last, known)} classes there: {listed(known)}"
+    where = ""
+    if isinstance(cause, ModuleNotFoundError) and cause.name == name.partition(".")[0]:
+        where = "; Python looks next to the folder that --config-dir names and in PYTHONPATH"
+    return f"can't be imported ({type(cause).__name__}: {first_line(cause)}){where}"
+
+
 def _target(path: str, node: dict[str, Any]) -> tuple[Any, str]:
     """The class or function that a node's `_target_` names, and why it can't be used (empty if it can)."""
     if "_target_" not in node:
@@ -99,8 +112,7 @@ def _target(path: str, node: dict[str, Any]) -> tuple[Any, str]:
     try:
         made = target(node)
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything
-        cause = first_cause(error)
-        return None, f"={name!r}: can't be imported ({type(cause).__name__}: {first_line(cause)})"
+        return None, f"={name!r}: {_import_problem(name, first_cause(error))}"
     kind = "a module" if isinstance(made, ModuleType) else f"a value of type {type(made).__name__}"
     if not callable(made):
         return None, f"={name!r}: is {kind}; name a class or a function in it: MODULE.CLASS"

@@ -8,6 +8,7 @@ import torch
 from each_method import METHODS, PAIR, TEACHING
 
 from kdexp.distillation.base import Progress
+from kdexp.experiment import training_group
 from kdexp.training.prepare import prepare
 
 START = Progress(epoch=0.0, epochs=1, step=0)
@@ -158,15 +159,15 @@ def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_pa
     if method == "none":  # the baseline is what is cut off
         shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
     whole, cut = experiment("whole").run()[-1], experiment("cut")
-    keep_progress = cut._keep_progress
+    keep_progress = training_group._keep_progress
 
-    def cut_off(learner, key):
-        keep_progress(learner, key)
+    def cut_off(learner, key, shared):
+        keep_progress(learner, key, shared)
         if learner.name == cut.roles[-1]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cut, "_keep_progress", cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training_group, "_keep_progress", cut_off)
         cut.run()
     resumed = experiment("cut").run()[-1]
     assert resumed.stored.result["continued_after"] == [1]

@@ -110,22 +110,30 @@ def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
     assert Path("outputs/runs/RUN/student.onnx").is_file()
 
 
-@pytest.mark.parametrize(("page", "row"), [("README.md", "mine"), ("docs/extending.md", "CE + 10 mine")])
-def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, row):
+METHODS = [
+    ("README.md", "Mine", 0, [], "0.1 CE + 0.9 KD + mine"),
+    ("docs/extending.md", "Mine", 0, ["distillation.weight=10"], "CE + 10 mine"),
+    ("docs/extending.md", "Standardised", 1, [], "0.1 CE + 9 standardised"),
+]
+
+
+@pytest.mark.parametrize(("page", "method", "position", "values", "row"), METHODS)
+def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, method, position, values, row):
+    name = method.lower()
     package, options = tmp_path / "package", tmp_path / "conf" / "distillation"
     package.mkdir(), options.mkdir(parents=True)
-    (code,) = [block for block in blocks(page, "python") if "class Mine" in block]
-    (package / "mine.py").write_text(code)
-    (options / "mine.yaml").write_text(blocks(page, "yaml")[0])
+    (code,) = [block for block in blocks(page, "python") if f"class {method}" in block]
+    (package / f"{name}.py").write_text(code)
+    (options / f"{name}.yaml").write_text(blocks(page, "yaml")[position])
     monkeypatch.setattr(kdexp.distillation, "__path__", [*kdexp.distillation.__path__, str(package)])
-    weight = ["distillation.weight=10"] if page != "README.md" else []
-    words = ["distillation=mine", *weight, f"output_dir={tmp_path}", *SHORT]
+    words = [f"distillation={name}", *values, f"output_dir={tmp_path}", *SHORT]
     config = compose_command(words, config_dir=str(tmp_path / "conf"))
     assert validate(config) == []
     screen = io.StringIO()
-    assert run(config, console=Console(file=screen, width=100))
+    assert run(config, console=Console(file=screen, width=140))
     assert row in screen.getvalue()
-    del sys.modules["kdexp.distillation.mine"], kdexp.distillation.mine
+    del sys.modules[f"kdexp.distillation.{name}"]
+    delattr(kdexp.distillation, name)
 
 
 def test_the_folder_of_ones_own_is_complete(tmp_path):

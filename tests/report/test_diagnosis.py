@@ -1,4 +1,4 @@
-"""Why a distilled student is no better: the facts have the values worked out by hand, and each finding its cause."""
+"""The diagnosis of a distilled student that is no better: facts against values computed by hand, findings by cause."""
 
 import hashlib
 import json
@@ -33,25 +33,25 @@ def by_hand(ones, others):
 
 
 @pytest.mark.parametrize(("ones", "others", "chance"), [(0, 0, 1), (3, 3, 1), (0, 5, 2 / 32), (1, 4, 12 / 32), (1, 0, 1)])
-def test_chances_worked_out_on_paper(ones, others, chance):
+def test_p_values_computed_by_hand(ones, others, chance):
     assert chance_of_split(ones, others) == pytest.approx(chance)
 
 
 @few
 @given(counts, counts)
-def test_the_chance_is_the_exact_binomial_one(ones, others):
+def test_the_p_value_is_the_exact_binomial_one(ones, others):
     assert chance_of_split(ones, others) == pytest.approx(by_hand(ones, others))
     assert chance_of_split(ones, others) == chance_of_split(others, ones)
     assert chance_of_split(ones + others, 0) <= chance_of_split(ones, others) <= 1
 
 
-def test_the_chance_of_many_images_neither_overflows_nor_takes_long():
+def test_the_p_value_for_many_images_neither_overflows_nor_is_slow():
     assert chance_of_split(5000, 5000) == 1
     assert chance_of_split(4900, 5100) == pytest.approx(0.0466, abs=0.001)
     assert chance_of_split(0, 10_000) == 0
 
 
-def test_who_alone_is_right_is_counted():
+def test_images_that_only_one_student_classifies_correctly_are_counted():
     ours, theirs = torch.eye(3)[[0, 0, 1, 2, 0]], torch.eye(3)[[0, 1, 2, 0, 0]]
     assert only_one_right(ours, theirs, torch.tensor([0, 0, 1, 0, 2])) == (2, 1)
 
@@ -67,7 +67,7 @@ def test_the_counts_explain_the_difference(seed, rows, classes):
     assert gained + lost <= rows
 
 
-def test_entropies_worked_out_on_paper():
+def test_entropies_computed_by_hand():
     assert entropy(torch.zeros(2, 10), 3.0) == pytest.approx(math.log(10))
     logits = torch.tensor([[math.log(3.0), 0.0]])
     assert entropy(logits, 1.0) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
@@ -150,7 +150,7 @@ def test_the_facts_are_those_of_the_networks(facts_of):
     assert facts.entropy_share == pytest.approx(facts.entropy / math.log(10))
 
 
-def test_measuring_leaves_no_trace(make_experiment):
+def test_measuring_changes_nothing(make_experiment):
     nets = [word for role in ("teacher", "student") for word in (f"{role}._target_=own_networks.DropNet", f"~{role}.hidden")]
     experiment = make_experiment("distillation=hint", "dataset.crop_padding=1", *nets)
     entries = experiment.run()
@@ -164,7 +164,7 @@ def test_measuring_leaves_no_trace(make_experiment):
     assert state() == before
 
 
-def test_reused_learners_and_foreign_teachers_can_be_measured(facts_of, tmp_path):
+def test_stored_learners_and_teachers_from_checkpoints_can_be_measured(facts_of, tmp_path):
     facts, experiment = facts_of()
     assert facts_of()[0] == facts
     weights = experiment.teacher_network([experiment.entry("distilled")]).state_dict()
@@ -253,7 +253,7 @@ def test_each_finding_has_its_cause(make_experiment, case):
         assert only.fact.startswith("No measurement stands out")
 
 
-def test_a_drowning_term_is_told_from_a_slow_student(make_experiment):
+def test_a_dominating_term_is_distinguished_from_a_slow_student(make_experiment):
     experiment = make_experiment("distillation=hint", "distillation.weight=600")
     drowned = replace(HEALTHY, distilled_train=0.1, gradients_before={"ce": 0.1, "hint": 20.0})
     (finding,) = findings(drowned, experiment)
@@ -262,7 +262,7 @@ def test_a_drowning_term_is_told_from_a_slow_student(make_experiment):
     assert "loss is flat" in slow.fact
 
 
-def test_softer_targets_are_not_advised_alone_to_a_student_that_still_learns(make_experiment):
+def test_softer_targets_are_not_the_only_advice_while_the_student_still_learns(make_experiment):
     unfit = replace(HEALTHY, distilled_train=0.8, late_progress=0.1, entropy_share=0.0)
     patience, softness = findings(unfit, make_experiment())
     assert patience.advice.startswith("epochs=20")
@@ -300,13 +300,13 @@ def test_the_advised_weight_balances_the_gradients(facts_of, overrides, name):
         (["optimizer=sgd", "distillation=hint", "distillation.weight=1000", "optimizer.lr=0.01"], "'hint' outweighs CE"),
     ],
 )
-def test_a_situation_made_on_purpose_is_recognised(facts_of, overrides, fact):
+def test_a_constructed_failure_is_recognised(facts_of, overrides, fact):
     common = ("limit_batches=null", "epochs=20", "teacher_epochs=20")
     facts, experiment = facts_of(*common, *overrides)
     assert any(fact in finding.fact for finding in findings(facts, experiment)), facts
 
 
-def test_soft_targets_as_flat_as_can_be_are_no_finding(facts_of):
+def test_uniform_soft_targets_are_no_finding(facts_of):
     facts, experiment = facts_of("distillation.temperature=1000", "limit_batches=null", "epochs=60", "teacher_epochs=20")
     assert facts.entropy_share > 0.999
     assert not any("T=1000" in finding.fact for finding in findings(facts, experiment))
@@ -333,7 +333,7 @@ def test_the_block_fits_eighty_columns(make_experiment):
 
 @pytest.fixture
 def reported(make_experiment, tmp_path):
-    """Runs and reports a command; returns what `diagnosis.json` holds (None without one) and the screen."""
+    """Runs and reports a command; returns the content of `diagnosis.json` (None without one) and the screen."""
 
     def run(*overrides):
         experiment, folder = make_experiment("limit_batches=null", *overrides), tmp_path / "folder"
@@ -371,7 +371,7 @@ def test_nothing_is_measured_under_never_or_without_a_comparison(reported, monke
     assert written is None and "distilled failed" in screen
 
 
-def test_what_can_not_be_measured_does_not_fail_the_run(reported, monkeypatch):
+def test_a_failing_measurement_does_not_fail_the_run(reported, monkeypatch):
     def measure(*_):
         raise RuntimeError("out of memory\nand much more")
 
@@ -380,7 +380,7 @@ def test_what_can_not_be_measured_does_not_fail_the_run(reported, monkeypatch):
     assert written is None and "warning: no diagnosis of the distilled student: out of memory\n" in screen
 
 
-def test_a_method_with_steps_of_its_own_has_no_gradients_to_compare(make_experiment, monkeypatch):
+def test_a_method_with_its_own_update_has_no_gradients_to_compare(make_experiment, monkeypatch):
     from kdexp.distillation.kd import KD
 
     monkeypatch.setattr(KD, "update", lambda self, *given: super(KD, self).update(*given), raising=False)

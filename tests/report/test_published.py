@@ -1,4 +1,4 @@
-"""Published numbers beside measured ones: distances by hand, where they are shown, what is refused."""
+"""Published numbers next to measured ones: distances, where they are shown, what is refused."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def number(mean, std=None, n=None):
     return Reference(mean, std, n, "a", "b")
 
 
-def test_the_distance_by_hand():
+def test_distances_computed_by_hand():
     # √(0.01²/3 + 0.012²/4) = 0.0083267
     assert number(0.84, 0.012, 4).distance(0.85, 0.01, 3) == pytest.approx(0.01 / 0.0083267, rel=1e-4)
     assert number(0.86, 0.012, 4).distance(0.85, 0.01, 3) == pytest.approx(-0.01 / 0.0083267, rel=1e-4)
@@ -48,7 +48,7 @@ def test_the_distance_by_hand():
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(1e-4, 0.1), st.floats(1e-4, 0.1), st.integers(2, 9), st.integers(1, 9))
-def test_the_distance_is_as_far_the_other_way_round_and_grows_with_seeds(ours, theirs, s, t, n, m):
+def test_the_distance_is_antisymmetric_and_grows_with_seeds(ours, theirs, s, t, n, m):
     there, back = number(theirs, t, m).distance(ours, s, n), number(ours, s, n).distance(theirs, t, m)
     assert there == pytest.approx(-back)
     assert abs(number(theirs, t, m).distance(ours, s, n + 1)) >= abs(there)
@@ -67,7 +67,7 @@ def test_numbers_are_found_by_role_method_and_settings():
     assert found.reference("distilled.kd", {"temperature": 4.0, "alpha": 0.5}, ["alpha"]) is None
 
 
-def test_what_makes_a_command_another_experiment():
+def test_overrides_that_make_a_different_experiment():
     neutral = ["experiment=a", "sweep=b", "distillation=kd", "protocol=p", "seed=3", "dataset.root=x", "precision=bf16"]
     neutral += ["--config-dir", "-m", "hydra/launcher=lockstep", "distillation.temperature=3", "teacher.checkpoint=file"]
     assert departures(neutral) == []
@@ -119,7 +119,7 @@ def test_bad_numbers_are_refused_all_at_once(given, sentences):
             PublishedTable(**given)
 
 
-def test_what_is_unknown_is_said():
+def test_unknown_spreads_are_explained():
     assert list(explain([("teacher", None, 1)], [])) == []
     told = " ".join(explain([("teacher", number(0.9), 1)], []))
     assert told == "Published: a; b."
@@ -141,7 +141,7 @@ def sweep(tmp_path):
     return sweep
 
 
-def test_a_sweep_shows_published_beside_measured(sweep):
+def test_a_sweep_shows_published_next_to_measured_numbers(sweep):
     comparison = fold(read([sweep.close()]))
     (table,) = comparison.tables
     rows = {row.role: row for row in table.rows}
@@ -154,7 +154,7 @@ def test_a_sweep_shows_published_beside_measured(sweep):
     assert "Published: Somebody 2020; top-1 % after the last epoch." in text(comparison)
 
 
-def test_the_files_and_the_page_have_them_too(sweep):
+def test_files_and_page_have_published_numbers_too(sweep):
     from kdexp.commands.report import print_report
 
     folder = sweep.close()
@@ -170,7 +170,7 @@ def test_the_files_and_the_page_have_them_too(sweep):
         assert "84.00 ± 1.20" in shown and "Δ in SE" in shown and "Somebody 2020" in shown
 
 
-def test_each_temperature_has_its_own_number_and_others_none(tmp_path):
+def test_each_published_temperature_has_its_own_number(tmp_path):
     sweep = CraftedSweep(tmp_path)
     for temperature in (4.0, 20.0, 8.0):
         word = f"distillation.temperature={temperature:g}"
@@ -180,7 +180,7 @@ def test_each_temperature_has_its_own_number_and_others_none(tmp_path):
     assert found == [0.84, 0.83, None]
 
 
-def test_another_experiment_has_no_published_numbers(tmp_path):
+def test_a_different_experiment_has_no_published_numbers(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("epochs=3", epochs=3, published=NUMBERS)
     comparison = fold(read([sweep.close()]))
@@ -205,20 +205,20 @@ UNSOURCED = {**NUMBERS, "unsourced": {"kd": ["temperature"], "hint": ["weight"],
         ("mse_logits", [], []),
     ],
 )
-def test_a_setting_that_no_source_gives_is_said_to_be_the_default(method, words, said):
+def test_settings_without_a_source_are_named_as_defaults(method, words, said):
     config = {"published": UNSOURCED, "choices": {"distillation": method}, "distillation": {"temperature": 4.0, "alpha": 0.1}}
     assert unsourced(config, words) == [DEFAULT.format(setting, method) for setting in said]
     assert unsourced({**config, "published": None}, words) == unsourced({**config, "published": NUMBERS}, words) == []
 
 
-def test_it_is_said_under_a_sweeps_table_once(tmp_path):
+def test_defaults_are_named_once_below_a_sweeps_table(tmp_path):
     sweep = CraftedSweep(tmp_path)
     for seed in range(2):
         sweep.job(f"seed={seed}", seed=seed, published=UNSOURCED)
     assert text(fold(read([sweep.close()]))).count(DEFAULT.format("temperature=4.0", "kd")) == 1
 
 
-def test_it_is_said_before_a_run_begins(own, here, tmp_path):
+def test_defaults_are_named_before_a_run_starts(own, here, tmp_path):
     (tmp_path / "own" / "experiment" / "other.yaml").write_text(
         "# @package _global_\ndefaults: [pair]\npublished: {unsourced: {kd: [temperature]}}\n"
     )
@@ -229,7 +229,7 @@ def test_it_is_said_before_a_run_begins(own, here, tmp_path):
     assert sentence not in here(*words, "distillation.temperature=4", columns=120)[1].out
 
 
-def test_without_published_numbers_nothing_is_said_of_them(tmp_path):
+def test_without_published_numbers_there_are_no_remarks_on_them(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("epochs=3")
     assert "ublished" not in text(fold(read([sweep.close()])))
@@ -244,7 +244,7 @@ def own(tmp_path):
     return "--config-dir", "own", "experiment=pair", "diagnosis=never"
 
 
-def test_a_run_shows_them_and_they_change_no_learner(own, here, tmp_path, monkeypatch):
+def test_a_run_shows_published_numbers_which_change_no_learner(own, here, tmp_path, monkeypatch):
     monkeypatch.setattr("kdexp.commands.run.draw_curves", lambda *_: None)
     code, shown = here(*own)
     assert code == 0 and max(map(len, shown.out.splitlines()[-20:])) <= 100
@@ -262,7 +262,7 @@ def test_a_run_shows_them_and_they_change_no_learner(own, here, tmp_path, monkey
 
 
 @pytest.mark.parametrize("model", ["net", "resnet32x4", "mobilenetv2_half"])
-def test_a_narrow_terminal_shows_them_and_the_method(model):
+def test_a_narrow_terminal_shows_published_numbers_and_the_method(model):
     row = Row("distilled", model, "CE + KD", "k", parameters=7_000_000, test_top1=0.5, difference=1.0, train_seconds=9000, n=1)
     row.compression, row.published, row.published_std = 6.0, 0.4, 0.05
     shown = [column.heading for column in readable([row], 80)]
@@ -272,7 +272,7 @@ def test_a_narrow_terminal_shows_them_and_the_method(model):
     assert {"smaller", "time"} <= {column.heading for column in readable([row], 80)}
 
 
-def test_the_columns_are_there_only_with_numbers():
+def test_columns_of_published_numbers_appear_only_with_numbers():
     row = Row("distilled", "net", "KD", "k", test_top1=0.5, n=1)
     assert "published" not in markdown([row], COLUMNS)
     row.published, row.published_std, row.standard_errors = 0.4, 0.05, 2.0

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or damaged: one sentence, and nothing that was whole is lost."""
+"""Full, read-only or damaged disks: one sentence, and no complete file is lost."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ KEY = key_of(spec_of())
 
 @pytest.fixture
 def tmpfs(tmp_path):
-    """Mounts a file system of so many bytes; skipped where that is not allowed."""
+    """Mounts a file system of a given size; skips where that is not allowed."""
     mounted = []
 
     def mount(size: str) -> Path:
@@ -64,7 +64,7 @@ def stored(folder: Path) -> list[str]:
     return [path.name for path in (folder / "learner").iterdir() if path.is_dir()]
 
 
-def test_a_full_disk_is_named_and_costs_nothing_but_time(tmpfs, tmp_path, command):
+def test_a_full_disk_is_reported_and_loses_nothing(tmpfs, tmp_path, command):
     disk = tmpfs("3m")  # the teacher fits, what follows does not
     filler = disk / "filler"
     code, shown = command(f"output_dir={tmp_path}/out", f"store={disk}/store", "~teacher", "distillation=none")
@@ -80,7 +80,7 @@ def test_a_full_disk_is_named_and_costs_nothing_but_time(tmpfs, tmp_path, comman
     assert code == 0 and len(stored(disk / "store")) == 3
 
 
-def test_a_run_folder_that_is_full_costs_its_files_and_no_learner(tmpfs, tmp_path, command):
+def test_a_full_run_folder_loses_files_but_no_learner(tmpfs, tmp_path, command):
     disk = tmpfs("64k")
     code, shown = command(f"output_dir={disk}", f"store={tmp_path}/store")
     assert code == 3
@@ -109,7 +109,7 @@ def test_a_write_limit_acts_as_a_full_disk(tmp_path):
     assert done.returncode == 3 and "File too large" in printed and "Traceback" not in printed
 
 
-def test_a_read_only_store_serves_what_it_has_and_says_so_of_the_rest(tmpfs, tmp_path, command):
+def test_a_read_only_store_is_read_and_reported(tmpfs, tmp_path, command):
     disk = tmpfs("16m")
     assert command(f"output_dir={tmp_path}/out", f"store={disk}/store")[0] == 0
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -136,7 +136,7 @@ def test_a_store_that_is_a_file(tmp_path, command):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
     write_whole(tmp_path / "file", "before")
 
     def full(self, content):
@@ -180,7 +180,7 @@ def test_without_locks_it_works_and_says_so(tmp_path, monkeypatch, number):
     assert "no locks on this file system" in (tmp_path / "screen").read_text()
 
 
-def test_a_result_whose_numbers_were_changed_is_not_believed(make_experiment):
+def test_a_result_with_changed_numbers_is_not_used(make_experiment):
     entry = make_experiment().run()[1]
     result = entry.stored.path / "result.json"
     told = json.loads(result.read_text())

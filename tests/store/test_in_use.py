@@ -1,4 +1,4 @@
-"""What happens while others work: what they need or write stays, and what killed processes left is told and removed."""
+"""Several processes on one store: entries in use stay, and remains of killed processes are reported and removed."""
 
 import errno
 import io
@@ -39,12 +39,12 @@ KEY = "0123456789abcdef"
 HERE = Process.this().host
 HOLD = "from pathlib import Path\nfrom contextlib import ExitStack\nfrom kdexp.store.locks import hold\nstack = ExitStack()\n"
 GONE = 4_000_000
-"""The number of no process: larger than Linux gives out."""
+"""A process number that no process has: larger than Linux allows."""
 
 
 @contextmanager
 def another(code):
-    """A process that runs some lines, and then lives till the end, when it is killed."""
+    """A process that runs some lines and then waits until it is killed at the end."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"], **pipes)
     try:
@@ -157,7 +157,7 @@ def test_the_first_job_of_a_sweep_keeps_what_the_last_one_needs(tmp_path, monkey
     assert not list((tmp_path / "store" / "in_use").glob("*.json"))
 
 
-def test_a_store_that_takes_no_claims_says_so_unless_nobody_can_remove_anything(make_experiment, monkeypatch):
+def test_a_store_without_claims_says_so_unless_nothing_can_be_removed(make_experiment, monkeypatch):
     def refuse(number):
         def add(*_):
             raise OSError(number, os.strerror(number))
@@ -179,7 +179,7 @@ def test_a_learner_that_vanishes_in_a_run_is_named(make_experiment):
         experiment.obtain(["distilled"])
 
 
-def test_progress_that_can_not_be_read_is_told_and_counts_as_absent(root, monkeypatch, capsys):
+def test_unreadable_progress_is_reported_and_counts_as_missing(root, monkeypatch, capsys):
     def gone(self):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
@@ -200,7 +200,7 @@ def test_two_prunes_at_once_remove_everything_once(root, kdexp_store, monkeypatc
     assert there(root) == []
 
 
-def test_what_vanishes_while_a_store_is_listed_is_left_out(root, kdexp_store, monkeypatch):
+def test_entries_that_vanish_while_a_store_is_listed_are_left_out(root, kdexp_store, monkeypatch):
     whole = inventory._whole
 
     def vanishing(path, verified):
@@ -219,7 +219,7 @@ def test_a_store_that_is_a_file(tmp_path, kdexp_store, root):
     assert code == 2 and f"'{root}' is a file, not the folder of a store; choose one with --store FOLDER" in shown
 
 
-def test_without_locks_the_process_that_a_file_names_is_asked_for(tmp_path, monkeypatch):
+def test_without_locks_the_process_named_in_a_file_is_looked_up(tmp_path, monkeypatch):
     def no_locks(_file, _how):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -236,7 +236,7 @@ def test_without_locks_the_process_that_a_file_names_is_asked_for(tmp_path, monk
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"keys": 3}', '{"keys": [1], "runs": {"a": 1}}', "\0"])
-def test_a_damaged_claim_keeps_nothing(tmp_path, content):
+def test_a_damaged_claim_protects_nothing(tmp_path, content):
     claim = Claim(tmp_path)
     claim.add([KEY])
     claim.path.write_text(content)
@@ -247,7 +247,7 @@ def test_a_damaged_claim_keeps_nothing(tmp_path, content):
     assert [path.name for path in (tmp_path / "in_use").iterdir()] == ["registry.lock"]
 
 
-def test_nobody_holds_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_has_no_holder(tmp_path):
     assert holder(tmp_path / "nowhere.lock") == ""
 
 
@@ -280,11 +280,11 @@ def test_a_name_of_our_own_is_recognised():
 
 
 def left_by(number, path):
-    """What a process of that number left next to a path."""
+    """A draft next to a path by the process with that number."""
     return path.with_name(f"{path.name}.draft-12345678-{number}-{HERE}")
 
 
-def test_prune_removes_the_drafts_of_the_dead_alone(root, kdexp_store):
+def test_prune_removes_only_drafts_of_dead_processes(root, kdexp_store):
     places = [root / "learner" / KEY, root / "outputs" / KEY, root / "summaries" / f"{KEY}.json"]
     for place in places:
         place.parent.mkdir(exist_ok=True)
@@ -315,7 +315,7 @@ def killed_run(folder):
     return folder
 
 
-def test_a_killed_run_is_told_as_killed(tmp_path):
+def test_a_killed_run_is_reported_as_killed(tmp_path):
     folder = killed_run(tmp_path / "runs" / "a")
     (job,) = read([tmp_path]).jobs
     assert (job.state, job.reason) == ("killed", "the same command resumes it")
@@ -325,7 +325,7 @@ def test_a_killed_run_is_told_as_killed(tmp_path):
     assert read([tmp_path]).jobs[0].state == "killed"
 
 
-def test_a_living_run_is_told_as_running_and_left_alone(tmp_path):
+def test_a_running_run_is_reported_as_running_and_left_alone(tmp_path):
     folder = killed_run(tmp_path / "runs" / "a")
     with another(f"{HOLD}hold(Path({str(folder / 'run.lock')!r}), stack)") as process:
         (job,) = read([tmp_path]).jobs
@@ -335,7 +335,7 @@ def test_a_living_run_is_told_as_running_and_left_alone(tmp_path):
     assert read([tmp_path]).jobs[0].state == "killed"
 
 
-def test_a_job_whose_turn_has_not_come_is_not_told_as_dropped(tmp_path):
+def test_a_job_that_is_still_waiting_is_not_reported_as_dropped(tmp_path):
     sweep = tmp_path / "sweeps" / "s"
     sweep.mkdir(parents=True)
     jobs = [{"number": 0, "overrides": ["seed=0"], "folder": "000"}]
@@ -361,7 +361,7 @@ def test_the_next_command_settles_a_killed_run(root, tmp_path, kdexp_store, how)
     assert not (folder / "run.lock").exists() and user_of(root, KEY) == ""
 
 
-def test_a_run_that_ends_leaves_no_sign_of_life(tmp_path):
+def test_a_finished_run_leaves_no_lock(tmp_path):
     config = compose_command([f"output_dir={tmp_path}", *SHORT, "~teacher", "distillation=none"])
     assert run(config, (), Console(file=io.StringIO()))
     (folder,) = (tmp_path / "runs").iterdir()
@@ -371,7 +371,7 @@ def test_a_run_that_ends_leaves_no_sign_of_life(tmp_path):
 
 @pytest.fixture
 def changes(monkeypatch):
-    """What is synchronised, and what is moved, in order, by name."""
+    """Names of flushed and moved files, in order."""
     happened, named, sync = [], {}, os.fsync
     opened = os.open
 
@@ -388,7 +388,7 @@ def changes(monkeypatch):
     return happened
 
 
-def test_a_learner_is_on_the_disk_before_it_moves_and_the_move_before_it_counts(tmp_path, changes):
+def test_a_learner_is_flushed_before_its_move_and_the_move_before_it_counts(tmp_path, changes):
     store = LearnerStore(tmp_path, say=print)
     store.save(KEY, {"spec": {}}, {"last": {}, "logits": {}}, {})
     files = {"last.safetensors", "logits.safetensors", "training.pt", "result.json"}
@@ -396,7 +396,7 @@ def test_a_learner_is_on_the_disk_before_it_moves_and_the_move_before_it_counts(
     assert changes[4:] == [f"sync {KEY}", f"move {KEY}", "sync learner"]
 
 
-def test_a_table_lasts_and_the_log_of_epochs_need_not(tmp_path, changes):
+def test_a_table_is_flushed_and_the_log_of_epochs_is_not(tmp_path, changes):
     write_whole(tmp_path / "table.json", "{}", lasting=True)
     assert changes == ["sync table.json", "move table.json", f"sync {tmp_path.name}"]
     changes.clear()
@@ -404,7 +404,7 @@ def test_a_table_lasts_and_the_log_of_epochs_need_not(tmp_path, changes):
     assert changes == ["move table.md"]
 
 
-def test_progress_of_slow_epochs_lasts(tmp_path, changes, monkeypatch):
+def test_progress_of_slow_epochs_is_flushed(tmp_path, changes, monkeypatch):
     store = LearnerStore(tmp_path, say=print)
     store.require_writable()
     changes.clear()
@@ -416,7 +416,7 @@ def test_progress_of_slow_epochs_lasts(tmp_path, changes, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True), (errno.ENOSPC, True)])
-def test_a_disk_that_fails_to_keep_a_file_is_told_of(tmp_path, monkeypatch, number, told):
+def test_a_failing_flush_is_reported(tmp_path, monkeypatch, number, told):
     def fails(_):
         raise OSError(number, os.strerror(number))
 

@@ -1,4 +1,4 @@
-"""Files of strangers: whatever they name, none of it is executed, and no path leads out of their folder."""
+"""Files of strangers: nothing that they name is executed, and no path leads out of their folder."""
 
 import json
 import os
@@ -105,7 +105,7 @@ HIDDEN_PARTS = [
 
 
 @pytest.mark.parametrize("part", HIDDEN_PARTS)
-def test_a_method_that_holds_what_is_no_network_and_no_method_is_refused(tmp_path, part):
+def test_a_method_with_parts_that_are_no_network_or_method_is_refused(tmp_path, part):
     for node in ({**MUTUAL, "peer": part}, {**SUM, "methods": {"part": part}}, {**SUM, "methods": {"a": {"b": part}}}):
         refused(craft(tmp_path, method=node), modules=OWN)
 
@@ -124,7 +124,7 @@ def test_a_method_that_holds_what_is_no_network_and_no_method_is_refused(tmp_pat
         {"_target_": "own_methods.Remember", "methods": {"part": MSE}},
     ],
 )
-def test_around_the_parts_of_a_method_everything_is_plain(tmp_path, node):
+def test_other_arguments_of_a_method_must_be_plain(tmp_path, node):
     refused(craft(tmp_path, method=node), modules=OWN)
 
 
@@ -137,7 +137,7 @@ def test_around_the_parts_of_a_method_everything_is_plain(tmp_path, node):
         {**SUM, "methods": {"part": MSE, "other": {**SUM, "methods": {"deeper": MSE}}}},
     ],
 )
-def test_methods_of_networks_and_of_methods_are_none_of_that(tmp_path, node):
+def test_legitimate_parts_of_methods_are_accepted(tmp_path, node):
     assert kdexp.load(craft(tmp_path, method=node), modules=OWN)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
@@ -145,11 +145,11 @@ ENSEMBLE = {"_target_": "kdexp.models.ensemble.Ensemble", "combine": "logits", "
 
 
 @pytest.mark.parametrize("part", [*HIDDEN_PARTS, 3, [MLP]])
-def test_an_ensemble_of_what_is_no_network_is_refused(tmp_path, part):
+def test_an_ensemble_of_other_objects_than_networks_is_refused(tmp_path, part):
     refused(craft(tmp_path, model={**ENSEMBLE, "members": [MLP, part]}, network=MLP), modules=OWN)
 
 
-def test_an_ensemble_of_networks_is_none_of_that(tmp_path):
+def test_an_ensemble_of_networks_is_accepted(tmp_path):
     learner = craft(tmp_path, model={**ENSEMBLE, "members": [MLP, {"_target_": "own_networks.NormNet", "width": 3}]})
     assert kdexp.load(learner, modules=OWN)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
@@ -173,13 +173,13 @@ SIMKD = {
 
 
 @pytest.mark.parametrize("bad", [{"model": MARK}, {"method": MARK}])
-def test_what_a_teacher_is_made_of_that_is_deployed_too_is_judged_alike(tmp_path, bad):
+def test_parts_of_a_deployed_teacher_are_checked_too(tmp_path, bad):
     teacher = craft(tmp_path, network=MLP, **bad)
     sentence = refused(craft(tmp_path, method=SIMKD, teacher=teacher.name))
     assert f"{teacher.name}/result.json is refused" in sentence
 
 
-def test_a_teacher_that_is_not_deployed_need_not_be_there(tmp_path):
+def test_a_teacher_that_is_not_deployed_may_be_missing(tmp_path):
     assert kdexp.load(craft(tmp_path, teacher="f" * 16))(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
@@ -202,7 +202,7 @@ def test_the_mischief_of_these_tests_is_real(tmp_path, node):
     (tmp_path / "executed").unlink()
 
 
-def test_networks_of_users_and_builders_of_families_are_none_of_that(tmp_path, monkeypatch):
+def test_networks_of_users_and_builders_of_families_are_accepted(tmp_path, monkeypatch):
     own = {"_target_": "own_networks.NormNet", "width": 3}
     assert kdexp.load(craft(tmp_path, model=own), modules=OWN)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
@@ -216,7 +216,7 @@ def test_networks_of_users_and_builders_of_families_are_none_of_that(tmp_path, m
 
 
 @pytest.mark.parametrize("key", [f"../{KEY}", "../../etc", "/etc", KEY.upper(), KEY + "0", KEY + "\n", "", None, 3])
-def test_a_key_that_is_none_is_refused(tmp_path, key):
+def test_an_invalid_key_is_refused(tmp_path, key):
     craft(tmp_path / "store", key=KEY.upper())
     assert "table.json is damaged: rows.0.key=" in refused(as_run(tmp_path, ("distilled", key)))
     if key is not None:
@@ -225,7 +225,7 @@ def test_a_key_that_is_none_is_refused(tmp_path, key):
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", ".", "", "a/b", "..\\x", "C:x"])
-def test_files_beside_the_result_alone_are_opened(tmp_path, name):
+def test_only_files_next_to_the_result_are_opened(tmp_path, name):
     learner = craft(tmp_path)
     rewrite(learner, files={name: "0" * 64})
     sentence = refused(learner, CorruptEntry)
@@ -233,31 +233,31 @@ def test_files_beside_the_result_alone_are_opened(tmp_path, name):
     assert list(problems_of(name, FileName)) and not list(problems_of("last.safetensors", FileName))
 
 
-def test_a_result_rewritten_by_a_stranger_is_read_as_it_stands(tmp_path):
+def test_a_result_rewritten_with_its_digest_is_read(tmp_path):
     learner = craft(tmp_path)
     rewrite(learner, model="another name")
     assert kdexp.load(learner)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("epoch", ["../last", "logits", "best", "x"])
-def test_only_epochs_that_are_there_are_read(tmp_path, epoch):
+def test_the_best_epoch_must_exist(tmp_path, epoch):
     assert "it has: last" in refused(craft(tmp_path), epoch=epoch)
 
 
 @pytest.mark.parametrize("changes", [{"spec": None}, {"spec": {}}, {"spec": {"data": {}, "teacher": None}}, {"files": {}}])
-def test_a_result_without_what_is_needed_is_refused(tmp_path, changes):
+def test_a_result_with_missing_values_is_refused(tmp_path, changes):
     learner = craft(tmp_path)
     rewrite(learner, **changes)
     refused(learner, BadResult if "files" in changes else CorruptEntry)
 
 
 @pytest.mark.parametrize("table", ["[]", "{", '{"store": "x"}', '{"store": 1, "rows": []}', '{"store": "", "rows": [1]}'])
-def test_a_table_that_is_none_is_refused(tmp_path, table):
+def test_an_invalid_table_is_refused(tmp_path, table):
     (tmp_path / "table.json").write_text(table)
     assert f"{tmp_path / 'table.json'} is damaged: " in refused(tmp_path)
 
 
-def test_weights_without_a_description_are_no_network(tmp_path):
+def test_weights_without_a_description_are_refused(tmp_path):
     path = tmp_path / "net.safetensors"
     save_file({"weight": torch.ones(1)}, path)
     assert "does not say whose weights it holds" in refused(path)

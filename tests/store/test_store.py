@@ -1,4 +1,4 @@
-"""The store: found again, trained once, never half-written, never trusted when damaged."""
+"""The store: learners are found again, trained once, never incomplete, and not used if damaged."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_draft_that_a_killed_process_left_is_not_taken_for_a_learner(store):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
-def test_a_damaged_file_is_named_and_the_learner_counts_as_absent(store, damage):
+def test_a_damaged_file_is_reported_and_the_learner_counts_as_missing(store, damage):
     weights = save(store).path / "last.safetensors"
     content = weights.read_bytes()
     if damage == "missing":
@@ -111,13 +111,13 @@ def test_where_it_runs_is_not_part_of_the_key(make_experiment, override):
     assert make_experiment(override).spec("baseline").key == make_experiment().spec("baseline").key
 
 
-def test_a_number_is_one_number_however_it_is_written(make_experiment):
+def test_a_number_has_one_key_however_it_is_written(make_experiment):
     keys = {make_experiment(f"distillation.temperature={written}").spec("distilled").key for written in ("4", "4.0", "4e0")}
     assert len(keys) == 1
 
 
 @pytest.mark.parametrize("override", OTHER_KEY)
-def test_what_decides_the_weights_is_part_of_the_key(make_experiment, override):
+def test_everything_that_decides_the_weights_is_part_of_the_key(make_experiment, override):
     assert make_experiment(override).spec("baseline").key != make_experiment().spec("baseline").key
 
 
@@ -141,7 +141,7 @@ class Mine(Distiller):
 """
 
 
-def test_an_edited_loss_is_not_answered_with_an_old_result(make_experiment, tmp_path, monkeypatch):
+def test_a_result_of_an_older_loss_is_not_used_for_an_edited_one(make_experiment, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     source = tmp_path / "own_loss.py"
     source.write_text(OWN_LOSS.replace("FACTOR", "1"))
@@ -167,7 +167,7 @@ def test_two_processes_train_a_learner_once(tmp_path):
     assert len(runs) == 2 and tables[0]["rows"] == tables[1]["rows"]
 
 
-def test_a_learner_under_another_ones_name_is_not_believed(store):
+def test_a_learner_under_another_key_is_not_used(store):
     save(store).path.rename(store.root / "0123456789abcdef")
     assert store.find("0123456789abcdef") is None
     assert "has a name that is not its key" in store.heard[0]
@@ -187,7 +187,7 @@ def test_an_edited_neighbour_that_a_method_imports_is_another_learner(tmp_path, 
     assert make_experiment(*words).spec("distilled").key != first
 
 
-def test_what_methods_share_is_part_of_their_learners():
+def test_modules_that_methods_share_are_hashed():
     assert {name for name, _ in _files(VariationalInformation)} >= {
         "kdexp.distillation.vid",
         "kdexp.distillation.maps",

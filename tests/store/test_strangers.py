@@ -1,4 +1,4 @@
-"""Files of strangers, and damaged ones: every reader refuses them in a sentence, soon, and runs nothing of what they name."""
+"""Damaged files and files of strangers: every reader refuses them quickly in one sentence and executes nothing."""
 
 import copy
 import importlib
@@ -96,7 +96,7 @@ def own_learner(folder, **nodes):
 
 @pytest.fixture
 def exported(capsys, monkeypatch, tmp_path):
-    """Runs kdexp-export; returns its exit code and what it complained of."""
+    """Runs kdexp-export; returns its exit code and its error message."""
 
     def call(*words):
         code = 0
@@ -178,7 +178,7 @@ def about(**changes):
     return {name: json.dumps(value) for name, value in told.items()}
 
 
-def test_a_module_of_ones_own_is_used_once_it_is_vouched_for(own, tmp_path, exported):
+def test_a_module_of_ones_own_is_used_once_it_is_named(own, tmp_path, exported):
     learner = own_learner(tmp_path / "store", method={**NONE, "_target_": "parts_of_mine.Mine"})
     with pytest.raises(BadResult) as refusal:
         kdexp.load(learner)
@@ -191,7 +191,7 @@ def test_a_module_of_ones_own_is_used_once_it_is_vouched_for(own, tmp_path, expo
     assert torch.equal(again(IMAGES), kdexp.load(learner, modules=["parts_of_mine"])(IMAGES))
 
 
-def test_that_a_program_imported_a_module_vouches_for_nothing(own, tmp_path):
+def test_an_imported_module_is_not_trusted_for_that(own, tmp_path):
     importlib.import_module("parts_of_mine")
     with pytest.raises(BadResult):
         kdexp.load(own_learner(tmp_path))
@@ -248,7 +248,7 @@ TOO_LARGE = [
 
 
 @pytest.mark.parametrize("claim", TOO_LARGE)
-def test_what_is_far_larger_than_its_weights_is_never_built(tmp_path, exported, claim):
+def test_a_network_far_larger_than_its_weights_is_never_built(tmp_path, exported, claim):
     spec = spec_of(**claim) if "depth" not in claim.get("model", {}) or claim["model"]["depth"] < 10**100 else spec_of()
     learner = craft(tmp_path)
     rewrite(learner, spec=spec | claim if "model" in claim else spec)
@@ -267,7 +267,7 @@ def test_what_is_far_larger_than_its_weights_is_never_built(tmp_path, exported, 
     assert time.process_time() - began < 5
 
 
-def test_claims_of_what_was_trained_take_no_memory(tmp_path):
+def test_claimed_sizes_take_no_memory(tmp_path):
     teacher = craft(tmp_path, model=RESNET)
     net = kdexp.load(teacher).network.state_dict()
     projector = {"0.weight": (8, 16, 1, 1), "3.weight": (8, 8, 3, 3), "6.weight": (16, 8, 1, 1)}
@@ -340,7 +340,7 @@ DAMAGE += ["long text", "edited", "no digest", "accuracy of 200 %", "other spec"
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_result_is_believed_by_nobody(tmp_path, exported, kdexp_store, how):
+def test_a_damaged_result_is_refused_by_every_reader(tmp_path, exported, kdexp_store, how):
     learner, root = craft(tmp_path), tmp_path
     broken(learner, how)
     if how not in ("other spec", "pipe", "folder"):
@@ -396,14 +396,14 @@ def test_problems_are_named_by_path_value_and_what_was_expected(tmp_path):
 
 
 def reused(folder):
-    """What a run says when it is repeated."""
+    """The output of a repeated run."""
     screen = io.StringIO()
     config = compose_command([f"output_dir={folder}", *SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1"])
     assert run(config, console=Console(file=screen, width=10_000))
     return screen.getvalue()
 
 
-def test_a_run_trains_again_what_it_can_not_believe(tmp_path):
+def test_a_run_trains_damaged_learners_again(tmp_path):
     reused(tmp_path)
     (table,) = tmp_path.glob("runs/*/table.json")
     keys = {row["role"]: row["key"] for row in json.loads(table.read_text())["rows"]}
@@ -486,7 +486,7 @@ def test_a_run_of_its_own_whose_command_is_damaged_is_named(sweep, told):
     assert code == 3 and "command.txt is damaged: No closing quotation" in shown
 
 
-def test_a_sweep_of_which_nothing_but_a_damaged_list_is_left_is_refused(tmp_path, told):
+def test_a_sweep_with_nothing_but_a_damaged_list_of_jobs_is_refused(tmp_path, told):
     (tmp_path / "jobs.json").write_text("{")
     with pytest.raises(NothingToReport, match="jobs.json is damaged"):
         read([tmp_path])
@@ -516,7 +516,7 @@ def test_logits_that_were_edited_are_not_counted(sweep):
     )
 
 
-def test_a_damaged_summary_is_made_again_and_that_is_said(tmp_path, monkeypatch):
+def test_a_damaged_summary_is_reported_and_made_again(tmp_path, monkeypatch):
     looks = []
     found = summary.Summary("f" * 64, [0.5], [0.25], [])
     monkeypatch.setattr(summary, "_read_all", lambda *_: looks.append(1) or found)
@@ -619,7 +619,7 @@ def sweep_and_learner(tmp_path_factory):
 @settings(max_examples=100)
 @given(MUTATION)
 @example((0.0, []))
-def test_whatever_stands_in_a_result_it_is_used_or_refused(folder_of_sweep, mutation):
+def test_a_result_with_any_content_is_used_or_refused(folder_of_sweep, mutation):
     learner = folder_of_sweep[1]
     whole = (learner / "result.json").read_text()
     root, place = learner.parent, learner
@@ -650,7 +650,7 @@ def key_of_any(spec, default):
 @pytest.mark.parametrize("name", ["jobs.json", "000/table.json", "000/status.json", "000/config.yaml", "result"])
 @settings(max_examples=40)
 @given(MUTATION)
-def test_whatever_stands_in_the_files_of_a_sweep_it_is_reported(folder_of_sweep, name, mutation):
+def test_a_sweep_with_any_file_content_is_reported(folder_of_sweep, name, mutation):
     sweep = folder_of_sweep[0]
     path = sweep.folder / name
     if name == "result":

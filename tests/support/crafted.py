@@ -1,4 +1,4 @@
-"""Learners put into a store by hand, as a stranger could."""
+"""Writes learners into a store without training, as a stranger could."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ METRICS = {"top1": 0.5, "nll": 1.0, "ece": 0.1}
 
 
 def spec_of(*, model=MLP, method=NONE, shape=SHAPE, teacher=None, **more):
-    """What the store would hash of a learner."""
+    """The spec of a learner as the store hashes it."""
     data = {**vars(shape), "mean": [0.5] * shape.in_channels, "std": [0.25] * shape.in_channels, "fingerprint": "f" * 64}
     return {
         "format": FORMAT,
@@ -49,7 +49,7 @@ KEY = key_of(spec_of())
 
 
 def result_of(spec, **more):
-    """The whole result of a learner, but for what the store adds."""
+    """The result of a learner without what the store adds."""
     return {
         "model": "net",
         "method": "CE",
@@ -79,7 +79,7 @@ def craft(folder, *, key=None, network=None, shape=SHAPE, **spec):
 
 
 def rewrite(learner, **changes):
-    """Changes a stored result and makes it look untouched."""
+    """Changes a stored result and updates its digest."""
     result = json.loads((learner / "result.json").read_text()) | changes
     (learner / "result.json").write_text(json.dumps(signed(result)))
 

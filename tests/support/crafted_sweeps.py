@@ -1,4 +1,4 @@
-"""Sweeps as they would lie on disk, their learners never trained: what each answered rightly is given."""
+"""Writes sweeps to disk without training: the correctly classified images of each learner are given."""
 
 import json
 
@@ -20,7 +20,7 @@ CHOICES |= {"optimizer": "adam", "schedule": "constant", "teacher_optimizer": "a
 
 
 def right_first(count, images=100):
-    """Answers [images] of which the first `count` are right."""
+    """Correctness per image [images], 1 for the first `count`."""
     return (np.arange(images) < count).astype(np.int64)
 
 
@@ -48,7 +48,7 @@ class CraftedSweep:
         return config
 
     def spec(self, config, role, teacher, **data):
-        """What the store would hash of the learner in this role."""
+        """The spec of the learner in this role as the store hashes it."""
         is_teacher = role == "teacher"
         return spec_of(
             model=config["teacher" if is_teacher else "student"],
@@ -63,7 +63,7 @@ class CraftedSweep:
         )
 
     def learner(self, spec, right, *, model, method, validation):
-        """Stores a result and logits that are right where `right` [images] is 1; returns the key."""
+        """Stores a result, and logits that are correct where `right` [images] is 1; returns the key."""
         folder = self.store / (key := key_of(spec))
         folder.mkdir(parents=True, exist_ok=True)
         labels = np.arange(len(right)) % CLASSES
@@ -90,7 +90,7 @@ class CraftedSweep:
         data=(),
         **changes,
     ):
-        """A job and its learners, by their right answers; returns its folder. `failed` are roles that diverged."""
+        """Writes a job and its learners, given their correctness; returns its folder. `failed` are roles that diverged."""
         config, number = self.config(**changes), len(self.jobs)
         folder = self.folder / f"{number:03}"
         folder.mkdir(parents=True)
@@ -116,7 +116,7 @@ class CraftedSweep:
         return folder
 
     def close(self, *never_started):
-        """Writes `jobs.json`, these overrides being of jobs without a folder; returns the sweep's folder."""
+        """Writes `jobs.json`, with further jobs that have no folder; returns the sweep's folder."""
         for overrides in never_started:
             number = len(self.jobs)
             self.jobs.append({"number": number, "overrides": list(overrides), "folder": f"{number:03}"})

@@ -1,4 +1,4 @@
-"""The facts of a distillation that went well."""
+"""Facts of a successful distillation."""
 
 from kdexp.report.facts import Facts
 
@@ -30,4 +30,4 @@ HEALTHY = Facts(
     gradients_before={"ce": 0.1, "kd": 3.0},
     gradients_after={"ce": 0.01, "kd": 0.02},
 )
-"""Of a student that is worse for no reason that is measured."""
+"""Facts of a student that is worse without a measured reason."""

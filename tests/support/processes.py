@@ -1,4 +1,4 @@
-"""Real processes that run kdexp, forked from one that has imported it, so that they start at once."""
+"""Real processes that run kdexp, forked from a process that has imported it, so that they start quickly."""
 
 import multiprocessing
 import os
@@ -65,7 +65,7 @@ def _command(folder: str, words: list[str]) -> None:
 
 
 def _note_epochs() -> None:
-    """Every epoch that a learner finishes becomes a line `PID NAME EPOCH` of epochs.txt."""
+    """Writes a line `PID NAME EPOCH` to epochs.txt after each epoch of a learner."""
     record = Learner.record_epoch
 
     def noted(self, *words, **named):
@@ -103,5 +103,5 @@ def _kill_at(pattern: str, number: int) -> list[int]:
 
 
 def screens(folder: Path) -> list[str]:
-    """What the processes of a folder have printed, in the order of their process numbers."""
+    """The output of a folder's processes, by process number."""
     return [path.read_text() for path in sorted(folder.glob("screen-*.txt"))]

@@ -1,4 +1,4 @@
-"""What a sweep costs beside the training: what its jobs have in common is done once, and nothing of a finished job stays."""
+"""Costs of a sweep apart from training: shared work is done once, and finished jobs leave nothing in memory."""
 
 import gc
 import io
@@ -56,7 +56,7 @@ def count(monkeypatch):
     return watch
 
 
-def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
+def test_hydra_composes_and_networks_are_checked_once_for_all_jobs(count):
     for module, name in ((composer, "compose_whole"), (validation, "check_network"), (sketch, "Capture")):
         count(module, name)
     jobs = expand(["distillation=hint", "distillation.temperature=1,2,3,4", "distillation.alpha=0.1,0.9", "seed=0,1,2"])
@@ -66,7 +66,7 @@ def test_hydra_composes_and_networks_are_looked_at_once_for_all_jobs(count):
 
 
 @pytest.mark.parametrize("together", [None, Lockstep(None)])
-def test_how_learners_start_is_looked_at_once_for_all_jobs(sweep, count, together):
+def test_starting_weights_are_checked_once_for_all_jobs(sweep, count, together):
     count(experiment, "check_start")
     count(lockstep, "sketch_network")
     sweep("distillation.temperature=1,2,3", "seed=0,1", lockstep=together)
@@ -76,7 +76,7 @@ def test_how_learners_start_is_looked_at_once_for_all_jobs(sweep, count, togethe
     )
 
 
-def test_networks_are_looked_at_once_to_know_which_layers_the_jobs_read(sweep, count):
+def test_networks_are_inspected_once_for_the_layers_that_jobs_read(sweep, count):
     count(wanted, "sketch_network")
     sweep("distillation=kd,hint", "distillation.temperature=1,2,3", "seed=0,1")
     assert count.counts["sketch_network"] == 2, "student and teacher"
@@ -122,7 +122,7 @@ def test_a_file_that_changed_is_read_again(tmp_path, monkeypatch):
     assert files.file_digest(path) == young != known, "although it looks as old as before"
 
 
-def test_a_configuration_is_written_as_omegaconf_writes_it_but_only_where_it_changed(count):
+def test_a_configuration_is_written_like_omegaconf_but_only_where_it_changed(count):
     count(compose.OmegaConf, "to_yaml")
     words = ["student.hidden=[8]", "distillation.alpha=null", "store='a: \"b\" ü'", "+student.extra={1: 2, 0: [{x: null}]}"]
     for seed in (0, 1, 2):
@@ -133,7 +133,7 @@ def test_a_configuration_is_written_as_omegaconf_writes_it_but_only_where_it_cha
 
 
 @pytest.mark.parametrize("together", [None, Lockstep(None)])
-def test_nothing_of_a_finished_job_stays(sweep, monkeypatch, together):
+def test_a_finished_job_leaves_nothing_in_memory(sweep, monkeypatch, together):
     alive, real = {}, multirun.run_job
 
     def counted(job, *rest):
@@ -165,7 +165,7 @@ def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, together):
     assert len(others) >= 2 and not any(others), "the one before is gone when the next is read"
 
 
-def test_a_job_costs_little_beside_its_training(sweep):
+def test_a_job_costs_little_apart_from_training(sweep):
     words = ("distillation.temperature=1,4", "seed=0,1,2,3,4")
     sweep(*words)
     begin = time.process_time()

@@ -1,4 +1,4 @@
-"""From jobs on disk to rows: what is folded, compared, chosen, and what is left out with its reason."""
+"""From jobs on disk to rows: averages, comparisons, choices, and what is left out for which reason."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def three_seeds(sweep, temperatures=(4.0,), **more):
     return sweep.close()
 
 
-def test_seeds_are_folded_and_differences_are_paired(sweep):
+def test_seeds_are_averaged_and_differences_are_paired(sweep):
     comparison, rows = folded(three_seeds(sweep))
     assert len(rows) == 3 and comparison.complete
     row = rows["distilled", 4.0]
@@ -74,7 +74,7 @@ def test_the_interval_with_images_is_never_narrower(sweep):
 
 
 def observed(seed, ours, theirs):
-    """An observation of so many points, its logits nowhere."""
+    """An observation with this accuracy and without logits."""
 
     def result(points):
         return Result(f"{seed}", Path("nowhere"), "small", "CE", "digits", {"seed": seed}, 1, points / 100, None)
@@ -100,7 +100,7 @@ def observed(seed, ours, theirs):
         ([70, 72, 71], [70, 70.66, 70.43], "made no difference (r = +0.99): without it the interval over seeds would be as"),
     ],
 )
-def test_what_pairing_is_worth_is_said(ours, theirs, sentence):
+def test_the_effect_of_pairing_is_stated(ours, theirs, sentence):
     pairs = Pairs.of([observed(seed, *both) for seed, both in enumerate(zip(ours, theirs, strict=True))])
     difference = pairs.difference()
     pairs.add_intervals(difference, 0.95, images=False)
@@ -134,7 +134,7 @@ def test_a_configuration_with_fewer_seeds_is_not_chosen(sweep):
     assert rows["distilled", 4.0].mark == "★" and rows["distilled", 9.0].mark == ""
 
 
-def test_equal_validation_accuracies_are_said(sweep):
+def test_ties_on_validation_data_are_stated(sweep):
     for temperature in (1.0, 2.0):
         sweep.job(f"t={temperature}", distillation__temperature=temperature, validation=0.7)
     assert "temperature=1 is the first of 2 that are equal on validation data" in said(folded(sweep.close())[0])
@@ -148,7 +148,7 @@ def test_without_validation_data_nothing_is_marked_and_the_intervals_are_correct
         assert words in said(comparison)
 
 
-def test_every_method_has_its_best(sweep):
+def test_the_best_of_each_method_is_marked(sweep):
     for seed in range(2):
         for weight in (1, 2):
             hint = {"_target_": "Hint", "weight": weight}
@@ -171,7 +171,7 @@ def test_one_seed_has_no_interval_over_seeds(sweep):
     assert "n = 1: one seed is an anecdote" in said(comparison) and "of other seeds it says nothing" in said(comparison)
 
 
-def test_within_noise_names_the_seeds_that_would_do(sweep):
+def test_within_noise_names_the_sufficient_number_of_seeds(sweep):
     for seed, count in enumerate((79, 83, 81)):
         sweep.job(f"seed={seed}", seed=seed, distilled=right_first(count), baseline=right_first(80))
     comparison, rows = folded(sweep.close())
@@ -193,7 +193,7 @@ def test_a_distilled_student_is_compared_with_the_baseline_of_its_own_optimizer(
     assert comparison.tables[0].columns == ["optimizer.lr"]
 
 
-def test_a_tuned_baseline_is_named_where_it_is_not_that_of_the_winner(sweep):
+def test_a_tuned_baseline_is_named_if_the_winner_has_another(sweep):
     for lr, base, validation in ((0.1, 70, 0.9), (0.01, 80, 0.8)):
         sweep.job(f"lr={lr}", optimizer__lr=lr, baseline=right_first(base), validation=validation)
     key = sweep.keys["baseline"]
@@ -216,7 +216,7 @@ def test_nothing_is_chosen_across_training_data(sweep):
     assert "is the first of 2" in said(comparison) and "Against the baseline" not in said(comparison)
 
 
-def test_teachers_that_go_with_the_seed_are_folded(sweep):
+def test_teachers_that_vary_with_the_seed_are_averaged(sweep):
     for seed in range(3):
         sweep.job(f"seed={seed}", seed=seed, teacher_seed=seed)
     comparison, rows = folded(sweep.close())
@@ -234,7 +234,7 @@ def test_teachers_crossed_with_seeds_are_configurations(sweep):
     assert "teacher_seed" in comparison.tables[0].columns
 
 
-def test_rows_alike_but_for_their_source_are_told_apart(sweep):
+def test_rows_that_differ_only_in_source_code_are_numbered(sweep):
     for source in "ab":
         sweep.job(source, source=source)
     comparison = fold(read([sweep.close()]))
@@ -248,7 +248,7 @@ def test_another_data_set_has_a_table_of_its_own(sweep):
     assert [table.dataset for table in fold(read([sweep.close()])).tables] == ["digits ffffff", "digits eeeeee"]
 
 
-def test_two_sweeps_are_merged_and_what_both_have_counts_once(tmp_path):
+def test_merged_sweeps_count_shared_results_once(tmp_path):
     first, second = CraftedSweep(tmp_path, "first"), CraftedSweep(tmp_path, "second")
     for sweep, seeds in ((first, (0, 1)), (second, (1, 2))):
         for seed in seeds:
@@ -260,7 +260,7 @@ def test_two_sweeps_are_merged_and_what_both_have_counts_once(tmp_path):
     assert folded(first.folder / "001")[1]["distilled", 4.0].seeds == [1], "a single run"
 
 
-def test_what_another_sweep_finished_is_not_missing(tmp_path):
+def test_jobs_that_another_sweep_finished_are_not_missing(tmp_path):
     first, second = CraftedSweep(tmp_path, "first"), CraftedSweep(tmp_path, "second")
     first.job("seed=0", state="running")
     second.job("seed=0")
@@ -284,13 +284,13 @@ def test_jobs_that_did_not_finish_are_listed_with_their_reason(sweep):
     ]
 
 
-def test_a_failed_configuration_was_tried(sweep):
+def test_failed_configurations_count_as_tried(sweep):
     sweep.job("a", distillation__temperature=9.0, state="failed", failed=["distilled"])
     comparison, rows = folded(three_seeds(sweep))
     assert ("distilled", 9.0) not in rows and "kd 2" in said(comparison)
 
 
-def test_runs_of_before_there_was_a_status_tell_by_their_table(sweep):
+def test_runs_without_a_status_are_judged_by_their_table(sweep):
     folder = sweep.job("a", failed=["distilled"])
     (folder / "status.json").unlink()
     (folder / "command.txt").write_text("kdexp seed=0 'controls=[from_scratch]'\n")
@@ -301,7 +301,7 @@ def test_runs_of_before_there_was_a_status_tell_by_their_table(sweep):
     assert read([folder]).jobs[0].state == "killed"
 
 
-def test_a_baseline_that_failed_under_one_seed_splits_nothing(sweep):
+def test_a_baseline_that_failed_for_one_seed_does_not_split_the_configuration(sweep):
     for seed in range(3):
         failed = ["baseline"] if seed == 1 else []
         sweep.job(f"seed={seed}", seed=seed, failed=failed, state="failed" if failed else "finished")
@@ -352,7 +352,7 @@ def test_a_damaged_result_is_found_in_another_store(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "others"])
-def test_without_its_logits_a_result_has_the_interval_over_seeds_alone(sweep, damage):
+def test_without_logits_a_result_has_only_the_interval_over_seeds(sweep, damage):
     folder = three_seeds(sweep)
     logits = sweep.store / sweep.keys["distilled"] / "logits.safetensors"
     if damage == "missing":

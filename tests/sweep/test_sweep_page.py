@@ -1,4 +1,4 @@
-"""report.html: all of a sweep on one page that asks nobody for anything, and what is said where it can't be written."""
+"""report.html: a sweep on one self-contained page, and the error if it can't be written."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that what is opened is closed; keeps every tag with its attributes, and the text by tag."""
+    """Checks that all tags are closed; collects tags with their attributes, and texts by tag."""
 
     def __init__(self, html):
         super().__init__()
@@ -50,7 +50,7 @@ class Page(HTMLParser):
         self.text.append((self.open[-1] if self.open else "", data))
 
     def all(self, tag):
-        """The text of every such tag."""
+        """The texts of all tags of this kind."""
         return [data for name, data in self.text if name == tag]
 
 
@@ -96,7 +96,7 @@ def test_every_row_and_remark_is_on_the_page(tmp_path, bare):
     assert {"alpha", "vs base", "test %"} <= set(page.all("th")) and "temperature" not in page.all("th")
 
 
-def test_the_configuration_is_whole_and_exact(tmp_path, bare):
+def test_the_configuration_is_complete_and_exact(tmp_path, bare):
     sweep = grid(tmp_path)
     page, _, _ = report(sweep.folder)
     configs = [yaml.safe_load(text) for text in page.all("pre")[1::2]]
@@ -152,7 +152,7 @@ def test_the_pictures_are_those_of_the_folder(tmp_path):
     assert len(list((sweep.folder / "pictures").glob("*.png"))) == 3
 
 
-def test_names_can_not_break_out(tmp_path, bare):
+def test_names_are_escaped(tmp_path, bare):
     bad = '<script>alert("&")</script>'
     sweep = CraftedSweep(tmp_path)
     sweep.job(f"student.name={bad}", choices={**sweep.config()["choices"], "student": bad}, distillation__note=bad)
@@ -170,7 +170,7 @@ def test_without_matplotlib_the_page_comes_without_pictures(tmp_path, bare):
     assert not (sweep.folder / "pictures").exists() and "img" not in {tag for tag, _ in page.tags}
 
 
-def test_a_sweep_of_which_nothing_finished(tmp_path):
+def test_a_sweep_without_finished_jobs(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("seed=1", state="failed", reason="out of luck", failed=("teacher", "baseline", "distilled"))
     page, _, _ = report(sweep.close())
@@ -188,7 +188,7 @@ def test_a_folder_for_pictures_that_can_not_be_made_is_named(tmp_path, monkeypat
     assert "can't be written: File exists; choose another folder with --output FOLDER" in capsys.readouterr().err
 
 
-def test_many_rows_stay_quick_and_small(tmp_path, bare):
+def test_many_rows_are_fast_and_small(tmp_path, bare):
     sweep = CraftedSweep(tmp_path)
     for number in range(300):
         sweep.job(f"distillation.temperature={number + 1}", distillation__temperature=1.0 + number, validation=number / 1000)

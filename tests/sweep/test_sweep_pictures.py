@@ -1,4 +1,4 @@
-"""The pictures of a sweep: what is drawn, and that its numbers are the comparison's."""
+"""The pictures of a sweep: their content, whose numbers are those of the comparison."""
 
 import re
 import subprocess
@@ -42,7 +42,7 @@ def craft(root, temperatures=TEMPERATURES, alphas=ALPHAS, seeds=(0, 1), skip=(),
 
 
 def folded(sweep):
-    """A crafted sweep as it is read, and its one table."""
+    """A crafted sweep after reading, and its only table."""
     found = read([sweep.close()])
     (table,) = fold(found).tables
     return found, table
@@ -100,14 +100,14 @@ def test_the_axes_are_in_order_of_value(tmp_path):
     assert text.index("0.1") < text.index("0.5") < text.index("alpha")
 
 
-def test_a_cell_of_failed_jobs_says_so_and_one_that_was_not_asked_for_is_empty(tmp_path):
+def test_cells_of_failed_jobs_say_so_and_other_missing_cells_are_empty(tmp_path):
     skip = {(4.0, 0.5, 0), (4.0, 0.5, 1)}
     text = words_of_slice(craft(tmp_path, skip=skip, fail={(20.0, 0.1)}))[0]
     assert text.count("failed") == 1
     assert len([word for word in text if re.fullmatch(r"[+−]\d+\.\d\d", word)]) == 4
 
 
-def test_a_column_that_failed_whole_is_shown(tmp_path):
+def test_a_column_of_failed_jobs_is_shown(tmp_path):
     fail = {(20.0, 0.1), (20.0, 0.5)}
     text = words_of_slice(craft(tmp_path, fail=fail))[0]
     assert text[:3] == ["1", "4", "20"] and text.count("failed") == 2
@@ -154,7 +154,7 @@ def test_without_a_baseline_the_map_shows_accuracy(tmp_path):
     assert all(f"{100 * row.test_mean:.2f}" in text for row in table.rows if row.role == "distilled")
 
 
-def test_the_front_is_of_what_validation_data_chose(tmp_path):
+def test_the_front_uses_rows_that_are_best_on_validation_data(tmp_path):
     rows = chosen(folded(craft(tmp_path))[1])
     assert [row.role for row in rows] == ["teacher", "baseline", "distilled"]
     assert rows[-1].mark and rows[-1].settings["distillation.temperature"] == 20
@@ -179,7 +179,7 @@ POINTS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, m
 
 
 @given(POINTS)
-def test_the_front_is_what_no_point_beats(points):
+def test_the_front_consists_of_points_that_no_point_beats(points):
     def beaten(ours):
         return any(their[0] <= ours[0] and their[1] >= ours[1] and their != ours for their in points)
 
@@ -188,7 +188,7 @@ def test_the_front_is_what_no_point_beats(points):
     assert [points[index] for index in found] == sorted(points[index] for index in found)
 
 
-def test_names_are_not_taken_for_formulas(tmp_path):
+def test_names_are_not_parsed_as_formulas(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("a", choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
     sweep.job("b", distillation__alpha=0.5, choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})

@@ -60,7 +60,7 @@ def test_a_grid_fits_eighty_columns(grid, kdexp_report):
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
-def test_what_does_not_fit_is_folded_and_nothing_is_cut(grid, kdexp_report, width):
+def test_text_that_does_not_fit_is_wrapped_and_not_cut(grid, kdexp_report, width):
     grid.job("another", controls=["self_teacher"], student__hidden_units_of_every_layer=[64, 64], optimizer__lr=0.125)
     grid.job("third", student__hidden_units_of_every_layer=[32, 32], optimizer__lr=0.25, student__norm=True)
     shown = kdexp_report(grid.close(), width=width)[1].replace(str(grid.folder), "")

@@ -1,4 +1,4 @@
-"""Intervals and what they rest on, against numbers from tables and by hand."""
+"""Statistics behind the intervals, against tables and values computed by hand."""
 
 import math
 from statistics import fmean, stdev, variance
@@ -29,12 +29,12 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("level", "dof", "t"), [(level, dof, t) for level, row in TABLE for dof, t in row.items()])
-def test_student_t_is_that_of_the_tables(level, dof, t):
+def test_student_t_agrees_with_tables(level, dof, t):
     assert student_t(level, dof) == pytest.approx(t, abs=6e-4)
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.999, 0.9999])
-def test_student_t_has_no_seam_where_the_expansion_begins(level):
+def test_student_t_is_continuous_where_the_expansion_begins(level):
     before, at, after = (student_t(level, dof) for dof in (39, 40, 41))
     assert before > at > after
     assert (at - after) / (before - at) == pytest.approx(1, abs=0.1)
@@ -45,7 +45,7 @@ def test_student_t_becomes_normal():
     assert student_t(0.95, 10**6) == pytest.approx(normal(0.95), abs=1e-5)
 
 
-def test_the_margin_by_hand():
+def test_the_margin_computed_by_hand():
     differences = [1.0, 2.0, 3.0]  # mean 2, standard deviation 1
     assert std_of(differences) == 1 and std_of([2.0]) is None
     assert seed_margin(1.0, 3, 0.95) == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
@@ -61,25 +61,25 @@ def test_the_margin_by_hand():
         ([1, 2, 3, 4, 5], [1, 2, 3, 4, 6], 2.3060 / 2.7764 * math.sqrt(2.5 + 3.7) / math.sqrt(0.2)),
     ],
 )
-def test_what_pairing_is_worth_by_hand(ours, theirs, width):
+def test_the_effect_of_pairing_computed_by_hand(ours, theirs, width):
     assert unpaired_width(ours, theirs, 0.95) == pytest.approx(width, rel=1e-4)
     assert unpaired_width(theirs, ours, 0.95) == pytest.approx(width, rel=1e-4)
 
 
-def test_pairing_is_worth_nothing_where_all_differences_are_equal():
+def test_the_effect_of_pairing_is_unknown_if_all_differences_are_equal():
     assert unpaired_width([57.0, 58.1], [56.0, 57.1], 0.95) is None, "equal but for rounding"
     assert unpaired_width([1.0], [2.0], 0.95) is None
 
 
 @given(st.integers(2, 12), st.floats(0.5, 0.999))
-def test_pairing_costs_degrees_of_freedom_where_it_is_of_no_use(n, level):
+def test_useless_pairing_costs_degrees_of_freedom(n, level):
     # The two sides are uncorrelated: a column up and down, and one of pairs of equal values.
     ours, theirs = [0.0, 1.0, 0.0, 1.0] * n, [0.0, 0.0, 1.0, 1.0] * n
     width = unpaired_width(ours, theirs, level)
     assert width == pytest.approx(student_t(level, 8 * n - 2) / student_t(level, 4 * n - 1)) and width < 1
 
 
-def test_the_sufficient_n_by_hand():
+def test_the_sufficient_n_computed_by_hand():
     # Mean 1, standard deviation 1: t/√n is 1.242 for n = 5, 1.049 for 6 and 0.925 for 7.
     assert sufficient_n(1.0, 1.0, 0.95) == 7
     assert sufficient_n(-1.0, 1.0, 0.95) == 7
@@ -109,49 +109,49 @@ def test_the_margin_shrinks_with_seeds_and_grows_with_level_and_images(std, n, l
     assert seed_margin(2 * std, n, level) == pytest.approx(2 * margin)
 
 
-def test_the_correlation_by_hand():
+def test_the_correlation_computed_by_hand():
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
     assert correlation([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
     assert correlation([1, 2], [1, 2]) is None, "two points always lie on a line"
     assert correlation([1, 2, 3], [5, 5, 5]) is None
 
 
-def test_images_under_one_seed_have_the_variance_of_their_mean():
+def test_with_one_seed_the_image_variance_is_that_of_the_mean():
     row = [1, 0, 0, -1, 1, 0]
     assert image_variance(np.array([row])) == pytest.approx(variance(row) / 6)
 
 
-def test_the_image_variance_by_hand():
+def test_the_image_variance_computed_by_hand():
     # Images right under both seeds, wrong under both, and of either kind that is right under one of them.
     pairs = [(1, 1)] * 400 + [(-1, -1)] * 400 + [(1, -1)] * 100 + [(-1, 1)] * 100
     # Image means: 800 of ±1 and 200 of 0, variance 800/999. Luck: 200 images with ±1 under each seed, 400/999.
     assert image_variance(np.array(pairs).T) == pytest.approx((800 / 999 - 400 / 999 / 2) / 1000)
 
 
-def test_luck_and_images_can_be_of_any_size_by_hand():
+def test_residuals_and_image_effects_of_any_size_computed_by_hand():
     # Of 3 seeds and 2 images: image means 2 and 0, variance 2; luck is +1, −1, 0 on the first, the opposite on the second,
     # 4 in all on 2·1 degrees of freedom.
     differences = np.array([[3, -1], [1, 1], [2, 0]])
     assert image_variance(differences) == pytest.approx((2 - 2 / 3) / 2)
 
 
-def test_seeds_that_shift_all_images_alike_say_nothing_of_images():
+def test_seed_effects_do_not_add_to_the_image_variance():
     differences = np.repeat(np.array([1, 0, 1, -1, 0])[:, None], 300, axis=1)
     assert image_variance(differences) == pytest.approx(0, abs=1e-15)
 
 
-def test_images_alike_under_all_seeds_count_once():
+def test_images_with_equal_differences_for_all_seeds_count_once():
     row = np.random.default_rng(0).integers(-1, 2, 1000)
     assert image_variance(np.tile(row, (10, 1))) == pytest.approx(row.var(ddof=1) / 1000)
 
 
-def test_luck_alone_is_no_matter_of_the_test_set():
+def test_residuals_alone_give_no_image_variance():
     found = [image_variance(np.random.default_rng(seed).integers(-1, 2, (10, 1000))) for seed in range(20)]
     assert min(found) == 0 and max(found) < 0.1 * (2 / 3) / 1000
 
 
 def by_mean_squares(rows):
-    """The same from the mean squares of images and of luck, sum by sum."""
+    """The image variance from the mean squares of images and residuals."""
     seeds, images = len(rows), len(rows[0])
     of_seed = [fmean(row) for row in rows]
     of_image = [fmean(column) for column in zip(*rows, strict=True)]
@@ -169,7 +169,7 @@ def test_the_image_variance_is_that_of_an_analysis_of_variance(columns):
 
 
 def sampled(draws, seeds=4):
-    """Differences on 250 images, the truth being 0."""
+    """Differences on 250 images with true mean 0."""
     return draws.normal(0, 0.01, (seeds, 1)) + draws.normal(0, 0.3, 250) + draws.normal(0, 0.2, (seeds, 250))
 
 
@@ -188,7 +188,7 @@ def test_both_parts_together_are_the_variance_of_the_mean():
     assert np.var([sample.mean() for sample in samples], ddof=1) == pytest.approx(expected, rel=0.11)  # 3·√(2/1500)
 
 
-def test_the_interval_over_seeds_and_images_holds_the_truth_about_as_often_as_it_says():
+def test_the_interval_over_seeds_and_images_has_its_nominal_coverage():
     draws, held = np.random.default_rng(3), {"seeds": 0, "both": 0}
     for _ in range(300):
         sample = sampled(draws)

@@ -1,4 +1,4 @@
-"""What a sweep says of the configuration that it chose: how many it had to choose from, and how to check it."""
+"""Remarks on the winner of a sweep: the number of candidates, and the command that checks it."""
 
 import shlex
 
@@ -44,7 +44,7 @@ def jobs_of(command):
     return configs
 
 
-def test_the_winner_is_said_to_be_one_of_many_and_its_command_trains_it_with_new_seeds(tmp_path):
+def test_the_winner_is_said_to_be_one_of_many_with_a_command_for_new_seeds(tmp_path):
     ((sentence, command),) = winners(swept(tmp_path))
     assert sentence == f"★ {HEAD.format(3)}. For an unbiased one, train it with new seeds:"
     assert command == "kdexp -m distillation.temperature=8 seed=3,4,5"
@@ -78,14 +78,14 @@ def test_a_seed_that_any_job_has_is_not_new(tmp_path):
         ("controls=[self_teacher]", "store=a folder"),
     ],
 )
-def test_whatever_the_sweep_was_its_command_can_be_pasted(tmp_path, words):
+def test_the_command_for_new_seeds_can_be_pasted(tmp_path, words):
     ((_, command),) = winners(swept(tmp_path, words=words))
     _, *given = shlex.split(command)
     assert [word for word in given if word != "-m"] == [*words, "distillation.temperature=8", "seed=3,4,5"]
     assert {job["distillation"]["temperature"] for job in jobs_of(command)} == {8}
 
 
-def test_the_best_of_every_method_is_too(tmp_path):
+def test_the_best_of_each_method_is_said_to_be_one_of_many_too(tmp_path):
     sweep = CraftedSweep(tmp_path)
     for weight in (1, 2):
         hint = {"_target_": "Hint", "weight": weight}
@@ -109,11 +109,11 @@ def test_students_that_do_not_compete_have_a_winner_each(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"temperatures": (4,)}, {"validation": None}])
-def test_where_nothing_was_chosen_nothing_is_said(tmp_path, changes):
+def test_without_a_choice_there_is_no_remark_on_it(tmp_path, changes):
     assert winners(swept(tmp_path, **changes)) == []
 
 
-def test_the_command_stands_whole_on_the_screen_in_markdown_and_on_the_page(tmp_path, capsys):
+def test_the_command_is_unwrapped_on_the_screen_in_markdown_and_on_the_page(tmp_path, capsys):
     words = ("epochs=30", "teacher_epochs=30", "batch_size=16", "optimizer.lr=0.01", "distillation.alpha=0.25")
     sweep = read([swept(tmp_path, words=words)])
     comparison = fold(sweep)

@@ -3,6 +3,7 @@ from experiments import COMPOSER
 
 from kdexp.data.shape import Shape
 from kdexp.validation.networks import check_network, smallest_image
+from kdexp.validation.nodes import check_node
 from kdexp.validation.validator import validate
 
 SHAPE = Shape(num_classes=10, in_channels=1, image_size=8)
@@ -62,3 +63,10 @@ def test_a_module_that_can_not_be_imported_is_named_with_its_error(tmp_path, mon
     (problem,) = validate(COMPOSER.compose(["student._target_=broken.Net"]))
     assert str(problem) == f"student._target_='broken.Net': can't be imported ({why})"
     assert capsys.readouterr().err == ""
+
+
+def test_a_misspelt_class_is_told_from_a_missing_module():
+    (problem,) = check_node("student", {"_target_": "own_networks.NormNett"}, True)
+    assert "module own_networks has no NormNett; did you mean NormNet?" in str(problem)
+    (problem,) = check_node("student", {"_target_": "own_network.NormNet"}, True)
+    assert str(problem).endswith("; Python looks next to the folder that --config-dir names and in PYTHONPATH")
