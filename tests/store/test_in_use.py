@@ -318,7 +318,7 @@ def killed_run(folder):
 def test_a_killed_run_is_reported_as_killed(tmp_path):
     folder = killed_run(tmp_path / "runs" / "a")
     (job,) = read([tmp_path]).jobs
-    assert (job.state, job.reason) == ("killed", "the same command resumes it")
+    assert (job.state, job.reason) == ("killed", "the same command will resume it")
     settle(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "status.json"]
     assert json.loads((folder / "status.json").read_text())["state"] == "killed"
@@ -342,7 +342,7 @@ def test_a_job_that_is_still_waiting_is_not_reported_as_dropped(tmp_path):
     (sweep / "jobs.json").write_text(json.dumps({"command": [], "jobs": jobs}))
     assert read([sweep]).jobs[0].reason == "the sweep ended before its turn"
     with another(f"{HOLD}hold(Path({str(sweep / 'run.lock')!r}), stack)") as process:
-        assert read([sweep]).jobs[0].reason == f"{process} has not come to it yet"
+        assert read([sweep]).jobs[0].reason == f"{process} has not reached it yet"
         (sweep / "000").mkdir()
         assert read([sweep]).jobs[0].state == "still running"
 

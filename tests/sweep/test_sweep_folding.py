@@ -168,7 +168,7 @@ def test_one_seed_has_no_interval_over_seeds(sweep):
     assert found.over_seeds is None and found.std is None and found.within_noise is None
     # Ten of a hundred images changed: the standard error of the mean is √(0.1·0.9/100).
     assert found.over_seeds_and_images.high - 10 == pytest.approx(196 * math.sqrt(0.09 / 100), rel=0.1)
-    assert "n = 1: one seed is an anecdote" in said(comparison) and "of other seeds it says nothing" in said(comparison)
+    assert "n = 1: one seed is an anecdote" in said(comparison) and "this says nothing about other seeds" in said(comparison)
 
 
 def test_within_noise_names_the_sufficient_number_of_seeds(sweep):
@@ -200,9 +200,7 @@ def test_a_tuned_baseline_is_named_if_the_winner_has_another(sweep):
     result = json.loads((sweep.store / key / "result.json").read_text())
     result["history"][-1]["validation_accuracy"] = 0.99
     (sweep.store / key / "result.json").write_text(json.dumps(signed(result)))
-    assert "the baseline that validation data choose, ☆ baseline CE lr=0.01, ★ is +5.00 points" in said(
-        folded(sweep.close())[0]
-    )
+    assert "the best baseline on validation data, ☆ baseline CE lr=0.01, ★ is +5.00 points" in said(folded(sweep.close())[0])
 
 
 def test_nothing_is_chosen_across_training_data(sweep):
@@ -276,9 +274,9 @@ def test_jobs_that_did_not_finish_are_listed_with_their_reason(sweep):
     comparison, rows = folded(sweep.close(["lr=1", "seed=4"], ["lr=1", "seed=5"]))
     assert not comparison.complete and rows["distilled", 4.0].n == 1 and rows["baseline", None].n == 2
     assert missing(comparison) == [
-        "1 of 6 jobs are finished; marks and intervals are those of what there is.",
+        "1 of 6 jobs are finished; marks and intervals use these only.",
         "  001 seed=1: failed: distilled: ce loss became nan in epoch 1",
-        "  002 seed=2: killed: the same command resumes it",
+        "  002 seed=2: killed: the same command will resume it",
         "  003 seed=3: interrupted: Ctrl-C",
         "  never started: 004, 005",
     ]
@@ -339,7 +337,7 @@ def test_a_result_that_can_not_be_used_is_listed_and_not_counted(sweep, damage, 
     comparison, rows = folded(folder)
     assert rows["distilled", 4.0].n == 2 and not comparison.complete
     (sentence,) = comparison.unusable
-    assert words in sentence and sweep.keys["distilled"] in sentence and "the same command trains it again" in sentence
+    assert words in sentence and sweep.keys["distilled"] in sentence and "the same command will train it again" in sentence
 
 
 def test_a_damaged_result_is_found_in_another_store(tmp_path):
@@ -370,7 +368,7 @@ def test_folders_without_runs_are_refused_all_at_once(tmp_path):
     with pytest.raises(NothingToReport) as refused:
         read([tmp_path, tmp_path / "nowhere"])
     assert str(refused.value).splitlines() == [
-        f"'{tmp_path}': holds neither a sweep nor runs; give an output_dir or any folder in its runs/ and sweeps/",
+        f"'{tmp_path}': has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/",
         f"'{tmp_path}/nowhere': no such folder",
     ]
 

@@ -139,7 +139,7 @@ def test_nothing_is_fetched_and_nothing_is_run(tmp_path):
         assert told.get("src", "data:").startswith("data:") and told.get("href", "#").startswith("#")
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert "http://" not in html and "https://" not in html and "url(" not in html and "@import" not in html
-    assert "report.html and pictures/ are beside them" in printed
+    assert "report.html and pictures/ are next to them" in printed
 
 
 def test_the_pictures_are_those_of_the_folder(tmp_path):
