@@ -1,4 +1,4 @@
-"""Accuracy against what a network costs, with the Pareto front."""
+"""Accuracy against the cost of a network, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kdexp.sweep.table import title
 Cost = Callable[[SweepRow], float]
 
 BESIDE, ABREAST = 5.0, 30.0
-"""Points between what costs the same, and at most from the first to the last."""
+"""Offset in points between markers of equal cost, and the most from the first to the last."""
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points (cost, worth) no other beats, cheapest first.
+    """Indices of the Pareto-optimal points (cost, worth), cheapest first.
 
     One beats another if it costs no more and is worth no less, and is not its equal in both.
     """
@@ -64,7 +64,7 @@ def _draw(table: DataTable, cost: Cost, name: str) -> Figure:
 
 
 def _scale(axes: Axes, costs: list[float]) -> None:
-    """Logarithmic, with the costs themselves for ticks where they have room."""
+    """Makes the axis logarithmic, with the costs as ticks if there is room."""
     axes.set_xscale("log")
     logarithmic(axes.xaxis)
     told = [f"{value:,}" if isinstance(value, int) else f"{value:.3g}" for value in costs]
@@ -75,7 +75,7 @@ def _scale(axes: Axes, costs: list[float]) -> None:
 
 
 def _range(table: DataTable) -> tuple[float, float]:
-    """Of accuracies and their spreads in percent: matplotlib leaves out what is drawn a little aside."""
+    """Range of accuracies ± std in percent; matplotlib's own range ignores offset markers."""
     low = min(100 * (row.test_mean - (row.test_std or 0.0)) for row in table.rows)
     high = max(100 * (row.test_mean + (row.test_std or 0.0)) for row in table.rows)
     room = 0.06 * (high - low) + 0.05
@@ -83,7 +83,7 @@ def _range(table: DataTable) -> tuple[float, float]:
 
 
 def _draw_rows(axes: Axes, rows: Sequence[SweepRow], table: DataTable, cost: Cost) -> None:
-    """A colour and a marker per method and per other role; what costs the same lies side by side."""
+    """Draws a colour and marker per method and per other role; rows of equal cost are side by side."""
     series = defaultdict[str, list[SweepRow]](list)
     for row in rows:
         series[row.option if row.role == "distilled" else row.role].append(row)

@@ -19,11 +19,11 @@ from kdexp.sweep.table import title
 MOST = 8
 
 Histories = list[list[dict[str, Any]]]
-"""Of each seed the epochs."""
+"""Epochs of each seed."""
 
 
 def shown(table: DataTable) -> list[SweepRow]:
-    """The students whose curves are drawn, of each role the best on validation data first; controls come last."""
+    """The students whose curves are drawn: by role, best on validation data first, controls last."""
     order = list(PARTS)
     students = [row for row in chosen(table) if row.role != "teacher"]
     students.sort(key=lambda row: (order.index(row.role), not row.mark, -(row.validation_mean or 0.0)))
@@ -31,7 +31,7 @@ def shown(table: DataTable) -> list[SweepRow]:
 
 
 def draw_curves(table: DataTable, sources: Origins) -> Figure | None:
-    """Objective and validation accuracy; training accuracy where there are no validation data; None if nothing was trained."""
+    """Objective and validation accuracy; training accuracy without validation data; None if nothing was trained."""
     histories = [(row, [sources.history(key) for key in row.keys]) for row in shown(table)]
     trained = [(row, seeds) for row, seeds in histories if seeds[0] and len({len(history) for history in seeds}) == 1]
     if not trained:
@@ -54,11 +54,11 @@ def draw_curves(table: DataTable, sources: Origins) -> Figure | None:
     return figure
 
 
-def _band(axes: Axes, seeds: Histories, name: str, unit: float, number: int, told: str | None) -> None:
+def _band(axes: Axes, seeds: Histories, name: str, unit: float, number: int, legend: str | None) -> None:
     values = np.array([[unit * epoch[name] for epoch in history] for history in seeds])
     epochs, mean = [epoch["epoch"] for epoch in seeds[0]], values.mean(0)
     style: dict[str, Any] = {"color": COLOURS[number], "linestyle": DASHES[number], "linewidth": 1.3}
-    axes.plot(epochs, mean, label=told, marker="." if len(epochs) == 1 else "", **style)
+    axes.plot(epochs, mean, label=legend, marker="." if len(epochs) == 1 else "", **style)
     if len(seeds) > 1:
         std = values.std(0, ddof=1)
         axes.fill_between(epochs, mean - std, mean + std, color=COLOURS[number], alpha=0.18, linewidth=0)

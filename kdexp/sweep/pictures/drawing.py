@@ -1,4 +1,4 @@
-"""All pictures of a comparison, in the order of their telling. Imports matplotlib."""
+"""Draws all pictures of a comparison, in the order of the page. Imports matplotlib."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import title
 
 LOGARITHMIC = 8
-"""Values whose largest is so many times the smallest, or more, lie on a logarithmic axis."""
+"""The axis is logarithmic if the largest value is at least this many times the smallest."""
 
 
 def draw_line(piece: Slice, table: DataTable) -> Figure:
-    """Mean accuracy ± standard deviation over the setting, the baseline as a band, or as a line where it varies too."""
+    """Mean accuracy ± standard deviation over the setting, the baseline as a band, or as a line if it varies too."""
     figure = new_figure(5.6, 3.4)
     axes = figure.subplots()
     (axis,) = piece.axes
@@ -49,7 +49,7 @@ def _draw_baselines(axes: Axes, axis: str, piece: Slice, table: DataTable) -> No
 
 
 def _is_beside(baseline: SweepRow, piece: Slice, columns: list[str]) -> bool:
-    """Whether it is the same student under the same settings, the axis aside, as far as it has them."""
+    """Whether it is the same student with the same settings, where it has them, except for the axis."""
     ours = piece.rows[0].settings
     shared = [key for key in columns if key in ours and key in baseline.settings and key not in piece.axes]
     return baseline.model == piece.model and all(baseline.settings[key] == ours[key] for key in shared)

@@ -20,14 +20,14 @@ from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import title
 
 CELL = 0.85, 0.6
-"""Inches across and down."""
+"""Width and height of a cell in inches."""
 WIDEST = 12
 READABLE = 5.0
-"""Points: cells too small for such letters are left without their numbers."""
+"""Smallest font size in points; smaller cells get no numbers."""
 
 
 def draw_map(piece: Slice, table: DataTable, failed: set[tuple[float, ...]]) -> Figure:
-    """Mean difference to the baseline in every cell, or mean accuracy where a row lacks a baseline."""
+    """Mean difference to the baseline in every cell, or mean accuracy if a row has no baseline."""
     rows = {piece.at(row): row for row in piece.rows}
     columns, lines = ([*sorted({at[axis] for at in [*rows, *failed]})] for axis in (0, 1))
     width, height = (max(2.3, min(WIDEST, size * len(places))) for size, places in zip(CELL, (columns, lines), strict=True))
@@ -60,7 +60,7 @@ def _worth(row: SweepRow, differences: bool) -> tuple[float, float | None]:
 
 
 def _written(row: SweepRow, differences: bool, most: int) -> tuple[str, str]:
-    """The number in a cell, and what stands below it in smaller letters: its spread, and its seeds if others have more."""
+    """The number in a cell, and the smaller text below it: std, and number of seeds if others have more."""
     mean, std = _worth(row, differences)
     spread = "" if std is None else f"± {std:.2f}"
     fewer = f"(n={row.n})" if row.n < most else ""
@@ -68,7 +68,7 @@ def _written(row: SweepRow, differences: bool, most: int) -> tuple[str, str]:
 
 
 def _colour(axes: Axes, values: np.ndarray, differences: bool) -> QuadMesh:
-    """Cells and their bar: differences from red to blue with 0 in the middle, accuracies from dark to light."""
+    """Draws cells and colour bar: differences from red to blue around 0, accuracies from dark to light."""
     limit = max(float(np.nanmax(np.abs(values))), 0.01)
     scale: dict[str, Any] = {"cmap": "RdBu", "vmin": -limit, "vmax": limit} if differences else {"cmap": "cividis"}
     mesh = axes.pcolormesh(values, edgecolors="white", linewidth=1, **scale)
@@ -79,12 +79,12 @@ def _colour(axes: Axes, values: np.ndarray, differences: bool) -> QuadMesh:
 
 
 def _is_dark(colour: np.ndarray) -> bool:
-    """Whether white letters are read more easily on it than black ones (luma of ITU-R BT.601)."""
+    """Whether white text is more legible on this colour than black text (luma of ITU-R BT.601)."""
     return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5
 
 
 def _fill(axes: Axes, at: tuple[int, int], row: SweepRow, written: tuple[str, str], letters: float, *, dark: bool) -> None:
-    """The number in its cell, unless its letters have no size, and a frame around what validation data chose."""
+    """Writes the number into its cell, unless the font size is 0, and frames the best on validation data."""
     x, y = at[0] + 0.5, at[1] + 0.5
     number, below = written
     style: dict[str, Any] = {"ha": "center", "color": "white" if dark else "black"}

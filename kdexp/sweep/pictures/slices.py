@@ -1,4 +1,4 @@
-"""Which rows make a line, varying in one numeric setting, and which make a map, varying in two."""
+"""Selects rows for lines, which vary in one numeric setting, and for maps, which vary in two."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from kdexp.sweep.read import FINISHED, Sweep
 from kdexp.sweep.row import SweepRow
 
 MOST_SLICES = 6
-"""Of a method whose other settings take more combinations of values no pictures are drawn."""
+"""A method whose other settings have more combinations of values gets no pictures."""
 
 
 @dataclass
 class Slice:
-    """The distilled rows of one method and student that differ in one or two numeric settings alone."""
+    """The distilled rows of one method and student that differ only in one or two numeric settings."""
 
     model: str
     option: str
     axes: list[str]
     fixed: str
-    """The other settings that vary within the method, written; empty if none do."""
+    """Text of the other settings that vary within the method; empty if none do."""
     rows: list[SweepRow]
 
     def at(self, row: SweepRow) -> tuple[float, ...]:
-        """Where the row lies on the axes."""
+        """Position of a row on the axes."""
         return tuple(row.settings[axis] for axis in self.axes)
 
     @property
     def name(self) -> str:
-        """What a title calls it."""
+        """Its name in titles."""
         return " ".join(word for word in (self.option, self.fixed) if word)
 
 
 def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
-    """What can be drawn, and a sentence for each method that varies in too many settings for a picture."""
+    """The slices to draw, and a sentence for each method that varies in too many settings."""
     groups = defaultdict[tuple[str, str], list[SweepRow]](list)
     for row in table.rows:
         if row.role == "distilled":
@@ -57,7 +57,7 @@ def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it has a place on an axis."""
+    """Whether a value is a number, which can be on an axis."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -70,18 +70,18 @@ def _cut(model: str, method: str, axes: list[str], others: list[str], rows: list
 
 
 def failures(piece: Slice, sweep: Sweep) -> set[tuple[float, ...]]:
-    """Where on the axes jobs did not finish their distilled student."""
+    """Positions on the axes of jobs that did not finish their distilled student."""
     found = set()
     for job in sweep.jobs:
         if job.state != FINISHED and job.config and "distilled" not in job.learners:
-            told = axis_values(job.config, "distilled")
-            if _belongs(told, option(job.config, "student"), option(job.config, "distillation"), piece):
-                found.add(tuple(told[axis] for axis in piece.axes))
+            values = axis_values(job.config, "distilled")
+            if _belongs(values, option(job.config, "student"), option(job.config, "distillation"), piece):
+                found.add(tuple(values[axis] for axis in piece.axes))
     return found
 
 
-def _belongs(told: AxisValues, model: str, method: str, piece: Slice) -> bool:
-    """Whether a job is one of this slice: its settings are those of its rows, the axes aside."""
+def _belongs(values: AxisValues, model: str, method: str, piece: Slice) -> bool:
+    """Whether a job belongs to this slice: it has the settings of its rows, except for the axes."""
     theirs = piece.rows[0].settings
-    same = all(told[key] == theirs[key] for key in told if key in theirs and key not in piece.axes)
-    return model == piece.model and method == piece.option and same and all(is_number(told.get(axis)) for axis in piece.axes)
+    same = all(values[key] == theirs[key] for key in values if key in theirs and key not in piece.axes)
+    return model == piece.model and method == piece.option and same and all(is_number(values.get(axis)) for axis in piece.axes)

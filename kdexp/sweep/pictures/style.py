@@ -1,4 +1,4 @@
-"""What all pictures share: colours that differ also in grey and to the colour-blind, and how a figure becomes a file."""
+"""Shared by all pictures: colours that differ in grey and for the colour-blind, and writing figures to files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdexp.sweep.remarks import models_vary
 from kdexp.sweep.row import SweepRow
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#666666")
-"""Okabe and Ito's (2008), its yellow and black replaced: the one is faint on white, the other the teacher's."""
+"""Okabe and Ito (2008), except yellow, which is faint on white, and black, which is the teacher's."""
 MARKERS = ("o", "D", "^", "v", "P", "X", "<", ">")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     "-",
@@ -37,7 +37,7 @@ TEACHER, FAINT = "black", "#999999"
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and read by tests
     "svg.hashsalt": "kdexp",
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.parse_math": False,  # names may contain dollar signs
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -45,13 +45,13 @@ SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.facecolor": "white",
 }
-"""Of matplotlib, for everything drawn here."""
+"""Settings of matplotlib for all pictures."""
 DPI = 150
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished picture: the name of its files, a sentence that says what it shows, and both files."""
+    """A finished picture: the name of its files, its caption, and both files."""
 
     name: str
     caption: str
@@ -72,7 +72,7 @@ def logarithmic(axis: Axis) -> None:
 
 
 def apart(places: Sequence[float], characters: int = 3) -> bool:
-    """Whether labels of so many characters at these ascending places of an axis have room beside each other."""
+    """Whether labels of this many characters fit side by side at these ascending positions of an axis."""
     gaps = [b - a for a, b in pairwise(places)]
     return not gaps or min(gaps) > 0.02 * (characters + 0.5) * (places[-1] - places[0])
 
@@ -90,20 +90,20 @@ def finish(figure: Figure, name: str, caption: str) -> Picture:
 
 
 def label(row: SweepRow, table: DataTable) -> str:
-    """What a legend calls a row, in lines of some 36 characters."""
+    """The legend of a row, in lines of about 36 characters."""
     words = [row.mark, row.role if row.role != "distilled" else "", row.model if models_vary(table) else ""]
     words += [row.method, written_values(row.settings, table.columns)]
     return textwrap.fill(" ".join(word for word in words if word), 36)
 
 
 def seeds(rows: Sequence[SweepRow]) -> str:
-    """How many there are, as `n = 3` or, where rows differ, `n = 2 to 3`."""
+    """Number of seeds, as `n = 3` or, if rows differ, `n = 2 to 3`."""
     counts = sorted({row.n for row in rows})
     return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
 
 
 def chosen(table: DataTable) -> list[SweepRow]:
-    """The rows that a picture of few rows shows: of each method and student what validation data chose, where they did."""
+    """Rows for pictures with few rows: the best on validation data of each method and student, or all if none is marked."""
     marked = {_kind(row) for row in table.rows if row.mark}
     return [row for row in table.rows if row.mark or _kind(row) not in marked]
 
