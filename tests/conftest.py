@@ -18,6 +18,9 @@ from kdexp.experiment.journal import Journal
 # Two test processes must not compete for the cores, and bitwise equality needs a fixed number of threads.
 torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 
+# Nothing that tests write must survive a power cut; the tests of flushing patch this themselves.
+os.fsync = lambda _number: None
+
 # A property must not fail because an example was slow while another process had the core.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

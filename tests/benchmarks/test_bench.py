@@ -9,6 +9,8 @@ from work import PAIRS, Work
 
 IMAGES, EPOCHS, BATCH = 80, 4, 16
 
+OTHER_PHASES = [pytest.param(phase, marks=pytest.mark.exhaustive) for phase in ("teacher", "baseline")]
+
 
 def work(tmp_path, phase, **changes):
     pair = replace(PAIRS["tutorial"], batch_size=BATCH)
@@ -16,7 +18,9 @@ def work(tmp_path, phase, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["teacher", "baseline", "kd"])
+@pytest.mark.parametrize(
+    "phase", [*(pytest.param(phase, marks=pytest.mark.exhaustive) for phase in ("teacher", "baseline")), "kd"]
+)
 def test_plain_fp32_has_the_losses_of_the_tutorials_loop_after_twenty_steps(tmp_path, phase):
     rows = bench.compare(work(tmp_path, phase), ["tutorial", "by hand", "kdexp"], turns=1)["rows"]
     assert all(row["loss_difference"] <= 1e-6 for row in rows.values())
@@ -25,7 +29,7 @@ def test_plain_fp32_has_the_losses_of_the_tutorials_loop_after_twenty_steps(tmp_
     assert asked == {"tutorial": always, "by hand": once, "kdexp": once}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_runs_every_point_and_asks_the_teacher_once(tmp_path):
     small = work(tmp_path, "sweep", images=32, epochs=1)
     rows = bench.compare(small, ["kdexp"], turns=1)["rows"]

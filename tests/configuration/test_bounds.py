@@ -7,12 +7,12 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 import torch
+from experiments import compose_command
 from pairs import random_batch, untrained_pair
 from shipped import options
 from torch import nn
 
 from kdexp.configuration.arguments import MOST, Range, misfit, parameters, problems
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import arguments, build, target
 from kdexp.configuration.settings import Settings
 from kdexp.data.shape import Shape

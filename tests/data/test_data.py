@@ -6,6 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from experiments import compose_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,7 +15,6 @@ from torchvision import datasets, transforms
 from torchvision.datasets.utils import extract_archive
 
 from kdexp.commands.dry_run import preview
-from kdexp.configuration.compose import compose_command
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.digits import Digits
 from kdexp.data.fingerprint import fingerprint

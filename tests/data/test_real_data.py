@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from experiments import compose_command
 
-from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress
 from kdexp.experiment.experiment import Experiment
 from kdexp.models.tutorial import DeepNN

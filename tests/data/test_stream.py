@@ -183,7 +183,7 @@ def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(ro
         assert code == 0, printed.err
         lines = printed.out[printed.out.index("run folder") :].splitlines()[1:]
         # Without times, and without lines on where the teacher's outputs come from.
-        of_lookup = ("teacher: asked", "teacher's logits")
+        of_lookup = ("teacher: runs on every batch", "teacher's outputs: computed", "teacher's logits")
         return [line.rstrip().rsplit(" ", 1)[0] for line in lines if not line.startswith(of_lookup)]
 
     assert shown("disk") == shown("device")

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from crafted import KEY, as_run, craft, rewrite
-from experiments import COMPOSER, SHORT
+from experiments import COMPOSER, SHORT, compose_command
 from exported import each_format, opened
 from rich.console import Console
 from safetensors import safe_open
@@ -17,7 +17,6 @@ from torch import nn
 import kdexp
 from kdexp.commands.export import main
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.deployment import formats
 from kdexp.deployment.formats import FORMATS

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from experiments import compose_command
 from loss_bench import START, WEIGHTS, batch_of, probe, random
 from own_networks import Parts
 from torch import nn
 
-from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.distillation.semckd import SemCKD, projection
 from kdexp.errors import UnknownLayer

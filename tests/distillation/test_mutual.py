@@ -3,12 +3,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from experiments import COMPOSER
+from experiments import COMPOSER, compose_command
 from hypothesis import given
 from loops import prepared, run
 from loss_bench import START, WEIGHTS, few, pairs_within, random, temperatures
 
-from kdexp.configuration.compose import compose_command
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
 from kdexp.errors import InvalidArguments

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from each_method import PAIR
-from experiments import COMPOSER, SHORT
+from experiments import COMPOSER, SHORT, compose_command
 from exported import each_format, opened
 from loops import prepared
 from loss_bench import LAYERS, START, WEIGHTS, batch_of, probe, random
@@ -18,7 +18,6 @@ from torch import nn
 import kdexp
 from kdexp.commands.export import main
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.deployment.formats import FORMATS

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from crafted import KEY, as_run, craft
-from experiments import SHORT
+from experiments import SHORT, compose_command
 from rich.console import Console
 from safetensors.torch import save_file
 
 import kdexp.distillation
 from kdexp.commands import export
 from kdexp.commands.run import run
-from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape

@@ -7,10 +7,11 @@ from functools import cache
 
 import pytest
 from diagnosed import HEALTHY
+from experiments import compose_command
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from kdexp.configuration.compose import Composer, as_plain, compose_command
+from kdexp.configuration.compose import Composer, as_plain
 from kdexp.experiment import advice
 from kdexp.report import findings
 from kdexp.validation.validator import Validator

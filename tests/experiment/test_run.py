@@ -9,12 +9,11 @@ from traceback import extract_stack
 
 import pytest
 import torch
-from experiments import SHORT
+from experiments import SHORT, compose_command
 from rich.console import Console
 
 import kdexp
 from kdexp.commands.run import claim_folder, run
-from kdexp.configuration.compose import compose_command
 from kdexp.distillation import base
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown

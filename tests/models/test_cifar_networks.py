@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from experiments import COMPOSER
+from experiments import COMPOSER, compose_command
 from published_sizes import PUBLISHED
 from squares import SQUARES
 from torch import nn
 from torchvision import models
 
-from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.models.bottleneck_resnet import BottleneckResNet

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from experiments import compose_command
 
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network

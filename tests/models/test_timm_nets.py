@@ -2,9 +2,9 @@ import sys
 
 import pytest
 import torch
+from experiments import compose_command
 from squares import SQUARES
 
-from kdexp.configuration.compose import compose_command
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
 from kdexp.network.build import build_network, on_meta, start

@@ -6,10 +6,10 @@ import math
 
 import pytest
 from crafted_sweeps import CraftedSweep, right_first
+from experiments import compose_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.configuration.compose import compose_command
 from kdexp.errors import InvalidArguments
 from kdexp.report.published import PublishedTable, Reference, departures, explain, reference, unsourced
 from kdexp.report.rows import Row

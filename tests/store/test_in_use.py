@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import COMPOSER, SHORT, said
+from experiments import COMPOSER, SHORT, compose_command, said
 from rich.console import Console
 
 from kdexp.commands import multirun
 from kdexp.commands import store as inventory
 from kdexp.commands.command import PlannedJob
 from kdexp.commands.run import run
-from kdexp.configuration.compose import as_yaml, compose_command
+from kdexp.configuration.compose import as_yaml
 from kdexp.deployment.export import draft
 from kdexp.errors import LearnerLost
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
@@ -201,13 +201,13 @@ def test_two_prunes_at_once_remove_everything_once(root, kdexp_store, monkeypatc
 
 
 def test_entries_that_vanish_while_a_store_is_listed_are_left_out(root, kdexp_store, monkeypatch):
-    whole = inventory._whole
+    read = inventory._read
 
     def vanishing(path, verified):
         shutil.rmtree(path)
-        return whole(path, verified)
+        return read(path, verified)
 
-    monkeypatch.setattr(inventory, "_whole", vanishing)
+    monkeypatch.setattr(inventory, "_read", vanishing)
     code, shown = kdexp_store("list")
     assert code == 0 and "1 in" in shown and "unfinished" in shown
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 from crafted import KEY, MLP, NONE, alter, as_run, craft, result_of, rewrite, signed, spec_of
 from crafted_sweeps import CraftedSweep
-from experiments import SHORT
+from experiments import SHORT, compose_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -27,7 +27,6 @@ from kdexp.commands import export
 from kdexp.commands import report as command
 from kdexp.commands import store as inventory
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.data import fingerprint as summary
 from kdexp.data.shape import Shape
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
+from experiments import compose_command
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from kdexp.configuration.compose import compose_command
 from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Probe, Progress

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import torch
+from experiments import compose_command
 from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
-from kdexp.configuration.compose import compose_command
 from kdexp.training.learner import Learner
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 import torch
-from experiments import SHORT
+from experiments import SHORT, compose_command
 from rich.console import Console
 
 from kdexp import files
@@ -18,7 +18,7 @@ from kdexp.commands.command import PlannedJob
 from kdexp.commands.multirun import Lockstep, run_jobs
 from kdexp.configuration import compose, quoting
 from kdexp.configuration import compose as composer
-from kdexp.configuration.compose import Composer, as_yaml, compose_command
+from kdexp.configuration.compose import Composer, as_yaml
 from kdexp.configuration.jobs import expand
 from kdexp.experiment import experiment, lockstep, plan
 from kdexp.experiment import lookahead as wanted

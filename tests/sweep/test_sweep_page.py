@@ -14,12 +14,11 @@ import pytest
 import yaml
 from crafted import signed
 from crafted_sweeps import CraftedSweep
-from experiments import SHORT
+from experiments import SHORT, compose_command
 from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands import report as command
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.jobs import expand
 from kdexp.sweep import fold, page, pictures, read
 from kdexp.sweep.read import Job

@@ -8,13 +8,12 @@ from collections import Counter
 import pytest
 import torch
 from crafted import spec_of
-from experiments import COMPOSER, SHORT, said
+from experiments import COMPOSER, SHORT, compose_command, said
 from loops import prepared
 from rich.console import Console
 
 from kdexp.commands.command import PlannedJob
 from kdexp.commands.multirun import Lockstep, run_jobs
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.jobs import expand
 from kdexp.data.split import Split
 from kdexp.experiment.journal import lookup_words
@@ -135,24 +134,24 @@ def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experi
     words = (*WHOLE, *words, "epochs=4")
     whole = make_experiment(*words, "store=${output_dir}/whole").run()[2].stored.tensors("last")
     experiment = make_experiment(*words)
-    see, draw, drawn, seen = Teacher.see, Split.epoch, [], []
+    prepare, draw, drawn, seen = Teacher.prepare_epoch, Split.epoch, [], []
 
     def stops(self, split, images):
         if drawn[-1] == 2:
             raise KeyboardInterrupt
-        see(self, split, images)
+        prepare(self, split, images)
 
     def notes(self, split, images):
         seen.append(drawn[-1])
-        see(self, split, images)
+        prepare(self, split, images)
 
     monkeypatch.setattr(
         Split, "epoch", lambda self, seed, epoch, images=None: drawn.append(epoch) or draw(self, seed, epoch, images)
     )
-    monkeypatch.setattr(Teacher, "see", stops)
+    monkeypatch.setattr(Teacher, "prepare_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
         experiment.run()
-    monkeypatch.setattr(Teacher, "see", notes)
+    monkeypatch.setattr(Teacher, "prepare_epoch", notes)
     asked.clear()
     again = make_experiment(*words, "diagnosis=never")
     ours = again.run()[2].stored.tensors("last")

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from experiments import compose_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.data.load import load
 from kdexp.data.shape import Shape

@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from experiments import COMPOSER, said
+from experiments import COMPOSER, compose_command, said
 from own_networks import NormNet
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 import kdexp
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import build
 from kdexp.distillation.base import Distiller, FeatureDistiller, Progress
 from kdexp.distillation.hint import Hint
