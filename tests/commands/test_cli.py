@@ -23,6 +23,7 @@ def kdexp(*words, cwd, columns=80):
     return subprocess.run([*KDEXP, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
 
 
+@pytest.mark.slow
 def test_all_problems_at_once(refused):
     printed = refused(
         "dataset=cifr10", "distillation.temprature=3", "distillation.alpha=2", "+extra=1", "epochs=0", "optimizer.lr=nan"
@@ -59,6 +60,7 @@ def test_help_is_one_screen_and_quick(tmp_path):
     assert seconds < 3, "a loose floor: half a second where nothing else runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
 def test_help_configuration_and_completion_do_not_import_torch(words, tmp_path):
     code = """
@@ -74,6 +76,7 @@ finally:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_completion_completes(tmp_path):
     code = "from kdexp.commands.main import main; main()"
     environment = os.environ | {"COMP_LINE": "kdexp distillation=", "COMP_POINT": "19"}
@@ -83,6 +86,7 @@ def test_completion_completes(tmp_path):
     assert {"distillation=kd", "distillation=hint"} <= set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_everything_and_leaves_nothing(here, tmp_path):
     code, shown = here("dry_run=true", "distillation=hint", columns=120)
     assert code == 0, shown.err
@@ -91,6 +95,7 @@ def test_a_dry_run_shows_everything_and_leaves_nothing(here, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
     code, shown = here("-m", "dry_run=true", "seed=0,1", "distillation.temperature=1,4")
     assert code == 0 and shown.out.count("dry run:") == 1
@@ -98,6 +103,7 @@ def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_sweep_shows_what_is_stored_and_estimates_the_rest(here):
     assert here("epochs=1", "device=cpu")[0] == 0
     shown = here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0,1", "distillation.temperature=1,4")[1].out
@@ -105,6 +111,7 @@ def test_a_dry_run_of_a_sweep_shows_what_is_stored_and_estimates_the_rest(here):
     assert here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0")[1].out.count("nothing") == 2
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_which_learners_are_stored(here):
     assert here("epochs=1", "device=cpu")[0] == 0
     shown = here("epochs=1", "device=cpu", "dry_run=true", "distillation=hint", columns=120)[1].out
@@ -114,6 +121,7 @@ def test_a_dry_run_shows_which_learners_are_stored(here):
 DIVERGES = ("epochs=2", "optimizer=sgd", "optimizer@teacher_optimizer=adam")
 
 
+@pytest.mark.slow
 def test_a_failed_learner_is_exit_3_and_a_row(here):
     code, shown = here(*DIVERGES, "optimizer.lr=1e30")
     assert code == 3, shown.err
@@ -128,6 +136,7 @@ def test_in_a_sweep_one_failing_job_does_not_stop_the_others(tmp_path):
     assert "2/2  optimizer.lr=0.05: teacher" in shown.stdout and "1 of 2 jobs" in shown.stdout
 
 
+@pytest.mark.slow
 def test_own_options_come_from_a_config_dir(here, tmp_path):
     own = tmp_path / "own" / "student"
     own.mkdir(parents=True)
@@ -152,6 +161,7 @@ def test_help_lists_own_options_too(tmp_path):
     assert "timm, tiny, torchvision" in help_text(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_unreadable_data_are_refused_with_exit_2(here, tmp_path):
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
     code, shown = here("dataset=cifar10", "dataset.download=false", "teacher=deepnn", "student=lightnn")

@@ -39,6 +39,7 @@ def kdexp_store(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_list_shows_everything_with_size_and_age(store, kdexp_store):
     code, shown = kdexp_store("list")
     assert code == 0
@@ -50,6 +51,7 @@ def test_list_shows_everything_with_size_and_age(store, kdexp_store):
     assert teacher.split()[-4] == "1", "it teaches one student"
 
 
+@pytest.mark.slow
 def test_show_prints_the_spec_and_its_provenance(store, kdexp_store):
     key = store[1]["distilled"]
     code, shown = kdexp_store("show", key[:8])
@@ -58,6 +60,7 @@ def test_show_prints_the_spec_and_its_provenance(store, kdexp_store):
         assert word in shown
 
 
+@pytest.mark.slow
 def test_verify_names_damaged_items(store, kdexp_store):
     assert kdexp_store("verify") == (0, "3 finished, 1 leftover, 1 unfinished\n")
     damaged = store[0].root / store[1]["baseline"] / "last.safetensors"
@@ -66,6 +69,7 @@ def test_verify_names_damaged_items(store, kdexp_store):
     assert code == 1 and f"{damaged} is missing or damaged" in shown and "prune --damaged" in shown
 
 
+@pytest.mark.slow
 def test_prune_removes_nothing_without_yes(store, kdexp_store):
     before = sorted(store[0].root.rglob("*"))
     code, shown = kdexp_store("prune", "--all")
@@ -73,6 +77,7 @@ def test_prune_removes_nothing_without_yes(store, kdexp_store):
     assert sorted(store[0].root.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_prune_removes_only_the_chosen_items(store, kdexp_store):
     kept = store[1]["teacher"]
     assert kdexp_store("prune", store[1]["baseline"], "--unfinished", "--damaged", "--yes")[0] == 0
@@ -82,6 +87,7 @@ def test_prune_removes_only_the_chosen_items(store, kdexp_store):
     assert {path.suffix for path in store[0].root.iterdir()} == {".lock"}
 
 
+@pytest.mark.slow
 def test_prune_by_age(store, kdexp_store):
     long_ago = time.time() - 40 * 86_400
     os.utime(store[0].root / store[1]["baseline"], (long_ago, long_ago))
@@ -89,6 +95,7 @@ def test_prune_by_age(store, kdexp_store):
     assert not store[0].has(store[1]["baseline"]) and store[0].has(store[1]["teacher"])
 
 
+@pytest.mark.slow
 def test_a_learner_in_training_is_not_removed(store, kdexp_store):
     key = "0123456789abcdef"
     root = store[0].root
@@ -104,6 +111,7 @@ def test_a_learner_in_training_is_not_removed(store, kdexp_store):
     assert re.search(r"kept: process \d+ on \S+ is training it", shown) and (root / f"{key}.progress").is_file()
 
 
+@pytest.mark.slow
 def test_teachers_outputs_are_listed_verified_and_removed(store, kdexp_store, tmp_path):
     identity = {"format": 1, "teacher": store[1]["teacher"], "weights": "0" * 64, "data": spec_of()["data"]}
     outputs = OutputStore(tmp_path / "store", identity, {"model": "mlp_wide", "dataset": "digits"}, print)
@@ -133,6 +141,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_refused(store, kdexp_store, words, sentence):
     code, shown = kdexp_store(*words)
@@ -144,6 +153,7 @@ def test_no_store(kdexp_store, tmp_path):
     assert code == 2 and f"no store in '{tmp_path}/store'; choose another folder with --store FOLDER" in shown
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch():
     code = "import sys, kdexp.commands.store; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -64,6 +64,7 @@ def weights(learners):
     return {key: {name: value.tolist() for name, value in stored.tensors("last").items()} for key, stored in learners.items()}
 
 
+@pytest.mark.slow
 def test_the_sweep_folder_lists_all_jobs_and_their_states(sweep):
     folder, screen, _ = sweep("distillation.temperature=1,4", "seed=0,1")
     sweep_file = json.loads((folder / "jobs.json").read_text())
@@ -77,6 +78,7 @@ def test_the_sweep_folder_lists_all_jobs_and_their_states(sweep):
     assert len(lines) == 5 and lines[4].startswith("4/4  distillation.temperature=4 seed=1: teacher ")
 
 
+@pytest.mark.slow
 def test_data_are_read_once_and_the_teacher_runs_once(sweep, monkeypatch):
     reads, asked = [], []
     load, ask = plan.load, Teacher.ask
@@ -87,6 +89,7 @@ def test_data_are_read_once_and_the_teacher_runs_once(sweep, monkeypatch):
     assert sum(asked) == 90, "every training image of the students, whatever the number of jobs and epochs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 def test_every_distinct_learner_is_trained_once_even_under_force(sweep, trained, lockstep):
     for _ in range(2):
@@ -95,6 +98,7 @@ def test_every_distinct_learner_is_trained_once_even_under_force(sweep, trained,
         trained.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", options("distillation"))
 def test_lockstep_gives_the_weights_of_lone_runs(sweep, method):
     words = (*STAGED, f"distillation={method}", "distillation.temperature=1,4")
@@ -105,6 +109,7 @@ def test_lockstep_gives_the_weights_of_lone_runs(sweep, method):
     assert max(company) == (1 if method == "none" else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 @pytest.mark.parametrize("axis", ["teacher.hidden=[16],[32]", "teacher_seed=0,1", "dataset.student_fraction=0.1,0.2"])
 def test_jobs_share_nothing_that_changes_their_results(sweep, axis, lockstep):
@@ -116,17 +121,20 @@ def test_jobs_share_nothing_that_changes_their_results(sweep, axis, lockstep):
     assert weights(alone) == weights(together)
 
 
+@pytest.mark.slow
 def test_a_value_means_the_same_in_any_spelling(here, tmp_path):
     assert here(*SHORT, "distillation.temperature=4.0")[0] == 0
     code, shown = here("-m", *SHORT, "distillation.temperature=4,8", "seed=0,1")
     assert code == 0 and "variant" not in shown.out
 
 
+@pytest.mark.slow
 def test_a_group_is_capped(sweep):
     _, _, learners = sweep("distillation.temperature=1,2,3,4", lockstep=Lockstep(2))
     assert max(stored.result["provenance"]["trained_side_by_side"] for stored in learners.values()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "hint", "crd", "mutual"])
 def test_modules_of_a_method_count_as_memory(make_experiment, monkeypatch, method):
     experiment, free = make_experiment(f"distillation={method}"), 10**9
@@ -139,6 +147,7 @@ def test_modules_of_a_method_count_as_memory(make_experiment, monkeypatch, metho
     assert lockstep.affordable(experiment, entries) == free // 2 // (24 * trained + remembered)
 
 
+@pytest.mark.slow
 def test_controls_join_the_lockstep(sweep):
     words = ("controls=[self_teacher,random_teacher,label_smoothing]", "seed=0,1")
     _, _, alone = sweep(*words, place="alone")
@@ -146,6 +155,7 @@ def test_controls_join_the_lockstep(sweep):
     assert weights(alone) == weights(together) and "failed" not in screen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 def test_a_failing_job_fails_alone_and_is_not_tried_twice(sweep, trained, lockstep):
     folder, screen, learners = sweep("optimizer=sgd", "optimizer.lr=0.05,1e30", "distillation=kd", lockstep=lockstep)
@@ -156,6 +166,7 @@ def test_a_failing_job_fails_alone_and_is_not_tried_twice(sweep, trained, lockst
     assert len(learners) == 3 and sum(trained.values()) == 5
 
 
+@pytest.mark.slow
 def test_after_an_error_in_lockstep_the_jobs_run_one_by_one(sweep, monkeypatch):
     def breaks(_experiments, _most):
         raise RuntimeError("out of memory")
@@ -181,6 +192,7 @@ def test_an_unexpected_error_fails_only_its_job(sweep, monkeypatch):
     assert json.loads((folder / "001" / "status.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_table(here):
     code, shown = here("-m", *SHORT, "distillation.temperature=1,4", "seed=0,1")
     assert code == 0, shown.err
@@ -189,10 +201,12 @@ def test_the_command_ends_with_the_table(here):
     assert code == 3 and "ce loss became" in shown.out
 
 
+@pytest.mark.slow
 def test_overrides_may_come_before_the_flag(here):
     assert here(*SHORT, "seed=0,1", "-m")[0] == 0
 
 
+@pytest.mark.slow
 def test_an_experiment_file_can_hold_a_sweep(here, tmp_path):
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "grid.yaml").write_text(
@@ -212,6 +226,7 @@ def test_all_jobs_are_checked_before_the_first_starts(here, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_and_gives_the_same_results(tmp_path):
     words = [
         "-m",
@@ -245,6 +260,7 @@ def test_a_killed_sweep_resumes_and_gives_the_same_results(tmp_path):
     assert found["whole"] == found["killed"]
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_train_each_learner_once(tmp_path):
     words = ["-m", "epochs=2", "teacher_epochs=20", "device=cpu", "distillation.temperature=1,4", "seed=0,1"]
     both = []
@@ -264,6 +280,7 @@ def test_bitwise_comparisons_run_on_one_thread():
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_a_foreign_launcher_runs_every_job_and_returns_their_exit_codes(here, tmp_path, monkeypatch):
     (tmp_path / "own" / "hydra" / "launcher").mkdir(parents=True)
     launcher = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher"

@@ -282,6 +282,7 @@ def typed(line):
     return line.split(" ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [*SWEEPS, *WORDS, *SYNONYMS, *FLAGS, *SETTINGS, *FOLLOW_ONS],
@@ -291,11 +292,13 @@ def test_refused_with_a_sentence(refused, line, sentence):
     assert sentence in refused(*typed(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "_"), FOLLOW_ONS, ids=lambda text: text[:40])
 def test_consequences_of_a_mistake_are_not_reported(refused, line, _):
     assert "1 problem " in refused(*typed(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "line", "sentence"), YAML, ids=lambda text: str(text)[:30])
 def test_a_bad_option_file_is_refused_by_file_and_line(refused, own, content, line, sentence):
     folder = own(content)
@@ -306,6 +309,7 @@ def test_a_bad_option_file_is_refused_by_file_and_line(refused, own, content, li
     assert time.process_time() - begin < 5, "a loose floor: half a second where nothing else runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")], ids=["fifo", "folder", "link"])
 def test_an_option_that_is_not_a_regular_file_is_refused(refused, own, make):
     folder = own(GOOD)
@@ -313,12 +317,14 @@ def test_an_option_that_is_not_a_regular_file_is_refused(refused, own, make):
     assert f"{folder}/student/odd.yaml: " in refused("--config-dir", str(folder), "student=odd")
 
 
+@pytest.mark.slow
 def test_an_option_that_would_never_be_read_is_refused(refused, own):
     assert "is not read; rename it to mine.yaml" in refused("--config-dir", str(own(GOOD, file="mine.yml")), "student=mine")
     printed = refused("--config-dir", str(own(GOOD, file="resnet8.yaml")), "student=resnet8")
     assert "kdexp has an option of that name" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["with space", "josé", ",'[%#={$?:\\", "a=b", "~tilde", "${x}"])
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")], ids=["run", "multirun"])
 def test_a_folder_of_options_may_have_any_name(here, own, name, words):
@@ -327,6 +333,7 @@ def test_a_folder_of_options_may_have_any_name(here, own, name, words):
     assert code == 0, shown.err
 
 
+@pytest.mark.slow
 def test_a_users_own_config_file_can_be_composed(here, refused, own):
     folder = own(GOOD)
     (folder / "mine.yaml").write_text("defaults: [config, _self_]\nepochs: 3\n")
@@ -336,6 +343,7 @@ def test_a_users_own_config_file_can_be_composed(here, refused, own):
     assert "broken.yaml, line 2: starts with a tab" in refused("--config-dir", str(folder), "--config-name", "broken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "jobs"),
     [
@@ -361,6 +369,7 @@ def test_a_large_sweep_is_counted_without_being_made():
     assert time.process_time() - begin < 1
 
 
+@pytest.mark.slow
 def test_a_mistake_in_every_job_is_explained_once(composer):
     made = Overrides(composer, [])
     composed = [made.compose([f"seed={seed}", "epochz=3", "distillation=kdd"]) for seed in range(200)]
@@ -368,6 +377,7 @@ def test_a_mistake_in_every_job_is_explained_once(composer):
     assert len(made._explained) == 2
 
 
+@pytest.mark.slow
 def test_the_last_of_two_overrides_wins_and_the_other_is_named(here):
     code, shown = here("seed=1", "epochs=3", "seed=2", "student=lightnn", "student=mlp_small", "dry_run=true")
     assert code == 0 and "\nseed: 2\n" in f"\n{shown.out}"
@@ -416,6 +426,7 @@ def test_importing_a_module_starts_nothing(monkeypatch):
         importlib.import_module(module.name)
 
 
+@pytest.mark.slow
 def test_only_the_configuration_is_shown(capsys, monkeypatch):
     for words, shown in (
         (["--cfg", "job", "-p", "student.hidden", "student.hidden=[7]"], "# @package student.hidden\n- 7\n"),
@@ -452,6 +463,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True)
 @given(words=st.lists(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), min_size=1, max_size=2))
 def test_every_command_is_composed_or_refused(composer, words):

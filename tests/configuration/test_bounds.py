@@ -112,6 +112,7 @@ def composed(method):
     return compose_command(["batch_size=4", f"distillation={method}", *PAIR])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_with_extreme_numbers_is_refused_or_takes_a_finite_step(method):
     batch = random_batch(SHAPE, 4)
@@ -130,6 +131,7 @@ def test_a_method_with_extreme_numbers_is_refused_or_takes_a_finite_step(method)
         assert all(torch.isfinite(weights).all() for weights in learner.model.state_dict().values()), (name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_an_optimizer_with_extreme_numbers_is_refused_or_takes_a_step(optimizer):
     for name, value, node in extreme_nodes(dict(compose_command([f"optimizer={optimizer}"]).optimizer)):
@@ -154,6 +156,7 @@ ONE_PER_FAMILY = ["mlp_small", "keras_student", "lightnn", "resnet8", "resnet50_
 ONE_PER_FAMILY += ["shufflenetv1", "shufflenetv2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)
 def test_a_network_with_extreme_numbers_is_refused_or_sketched(name):
     """Depths are tried one below the largest, which takes as long as the largest one."""
@@ -207,6 +210,7 @@ TOO_LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), TOO_LARGE.items(), ids=lambda given: " ".join(given)[:40])
 def test_networks_that_do_not_fit_into_memory_are_refused_with_both_sizes(words, sentence, monkeypatch):
     monkeypatch.setattr(validation, "free_memory", lambda device: 10**10)

@@ -26,6 +26,7 @@ JOBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS, ids=" ".join)
 def test_composes_what_hydra_composes(job):
     composer = Composer()
@@ -34,6 +35,7 @@ def test_composes_what_hydra_composes(job):
     assert composer.compose(job) == compose_command(job), "the second time too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", [["temprature=2"], ["distillation.weight=2"], ["distillation=kdd"], ["seed=[1"], ["seed"]])
 def test_refuses_what_hydra_refuses(job):
     for compose in (Composer().compose, compose_command):
@@ -41,6 +43,7 @@ def test_refuses_what_hydra_refuses(job):
             compose(job)
 
 
+@pytest.mark.slow
 def test_own_folders_are_known(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "tiny.yaml").write_text("_target_: kdexp.models.mlp.MLP\nhidden: [8]\ncheckpoint: null\n")
@@ -48,6 +51,7 @@ def test_own_folders_are_known(tmp_path):
     assert Composer(str(tmp_path)).compose(job) == compose_command(job, config_dir=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_hundred_jobs_that_differ_in_values_are_quick():
     composer = Composer()
     composer.compose([])

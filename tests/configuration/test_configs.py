@@ -33,6 +33,7 @@ def test_the_globs_find_what_is_shipped():
     assert {group: len(options(group)) for group in floors if len(options(group)) < floors[group]} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_option_composes_and_validates(group, name, tmp_path):
     student = ["teacher=deepnn", "student=lightnn"] if name.startswith("cifar") else []
@@ -52,6 +53,7 @@ def owner_of(recipe: str) -> tuple[str, str]:
     return max(owners, key=lambda owner: len(owner[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", options("recipe"))
 def test_every_recipe_belongs_to_an_experiment_or_a_protocol_and_a_method_and_is_picked_up(recipe):
     group, owner = owner_of(recipe)
@@ -66,11 +68,13 @@ def test_every_recipe_belongs_to_an_experiment_or_a_protocol_and_a_method_and_is
     assert validator.problems(composed) == []
 
 
+@pytest.mark.slow
 def test_a_recipe_does_not_leak_into_another_method():
     composed = compose_command(["experiment=cifar10_tutorial", "distillation=mse_logits"])
     assert composed.distillation == compose_command(["distillation=mse_logits"]).distillation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_teachers_and_students_are_the_models(role):
     assert [name for name in options(role) if name != "ensemble"] == options("model")
@@ -82,6 +86,7 @@ def test_teachers_and_students_are_the_models(role):
         assert composed == own | yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_builds_and_answers(model):
     data = data_for(model)
@@ -89,6 +94,7 @@ def test_every_model_builds_and_answers(model):
     assert network(SHAPES[data].probe("cpu")).shape == (2, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "count"),
     [("deepnn", 1_186_986), ("lightnn", 267_738), ("keras_teacher", 1_433_610), ("keras_student", 20_490)],
@@ -98,6 +104,7 @@ def test_parameter_counts_are_the_published_ones(model, count):
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", options("distillation"))
 def test_every_method_has_its_file_its_citation_and_the_shared_knobs(method):
     path = CONF / "distillation" / f"{method}.yaml"
@@ -108,6 +115,7 @@ def test_every_method_has_its_file_its_citation_and_the_shared_knobs(method):
     assert isinstance(build(node), torch.nn.Module)
 
 
+@pytest.mark.slow
 def test_the_teachers_optimizer_follows_the_group_but_not_the_value():
     config = compose_command(["optimizer=sgd", "optimizer.lr=0.3"])
     assert (config.teacher_optimizer._target_, config.teacher_optimizer.lr) == ("kdexp.training.optimization.SGD", 0.05)
@@ -116,6 +124,7 @@ def test_the_teachers_optimizer_follows_the_group_but_not_the_value():
     assert other.teacher_schedule._target_ == "kdexp.training.optimization.Cosine"
 
 
+@pytest.mark.slow
 def test_teacher_epochs_follow_epochs_unless_set():
     assert compose_command(["epochs=7"]).teacher_epochs == 7
     assert compose_command(["epochs=7", "teacher_epochs=3"]).teacher_epochs == 3

@@ -17,6 +17,8 @@ from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.validation.validator import Validator
 
+pytestmark = pytest.mark.slow
+
 validator = Validator()
 """One for all, as for the jobs of a sweep: each network is looked at once."""
 

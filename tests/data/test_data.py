@@ -495,6 +495,7 @@ def test_a_download_that_would_escape_is_refused(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.rglob("*")) == [datasets.CIFAR10.filename, "root"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_downloads_nothing(tmp_path, no_network):
     words = ["dataset=mnist", f"dataset.root={tmp_path}", "teacher=keras_teacher", "student=keras_student", "dry_run=true"]
     screen = io.StringIO()

@@ -266,6 +266,7 @@ def test_two_spellings_of_one_accented_name_are_one_class(tmp_path):
     assert "own/train has 2 folders named caf\u00e9, encoded differently; merge or rename them" in problem(root)
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_or_not_printable_are_escaped(tmp_path, here):
     names = [os.fsdecode(b"caf\xe9"), "tea\n"]
     build(tmp_path / "own", *parted("train", "test", classes=names), os.fsdecode(b"train/tea\n/\xff.txt"))
@@ -436,6 +437,7 @@ def test_other_classes_in_the_validation_folder_are_named(tmp_path):
 # Where it is said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["seed=0"], ["-m", "seed=0,1"], ["dry_run=true"], ["-m", "seed=0,1", "dry_run=true"]])
 def test_notes_and_warnings_are_printed_once(tmp_path, here, words):
     root = build(tmp_path / "own", *parted("train", "val"), "train/cat/notes.txt")

@@ -484,6 +484,7 @@ def command(tmp_path, monkeypatch, capsys):
     return run_command
 
 
+@pytest.mark.slow
 def test_a_command_trains_on_grey_images_and_reuses_its_learners(root, command):
     code, printed = command("dataset.root=own", *SMALL, *BRIEF)
     assert code == 0, printed.err
@@ -494,6 +495,7 @@ def test_a_command_trains_on_grey_images_and_reuses_its_learners(root, command):
     assert "reused" not in command("dataset.root=own", *SMALL, *BRIEF)[1].out
 
 
+@pytest.mark.slow
 def test_colour_images_train_convolutions_and_the_student_knows_its_classes(tmp_path, root):
     words = ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=32", "teacher=lightnn", "student=lightnn"]
     words += ["dataset.resized_crop=[0.3,1.0]", "dataset.flip=true", "dataset.val_fraction=0", f"output_dir={tmp_path}", *BRIEF]
@@ -527,12 +529,14 @@ def test_the_measured_statistics_are_printed_and_stored(root, make_experiment):
     assert f"dataset.mean=[{experiment.data.mean[0]}] dataset.std=[{experiment.data.std[0]}]" in said(experiment)
 
 
+@pytest.mark.slow
 def test_a_root_must_be_given(command):
     code, printed = command(*SMALL)
     assert code == 2
     assert printed.err.splitlines()[1:] == ["  dataset.root: must be given, there is no default"]
 
 
+@pytest.mark.slow
 def test_a_root_without_classes_is_refused_without_mention_of_networks(command, tmp_path):
     code, printed = command("dataset.root=photos", "distillation.temperature=0")
     assert code == 2
@@ -544,6 +548,7 @@ def test_a_root_without_classes_is_refused_without_mention_of_networks(command, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_refused_before_there_is_a_run_folder(root, command, tmp_path):
     (root / "train" / "cat" / "00.png").write_bytes(b"")
     code, printed = command("dataset.root=own", *SMALL, *BRIEF)

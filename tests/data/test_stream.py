@@ -79,6 +79,7 @@ def assert_same_batches(one, other, size=4, epochs=(0, 1, 5), limit=None):
             assert ours.image.stride() == theirs.image.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("changed", VARIED.values(), ids=VARIED)
 @pytest.mark.parametrize(("where", "count"), [("ram", 1), ("disk", 1), ("disk", 3)])
@@ -105,6 +106,7 @@ def test_rows_are_read_in_any_order_and_number(root, kept, where):
     assert torch.equal(resident.images(rows[:1], None), other.images(rows[:1], None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["ram", "disk"])
 def test_interleaved_passes_over_several_splits_do_not_disturb_each_other(root, kept, where):
     dataset = folder(root, flip=True)
@@ -155,6 +157,7 @@ def processes(monkeypatch):
     return started
 
 
+@pytest.mark.slow
 def test_a_run_is_bitwise_the_same_everywhere_and_only_disk_needs_workers(root, tmp_path, make_experiment, processes):
     found = {}
     for where, count in (("device", 0), ("ram", 0), ("disk", 2)):
@@ -176,6 +179,7 @@ def test_a_run_is_bitwise_the_same_everywhere_and_only_disk_needs_workers(root, 
     assert found["disk"] == found["device"]
 
 
+@pytest.mark.slow
 def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(root, tmp_path, here):
     def shown(where):
         words = own(root, tmp_path / where, *BRIEF, f"memory={where}", "workers=1", "diagnosis=always")
@@ -242,6 +246,7 @@ def of_session(number):
 # Images that can't be read
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_named_alike_on_the_device_and_on_disk(tmp_path, kept):
     own = tmp_path / "own"
     write_classes(own / "train")
@@ -257,6 +262,7 @@ def test_unreadable_images_are_named_alike_on_the_device_and_on_disk(tmp_path, k
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_image_lost_during_training_ends_the_run_with_a_sentence(tmp_path, here, monkeypatch):
     own = tmp_path / "own"
     write_classes(own / "train")
@@ -278,6 +284,7 @@ def test_an_image_lost_during_training_ends_the_run_with_a_sentence(tmp_path, he
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_dead_workers_are_reported_and_replaced(root, kept, monkeypatch):
     data = kept(folder(root), "disk", 1)
     batches = data.train.in_order(2)
@@ -300,6 +307,7 @@ def looks(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_the_summary_is_cached_until_a_file_changes(tmp_path, looks):
     own = tmp_path / "own"
     write_classes(own / "train", images=8)
@@ -323,6 +331,7 @@ def test_the_summary_is_cached_until_a_file_changes(tmp_path, looks):
     assert known() == (*changed[:3], 4)
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_no_summary(root, tmp_path, here):
     code, printed = here(*own(root, tmp_path / "out", "memory=disk", "workers=1", "dry_run=true"), columns=200)
     assert code == 0 and "to be trained" in printed.out
@@ -458,6 +467,7 @@ print(images * 3 * given["image_size"] ** 2 / 1e6, streamed - before, by_many - 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads in /proc what processes take")
 def test_streaming_does_not_accumulate_memory(tmp_path):
     Image.new("RGB", (256, 256), "red").save(tmp_path / "one.bmp")

@@ -49,6 +49,7 @@ def export(capsys):
     return call
 
 
+@pytest.mark.slow
 @each_format
 def test_the_exported_file_predicts_like_the_student(finished, export, tmp_path, name):
     path = tmp_path / f"out{FORMATS[name].suffix}"
@@ -64,6 +65,7 @@ def test_the_exported_file_predicts_like_the_student(finished, export, tmp_path,
     assert FORMATS[name].usage(path) in printed
 
 
+@pytest.mark.slow
 @each_format
 def test_networks_with_convolutions_and_dropout_are_exported(export, tmp_path, name):
     learner = craft(tmp_path, model=LIGHT, shape=Shape(num_classes=4, in_channels=3, image_size=8))
@@ -75,6 +77,7 @@ def test_networks_with_convolutions_and_dropout_are_exported(export, tmp_path, n
         torch.testing.assert_close(answers(images), answers(images), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_graphs_carry_metadata(export, tmp_path):
     onnx = pytest.importorskip("onnx")
     learner = craft(tmp_path)
@@ -106,6 +109,7 @@ def test_a_safetensors_file_holds_only_the_deployed_network_and_its_metadata(fin
     assert torch.equal(kdexp.load(path)(images), kdexp.load(finished)(images))
 
 
+@pytest.mark.slow
 def test_a_safetensors_file_is_a_checkpoint(finished, export, tmp_path):
     path = tmp_path / "net.safetensors"
     export(finished, "--format", "safetensors", "--output", path)
@@ -301,6 +305,7 @@ def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
     assert "describes what today's code does not build: width: unknown key" in error
 
 
+@pytest.mark.slow
 def test_the_help_does_not_import_torch():
     check = "import sys, kdexp.commands.export as e; e.parser().format_help(); assert not {'torch', 'onnx'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

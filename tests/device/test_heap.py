@@ -25,6 +25,7 @@ def count_pages() -> None:
     print(inside, pages_mapped_by(10))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(heap.platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_freed_memory_is_retained_only_inside():
     # In a process of its own: what other tests left in the heap decides what is mapped.

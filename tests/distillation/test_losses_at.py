@@ -153,6 +153,7 @@ def test_a_batch_given_twice_has_the_same_loss(mode):
     assert float(twice) == pytest.approx(float(at(ours, theirs, mode=mode)), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_attention_is_compared_at_the_end_of_each_stage_that_both_networks_have():
     method = between(AttentionTransfer, "resnet8x4", "vgg13", mode="code", power=2.0)
     assert method._pairs == [(f"stages.{position}",) * 2 for position in range(3)]

@@ -154,12 +154,14 @@ def test_large_features_do_not_overflow():
     assert term.isfinite() and student.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_fitnet_compares_the_second_stages():
     method = between(FitNet, "resnet8x4", "resnet32x4")
     assert method._pairs == [("stages.1", "stages.1")]
     assert parameter_count(method) == 16_768
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "teacher", "kernel"),
     [("vgg8", "resnet32x4", (4, 4)), ("resnet8x4", "vgg13", (3, 3)), ("mobilenetv2_half", "vgg13", (1, 1))],
@@ -169,16 +171,19 @@ def test_fitnet_compares_families_whose_second_stages_differ_in_size(student, te
     assert method.regressors[0][0].kernel_size == kernel
 
 
+@pytest.mark.slow
 def test_a_layer_named_for_one_network_is_paired_with_the_second_stage_of_the_other():
     method = between(FitNet, "resnet8x4", "resnet32x4", student_layers=["stages.2"])
     assert method._pairs == [("stages.2", "stages.1")]
 
 
+@pytest.mark.slow
 def test_a_network_without_a_second_stage_needs_a_named_layer():
     with pytest.raises(UnknownLayer, match="^LightNN declares no second_stage, so its layers must be named$"):
         between(FitNet, "lightnn", "resnet32x4")
 
 
+@pytest.mark.slow
 def test_every_pair_of_named_layers_has_its_own_regressor():
     layers = ["stages.0", "stages.2"]
     method = between(FitNet, "resnet8x4", "resnet32x4", student_layers=layers, teacher_layers=layers, weight=100.0)

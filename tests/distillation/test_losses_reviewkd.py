@@ -124,6 +124,7 @@ def test_the_deepest_features_reach_every_term_and_the_shallow_ones_only_theirs(
     assert reached == [["3"], ["2", "3"], ["1", "2", "3"], ["0", "1", "2", "3"]]
 
 
+@pytest.mark.slow
 def test_the_gradient_equals_finite_differences():
     method, student, teacher = bench(ours=[(2, 4, 4), (3,)], theirs=[(2, 4, 4), (2,)])
 

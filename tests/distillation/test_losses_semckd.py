@@ -166,6 +166,7 @@ def test_parameters_are_counted_by_hand():
     assert all(layer.bias is None for layer in projection(2, 3) if isinstance(layer, nn.Conv2d))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("teacher", "student", "sizes"), [("vgg13", "resnet8x4", (3, 4)), ("resnet32x4", "vgg8", (4, 3))])
 def test_all_stages_of_both_nets_take_part(teacher, student, sizes):
     shape = Shape(10, 3, 32)

@@ -111,6 +111,7 @@ def test_images_without_features_have_a_finite_gradient():
     assert term.isfinite() and ours.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_maps_of_any_size_are_compared():
     method = between(SimilarityPreserving, "shufflenetv1", "wrn_40_2")
     assert method._pairs == [("stages.2", "stages.2")]

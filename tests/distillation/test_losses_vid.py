@@ -143,6 +143,7 @@ def test_large_features_do_not_overflow():
     assert term.isfinite() and ours.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_three_stages_of_the_same_width_add_their_means_and_variances():
     method = between(VariationalInformation, "resnet8x4", "resnet32x4")
     assert method._pairs == [(f"stages.{position}",) * 2 for position in range(3)]
@@ -150,6 +151,7 @@ def test_three_stages_of_the_same_width_add_their_means_and_variances():
     assert method.describe() == "CE + VID"
 
 
+@pytest.mark.slow
 def test_stages_of_different_sizes_and_widths_are_compared():
     method = between(VariationalInformation, "mobilenetv2_half", "resnet32x4")
     widths = [likelihood.mean[0].weight.shape[:2] for likelihood in method.likelihoods]

@@ -63,6 +63,7 @@ def refusal(config):
     return "; ".join(map(str, validator.problems(config)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_student_of_every_family_is_accepted_or_refused(method, family):
@@ -89,6 +90,7 @@ def test_a_student_of_every_family_takes_a_step(method, family):
     assert any(not torch.equal(before[name], value) for name, value in learner.model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_teacher_of_every_family_is_compared_or_refused(method, family):

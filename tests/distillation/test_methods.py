@@ -51,6 +51,7 @@ def bench(make_experiment, school, method):
     return Bench(make_experiment, school, method)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_trains_two_steps_and_reports(make_experiment, method):
     entries = make_experiment(*PAIR, f"distillation={method}", "limit_batches=2", "epochs=1").run()
@@ -73,6 +74,7 @@ def test_gradients_reach_student_and_auxiliary_modules_and_never_the_teacher(ben
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bench.learner.distiller.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_the_methods_own_term_falls_on_a_memorised_batch(bench, method):
     name = list(bench.terms())[-1]
@@ -84,6 +86,7 @@ def test_the_methods_own_term_falls_on_a_memorised_batch(bench, method):
     assert history[-1] < history[0] - LEAST_FALL.get(method, 0.2) * abs(history[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_the_teacher_is_bitwise_unchanged_by_training(bench):
     before = copy.deepcopy(bench.teacher.model.state_dict())
@@ -109,6 +112,7 @@ def test_a_partial_last_batch_works(bench):
     assert all(torch.isfinite(term) for term in bench.terms().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, school, method):
     exact = Bench(make_experiment, school, method).terms()
@@ -118,6 +122,7 @@ def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, school, me
         assert float(term.detach()) == pytest.approx(float(rough[name].detach()), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_alpha_and_temperature_are_accepted(make_experiment, method):
     experiment = make_experiment(f"distillation={method}", "distillation.alpha=0.5", "distillation.temperature=3")
@@ -129,6 +134,7 @@ def test_plain_training_ignores_knobs_of_distillation(make_experiment):
     assert plain.spec("baseline").key == tuned.spec("baseline").key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
     code, printed = here(f"distillation={method}", "epochs=1", "teacher_epochs=1", "limit_batches=2")
@@ -137,6 +143,7 @@ def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
         assert printed.err.count("\n  distillation: ") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experiment, school, method):
     bench = Bench(make_experiment, school, method, "student=resnet14", "student.widths=[4,4,8,16]")
@@ -148,6 +155,7 @@ def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experi
     assert terms and all(abs(term) < 1e-5 for term in terms.values()), terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_path, monkeypatch, method):
     def experiment(store):

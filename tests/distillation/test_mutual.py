@@ -98,6 +98,7 @@ def test_the_peer_has_the_students_architecture_and_other_initial_weights(make_e
     assert not torch.equal(other.distiller.peer.features[0].weight, peer["features.0.weight"])
 
 
+@pytest.mark.slow
 def test_one_step_equals_the_steps_of_two_optimizers(make_experiment):
     learner = learner_of(make_experiment(*NORMED, "optimizer=sgd"))
     nets = [build_network(learner.distiller.node, make_experiment(*NORMED).shape) for _ in range(2)]
@@ -168,6 +169,7 @@ def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment):
         assert float(outputs["bf16"][name]) == pytest.approx(float(term), rel=0.05, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["student", "teacher"])
 def test_the_peer_counts_as_parameters_of_training_only(make_experiment, peer):
     experiment = make_experiment(*NORMED, f"distillation.peer=${{{peer}}}", "epochs=1")
@@ -179,11 +181,13 @@ def test_the_peer_counts_as_parameters_of_training_only(make_experiment, peer):
     assert results["distilled"]["spec"]["teacher"] is None
 
 
+@pytest.mark.slow
 def test_no_teacher_is_needed(here):
     code, printed = here("distillation=mutual", "teacher=null", "epochs=1", "limit_batches=1", columns=120)
     assert code == 0 and "CE + peer's KL, T=1" in printed.out and "teacher" not in printed.out.partition("Students saw")[0]
 
 
+@pytest.mark.slow
 def test_the_teachers_architecture_can_be_the_peer_on_the_command_line(here):
     words = ("distillation=mutual", "distillation.peer=${teacher}", "teacher.hidden=[70]", "dry_run=true")
     code, printed = here(*words, columns=120)
@@ -203,6 +207,7 @@ def test_the_key_covers_the_peers_own_node(make_experiment):
     assert teachers != key("distillation.peer=${teacher}", "teacher.hidden=[9]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "problems"),
     [
@@ -229,6 +234,7 @@ def test_a_peer_is_validated_like_a_network(words, problems):
 ALEXNET = {"_target_": "kdexp.models.torchvision_nets.torchvision_net", "name": "alexnet", "weights": None, "stem": "default"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("peer", "sentence"),
     [

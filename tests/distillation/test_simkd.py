@@ -157,6 +157,7 @@ def test_the_deployed_network_shares_parameters_and_has_landmarks():
     assert Capture(whole, ["body", "head.input"], image).probe.features["body"].shape == (2, 6, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("teacher", "student", "words", "backbone"),
     [
@@ -197,6 +198,7 @@ def stored(folder):
     return LearnerStore(folder.parent.parent / "store").find(row["key"]), row
 
 
+@pytest.mark.slow
 def test_the_table_counts_the_deployed_parameters(finished):
     entry, row = stored(finished[0])
     shape = Shape(10, 1, 8)
@@ -210,6 +212,7 @@ def test_the_table_counts_the_deployed_parameters(finished):
     assert entry.result["method"] == "SimKD"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", ["last", "best"])
 def test_a_loaded_student_has_the_logits_of_the_trained_one(finished, make_experiment, epoch):
     entry, _ = stored(finished[0])
@@ -221,6 +224,7 @@ def test_a_loaded_student_has_the_logits_of_the_trained_one(finished, make_exper
     assert float((logits.argmax(1) == test.labels).float().mean()) == pytest.approx(entry.result["test"][epoch]["top1"])
 
 
+@pytest.mark.slow
 @each_format
 @pytest.mark.parametrize("epoch", ["last", "best"])
 def test_an_exported_student_has_the_logits_of_the_trained_one(finished, tmp_path, make_experiment, capsys, name, epoch):
@@ -239,6 +243,7 @@ def test_an_exported_student_has_the_logits_of_the_trained_one(finished, tmp_pat
     torch.testing.assert_close(opened(name, path)(images), entry.tensors("logits")[epoch][:64], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_two_epochs_differ_and_the_students_classifier_stays_untrained(finished, make_experiment):
     entry, _ = stored(finished[0])
     experiment = make_experiment(*SIMKD)
@@ -256,6 +261,7 @@ def test_a_diagnosis_is_made(finished):
     assert "no diagnosis" not in finished[1]
 
 
+@pytest.mark.slow
 def test_the_training_accuracy_is_the_exchanged_classifiers(make_experiment):
     (learner,), teacher = prepared(make_experiment(*SIMKD), "distilled")
     image = learner.capture.probe.logits.new_zeros(2, 1, 8, 8)
@@ -269,11 +275,13 @@ def test_the_training_accuracy_is_the_exchanged_classifiers(make_experiment):
     assert not trained & {id(p) for p in (*teacher.model.parameters(), *learner.model.classifier.parameters())}
 
 
+@pytest.mark.slow
 def test_control_rows_work_with_simkd(make_experiment):
     entries = make_experiment(*SIMKD, "controls=[self_teacher,random_teacher]", "epochs=1", "teacher_epochs=1").run()
     assert len(entries) == 5 and all(entry.stored and not entry.failure for entry in entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simkd", "srrl"])
 def test_a_deployed_student_can_be_a_teacher(make_experiment, method):
     middle = ("teacher=resnet8", "teacher.widths=[4,4,6,8]", "student=resnet8", "student.widths=[4,4,4,4]")
@@ -293,6 +301,7 @@ def test_a_deployed_student_can_be_a_teacher(make_experiment, method):
     torch.testing.assert_close(logits, entry.stored.tensors("logits")["last"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_teacher_outputs_work_without_augmentation(make_experiment):
     entries = make_experiment(*SIMKD, "limit_batches=null", "epochs=1", "teacher_epochs=1").run()
     assert all(entry.stored for entry in entries)
@@ -334,6 +343,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
 def test_refused_with_one_sentence_before_training(words, sentence, tmp_path):
     nets = ["dataset=cifar10", f"dataset.root={tmp_path}", "teacher=resnet32x4", "student=resnet8x4", "distillation=simkd"]
@@ -358,6 +368,7 @@ def test_networks_without_landmarks_are_refused():
             SimKD(**WEIGHTS | LAYERS | {"factor": 2}).layers(*nets)
 
 
+@pytest.mark.slow
 def test_a_sketch_with_values_runs_as_the_network_would():
     shape = Shape(10, 3, 32)
     sketch = on_meta(compose_command(["student=resnet8x4"]).student, shape)

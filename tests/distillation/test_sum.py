@@ -161,6 +161,7 @@ def test_all_problems_of_the_methods_are_reported_at_once():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "begin"),
     [
@@ -200,6 +201,7 @@ def test_the_overrides_in_its_yaml_work_and_mistakes_are_reported_by_path(words,
     assert all(sentence.startswith(begin) for sentence in found)
 
 
+@pytest.mark.slow
 def test_parts_are_chosen_added_replaced_and_taken_out_on_the_command_line(here):
     words = ("distillation=sum", "+distillation@distillation.methods.at=cosine", "distillation.methods.at.weight=5")
     words += ("~distillation@distillation.methods.rkd", "distillation@distillation.methods.mse_logits=hint", "dry_run=true")
@@ -223,6 +225,7 @@ def test_parts_are_swept_like_any_other_key(make_experiment):
     assert {"kdexp.distillation.rkd", "kdexp.distillation.mse_logits", "kdexp.distillation.sum"} <= identity["sources"].keys()
 
 
+@pytest.mark.slow
 def test_a_training_killed_after_one_epoch_resumes_bitwise(make_experiment):
     def learner():
         experiment = make_experiment(*NETS, "distillation=sum", "distillation@distillation.methods.rkd=hint")

@@ -71,6 +71,7 @@ def write_checkpoints(words):
         save_file(weights, path) if path.suffix == ".safetensors" else torch.save({"model": weights, "epoch": 240}, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_valid(command, tmp_path, monkeypatch):
     for part, name, number in product(("train", "test"), ("cat", "dog"), range(10)):
@@ -84,11 +85,13 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     assert problems == []
 
 
+@pytest.mark.slow
 def test_the_default_command_runs(tmp_path):
     assert "kdexp\n" in blocks("README.md", "sh")[0]
     assert run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
 def test_the_student_is_loaded_in_five_lines(tmp_path, page):
     run(compose_command([f"output_dir={tmp_path}", *SHORT]), console=Console(file=io.StringIO()))
@@ -100,6 +103,7 @@ def test_the_student_is_loaded_in_five_lines(tmp_path, page):
     assert names["classes"].shape == (16,)
 
 
+@pytest.mark.slow
 def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     (command,) = [line for line in LINES if line.startswith("kdexp-export")]
@@ -117,6 +121,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "method", "position", "values", "row"), METHODS)
 def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, method, position, values, row):
     name = method.lower()
@@ -136,6 +141,7 @@ def test_a_method_is_one_file_and_one_yaml(tmp_path, monkeypatch, page, method, 
     delattr(kdexp.distillation, name)
 
 
+@pytest.mark.slow
 def test_the_folder_of_ones_own_is_complete(tmp_path):
     """Run as the installed script runs, which has not the current folder on its path as `python -m` has."""
     assert len(OWN_FILES) == 4

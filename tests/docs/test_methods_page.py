@@ -15,6 +15,7 @@ def maker():
     return runpy.run_path(str(ROOT / "docs" / "make_methods.py"))
 
 
+@pytest.mark.slow
 def test_the_page_is_current(maker):
     assert (ROOT / "docs" / "methods.md").read_text() == maker["page"](), "run python docs/make_methods.py"
 

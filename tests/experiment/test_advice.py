@@ -45,6 +45,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_every_suggested_override_is_accepted_and_reasonable(make_experiment, base):
     experiment, composer, validator = make_experiment(), Composer(), Validator()
@@ -89,6 +90,7 @@ def sensible(name, value):
     return name == "distillation" or low < float(value) <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "lower", "higher"),
     [
@@ -119,6 +121,7 @@ def test_a_term_without_weight_gets_the_weight_of_its_yaml(make_experiment):
     assert finding == ("The teacher's terms have no weight", "distillation.weight=400")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "way"),
     [
@@ -133,6 +136,7 @@ def test_a_lower_rate_is_suggested_if_the_loss_is_not_a_number(here, words, way)
     assert code == 3 and way in printed and f"; try {node}.lr=1 " in f"{printed} "
 
 
+@pytest.mark.slow
 def test_a_lower_rate_is_suggested_for_a_diverging_student(here):
     code, shown = here("epochs=3", "teacher_epochs=3", "device=cpu", "optimizer.lr=1e6")
     assert code == 0 and "The student diverged: its loss rose from" in shown.out and "→ optimizer.lr=0.01" in shown.out

@@ -29,6 +29,7 @@ def weights_of(entry):
     return {name.removeprefix("model."): value for name, value in stored.items() if name.startswith("model.")}
 
 
+@pytest.mark.slow
 def test_all_controls_in_one_run(make_experiment, trained):
     controls = "controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]"
     experiment = make_experiment(*OWN, f"student.checkpoint={trained}", controls)
@@ -39,6 +40,7 @@ def test_all_controls_in_one_run(make_experiment, trained):
     assert len([line for line in remarks(entries, experiment) if line.partition(":")[0] in EXPLAINED]) == 5
 
 
+@pytest.mark.slow
 def test_a_random_teacher_has_the_teachers_architecture_and_no_training(make_experiment):
     experiment = make_experiment("controls=[random_teacher]")
     entries = experiment.run()
@@ -48,11 +50,13 @@ def test_a_random_teacher_has_the_teachers_architecture_and_no_training(make_exp
     assert "training untrained_teacher" in said(experiment)
 
 
+@pytest.mark.slow
 def test_a_self_teacher_is_the_baseline(make_experiment):
     *_, baseline, _, control = make_experiment("controls=[self_teacher]").run()
     assert control.spec.teacher == baseline.spec.key
 
 
+@pytest.mark.slow
 def test_controls_do_not_change_the_other_rows(make_experiment):
     plain = make_experiment().run()
     controlled = make_experiment("force=true", "controls=[label_smoothing,random_teacher]").run()
@@ -61,12 +65,14 @@ def test_controls_do_not_change_the_other_rows(make_experiment):
         assert before.stored.result["history"] == after.stored.result["history"]
 
 
+@pytest.mark.slow
 def test_controls_that_depend_on_a_failed_baseline_fail(make_experiment):
     failing = ("optimizer=sgd", "optimizer.lr=1e30", "optimizer@teacher_optimizer=adam")
     entries = make_experiment(*failing, "controls=[self_teacher]").run()
     assert entries[-1].role == "self_teacher" and entries[-1].failure == "the baseline failed"
 
 
+@pytest.mark.slow
 def test_only_the_classifier_of_a_frozen_student_changes(make_experiment, trained):
     start = load_file(trained)
     overrides = (*OWN, f"student.checkpoint={trained}", "student.frozen_backbone=true")
@@ -77,6 +83,7 @@ def test_only_the_classifier_of_a_frozen_student_changes(make_experiment, traine
     assert not torch.equal(weights_of(baseline)["head.weight"], weights_of(distilled)["head.weight"])
 
 
+@pytest.mark.slow
 def test_a_student_without_trained_weights_is_not_frozen(make_experiment, trained):
     frozen, plain = (
         make_experiment(*OWN, f"student.checkpoint={trained}", f"student.frozen_backbone={on}") for on in ("true", "false")
@@ -88,6 +95,7 @@ def test_a_student_without_trained_weights_is_not_frozen(make_experiment, traine
     )
 
 
+@pytest.mark.slow
 def test_from_scratch_ignores_the_checkpoint(make_experiment, trained):
     start = make_experiment(*OWN, f"student.checkpoint={trained}", "controls=[from_scratch]")
     assert start.spec("from_scratch").key == make_experiment(*OWN).spec("baseline").key != start.spec("baseline").key
@@ -109,6 +117,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), REFUSED)
 def test_refused(words, sentence):
     assert any(sentence in str(problem) for problem in validate(COMPOSER.compose(words))), validate(COMPOSER.compose(words))

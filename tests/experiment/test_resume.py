@@ -94,6 +94,7 @@ def killed_often(folder: Path, unbroken, kills: int, seed: int) -> None:
         check_as_if_nothing_had_happened(store, unbroken)
 
 
+@pytest.mark.slow
 def test_five_kills_at_random_moments(tmp_path, unbroken):
     killed_often(tmp_path, unbroken, kills=5, seed=0)
 
@@ -122,6 +123,7 @@ def killed_at(folder: Path, pattern: str, number: int, unbroken) -> None:
     check_as_if_nothing_had_happened(place, unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "number"),
     [("write_bytes .*progress", 3), ("rename .*draft", 1), ("write_text .*result.json", 2), ("replace .*table.json", 1)],
@@ -141,6 +143,7 @@ def test_killed_at_any_write_to_disk(tmp_path, unbroken):
 SECOND_EPOCH = ("replace .*progress", 2)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_where_it_goes_on(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     finish(tmp_path)
@@ -149,6 +152,7 @@ def test_a_resumed_run_says_where_it_goes_on(tmp_path, unbroken):
     assert sum(bool(result["continued_after"]) for result in results) >= 1
 
 
+@pytest.mark.slow
 def test_force_starts_from_the_beginning(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     again = start(tmp_path, [*COMMAND, "force=true"])
@@ -158,6 +162,7 @@ def test_force_starts_from_the_beginning(tmp_path, unbroken):
     assert learners(tmp_path) == unbroken[0]
 
 
+@pytest.mark.slow
 def test_damaged_progress_is_reported_and_not_used(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     (progress,) = tmp_path.glob("outputs/store/learner/*.progress")

@@ -33,6 +33,7 @@ def finished(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_the_files_of_a_run_folder(finished):
     folder, _ = finished("seed=3", "diagnosis=always")
     names = {path.name for path in folder.iterdir()}
@@ -62,6 +63,7 @@ def test_the_files_of_a_run_folder(finished):
     assert float(distilled["loss"]) == pytest.approx(float(distilled["ce"]) + float(distilled["kd"]))
 
 
+@pytest.mark.slow
 def test_the_calls_from_a_run_to_the_loss_are_the_documented_ones(finished, monkeypatch):
     loss, stacks = base.soft_target_loss, []
 
@@ -78,11 +80,13 @@ def test_the_calls_from_a_run_to_the_loss_are_the_documented_ones(finished, monk
     assert called == documented
 
 
+@pytest.mark.slow
 def test_two_runs_never_share_a_folder(tmp_path):
     config = compose_command([])
     assert len({claim_folder(tmp_path, config) for _ in range(3)}) == 3
 
 
+@pytest.mark.slow
 def test_all_tables_agree(finished):
     folder, screen = finished()
     rows = json.loads((folder / "table.json").read_text())["rows"]
@@ -96,6 +100,7 @@ def test_all_tables_agree(finished):
     assert "vs base" in log and f"{100 * rows[0]['test_top1']:.2f}" in log
 
 
+@pytest.mark.slow
 def test_the_rows_follow_from_the_stored_logits(finished):
     folder, _ = finished("distillation=hint")
     table = json.loads((folder / "table.json").read_text())
@@ -117,6 +122,7 @@ LONG = ("run folder", "teacher's", "  epoch", "Test", "Students", "n =")
 """The first words of lines that a terminal wraps."""
 
 
+@pytest.mark.slow
 def test_on_eighty_columns_nothing_is_cut(finished):
     _, screen = finished("distillation=hint", "distillation.kd_weight=0.9", "distillation.ce_weight=0.1")
     lines = [line for line in screen.splitlines() if not line.startswith(LONG)]
@@ -127,33 +133,39 @@ def test_on_eighty_columns_nothing_is_cut(finished):
     assert "…" not in screen
 
 
+@pytest.mark.slow
 def test_a_wider_terminal_shows_more(finished):
     narrow, wide = (finished(width=width)[1] for width in (80, 200))
     assert "NLL" not in narrow and "NLL" in wide and "as teacher %" in wide
 
 
+@pytest.mark.slow
 def test_latency_is_measured_on_request_only(finished):
     plain = json.loads((finished()[0] / "table.json").read_text())["rows"][0]
     timed = json.loads((finished("latency=true")[0] / "table.json").read_text())["rows"][0]
     assert plain["latency_ms"] is None and timed["latency_ms"] > 0 and timed["images_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_without_validation_data_the_column_is_empty(finished):
     row = json.loads((finished("dataset.val_fraction=0")[0] / "table.json").read_text())["rows"][1]
     assert row["validation_top1"] is None and row["best_epoch_test_top1"] is None
 
 
+@pytest.mark.slow
 def test_the_share_of_the_students_images_is_stated(finished):
     assert "Students saw 90 of the teacher's 900 images" in finished()[1]
     assert "Students saw" not in finished("dataset.student_fraction=1")[1]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_teacher(finished):
     folder, _ = finished("~teacher", "distillation=none")
     (row,) = json.loads((folder / "table.json").read_text())["rows"]
     assert row["role"] == "baseline" and row["compression"] is None and row["agreement"] is None
 
 
+@pytest.mark.slow
 def test_a_teacher_from_a_checkpoint_is_not_trained(finished, tmp_path):
     trained, _ = finished()
     network = kdexp.load(trained, role="teacher").network
@@ -165,6 +177,7 @@ def test_a_teacher_from_a_checkpoint_is_not_trained(finished, tmp_path):
     assert rows[0]["key"] != rows[1]["key"]
 
 
+@pytest.mark.slow
 def test_a_student_starts_from_its_checkpoint(finished, tmp_path):
     from safetensors.torch import save_file
 
@@ -175,6 +188,7 @@ def test_a_student_starts_from_its_checkpoint(finished, tmp_path):
     assert rows[1]["test_top1"] == rows[2]["test_top1"] > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "hint"])
 @pytest.mark.parametrize("epoch", ["last", "best"])
 def test_load_gives_the_network_of_the_table(finished, make_experiment, method, epoch):
@@ -190,6 +204,7 @@ def test_load_gives_the_network_of_the_table(finished, make_experiment, method, 
     assert accuracy == pytest.approx(row["test_top1" if epoch == "last" else "best_epoch_test_top1"])
 
 
+@pytest.mark.slow
 def test_load_takes_a_store_folder_and_refuses_others(finished, tmp_path):
     folder, _ = finished()
     table = json.loads((folder / "table.json").read_text())
@@ -211,6 +226,7 @@ def test_a_failed_row_says_why():
     assert all(column.always for column in fitting(rows, 40, COLUMNS))
 
 
+@pytest.mark.slow
 def test_no_number_of_a_row_is_infinite(finished):
     rows = json.loads((finished()[0] / "table.json").read_text())["rows"]
     assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, int | float))

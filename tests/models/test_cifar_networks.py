@@ -65,6 +65,7 @@ def captured(network, layers, image):
     return Capture(network, layers, image).probe.features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_maps_are_the_published_ones(name):
     count, maps = PUBLISHED[name]
@@ -90,6 +91,7 @@ def test_every_network_has_a_published_parameter_count():
     assert {name for name in shipped if node(name)["_target_"] in targets} == set(PUBLISHED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_classifier_makes_logits_of_the_pooled_vector(name):
     network, image = real(name), torch.randn(2, 3, 32, 32)
@@ -115,6 +117,7 @@ ACTIVATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATED)
 def test_a_stage_is_its_preactivation_activated(name):
     network, image = real(name), torch.randn(2, 3, 32, 32)
@@ -137,6 +140,7 @@ def test_the_preactivations_of_a_wide_net_are_its_stages_normalised():
     assert torch.equal(features[found.preactivations[-1]].relu(), features[found.last_map])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FAMILIES if not name.startswith("shuffle")])
 def test_convolutions_start_from_normal_values_with_the_variance_of_their_fan_out(name):
     network = real(name)
@@ -165,18 +169,21 @@ def test_the_biases_of_vggs_convolutions_start_at_zero():
     assert len(biases) == 5 and not any(bias.any() for bias in biases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_single_grey_image_gives_logits(name):
     shape = Shape(num_classes=7, in_channels=1, image_size=28)
     assert real(name, shape)(shape.probe("cpu", images=1)).shape == (1, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name in FAMILIES for size in (8, 64, 33)])
 def test_other_image_sizes_work(name, size):
     network = on_meta(node(name), Shape(10, 3, size))
     assert network(torch.zeros(3, 3, size, size, device="meta")).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_vgg_pools_once_more_from_64_pixels():
     for size, last in ((32, 4), (63, 7), (64, 4)):
         network = on_meta(node("vgg8"), Shape(10, 3, size))
@@ -207,6 +214,7 @@ def test_the_residual_block_is_torchvisions(ins, outs, stride):
     same_answers(Block(ins, outs, stride), theirs, torch.randn(2, ins, 8, 8))
 
 
+@pytest.mark.slow
 def test_the_bottleneck_net_is_torchvisions_with_a_small_stem():
     theirs = models.resnet.ResNet(models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=5)
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
@@ -227,6 +235,7 @@ def test_the_wide_nets_block_is_timms(ins, outs, stride):
     same_answers(WideBlock(ins, outs, stride), theirs, torch.randn(2, ins, 8, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [11, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (13, 16, 19))])
 def test_the_convolutions_of_vgg_are_torchvisions(depth):
     layers = list(models.get_model(f"vgg{depth}_bn", num_classes=2, init_weights=False).features)
@@ -309,18 +318,21 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "words", "sentences"), REFUSALS)
 def test_refused_with_a_sentence(name, words, sentences):
     config = compose_command([*SQUARES, f"student={name}", *(f"student.{word}" for word in words)])
     assert [str(problem) for problem in validate(config)] == sentences
 
 
+@pytest.mark.slow
 def test_images_too_small_for_vgg_are_refused_with_the_size_it_needs():
     config = compose_command([*SQUARES, "dataset.image_size=6", "student=vgg8"])
     (problem,) = validate(config)
     assert str(problem) == "student: VGG needs images of at least 8×8, not 6×6; try dataset.image_size=8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, *OTHERS])
 def test_a_network_teaches_and_learns(make_experiment, name):
     words = [*SQUARES, f"teacher={name}", f"student={name}", "distillation=kd"]
@@ -330,6 +342,7 @@ def test_a_network_teaches_and_learns(make_experiment, name):
     assert all(entry.stored and not entry.failure for entry in entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, *OTHERS, pytest.param("wrn_28_10", marks=pytest.mark.exhaustive)])
 def test_a_network_is_valid_for_every_32_pixel_data_set(name):
     for dataset in ("cifar10", "cifar100"):

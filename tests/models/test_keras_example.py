@@ -19,6 +19,7 @@ FANS = {
 """Fan-in and fan-out of every layer, as Glorot and Bengio count them."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("role", "layer"), [(role, layer) for role, layers in FANS.items() for layer in layers])
 def test_initial_weights_are_glorot_uniform_and_biases_zero(role, layer):
     torch.manual_seed(0)
@@ -30,12 +31,14 @@ def test_initial_weights_are_glorot_uniform_and_biases_zero(role, layer):
     assert torch.equal(bias, torch.zeros_like(bias))
 
 
+@pytest.mark.slow
 def test_both_optimizers_have_the_epsilon_of_keras_and_other_experiments_that_of_torch():
     composed = compose_command([EXPERIMENT])
     assert [build(composed[name]).eps for name in ("optimizer", "teacher_optimizer")] == [1e-7, 1e-7]
     assert build(compose_command(["experiment=cifar10_tutorial"]).optimizer).eps == 1e-8
 
 
+@pytest.mark.slow
 def test_another_optimizer_can_be_chosen():
     composed = compose_command([EXPERIMENT, "optimizer=sgd"])
     assert validate(composed) == [] and composed.teacher_optimizer._target_ == "kdexp.training.optimization.SGD"

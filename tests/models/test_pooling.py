@@ -18,6 +18,7 @@ def outcome(pool, image, upstream):
     return out.detach(), image.grad
 
 
+@pytest.mark.slow
 @given(st.integers(1, 3), st.integers(1, 4), SIDES, SIDES, st.integers(1, 4), st.integers(0, 2**31))
 def test_values_and_gradients_equal_torchs_even_with_ties(images, channels, height, width, levels, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -50,6 +51,7 @@ def test_nan_is_propagated():
     out.sum().backward()
 
 
+@pytest.mark.slow
 def test_an_exported_network_uses_torchs_own_pool():
     program = torch.export.export(MaxPool2x2().eval(), (torch.randn(2, 3, 4, 4),))
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.max_pool2d.default"]

@@ -25,6 +25,7 @@ def complaints(*overrides):
     return [str(problem) for problem in validate(config)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "classifier", "last_map", "shape"),
     [
@@ -42,12 +43,14 @@ def test_a_network_of_timm_gives_logits_and_has_landmarks(name, classifier, last
     assert Capture(network, [last_map], SHAPE.probe("meta")).probe.features[last_map].shape == (2, *shape)
 
 
+@pytest.mark.slow
 def test_a_network_of_timm_teaches_and_learns(make_experiment):
     nets = ["teacher=timm", "teacher.name=mobilenetv3_small_050", "student=timm", "student.name=mobilenetv3_small_050"]
     entries = make_experiment(*SQUARES, *nets, "distillation=hint", "limit_batches=1").run()
     assert len(entries) == 3 and all(entry.stored and not entry.failure for entry in entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -61,6 +64,7 @@ def test_refused_with_a_sentence(words, sentence):
     assert sentence in found
 
 
+@pytest.mark.slow
 def test_without_timm_the_command_that_installs_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     found = complaints()

@@ -48,6 +48,7 @@ def complaints(*overrides):
     return [str(problem) for problem in VALIDATOR.problems(COMPOSER.compose([*SQUARES, *overrides]))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", TEN)
 def test_a_family_works_for_any_number_of_classes_and_channels(name, channels):
@@ -57,12 +58,14 @@ def test_a_family_works_for_any_number_of_classes_and_channels(name, channels):
     assert type(network).__module__.startswith("torchvision.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TEN, "regnet_y_400mf"])
 def test_a_thousand_classes_have_the_published_number_of_parameters(name):
     network = sketch_network(node(name), Shape(1000, 3, 224))
     assert parameter_count(network) == models.get_model_weights(name).DEFAULT.meta["num_params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_there_are_no_auxiliary_classifiers(name):
     network = on_meta(node(name, stem="small"), SHAPE).train()
@@ -78,6 +81,7 @@ def map_sizes(name, stem):
     return [features[layer].shape[2] for layer in landmarks.stages] or features[landmarks.last_map].shape[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "default", "small"),
     [
@@ -164,6 +168,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
 def test_refused_with_a_sentence(words, sentence):
     (found,) = complaints("teacher=torchvision", "student=torchvision", *words)
@@ -177,6 +182,7 @@ def test_a_last_batch_of_one_image_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("able", ["limit_batches=2", "batch_size=5"])
 def test_a_batch_size_that_leaves_no_single_image_is_accepted(make_experiment, able):
     nets = pair("shufflenet_v2_x0_5", "shufflenet_v2_x0_5")
@@ -238,6 +244,7 @@ def test_the_classifier_is_kept_for_as_many_classes(publish):
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["default", "small"])
 def test_a_grey_image_gives_the_logits_of_equal_colour_channels(publish, stem):
     state = drawn("shufflenet_v2_x0_5")
@@ -248,6 +255,7 @@ def test_a_grey_image_gives_the_logits_of_equal_colour_channels(publish, stem):
     torch.testing.assert_close(network.eval()(image), colour.eval()(image.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels", "stem", "fresh"),
     [
@@ -265,6 +273,7 @@ def test_modules_that_do_not_fit_are_freshly_initialised_and_named(name, channel
     assert network.published.fresh == fresh
 
 
+@pytest.mark.slow
 def test_the_run_says_where_it_starts_and_its_students_need_no_file_afterwards(publish, tmp_path, capsys):
     file = publish("shufflenet_v2_x0_5", drawn("shufflenet_v2_x0_5"))
     nets = pair("shufflenet_v2_x0_5", "shufflenet_v2_x0_5")
@@ -322,6 +331,7 @@ def test_a_checkpoint_and_published_weights_exclude_each_other(tmp_path):
     assert found == [f"student.checkpoint='{tmp_path / 'mine.pt'}': student.weights is another start; set one of them to null"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_hundred_classes_is_refused_with_both_numbers(tmp_path):
     torch.save(torchvision_net(num_classes=100, in_channels=3, image_size=32, **LIGHT).state_dict(), tmp_path / "c100.pt")
     nets = pair("shufflenet_v2_x0_5", "shufflenet_v2_x0_5")
@@ -361,6 +371,7 @@ def test_weights_of_another_architecture_are_refused(publish):
         TorchvisionWeights("vit_b_32", models.ViT_B_32_Weights.DEFAULT, ("head",)).load(network)
 
 
+@pytest.mark.slow
 def test_names_in_old_densenet_files_are_updated():
     old = {"features.denseblock1.denselayer2.norm.1.weight": 0, "features.denseblock1.denselayer2.conv.2.weight": 1}
     new = torchvision_weights._current_names(old)

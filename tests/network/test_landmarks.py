@@ -35,6 +35,7 @@ HEADS = {
 """Modules of each family between its last map and its classifier, without poolings, dropout and the like."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_landmarks_of_a_torchvision_family(name):
     target = "kdexp.models.torchvision_nets.torchvision_net"
@@ -50,6 +51,7 @@ def test_the_landmarks_of_a_torchvision_family(name):
     assert pooled[1] == network.get_submodule(classifier).weight.shape[1] and len(pooled) == (4 if "squeeze" in name else 2)
 
 
+@pytest.mark.slow
 def test_a_transformers_last_map_is_its_tokens():
     target = "kdexp.models.torchvision_nets.torchvision_net"
     network = sketch_network({"_target_": target, "name": "vit_b_32", "weights": None, "stem": "default"}, Shape(10, 3, 64))

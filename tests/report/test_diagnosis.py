@@ -124,6 +124,7 @@ def facts_of(make_experiment):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_every_method_can_be_measured(facts_of, method):
     facts, _ = facts_of(*PAIR, f"distillation={method}", "dataset.val_fraction=0")
@@ -133,6 +134,7 @@ def test_every_method_can_be_measured(facts_of, method):
     assert facts.train_images == 96 and (facts.temperature is None) == ("kd" not in told)
 
 
+@pytest.mark.slow
 def test_the_facts_are_those_of_the_networks(facts_of):
     facts, experiment = facts_of("limit_batches=null", "dataset.student_fraction=0.3", "epochs=30", "teacher_epochs=10")
     found = {role: experiment.store.find(experiment.spec(role).key) for role in experiment.roles}
@@ -150,6 +152,7 @@ def test_the_facts_are_those_of_the_networks(facts_of):
     assert facts.entropy_share == pytest.approx(facts.entropy / math.log(10))
 
 
+@pytest.mark.slow
 def test_measuring_changes_nothing(make_experiment):
     nets = [word for role in ("teacher", "student") for word in (f"{role}._target_=own_networks.DropNet", f"~{role}.hidden")]
     experiment = make_experiment("distillation=hint", "dataset.crop_padding=1", *nets)
@@ -164,6 +167,7 @@ def test_measuring_changes_nothing(make_experiment):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_stored_learners_and_teachers_from_checkpoints_can_be_measured(facts_of, tmp_path):
     facts, experiment = facts_of()
     assert facts_of()[0] == facts
@@ -269,6 +273,7 @@ def test_softer_targets_are_not_the_only_advice_while_the_student_still_learns(m
     assert softness.advice == "distillation.temperature=6, together with the advice above"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
@@ -288,6 +293,7 @@ def test_the_advised_weight_balances_the_gradients(facts_of, overrides, name):
     assert after[name] == pytest.approx(after["ce"], rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "fact"),
     [
@@ -306,6 +312,7 @@ def test_a_constructed_failure_is_recognised(facts_of, overrides, fact):
     assert any(fact in finding.fact for finding in findings(facts, experiment)), facts
 
 
+@pytest.mark.slow
 def test_uniform_soft_targets_are_no_finding(facts_of):
     facts, experiment = facts_of("distillation.temperature=1000", "limit_batches=null", "epochs=60", "teacher_epochs=20")
     assert facts.entropy_share > 0.999
@@ -348,6 +355,7 @@ def reported(make_experiment, tmp_path):
 HELPED = ("epochs=100", "teacher_epochs=20", "distillation.temperature=10")
 
 
+@pytest.mark.slow
 def test_a_student_that_is_no_better_is_diagnosed_below_the_table(reported):
     written, screen = reported("distillation.alpha=1")
     assert written["facts"]["difference"] == 0 and written["facts"]["chance"] == 1
@@ -355,6 +363,7 @@ def test_a_student_that_is_no_better_is_diagnosed_below_the_table(reported):
     assert screen.index("vs base") < screen.index("n = 1") < screen.index(HEADING) < screen.index("→ distillation.alpha=0.1")
 
 
+@pytest.mark.slow
 def test_a_better_student_is_diagnosed_on_request_only(reported):
     written, screen = reported(*HELPED)
     assert written is None and HEADING not in screen
@@ -363,6 +372,7 @@ def test_a_better_student_is_diagnosed_on_request_only(reported):
     assert HEADING not in screen and "Soft targets at T=10 have an entropy of" in screen
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_under_never_or_without_a_comparison(reported, monkeypatch):
     monkeypatch.setattr(diagnosis, "measure", None)
     assert reported("distillation.alpha=1", "diagnosis=never")[0] is None
@@ -371,6 +381,7 @@ def test_nothing_is_measured_under_never_or_without_a_comparison(reported, monke
     assert written is None and "distilled failed" in screen
 
 
+@pytest.mark.slow
 def test_a_failing_measurement_does_not_fail_the_run(reported, monkeypatch):
     def measure(*_):
         raise RuntimeError("out of memory\nand much more")
@@ -380,6 +391,7 @@ def test_a_failing_measurement_does_not_fail_the_run(reported, monkeypatch):
     assert written is None and "warning: no diagnosis of the distilled student: out of memory\n" in screen
 
 
+@pytest.mark.slow
 def test_a_method_with_its_own_update_has_no_gradients_to_compare(make_experiment, monkeypatch):
     from kdexp.distillation.kd import KD
 

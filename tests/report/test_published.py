@@ -81,6 +81,7 @@ def test_overrides_that_make_a_different_experiment():
     assert reference({**config, "published": None}, "distilled", []) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "sentences"),
     [
@@ -154,6 +155,7 @@ def test_a_sweep_shows_published_next_to_measured_numbers(sweep):
     assert "Published: Somebody 2020; top-1 % after the last epoch." in text(comparison)
 
 
+@pytest.mark.slow
 def test_files_and_page_have_published_numbers_too(sweep):
     from kdexp.commands.report import print_report
 
@@ -218,6 +220,7 @@ def test_defaults_are_named_once_below_a_sweeps_table(tmp_path):
     assert text(fold(read([sweep.close()]))).count(DEFAULT.format("temperature=4.0", "kd")) == 1
 
 
+@pytest.mark.slow
 def test_defaults_are_named_before_a_run_starts(own, here, tmp_path):
     (tmp_path / "own" / "experiment" / "other.yaml").write_text(
         "# @package _global_\ndefaults: [pair]\npublished: {unsourced: {kd: [temperature]}}\n"
@@ -244,6 +247,7 @@ def own(tmp_path):
     return "--config-dir", "own", "experiment=pair", "diagnosis=never"
 
 
+@pytest.mark.slow
 def test_a_run_shows_published_numbers_which_change_no_learner(own, here, tmp_path, monkeypatch):
     monkeypatch.setattr("kdexp.commands.run.draw_curves", lambda *_: None)
     code, shown = here(*own)

@@ -64,6 +64,7 @@ def stored(folder: Path) -> list[str]:
     return [path.name for path in (folder / "learner").iterdir() if path.is_dir()]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_loses_nothing(tmpfs, tmp_path, command):
     disk = tmpfs("3m")  # the teacher fits, what follows does not
     filler = disk / "filler"
@@ -80,6 +81,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(tmpfs, tmp_path, command):
     assert code == 0 and len(stored(disk / "store")) == 3
 
 
+@pytest.mark.slow
 def test_a_full_run_folder_loses_files_but_no_learner(tmpfs, tmp_path, command):
     disk = tmpfs("64k")
     code, shown = command(f"output_dir={disk}", f"store={tmp_path}/store")
@@ -88,6 +90,7 @@ def test_a_full_run_folder_loses_files_but_no_learner(tmpfs, tmp_path, command):
     assert len(stored(tmp_path / "store")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "lockstep"])
 def test_a_sweep_whose_folder_is_full_shows_its_table_and_says_where_to_write_it(tmpfs, tmp_path, command, launcher):
     disk = tmpfs("40k")  # enough for the list of jobs and some of their files
@@ -100,6 +103,7 @@ def test_a_sweep_whose_folder_is_full_shows_its_table_and_says_where_to_write_it
     assert "2/2  distillation.temperature=4: failed: " in shown and len(stored(tmp_path / "store")) >= 3
 
 
+@pytest.mark.slow
 def test_a_write_limit_acts_as_a_full_disk(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     code = f"{limit}; from kdexp.commands.main import main; main()"
@@ -109,6 +113,7 @@ def test_a_write_limit_acts_as_a_full_disk(tmp_path):
     assert done.returncode == 3 and "File too large" in printed and "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_a_read_only_store_is_read_and_reported(tmpfs, tmp_path, command):
     disk = tmpfs("16m")
     assert command(f"output_dir={tmp_path}/out", f"store={disk}/store")[0] == 0
@@ -122,6 +127,7 @@ def test_a_read_only_store_is_read_and_reported(tmpfs, tmp_path, command):
     assert len(list((tmp_path / "out" / "runs").iterdir())) == runs
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_is_a_file(tmp_path, command):
     (tmp_path / "taken").write_text("mine")
     code, shown = command(f"output_dir={tmp_path}/taken", f"store={tmp_path}/store")
@@ -129,6 +135,7 @@ def test_an_output_folder_that_is_a_file(tmp_path, command):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_store_that_is_a_file(tmp_path, command):
     (tmp_path / "taken").write_text("mine")
     code, shown = command(f"output_dir={tmp_path}/out", f"store={tmp_path}/taken")
@@ -167,6 +174,7 @@ def test_a_learner_that_can_not_be_replaced_is_kept(tmp_path, monkeypatch):
     assert len(list(store.root.iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
 def test_without_locks_it_works_and_says_so(tmp_path, monkeypatch, number):
     import fcntl
@@ -180,6 +188,7 @@ def test_without_locks_it_works_and_says_so(tmp_path, monkeypatch, number):
     assert "no locks on this file system" in (tmp_path / "screen").read_text()
 
 
+@pytest.mark.slow
 def test_a_result_with_changed_numbers_is_not_used(make_experiment):
     entry = make_experiment().run()[1]
     result = entry.stored.path / "result.json"

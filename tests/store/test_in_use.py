@@ -123,6 +123,7 @@ def test_a_run_claims_all_that_it_needs_and_lets_go_of_it(make_experiment):
     assert {user_of(root, key) for key in keys} == {""}
 
 
+@pytest.mark.slow
 def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, monkeypatch):
     first = make_experiment()
     first.run()
@@ -141,6 +142,7 @@ def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, m
         assert [entry.reused for entry in again.run()] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_the_first_job_of_a_sweep_keeps_what_the_last_one_needs(tmp_path, monkeypatch):
     configs = [compose_command([f"output_dir={tmp_path}", *SHORT, f"seed={seed}"]) for seed in (0, 1)]
     jobs = [PlannedJob(number, [f"seed={number}"], config) for number, config in enumerate(configs)]
@@ -361,6 +363,7 @@ def test_the_next_command_settles_a_killed_run(root, tmp_path, kdexp_store, how)
     assert not (folder / "run.lock").exists() and user_of(root, KEY) == ""
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_no_lock(tmp_path):
     config = compose_command([f"output_dir={tmp_path}", *SHORT, "~teacher", "distillation=none"])
     assert run(config, (), Console(file=io.StringIO()))

@@ -75,6 +75,7 @@ def test_an_unreadable_result_is_corrupt(store):
         read_entry(saved.path)
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_everything_and_says_so(make_experiment):
     first = make_experiment().run()
     again = make_experiment()
@@ -84,6 +85,7 @@ def test_a_second_run_reuses_everything_and_says_so(make_experiment):
     assert said(again).count("force=true trains again") == 3
 
 
+@pytest.mark.slow
 def test_force_trains_again(make_experiment):
     first = make_experiment().run()
     again = make_experiment("force=true").run()
@@ -91,6 +93,7 @@ def test_force_trains_again(make_experiment):
     assert [e.stored.result["history"] for e in again] == [e.stored.result["history"] for e in first]
 
 
+@pytest.mark.slow
 def test_a_damaged_learner_is_trained_again(make_experiment):
     entry = make_experiment().run()[1]
     (entry.stored.path / "last.safetensors").write_bytes(b"")
@@ -150,6 +153,7 @@ def test_a_result_of_an_older_loss_is_not_used_for_an_edited_one(make_experiment
     assert make_experiment("distillation._target_=own_loss.Mine").spec("distilled").key != first
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_learner_once(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:

@@ -402,6 +402,7 @@ def reused(folder):
     return screen.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_trains_damaged_learners_again(tmp_path):
     reused(tmp_path)
     (table,) = tmp_path.glob("runs/*/table.json")
@@ -615,6 +616,7 @@ def sweep_and_learner(tmp_path_factory):
     return made, learner
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(MUTATION)
 @example((0.0, []))
@@ -646,6 +648,7 @@ def key_of_any(spec, default):
         return default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jobs.json", "000/table.json", "000/status.json", "000/config.yaml", "result"])
 @settings(max_examples=40)
 @given(MUTATION)

@@ -56,6 +56,7 @@ def count(monkeypatch):
     return watch
 
 
+@pytest.mark.slow
 def test_hydra_composes_and_networks_are_checked_once_for_all_jobs(count):
     for module, name in ((composer, "compose_whole"), (validation, "check_network"), (sketch, "Capture")):
         count(module, name)
@@ -65,6 +66,7 @@ def test_hydra_composes_and_networks_are_checked_once_for_all_jobs(count):
     assert count.counts == {"compose_whole": 1, "check_network": 2, "Capture": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [None, Lockstep(None)])
 def test_starting_weights_are_checked_once_for_all_jobs(sweep, count, together):
     count(experiment, "check_start")
@@ -76,18 +78,21 @@ def test_starting_weights_are_checked_once_for_all_jobs(sweep, count, together):
     )
 
 
+@pytest.mark.slow
 def test_networks_are_inspected_once_for_the_layers_that_jobs_read(sweep, count):
     count(wanted, "sketch_network")
     sweep("distillation=kd,hint", "distillation.temperature=1,2,3", "seed=0,1")
     assert count.counts["sketch_network"] == 2, "student and teacher"
 
 
+@pytest.mark.slow
 def test_a_step_on_one_image_is_tried_once_for_each_distinct_method(sweep, count):
     count(experiment, "check_start")
     sweep("batch_size=89", "limit_batches=null", "distillation.temperature=1,2", "seed=0,1")
     assert count.counts["check_start"] == 4, "teacher, baseline, two distilled"
 
 
+@pytest.mark.slow
 def test_an_override_is_parsed_once_for_all_jobs():
     quoting._parse.cache_clear()
     made = Composer()
@@ -96,6 +101,7 @@ def test_an_override_is_parsed_once_for_all_jobs():
     assert quoting._parse.cache_info().misses == 4, "epochs=3 and three seeds"
 
 
+@pytest.mark.slow
 def test_jobs_whose_learners_are_stored_read_each_file_once(sweep, monkeypatch):
     words = ("distillation.temperature=1,4", "seed=0,1,2")
     sweep(*words)
@@ -122,6 +128,7 @@ def test_a_file_that_changed_is_read_again(tmp_path, monkeypatch):
     assert files.file_digest(path) == young != known, "although it looks as old as before"
 
 
+@pytest.mark.slow
 def test_a_configuration_is_written_like_omegaconf_but_only_where_it_changed(count):
     count(compose.OmegaConf, "to_yaml")
     words = ["student.hidden=[8]", "distillation.alpha=null", "store='a: \"b\" ü'", "+student.extra={1: 2, 0: [{x: null}]}"]
@@ -132,6 +139,7 @@ def test_a_configuration_is_written_like_omegaconf_but_only_where_it_changed(cou
     assert as_yaml(composed) == compose.OmegaConf.to_yaml(composed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [None, Lockstep(None)])
 def test_a_finished_job_leaves_nothing_in_memory(sweep, monkeypatch, together):
     alive, real = {}, multirun.run_job
@@ -150,6 +158,7 @@ def test_a_finished_job_leaves_nothing_in_memory(sweep, monkeypatch, together):
     assert grown.total() < 20 * 100, "caches of the standard library, which have a limit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [None, Lockstep(None)])
 def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, together):
     loaded, others, real = [], [], plan.load
@@ -165,6 +174,7 @@ def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, together):
     assert len(others) >= 2 and not any(others), "the one before is gone when the next is read"
 
 
+@pytest.mark.slow
 def test_a_job_costs_little_apart_from_training(sweep):
     words = ("distillation.temperature=1,4", "seed=0,1,2,3,4")
     sweep(*words)

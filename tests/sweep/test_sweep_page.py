@@ -110,6 +110,7 @@ def test_unfinished_jobs_have_their_reason_and_command(tmp_path, bare):
     assert "4 of 6 jobs are finished." in page.all("p")
 
 
+@pytest.mark.slow
 def test_every_command_can_be_run(tmp_path, bare):
     page, _, _ = report(grid(tmp_path).folder)
     found = [text for text in page.all("code") if text.startswith("kdexp ")]
@@ -131,6 +132,7 @@ def test_a_command_names_the_folder_of_the_users_own_files(tmp_path):
     assert commands(jobs) == ["kdexp '--config-dir=my conf' -m '~teacher' seed=1,2"]
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_and_nothing_is_run(tmp_path):
     page, html, printed = report(grid(tmp_path).folder)
     for _, told in page.tags:
@@ -141,6 +143,7 @@ def test_nothing_is_fetched_and_nothing_is_run(tmp_path):
     assert "report.html and pictures/ are next to them" in printed
 
 
+@pytest.mark.slow
 def test_the_pictures_are_those_of_the_folder(tmp_path):
     sweep = grid(tmp_path)
     page, _, _ = report(sweep.folder)
@@ -177,6 +180,7 @@ def test_a_sweep_without_finished_jobs(tmp_path):
     assert "img" not in {tag for tag, _ in page.tags}
 
 
+@pytest.mark.slow
 def test_a_folder_for_pictures_that_can_not_be_made_is_named(tmp_path, monkeypatch, capsys):
     sweep = grid(tmp_path)
     (sweep.folder / "pictures").write_text("in the way")
@@ -187,6 +191,7 @@ def test_a_folder_for_pictures_that_can_not_be_made_is_named(tmp_path, monkeypat
     assert "can't be written: File exists; choose another folder with --output FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_many_rows_are_fast_and_small(tmp_path, bare):
     sweep = CraftedSweep(tmp_path)
     for number in range(300):
@@ -198,6 +203,7 @@ def test_many_rows_are_fast_and_small(tmp_path, bare):
     assert (sweep.folder / "report.html").stat().st_size < 10_000 * 300
 
 
+@pytest.mark.slow
 def test_a_multirun_ends_with_its_page(tmp_path, monkeypatch, capsys):
     words = [f"output_dir={tmp_path}", *SHORT, "-m", "distillation.temperature=1,4"]
     monkeypatch.setattr(sys, "argv", ["kdexp", *words])

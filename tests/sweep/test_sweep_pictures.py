@@ -70,6 +70,7 @@ def words_of_slice(sweep):
         return words(finish(figure, "", "")), table
 
 
+@pytest.mark.slow
 def test_both_files_of_every_picture(tmp_path):
     pictures = drawn(craft(tmp_path))
     assert list(pictures) == ["map_kd", "parameters", "curves"]
@@ -78,11 +79,13 @@ def test_both_files_of_every_picture(tmp_path):
         assert b"<dc:date>" not in picture.svg
 
 
+@pytest.mark.slow
 def test_the_same_sweep_gives_the_same_bytes(tmp_path):
     sweep = craft(tmp_path, temperatures=(1.0,), seeds=(0,))
     assert drawn(sweep) == drawn(sweep)
 
 
+@pytest.mark.slow
 def test_the_map_holds_the_numbers_of_the_comparison(tmp_path):
     text, table = words_of_slice(craft(tmp_path, skip={(4.0, 0.5, 1)}))
     rows = [row for row in table.rows if row.role == "distilled"]
@@ -94,12 +97,14 @@ def test_the_map_holds_the_numbers_of_the_comparison(tmp_path):
     assert "kd, n = 1 to 2; framed: chosen on validation images" in text
 
 
+@pytest.mark.slow
 def test_the_axes_are_in_order_of_value(tmp_path):
     text = words_of_slice(craft(tmp_path))[0]
     assert text[:3] == ["1", "4", "20"] and text[3] == "temperature"
     assert text.index("0.1") < text.index("0.5") < text.index("alpha")
 
 
+@pytest.mark.slow
 def test_cells_of_failed_jobs_say_so_and_other_missing_cells_are_empty(tmp_path):
     skip = {(4.0, 0.5, 0), (4.0, 0.5, 1)}
     text = words_of_slice(craft(tmp_path, skip=skip, fail={(20.0, 0.1)}))[0]
@@ -107,17 +112,20 @@ def test_cells_of_failed_jobs_say_so_and_other_missing_cells_are_empty(tmp_path)
     assert len([word for word in text if re.fullmatch(r"[+−]\d+\.\d\d", word)]) == 4
 
 
+@pytest.mark.slow
 def test_a_column_of_failed_jobs_is_shown(tmp_path):
     fail = {(20.0, 0.1), (20.0, 0.5)}
     text = words_of_slice(craft(tmp_path, fail=fail))[0]
     assert text[:3] == ["1", "4", "20"] and text.count("failed") == 2
 
 
+@pytest.mark.slow
 def test_one_setting_makes_a_line_with_the_baseline(tmp_path):
     text, _ = words_of_slice(craft(tmp_path, alphas=(0.1,)))
     assert {"1", "4", "20", "temperature", "baseline, n = 2", "chosen on validation images"} <= set(text)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_varies_too_is_a_line(tmp_path):
     sweep = CraftedSweep(tmp_path)
     for lr in (0.1, 0.2):
@@ -126,6 +134,7 @@ def test_a_baseline_that_varies_too_is_a_line(tmp_path):
     assert "baseline" in text and {"0.1", "0.2", "lr"} <= set(text)
 
 
+@pytest.mark.slow
 def test_other_settings_cut_a_method_into_maps(tmp_path):
     sweep = CraftedSweep(tmp_path)
     for hidden in ([16], [32]):
@@ -148,6 +157,7 @@ def test_more_than_two_settings_are_refused_in_a_sentence(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_without_a_baseline_the_map_shows_accuracy(tmp_path):
     text, table = words_of_slice(craft(tmp_path, lost=("baseline",)))
     assert "test accuracy, %" in text
@@ -167,6 +177,7 @@ def test_every_point_is_inside_the_picture(tmp_path):
     assert all(left < row.parameters < right and low < 100 * row.test_mean < high for row in table.rows)
 
 
+@pytest.mark.slow
 def test_latency_is_drawn_where_it_was_measured(tmp_path):
     sweep = craft(tmp_path, alphas=(0.1,), latency=True)
     for number, path in enumerate(sorted(sweep.folder.glob("*/table.json"))):
@@ -178,6 +189,7 @@ def test_latency_is_drawn_where_it_was_measured(tmp_path):
 POINTS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(POINTS)
 def test_the_front_consists_of_points_that_no_point_beats(points):
     def beaten(ours):
@@ -188,6 +200,7 @@ def test_the_front_consists_of_points_that_no_point_beats(points):
     assert [points[index] for index in found] == sorted(points[index] for index in found)
 
 
+@pytest.mark.slow
 def test_names_are_not_parsed_as_formulas(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("a", choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
@@ -196,11 +209,13 @@ def test_names_are_not_parsed_as_formulas(tmp_path):
     assert "line_a__x_1_" in pictures and "a/$x_1$" in words(pictures["line_a__x_1_"])
 
 
+@pytest.mark.slow
 def test_the_table_alone_needs_no_matplotlib():
     code = "import sys, kdexp.commands.report; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [None, 0.5])
 def test_curves_are_of_validation_or_training_accuracy(tmp_path, validation):
     sweep = CraftedSweep(tmp_path)

@@ -48,6 +48,7 @@ def kdexp_report(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_a_grid_fits_eighty_columns(grid, kdexp_report):
     code, shown = kdexp_report(grid.close())
     assert code == 0 and max(map(len, shown.replace(str(grid.folder), "").splitlines())) <= 80
@@ -59,6 +60,7 @@ def test_a_grid_fits_eighty_columns(grid, kdexp_report):
     assert [row[0] for row in rows].count("★") == 1 and len(rows) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_text_that_does_not_fit_is_wrapped_and_not_cut(grid, kdexp_report, width):
     grid.job("another", controls=["self_teacher"], student__hidden_units_of_every_layer=[64, 64], optimizer__lr=0.125)
@@ -68,12 +70,14 @@ def test_text_that_does_not_fit_is_wrapped_and_not_cut(grid, kdexp_report, width
     assert max(map(len, shown.splitlines()[:30])) <= max(width, 70)
 
 
+@pytest.mark.slow
 def test_a_wide_terminal_shows_more(grid, kdexp_report):
     narrow, wide = (kdexp_report(grid.close(), width=width)[1] for width in (80, 150))
     for heading in ("params", "over seeds alone", "n needed"):
         assert heading not in narrow and heading in wide
 
 
+@pytest.mark.slow
 def test_the_files_say_the_same(grid, kdexp_report):
     grid.job("late", seed=9, state="interrupted", reason="Ctrl-C")
     assert kdexp_report(grid.close())[0] == command.INCOMPLETE
@@ -99,6 +103,7 @@ def test_the_files_say_the_same(grid, kdexp_report):
     assert "- 12 of 13 jobs are finished" in text and "012 late: interrupted: Ctrl-C" in text
 
 
+@pytest.mark.slow
 def test_several_folders_are_written_on_request(tmp_path, kdexp_report):
     folders = []
     for seed in range(2):
@@ -120,6 +125,7 @@ def test_a_request_that_can_not_be_met(tmp_path, grid, kdexp_report):
     assert "choose another folder with --output FOLDER" in shown
 
 
+@pytest.mark.slow
 def test_many_unfinished_jobs_are_listed_in_full_in_the_file(grid, kdexp_report):
     for seed in range(30):
         grid.job(f"seed={seed}", seed=100 + seed, state="running")
@@ -143,11 +149,13 @@ def test_a_thousand_results_are_reported_in_three_seconds(tmp_path):
     assert len(list(sweep.store.iterdir())) == 1002
 
 
+@pytest.mark.slow
 def test_it_imports_neither_torch_nor_hydra():
     code = "import sys, kdexp.commands.report; assert not {'torch', 'hydra', 'omegaconf'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_a_real_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr("kdexp.commands.run.draw_curves", lambda *_: None)
     for temperature in (1, 4):

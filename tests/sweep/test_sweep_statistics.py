@@ -90,6 +90,7 @@ def test_the_sufficient_n_computed_by_hand():
     assert sufficient_n(1e-9, 1.0, 0.95) is None
 
 
+@pytest.mark.slow
 @given(st.floats(0.05, 5), st.floats(0.05, 5), st.sampled_from([0.95, 0.99]), st.floats(0, 0.1))
 def test_the_sufficient_n_is_the_smallest(mean, std, level, images):
     n = sufficient_n(mean, std, level, images)
@@ -161,6 +162,7 @@ def by_mean_squares(rows):
     return max(0.0, between - luck / (seeds - 1) / (images - 1)) / seeds / images
 
 
+@pytest.mark.slow
 @given(st.integers(2, 5).flatmap(lambda s: st.lists(st.lists(st.integers(-1, 1), min_size=s, max_size=s), min_size=2)))
 def test_the_image_variance_is_that_of_an_analysis_of_variance(columns):
     rows = [list(row) for row in zip(*columns, strict=True)]

@@ -44,6 +44,7 @@ def jobs_of(command):
     return configs
 
 
+@pytest.mark.slow
 def test_the_winner_is_said_to_be_one_of_many_with_a_command_for_new_seeds(tmp_path):
     ((sentence, command),) = winners(swept(tmp_path))
     assert sentence == f"★ {HEAD.format(3)}. For an unbiased one, train it with new seeds:"
@@ -69,6 +70,7 @@ def test_a_seed_that_any_job_has_is_not_new(tmp_path):
     assert command.endswith(" seed=3,4,5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -82,6 +82,7 @@ def test_many_classes_take_little_memory_and_time():
     assert pairs.classes == 21_841 and not pairs.reordered
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_its_classes_in_another_order_is_warned_of(make_experiment, tmp_path):
     experiment = make_experiment("teacher_epochs=10", "limit_batches=null")
     (trained,) = experiment.obtain(["teacher"])

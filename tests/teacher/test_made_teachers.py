@@ -38,6 +38,7 @@ def test_an_ensembles_logits_are_the_mean_of_its_members_logits():
     assert torch.allclose(made(image), ((alone[0] + alone[1] + alone[2]) / 3).float(), atol=1e-5)
 
 
+@pytest.mark.slow
 @few
 @torch.no_grad()
 @given(st.floats(0.5, 20))
@@ -74,6 +75,7 @@ class Says(torch.nn.Module):
         return self.logits
 
 
+@pytest.mark.slow
 def test_members_are_trained_one_by_one_with_their_own_seeds_and_reused(make_experiment):
     experiment = make_experiment(*PAIR)
     rows = {entry.role: entry for entry in experiment.run()}
@@ -91,6 +93,7 @@ def test_members_are_trained_one_by_one_with_their_own_seeds_and_reused(make_exp
     assert trained(again) == ["distilled"]
 
 
+@pytest.mark.slow
 def test_a_stored_ensemble_does_not_need_its_members(make_experiment):
     experiment = make_experiment(*PAIR)
     (teacher,) = experiment.obtain(["teacher"])
@@ -118,6 +121,7 @@ def test_temperature_of_averaged_probabilities_can_follow_the_method(make_experi
     assert experiment.spec("teacher").members == make_experiment(*PAIR, *follow).spec("teacher").members
 
 
+@pytest.mark.slow
 def test_members_can_be_models_from_a_users_config_folder(here, tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: kdexp.models.mlp.MLP\nhidden: [3]\n")
@@ -126,6 +130,7 @@ def test_members_can_be_models_from_a_users_config_folder(here, tmp_path):
     assert code == 0 and "mean of tiny, mlp_small" in printed.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -139,6 +144,7 @@ def test_impossible_ensembles_are_refused(refused, words, sentence):
     assert sentence in refused("teacher=ensemble", *words)
 
 
+@pytest.mark.slow
 def test_a_distilled_teacher_is_the_distilled_student_of_another_run(make_experiment):
     first = make_experiment("teacher=mlp_wide", "student=mlp_small", *WHOLE)
     rows = {entry.role: entry for entry in first.run()}
@@ -151,6 +157,7 @@ def test_a_distilled_teacher_is_the_distilled_student_of_another_run(make_experi
     assert chained["distilled"].spec.teacher == rows["distilled"].spec.key
 
 
+@pytest.mark.slow
 def test_a_distilled_teacher_is_trained_after_its_own_teacher(make_experiment):
     experiment = make_experiment(*CHAIN)
     entries = experiment.run()
@@ -159,6 +166,7 @@ def test_a_distilled_teacher_is_trained_after_its_own_teacher(make_experiment):
     assert "teacher.teacher mlp_wide: " in said(experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -175,6 +183,7 @@ def test_impossible_chains_are_refused(refused, words, sentence):
     assert sentence in refused(*words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [PAIR, CHAIN])
 def test_lockstep_gives_the_same_weights(make_experiment, here, tmp_path, words):
     alone = {entry.spec.key: entry.stored for entry in make_experiment(*words).run()}

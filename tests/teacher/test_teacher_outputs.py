@@ -99,6 +99,7 @@ EVERY_WAY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", EVERY_WAY, ids=" ".join)
 def test_a_table_gives_bitwise_the_outputs_of_a_live_teacher(make_experiment, words):
     experiment = make_experiment(*NETS, *words)
@@ -118,6 +119,7 @@ def test_a_table_gives_bitwise_the_outputs_of_a_live_teacher(make_experiment, wo
     assert teacher.images_asked < live.images_asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
 def test_training_with_a_table_gives_the_weights_of_training_with_a_live_teacher(make_experiment, monkeypatch, words):
     words = (*NETS, *WHOLE, *words, "epochs=3")
@@ -129,6 +131,7 @@ def test_training_with_a_table_gives_the_weights_of_training_with_a_live_teacher
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
 def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experiment, monkeypatch, asked, words):
     words = (*WHOLE, *words, "epochs=4")
@@ -160,12 +163,14 @@ def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experi
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "hint", "at"])
 def test_outputs_of_unaugmented_images_are_computed_once_for_all_epochs(make_experiment, asked, method):
     make_experiment(*STAGED, *WHOLE, f"distillation={method}", "epochs=5").run()
     assert sum(asked) == IMAGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 def test_outputs_of_unaugmented_images_are_computed_once_for_all_jobs_of_a_sweep(sweep, asked, lockstep):
     log = sweep(*STAGED, "distillation=kd,hint,at", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
@@ -175,11 +180,13 @@ def test_outputs_of_unaugmented_images_are_computed_once_for_all_jobs_of_a_sweep
         assert log.count("cached by an earlier job for 90 images") == 11
 
 
+@pytest.mark.slow
 def test_several_teachers_of_a_sweep_run_once_each(sweep, asked):
     sweep("distillation.temperature=1,4", "teacher_seed=0,1", "controls=[self_teacher,random_teacher]")
     assert sum(asked) == 5 * IMAGES, "two teachers, trained and not, and the baseline"
 
 
+@pytest.mark.slow
 def test_a_pass_runs_only_if_a_layer_is_missing(make_experiment, asked):
     shared = Session()
     for method, expected in (("kd", IMAGES), ("at", 2 * IMAGES), ("kd", 2 * IMAGES), ("hint", 2 * IMAGES)):
@@ -189,6 +196,7 @@ def test_a_pass_runs_only_if_a_layer_is_missing(make_experiment, asked):
         assert sum(asked) == expected, method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["null", "1"])
 def test_each_view_of_an_image_is_computed_once(make_experiment, asked, limit):
     experiment = make_experiment(*VIEWS, "epochs=40", f"limit_batches={limit}", "teacher_epochs=1")
@@ -197,6 +205,7 @@ def test_each_view_of_an_image_is_computed_once(make_experiment, asked, limit):
     assert sum(asked) == len(shown) < 40 * (IMAGES if limit == "null" else 32) * 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 def test_each_view_of_an_image_is_computed_once_for_all_jobs_of_a_sweep(sweep, asked, make_experiment, lockstep):
     log = sweep(*VIEWS, "distillation.temperature=1,4", "distillation.alpha=0.1,0.9", "seed=0,1,2", lockstep=lockstep)
@@ -204,6 +213,7 @@ def test_each_view_of_an_image_is_computed_once_for_all_jobs_of_a_sweep(sweep, a
     assert "teacher's outputs: computed once per view, since each image has 18 views (logits 64.8 kB at most)" in log
 
 
+@pytest.mark.slow
 def test_short_epochs_compute_only_the_images_that_they_show(make_experiment, asked):
     experiment = make_experiment("limit_batches=1", "epochs=3")
     experiment.run()
@@ -211,6 +221,7 @@ def test_short_epochs_compute_only_the_images_that_they_show(make_experiment, as
     assert "computed once for every image shown, of 90, since nothing is augmented (logits 3.6 kB)" in said(experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", ["hint", "hint,at"])
 def test_features_of_augmented_images_are_computed_once_per_batch_for_all_learners(sweep, asked, methods):
     log = sweep(*STAGED, *VIEWS, f"distillation={methods}", "distillation.weight=1,2", lockstep=Lockstep(None))
@@ -218,6 +229,7 @@ def test_features_of_augmented_images_are_computed_once_per_batch_for_all_learne
     assert "teacher: runs on every batch, since features of augmented images (" in log
 
 
+@pytest.mark.slow
 def test_the_teacher_runs_on_every_batch_if_images_never_repeat(make_experiment, monkeypatch):
     experiment = make_experiment(*WHOLE)
     _, teacher = prepared(experiment, "distilled")
@@ -239,6 +251,7 @@ def test_a_complete_table_does_not_look_at_epochs(make_experiment):
     assert teacher.images_asked == IMAGES and teacher.cached_bytes == IMAGES * 10 * 4
 
 
+@pytest.mark.slow
 def test_the_teacher_runs_on_every_batch_if_its_outputs_are_too_large(make_experiment, monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda _device: 12_000)
     experiment = make_experiment(*NETS, *WHOLE, "distillation=hint")
@@ -262,6 +275,7 @@ def test_the_cache_is_bounded_and_drops_the_least_recently_used_table_first(monk
     assert list(outputs._tables) == ["a", "d", "e"] and set(table.shown) == {LOGITS}, "nothing is dropped in vain"
 
 
+@pytest.mark.slow
 def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeypatch):
     experiment = make_experiment(*NETS, *WHOLE)
     _, teacher = prepared(experiment, "distilled")
@@ -275,6 +289,7 @@ def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeyp
         assert next(split.batches(32, seed=0, epoch=0)) and not teacher.capture.layers
 
 
+@pytest.mark.slow
 def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
     monkeypatch.setattr("kdexp.experiment.plan.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
@@ -283,6 +298,7 @@ def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
     assert names == ["features"]
 
 
+@pytest.mark.slow
 def test_stored_outputs_are_read_by_later_runs(make_experiment, asked, stores_all):
     first = make_experiment(*NETS, *WHOLE, "distillation=hint")
     first.run()
@@ -301,6 +317,7 @@ def outputs_of(experiment):
     return experiment.store.root.parent / "outputs"
 
 
+@pytest.mark.slow
 def test_a_further_layer_is_stored_next_to_the_others(make_experiment, asked, stores_all):
     for number, (method, expected) in enumerate(
         [("kd", IMAGES), ("hint", 2 * IMAGES), ("hint", 2 * IMAGES), ("kd", 2 * IMAGES)]
@@ -312,6 +329,7 @@ def test_a_further_layer_is_stored_next_to_the_others(make_experiment, asked, st
     assert sorted(layers) == ["", "features"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "no result", "another's"])
 def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked, stores_all, damage):
     experiment = make_experiment(*WHOLE)
@@ -338,6 +356,7 @@ def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked,
         assert sum(asked) == expected and ("these outputs of the teacher will be computed again" in told) == (seed == 1)
 
 
+@pytest.mark.slow
 def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
     experiment.run()
@@ -348,6 +367,7 @@ def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
     assert sum(asked) == IMAGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [("precision=bf16",), ("batch_size=45",), ("dataset.split_seed=1",), ("dataset.student_fraction=0.2",)]
 )
@@ -359,6 +379,7 @@ def test_outputs_computed_with_other_settings_are_not_read(make_experiment, aske
     assert sum(asked) == len(experiment.data.student_train)
 
 
+@pytest.mark.slow
 def test_outputs_of_a_retrained_teacher_are_not_reused_even_under_the_same_key(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
     entry = experiment.run()[0]
@@ -373,6 +394,7 @@ def test_outputs_of_a_retrained_teacher_are_not_reused_even_under_the_same_key(m
     assert sum(asked) == IMAGES
 
 
+@pytest.mark.slow
 def test_force_reads_no_stored_outputs(make_experiment, asked, stores_all):
     make_experiment(*WHOLE).run()
     asked.clear()
@@ -380,6 +402,7 @@ def test_force_reads_no_stored_outputs(make_experiment, asked, stores_all):
     assert sum(asked) == IMAGES
 
 
+@pytest.mark.slow
 def test_outputs_that_are_quick_to_compute_are_not_stored(make_experiment):
     experiment = make_experiment(*WHOLE)
     experiment.run()
@@ -398,6 +421,7 @@ def test_two_processes_may_store_the_same_outputs(make_experiment, tmp_path):
     assert len(list(ours.root.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_the_run(make_experiment, stores_all, monkeypatch):
     def full(*_words):
         raise OSError(28, "No space left on device")
@@ -408,6 +432,7 @@ def test_a_full_disk_does_not_stop_the_run(make_experiment, stores_all, monkeypa
     assert "can't store outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_the_digest_covers_every_weight_and_statistic(make_experiment):
     _, teacher = prepared(make_experiment("teacher._target_=own_networks.NormNet", "~teacher.hidden"), "distilled")
     digests = Counter([weights_digest(teacher.model)])
@@ -417,6 +442,7 @@ def test_the_digest_covers_every_weight_and_statistic(make_experiment):
     assert set(digests.values()) == {1} and len(digests) > 5
 
 
+@pytest.mark.slow
 def test_a_diagnosis_uses_the_cached_outputs(make_experiment, asked):
     experiment = make_experiment(*WHOLE, "distillation=hint", *NETS)
     entries = experiment.run()

@@ -169,12 +169,14 @@ def test_closed_streams_drop_everything(monkeypatch):
     assert sys.stdout is None
 
 
+@pytest.mark.slow
 def test_each_problem_is_printed_on_one_line(here):
     code, shown = here(f"output_dir={EVIL}", "epochs=0", f"dataset.root='{EVIL}'", "dataset=image_folder")
     assert code == 2 and not any(piece in shown.err for piece in FORBIDDEN)
     assert all(line.startswith(("kdexp: ", "  ")) for line in shown.err.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_run_succeeds_on_a_stream_with_few_characters(here, tmp_path, monkeypatch, encoding):
     plain = stream(encoding)
@@ -186,6 +188,7 @@ def test_a_run_succeeds_on_a_stream_with_few_characters(here, tmp_path, monkeypa
     assert "9.5" in held(plain) and "9.5×" in (folder / "log.txt").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_files_are_there_before_the_table_is_printed(here, tmp_path, monkeypatch):
     seen = []
     real = run.draw_table
@@ -210,6 +213,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_in_ascii(name, monkeypatch, tmp_path):
     main, words = COMMANDS[name]
@@ -222,6 +226,7 @@ def test_every_command_prints_in_ascii(name, monkeypatch, tmp_path):
     assert len(held(plain).splitlines()) > 5
 
 
+@pytest.mark.slow
 def test_every_text_file_is_opened_with_its_encoding():
     """The default of a C locale is not UTF-8."""
     for path in Path(kdexp.__file__).parent.rglob("*.py"):
@@ -243,6 +248,7 @@ def test_every_text_file_is_opened_with_its_encoding():
                 raise AssertionError(f"{path}:{call.lineno}")
 
 
+@pytest.mark.slow
 def test_a_run_under_a_c_locale_and_into_a_closed_pipe(tmp_path):
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "0", "TERM": "dumb", "NO_COLOR": "1"}

@@ -35,6 +35,7 @@ def test_a_row_is_a_line_in_markdown_and_on_the_screen(make_experiment):
     assert not FORBIDDEN.search(screen.getvalue()) and SHOWN in screen.getvalue()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_evil_names_is_reported(tmp_path, monkeypatch):
     for name in ("model", "method"):
         real = CraftedSweep.learner
@@ -71,6 +72,7 @@ def test_a_store_of_evil_names_is_listed_and_shown(tmp_path, monkeypatch, capsys
         assert not FORBIDDEN.search(shown.out + shown.err) and shown.out + shown.err
 
 
+@pytest.mark.slow
 def test_a_run_with_evil_names_is_reported_line_by_line(make_experiment, tmp_path):
     experiment = make_experiment("diagnosis=always")
     experiment.config["choices"] |= {"student": EVIL, "dataset": EVIL}
@@ -121,6 +123,7 @@ def test_a_path_that_is_not_unicode_is_written_unchanged(tmp_path):
     assert (tmp_path / "command.txt").read_bytes() == b"kdexp dataset.root=b\xff"
 
 
+@pytest.mark.slow
 def test_a_dollar_sign_in_a_legend_is_drawn_literally(make_experiment, tmp_path):
     from kdexp.report.curves import draw_curves
 

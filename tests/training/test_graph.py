@@ -93,11 +93,13 @@ def assert_same(ours, theirs):
     assert [name for name in mine if not torch.equal(mine[name], others[name])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_shipped_method_is_capturable(method):
     assert build(compose_command([f"distillation={method}"]).distillation).capturable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_recorded_steps_equal_plain_steps_bitwise(make_experiment, recorded, unwatched, method):
     options = (*PAIR, *SMALL, *SLOWED.get(method, ()), f"distillation={method}")
@@ -110,6 +112,7 @@ def test_recorded_steps_equal_plain_steps_bitwise(make_experiment, recorded, unw
     assert learner.log.seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_recorded_steps_follow_changing_learning_rates(make_experiment, recorded, monkeypatch, optimizer):
     rates = ("schedule=cosine", "schedule.warmup_epochs=1", "optimizer.weight_decay=0", "dataset.crop_padding=1")
@@ -121,6 +124,7 @@ def test_recorded_steps_follow_changing_learning_rates(make_experiment, recorded
     assert_same(learner, usual)
 
 
+@pytest.mark.slow
 def test_learners_recorded_together_equal_learners_recorded_alone(make_experiment, recorded):
     nets = ("teacher=lightnn", "student=lightnn", "distillation=hint", *SMALL, "graph=true")  # with dropout
     company = trained(make_experiment(*nets), "baseline", "distilled")
@@ -129,6 +133,7 @@ def test_learners_recorded_together_equal_learners_recorded_alone(make_experimen
         assert_same(learner, trained(make_experiment(*nets), role)[0])
 
 
+@pytest.mark.slow
 def test_batches_made_off_the_device_are_copied_to_it(make_experiment, recorded, monkeypatch):
     options = (*PAIR, *SMALL, "graph=true", "dataset.crop_padding=1", "distillation=at")
     (recorded_whole,) = trained(make_experiment(*options), "distilled")
@@ -137,6 +142,7 @@ def test_batches_made_off_the_device_are_copied_to_it(make_experiment, recorded,
     assert_same(learner, recorded_whole)
 
 
+@pytest.mark.slow
 def test_a_method_that_is_not_capturable_takes_plain_steps_next_to_the_others(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=hint", "distillation._target_=own_methods.Remember")
     options = (*options, "graph=true")
@@ -156,6 +162,7 @@ def test_capturable_is_not_inherited():
     assert KD(**shared).capturable and not Inherits(**shared).capturable
 
 
+@pytest.mark.slow
 def test_a_network_that_reads_values_takes_plain_steps(make_experiment, recorded):
     options = (*SMALL, "teacher._target_=own_networks.NormNet", "student._target_=own_networks.LooksAtValues", "graph=true")
     options = (*options, "~teacher.hidden", "~student.hidden")
@@ -164,6 +171,7 @@ def test_a_network_that_reads_values_takes_plain_steps(make_experiment, recorded
     assert not recorded and len(learner.history) == 3 and not learner.failure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", [True, False], ids=["made on the device", "fetched ahead"])
 def test_an_error_while_recording_ends_only_the_recorded_learners(make_experiment, monkeypatch, static):
     def failing(work, generators):
@@ -180,6 +188,7 @@ def test_an_error_while_recording_ends_only_the_recorded_learners(make_experimen
     assert_same(distilled, trained(make_experiment(*options), "distilled")[0])
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_recorded(make_experiment, recorded):
     options = (*PAIR, *SMALL, "distillation=crd", "graph=true")
     (whole,) = trained(make_experiment(*options), "distilled")
@@ -198,6 +207,7 @@ def places(learner):
     return [tensor.data_ptr() for tensor in [*modules, *learner.distiller.buffers(), *state, *rates]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_tensors_that_a_recorded_step_changes_keep_their_memory(make_experiment, monkeypatch, method):
     watched, seen = [], []
@@ -248,6 +258,7 @@ PLAIN = [(method, False) for method in ("kd", "hint", "crd", "mutual")]
 """Recorded steps are warmed up by plain ones, so that a few methods are enough here."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "recording"), [*((method, True) for method in METHODS), *PLAIN])
 def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
     make_experiment, recorded, monkeypatch, method, recording
@@ -278,6 +289,7 @@ OPERATORS = {
 """Operators of one step, with making its batch and looking up the teacher's outputs, by method, teacher and student."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pair", "pinned"), OPERATORS.items())
 def test_the_number_of_operators_of_a_step(make_experiment, pair, pinned):
     torch.backends.mkldnn.enabled = True  # the operators that are counted are its

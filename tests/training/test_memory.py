@@ -80,6 +80,7 @@ def test_tensors_of_every_cifar_experiment_fit_into_four_gigabytes(planned, monk
         assert 2**29 < most < CARD - BESIDE, f"{[entry.role for entry in entries]}: {most / 2**30:.2f} GiB"
 
 
+@pytest.mark.slow
 def test_tensors_of_a_lockstep_sweep_fit_into_four_gigabytes(planned, monkeypatch):
     let_meta_train(monkeypatch)
     most = peak_on_meta(*nine_points(planned))

@@ -43,6 +43,7 @@ def plain_losses(split, teacher, steps, *, seed, alpha, temperature):
     return losses[:steps]
 
 
+@pytest.mark.slow
 def test_the_first_twenty_steps_equal_a_plain_loop(make_experiment):
     experiment = make_experiment(*WITH_DROPOUT, "seed=42", "distillation.alpha=0.25", "distillation.temperature=3")
     (learner,), teacher = prepared(experiment, "distilled")
@@ -59,6 +60,7 @@ def test_the_first_twenty_steps_equal_a_plain_loop(make_experiment):
     torch.testing.assert_close(torch.tensor(ours[:20]), torch.tensor(plain), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
 def test_learners_trained_together_equal_learners_trained_alone_bitwise(make_experiment, method):
     # The roles of the tutorial's nets are swapped for a small teacher, so that every method fits and the test is short.
@@ -84,6 +86,7 @@ def test_dropout_is_at_work_in_that_comparison(make_experiment):
         assert not torch.equal(learner.forward(image).logits, learner.forward(image).logits)
 
 
+@pytest.mark.slow
 def test_training_leaves_the_callers_random_stream_alone(make_experiment):
     experiment = make_experiment("teacher=lightnn", "student=lightnn")
     before = torch.get_rng_state()
@@ -118,6 +121,7 @@ def test_a_failed_teacher_stops_the_run(make_experiment):
     assert [(entry.role, bool(entry.failure)) for entry in entries] == [("teacher", True)]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_chosen_on_validation_data(make_experiment):
     entry: Entry = make_experiment("epochs=5", "limit_batches=null").run()[1]
     accuracies = [row["validation_accuracy"] for row in entry.stored.result["history"]]
@@ -142,6 +146,7 @@ def test_the_teachers_accuracy_is_reported_first_with_a_warning_near_chance(make
 WAITS_FOR_THE_DEVICE = {"aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.unique2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "hint", "cosine", "mse_logits"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_step_never_waits_for_the_device(make_experiment, method, optimizer):

@@ -266,6 +266,7 @@ def wrong(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), TABLE, ids=[" ".join(words) for words, _ in TABLE])
 def test_refused_with_a_sentence(refused, wrong, words, sentence):
     printed = refused(*(word.format(wrong=wrong) for word in words))
@@ -276,6 +277,7 @@ def test_the_table_is_long():
     assert len(TABLE) >= 100
 
 
+@pytest.mark.slow
 def test_valid_input_is_not_refused(here, wrong):
     good = [word.format(wrong=wrong) for word in own("good", "dry_run=true", "dataset.std=[1]", "dataset.mean=[0]")]
     assert here(*good)[0] == 0

@@ -40,6 +40,7 @@ def test_the_networks_own_error_is_shown_if_no_size_helps():
     assert smallest_image({"_target_": "own_networks.ColourOnly"}, SHAPE) is None
 
 
+@pytest.mark.slow
 def test_a_network_that_looks_at_values_is_checked_on_the_cpu():
     network, found = check("LooksAtValues")
     assert found == [] and next(network.parameters()).device.type == "cpu"

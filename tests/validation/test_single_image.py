@@ -32,6 +32,7 @@ def make_ready(make_experiment):
     return ready
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "who"),
     [
@@ -52,6 +53,7 @@ def test_a_method_that_needs_two_images_is_refused(make_ready, words, who):
     assert sentence.endswith("; batch_size=90 leaves none alone")
 
 
+@pytest.mark.slow
 def test_a_network_is_named_without_the_method(make_ready):
     with pytest.raises(DataUnavailable, match=r"^baseline: .*, on which vgg8 can't be trained \(Expected more than 1 value"):
         make_ready("distillation=fitnet", "student=vgg8", "teacher=vgg8")
@@ -62,11 +64,13 @@ def test_the_suggested_fix_works(make_ready, way_out):
     make_ready("distillation=fitnet", *BOTH, way_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fitnet", "simkd", "srrl", "crd", "semckd", "mutual"])
 def test_a_method_that_can_train_on_one_image_is_not_refused(make_ready, method):
     make_ready(f"distillation={method}", *RESNETS)
 
 
+@pytest.mark.slow
 def test_the_check_draws_no_random_numbers_of_others(make_ready):
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -75,6 +79,7 @@ def test_the_check_draws_no_random_numbers_of_others(make_ready):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_can_train_on_one_image(make_ready, tmp_path):
     vgg8 = build_network(compose_command(["student=vgg8"])["student"], Shape(10, 1, 8))
     torch.save(vgg8.state_dict(), tmp_path / "vgg.pt")
@@ -95,6 +100,7 @@ def split():
     return load(build(compose_command([])["dataset"]), torch.device("cpu")).student_train
 
 
+@pytest.mark.slow
 @given(batch_size=st.integers(1, 95), limit=st.none() | st.integers(1, 95))
 def test_the_last_batch_is_known_before_it_is_cut(split, batch_size, limit):
     *_, last = split.batches(batch_size, seed=0, epoch=0, limit=limit)

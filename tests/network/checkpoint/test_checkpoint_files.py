@@ -144,6 +144,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_that_are_accepted(tmp_path, layout, write):
@@ -233,6 +234,7 @@ LAYER = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(layers=st.lists(LAYER, max_size=5), zipped=st.booleans(), protocol=st.integers(2, 5))
 def test_weights_are_found_however_they_are_wrapped(tmp_path_factory, layers, zipped, protocol):
@@ -468,6 +470,7 @@ def test_claims_take_no_memory(tmp_path, pickled):
     refusal(tmp_path / "net.pt")
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(place=st.floats(0, 1), value=st.integers(0, 255), zipped=st.booleans())
 def test_a_changed_byte_is_refused_or_does_not_matter(tmp_path_factory, place, value, zipped):

@@ -283,6 +283,7 @@ def problems(*words):
     return [str(problem) for problem in validate(COMPOSER.compose(list(words)))]
 
 
+@pytest.mark.slow
 def test_a_teachers_classes_in_another_order_are_mapped(make_experiment, animals, teacher):
     path = teacher(["cat", "ant", "bee"])
     experiment = make_experiment(*animals, f"teacher.checkpoint={path}", "epochs=1")
@@ -310,6 +311,7 @@ def test_a_stored_learners_weights_have_its_class_names(teacher):
     assert classes_of(teacher.stored.path / "last.safetensors") == ANIMALS
 
 
+@pytest.mark.slow
 def test_reordering_is_refused_if_other_modules_have_weights_per_class(animals, tmp_path):
     network = TwoHeads(num_classes=3, in_channels=1, image_size=8)
     path = saved(network, tmp_path / "two.safetensors", ANIMALS[::-1])
@@ -338,6 +340,7 @@ def starts(experiment, role):
     return learner.model.state_dict()
 
 
+@pytest.mark.slow
 def test_students_start_equal_with_a_classifier_from_the_runs_seed(make_experiment, seven):
     path = seven()
     words = (*NORM, f"student.checkpoint={path}", "distillation=kd")
@@ -368,6 +371,7 @@ def test_a_frozen_backbone_that_was_never_trained_is_refused(seven, word):
 SQUARES = ("+dataset.image_size=8", "+dataset.in_channels=3", "+dataset.images=40", "dataset.mean=null", "dataset.std=null")
 
 
+@pytest.mark.slow
 def test_the_notes_are_printed_in_a_dry_run_and_in_a_run(here, seven):
     words = [*NORM, f"student.checkpoint={seven(3)}", "~teacher", "distillation=none", "epochs=1", "limit_batches=1"]
     sentence = (
@@ -378,6 +382,7 @@ def test_the_notes_are_printed_in_a_dry_run_and_in_a_run(here, seven):
         assert code == 0 and printed.out.count(sentence) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_prints_the_notes_once_and_logs_them_in_every_run(here, seven, tmp_path):
     words = [*NORM, f"student.checkpoint={seven()}", "~teacher", "distillation=none", "epochs=1", "limit_batches=1"]
     code, printed = here("-m", *words, "seed=0,1")
@@ -420,6 +425,7 @@ class Undeclared(Distiller):
         return {"own": (student.logits - teacher.logits).square().mean()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", READING[:-1], ids=" ".join)
 def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, words):
     (found,) = problems(*hundred, *words)
@@ -429,6 +435,7 @@ def test_a_method_that_reads_the_teachers_logits_needs_its_classifier(hundred, w
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "way"),
     [
@@ -454,17 +461,20 @@ FEATURES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", FEATURES, ids=" ".join)
 def test_a_method_that_reads_only_features_does_not_need_it(hundred, words):
     assert not problems(*hundred, *words)
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_need_their_classifiers(hundred):
     members = f"teacher.members=[mlp_small,{{_target_: own_networks.NormNet, checkpoint: {hundred[-1].partition('=')[2]}}}]"
     (found,) = problems("teacher=ensemble", members)
     assert found.startswith("teacher.members.1.checkpoint=") and "an ensemble needs its members' logits" in found
 
 
+@pytest.mark.slow
 def test_a_teacher_with_a_first_convolution_for_other_channels_is_refused(tmp_path):
     path = saved(NormNet(num_classes=10, in_channels=4, image_size=8), tmp_path / "four.safetensors")
     words = ["teacher._target_=own_networks.NormNet", "~teacher.hidden", f"teacher.checkpoint={path}", "distillation=sp"]
@@ -481,6 +491,7 @@ def test_no_accuracy_is_shown_for_an_unused_classifier(make_experiment, hundred)
     assert "only its features are used" in said(experiment) and "near chance" not in said(experiment)
 
 
+@pytest.mark.slow
 def test_a_run_with_an_unused_classifier_finishes_and_is_reported(here, hundred, tmp_path):
     code, printed = here("-m", *hundred, "distillation=sp", "diagnosis=always", "epochs=1", "limit_batches=1", "seed=0,1")
     assert code == 0 and "nan" not in printed.out
@@ -490,6 +501,7 @@ def test_a_run_with_an_unused_classifier_finishes_and_is_reported(here, hundred,
         kdexp.load(run, role="teacher")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["at", "cosine", "crd", "fitnet", "hint", "reviewkd", "rkd", "semckd", "sp", "vid"])
 def test_methods_that_declare_features_only_ignore_logits(make_experiment, name):
     """The method's terms do not depend on the teacher's logits."""
