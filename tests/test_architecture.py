@@ -105,7 +105,6 @@ def circles(graph: dict[str, list[str]]) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 def test_imports_lead_downward():
     assert upward(whole_graph()) == []
 

@@ -23,7 +23,6 @@ def kdexp(*words, cwd, columns=80):
     return subprocess.run([*KDEXP, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
 
 
-@pytest.mark.slow
 def test_all_problems_at_once(refused):
     printed = refused(
         "dataset=cifr10", "distillation.temprature=3", "distillation.alpha=2", "+extra=1", "epochs=0", "optimizer.lr=nan"
@@ -121,7 +120,6 @@ def test_a_dry_run_shows_which_learners_are_stored(here):
 DIVERGES = ("epochs=2", "optimizer=sgd", "optimizer@teacher_optimizer=adam")
 
 
-@pytest.mark.slow
 def test_a_failed_learner_is_exit_3_and_a_row(here):
     code, shown = here(*DIVERGES, "optimizer.lr=1e30")
     assert code == 3, shown.err

@@ -33,7 +33,6 @@ def finished(tmp_path):
     return make
 
 
-@pytest.mark.slow
 def test_the_files_of_a_run_folder(finished):
     folder, _ = finished("seed=3", "diagnosis=always")
     names = {path.name for path in folder.iterdir()}
@@ -100,7 +99,6 @@ def test_all_tables_agree(finished):
     assert "vs base" in log and f"{100 * rows[0]['test_top1']:.2f}" in log
 
 
-@pytest.mark.slow
 def test_the_rows_follow_from_the_stored_logits(finished):
     folder, _ = finished("distillation=hint")
     table = json.loads((folder / "table.json").read_text())
@@ -122,7 +120,6 @@ LONG = ("run folder", "teacher's", "  epoch", "Test", "Students", "n =")
 """The first words of lines that a terminal wraps."""
 
 
-@pytest.mark.slow
 def test_on_eighty_columns_nothing_is_cut(finished):
     _, screen = finished("distillation=hint", "distillation.kd_weight=0.9", "distillation.ce_weight=0.1")
     lines = [line for line in screen.splitlines() if not line.startswith(LONG)]
