@@ -25,6 +25,7 @@ def needs(folder):
 
 
 @pytest.mark.alone
+@pytest.mark.exhaustive  # .ci/run makes the same run
 def test_the_default_run_is_short_and_ends_with_a_table(tmp_path):
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "kdexp", f"output_dir={tmp_path}"], capture_output=True, text=True)
