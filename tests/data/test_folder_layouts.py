@@ -321,6 +321,7 @@ CONTENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["device", "disk"])
 def test_the_real_kind_of_an_unreadable_file_is_named(tmp_path, where, capfd):
     root = build(tmp_path / "own", *BOTH)

@@ -178,6 +178,7 @@ NETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", NETS)
 @pytest.mark.parametrize("teacher", NETS)
 def test_families_of_all_depths_and_sizes_can_be_paired_with_the_pooled_vector_last(student, teacher):

@@ -254,6 +254,7 @@ def test_the_two_epochs_differ_and_the_students_classifier_stays_untrained(finis
     assert not any(name.startswith("method.") and "classif" in name for name in last)
 
 
+@pytest.mark.slow
 def test_a_diagnosis_is_made(finished):
     told = json.loads((finished[0] / "diagnosis.json").read_text())["facts"]
     assert told["gradients_before"].keys() == {"simkd"} and told["gradients_before"]["simkd"] > 0

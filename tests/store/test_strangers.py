@@ -246,6 +246,7 @@ TOO_LARGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", TOO_LARGE)
 def test_a_network_far_larger_than_its_weights_is_never_built(tmp_path, exported, claim):
     spec = spec_of(**claim) if "depth" not in claim.get("model", {}) or claim["model"]["depth"] < 10**100 else spec_of()

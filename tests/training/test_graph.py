@@ -237,6 +237,7 @@ def test_a_replaced_buffer_keeps_its_memory():
     assert module.inner.memory is place and place.tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_in_one_phase_do_not_depend_on_the_progress(make_experiment, method):
     options = (*PAIR, *SMALL, f"distillation={method}", *SLOWED.get(method, ()))
