@@ -56,6 +56,22 @@ def here(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
+def call_main(monkeypatch, capsys):
+    """Calls the `main` of a command with words; returns its exit code and all that it printed, without a traceback."""
+
+    def call(main, *words, columns=80):
+        monkeypatch.setattr(sys, "argv", [*map(str, words)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return stop.value.code, printed.out + printed.err
+
+    return call
+
+
+@pytest.fixture
 def refused(here, tmp_path):
     """Runs a command that must be refused with exit code 2 and nothing written; returns what it printed."""
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra._internal.utils import create_config_search_path, run_and_report
-from hydra.core.config_search_path import SearchPathQuery
+from hydra._internal.utils import run_and_report
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from kdexp.configuration.compose import conf_dir, read_option_files
+from kdexp.configuration.compose import read_option_files, search_path_of
 from kdexp.configuration.flags import Flags
 
 
@@ -22,14 +20,10 @@ def launch(flags: Flags, overrides: Sequence[str], run: Callable[[DictConfig], i
 
     An error that a launcher raises is printed by Hydra, and is exit code 1.
     """
-    search_path = create_config_search_path(conf_dir())
-    if flags.config_dir:
-        own = f"file://{Path(flags.config_dir).absolute()}"
-        search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
     words = [*overrides, "hydra.mode=MULTIRUN"]
     read_option_files()
     try:
-        sweep = Hydra.create_main_hydra2("kdexp", search_path)
+        sweep = Hydra.create_main_hydra2("kdexp", search_path_of(flags.config_dir))
         # The sweep reads files our way from now on; new processes register Hydra's own way, and refuse to find another.
         SourcesRegistry.instance().types["file"] = FileConfigSource
         batches = run_and_report(lambda: sweep.multirun(flags.config_name, run, words))

@@ -14,7 +14,7 @@ from hydra import compose, version
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
@@ -127,10 +127,7 @@ def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, 
 def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:
     """Composes one job with Hydra, unresolved and including Hydra's own node; `config_dir` may have any name."""
     version.setbase("1.3")
-    search_path = create_config_search_path(conf_dir())
-    if config_dir:  # as Hydra's --config-dir adds it
-        own = f"file://{Path(config_dir).absolute()}"
-        search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
+    search_path = search_path_of(config_dir)
     read_option_files()
     GlobalHydra.instance().clear()
     try:
@@ -140,6 +137,15 @@ def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, co
         GlobalHydra.instance().clear()
     HydraConfig.instance().set_config(composed)
     return composed
+
+
+def search_path_of(config_dir: str | None) -> ConfigSearchPath:
+    """The folders that Hydra searches: the shipped YAML files, then a user's, in the place where `--config-dir` puts them."""
+    search_path = create_config_search_path(conf_dir())
+    if config_dir:
+        own = f"file://{Path(config_dir).absolute()}"
+        search_path.prepend("command-line", own, SearchPathQuery(provider="schema"))
+    return search_path
 
 
 def read_option_files() -> None:

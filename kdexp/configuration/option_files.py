@@ -51,8 +51,12 @@ def option_file(folder: str | Path, option: str, suffix: str = ".yaml") -> str:
 
 def option_names(folder: Path, group: str) -> set[str]:
     """The options of a group that are defined in a folder of YAML files."""
-    groups = [group, "model"] if group in ROLES else [group]
-    return {path.stem for name in groups for path in (folder / name).glob("*.yaml")}
+    return {path.stem for name in _folders(group) for path in (folder / name).glob("*.yaml")}
+
+
+def _folders(group: str) -> list[str]:
+    """The folders that define a group's options."""
+    return [group, "model"] if group in ROLES else [group]
 
 
 class OptionFiles(FileConfigSource):
@@ -67,19 +71,12 @@ class OptionFiles(FileConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         """Whether the folder has options of that group."""
-        return super().is_group(config_path) or (config_path in ROLES and super().is_group("model"))
+        return any(FileConfigSource.is_group(self, group) for group in _folders(config_path))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Names of the options and groups within a group."""
-        groups = [config_path, "model"] if config_path in ROLES else [config_path]
-        return sorted(
-            {
-                name
-                for group in groups
-                if super(OptionFiles, self).is_group(group)
-                for name in super(OptionFiles, self).list(group, results_filter)
-            }
-        )
+        groups = [group for group in _folders(config_path) if FileConfigSource.is_group(self, group)]
+        return sorted({name for group in groups for name in FileConfigSource.list(self, group, results_filter)})
 
     def is_config(self, config_path: str) -> bool:
         """Whether there is an entry of that name, even one that can't be read: loading it says why."""

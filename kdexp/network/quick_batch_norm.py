@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 
 class QuickBatchNorm(TorchFunctionMode):
-    """Gives an empty tensor for a batch norm's output on the meta device where no gradients are asked for.
+    """Skips batch norms on the meta device: returns an empty tensor of the input's shape, if gradients are off.
 
-    There PyTorch decomposes batch norm into many operators written in Python: 7 ms, most of the time that a sketch takes.
+    PyTorch decomposes a batch norm there into many operators written in Python, about 7 ms in all: most of a sketch's time.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:

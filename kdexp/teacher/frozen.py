@@ -75,7 +75,7 @@ class Teacher:
         self._fill(split, epoch)
 
     def prepare_all(self, split: Split) -> None:
-        """The same for every image of a split that is not augmented."""
+        """Fills the table with the outputs for every image of a split that is not augmented."""
         self._fill(split, Epoch(torch.arange(len(split), device=split.labels.device), None))
 
     def _fill(self, split: Split, epoch: Epoch) -> None:

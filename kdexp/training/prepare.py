@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,8 @@ from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
 from kdexp.teacher.frozen import Teacher
+from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
-
-if TYPE_CHECKING:
-    from kdexp.training.entry import Entry
 
 AUXILIARY_SEED = 2**31
 """Added to the seed for modules that methods build, so that they never change a student's initial weights."""

@@ -26,17 +26,8 @@ def store(tmp_path, make_experiment):
 
 
 @pytest.fixture
-def kdexp_store(tmp_path, monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["kdexp-store", *words, "--store", str(tmp_path / "store")])
-        monkeypatch.setenv("COLUMNS", "100")
-        with pytest.raises(SystemExit) as stop:
-            inventory.main()
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return stop.value.code, shown.out + shown.err
-
-    return run
+def kdexp_store(tmp_path, call_main):
+    return lambda *words: call_main(inventory.main, "kdexp-store", *words, "--store", tmp_path / "store", columns=100)
 
 
 @pytest.mark.slow

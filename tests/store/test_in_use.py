@@ -71,17 +71,8 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def kdexp_store(root, monkeypatch, capsys):
-    def do(*words):
-        monkeypatch.setattr(sys, "argv", ["kdexp-store", *words, "--store", str(root)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as stop:
-            inventory.main()
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return stop.value.code, shown.out + shown.err
-
-    return do
+def kdexp_store(root, call_main):
+    return lambda *words: call_main(inventory.main, "kdexp-store", *words, "--store", root, columns=200)
 
 
 def there(root):

@@ -436,19 +436,10 @@ def sweep(tmp_path):
 
 
 @pytest.fixture
-def told(monkeypatch, capsys):
+def told(monkeypatch, call_main):
     """Runs kdexp-report; returns its exit code and what it printed."""
-
-    def call(folder):
-        monkeypatch.setattr(sys, "argv", ["kdexp-report", str(folder), "--output", str(folder / "out")])
-        monkeypatch.setattr("kdexp.sweep.page.available", lambda: False)
-        with pytest.raises(SystemExit) as stop:
-            command.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return stop.value.code, printed.out + printed.err
-
-    return call
+    monkeypatch.setattr("kdexp.sweep.page.available", lambda: False)
+    return lambda folder: call_main(command.main, "kdexp-report", folder, "--output", folder / "out")
 
 
 SELF = "a: &x [*x]\n"

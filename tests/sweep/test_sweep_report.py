@@ -35,17 +35,8 @@ def grid(tmp_path):
 
 
 @pytest.fixture
-def kdexp_report(monkeypatch, capsys):
-    def call(*words, width=80):
-        monkeypatch.setattr(sys, "argv", ["kdexp-report", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", str(width))
-        with pytest.raises(SystemExit) as stop:
-            command.main()
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return stop.value.code, shown.out + shown.err
-
-    return call
+def kdexp_report(call_main):
+    return lambda *words, width=80: call_main(command.main, "kdexp-report", *words, columns=width)
 
 
 @pytest.mark.slow
