@@ -18,6 +18,7 @@ from kdexp.commands import main as cli
 from kdexp.configuration.compose import compose_command
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
+from kdexp.experiment.obtain import obtain
 from kdexp.teacher.frozen import Teacher
 
 CONF = Path(__file__).with_name("conf")
@@ -47,7 +48,7 @@ class Ours:
             self.experiment = Experiment(config, Journal(Console(file=io.StringIO())))
             self.experiment.make_ready()
             if work.phase == "kd":
-                self.experiment.obtain(["teacher"])  # given, so nothing is trained
+                obtain(self.experiment, ["teacher"])  # given, so nothing is trained
 
     def run(self) -> None:
         """Runs the phase from untrained nets to test accuracies, in a new store."""
@@ -57,7 +58,7 @@ class Ours:
                 with by_command, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
                     cli.main()
             else:
-                self.experiment.obtain(["distilled" if self.work.phase == "kd" else self.work.phase])
+                obtain(self.experiment, ["distilled" if self.work.phase == "kd" else self.work.phase])
         self.losses = epoch_losses(self.outputs)
 
     @contextlib.contextmanager

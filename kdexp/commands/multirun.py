@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from kdexp.commands.command import PlannedJob
-from kdexp.commands.run import carry_out, claim_folder, describe_run, writing_to
+from kdexp.commands.run import claim_folder, describe_run, report, running, writing_to
 from kdexp.errors import DataUnavailable, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.lockstep import train_together
 from kdexp.experiment.lookahead import layers_read
+from kdexp.experiment.obtain import obtain
 from kdexp.experiment.session import Session
 from kdexp.files import write_whole
 from kdexp.report.rows import Row
@@ -122,7 +123,8 @@ def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -
             experiment = Experiment(job.config, journal, session)
             describe_run(folder, job.config, job.overrides, experiment)
         experiment.make_ready()
-        outcome = carry_out(experiment, folder, brief=True)
+        with running(experiment, folder):
+            outcome = report(folder, obtain(experiment), experiment, journal, brief=True)
     except (DataUnavailable, Unwritable, OSError) as error:
         write_state(folder, FAILED, str(error))
         return f"failed: {error}"

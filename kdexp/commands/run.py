@@ -19,6 +19,7 @@ from kdexp.configuration.roles import EXPLAINED
 from kdexp.errors import Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
+from kdexp.experiment.obtain import obtain
 from kdexp.experiment.starts import start_notes
 from kdexp.files import reason, write_whole
 from kdexp.report.curves import draw_curves
@@ -45,7 +46,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Conso
         with writing_to(config):
             folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
             describe_run(folder, config, overrides, experiment)
-        outcome = carry_out(experiment, folder)
+        with running(experiment, folder):
+            outcome = report(folder, obtain(experiment), experiment, journal)
     return not outcome.reason
 
 
@@ -67,8 +69,9 @@ class Outcome:
     reason: str
 
 
-def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> Outcome:
-    """Obtains the learners and reports on them in the run folder, whose `status.json` is kept up to date."""
+@contextmanager
+def running(experiment: Experiment, folder: Path) -> Iterator[None]:
+    """Keeps the log and `status.json` of a run folder up to date while the run goes on inside."""
     journal = experiment.journal
     with ExitStack() as alive:
         journal.open_log(folder / "log.txt")
@@ -83,7 +86,7 @@ def carry_out(experiment: Experiment, folder: Path, *, brief: bool = False) -> O
                 journal.say(line)
             for note in start_notes(experiment):
                 journal.remark(note)
-            return report(folder, experiment.run(), experiment, journal, brief=brief)
+            yield
         except KeyboardInterrupt:
             write_state(folder, INTERRUPTED)
             raise

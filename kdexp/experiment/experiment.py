@@ -1,4 +1,4 @@
-"""One run: the teacher, then the baseline and the distilled student, each from the store or trained."""
+"""What a run needs of the store: which learners are missing there, and the teachers that are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from kdexp.data.split import Split
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
-from kdexp.experiment.training_group import Shared, stored_learner, train_group
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore, identity_of
@@ -29,7 +27,7 @@ from kdexp.training.prepare import check_start
 
 
 class Experiment(Plan):
-    """A plan with a store: decides which learners are missing there, and has them trained."""
+    """A plan with a store: decides which learners are missing there; `kdexp.experiment.obtain` trains them."""
 
     @cached_property
     def store(self) -> LearnerStore:
@@ -88,55 +86,33 @@ class Experiment(Plan):
                 self._add_missing(source, found)
             found[role] = self.entry(role)
 
-    def run(self) -> list[Entry]:
-        """Obtains every learner. A failed one is an entry with its reason, and learners that depend on it are not started."""
-        entries: dict[str, Entry] = {}
-        for teacher, roles in self._groups().items():
-            if teacher and teacher not in entries:
-                (entries[teacher],) = self.obtain([teacher])
-            if teacher and entries[teacher].stored is None:
-                if teacher == "teacher":
+    def groups(self, roles: Sequence[str]) -> Iterator[list[str]]:
+        """Roles that train together, after the learners that they depend on. Students without a teacher join the first group.
+
+        What a stored teacher is made of is left out, and, after a failure, what else the failed teacher would need.
+        """
+        teachers = [role for role in roles if self.part(role).teaches]
+        taught_by = {role: self._taught_by(role) for role in roles if role not in teachers}
+        first = next(filter(None, taught_by.values()), "")
+        done: set[str] = set()
+        for teacher in dict.fromkeys([*teachers, *(teacher or first for teacher in taught_by.values())]):
+            if teacher and teacher not in done:
+                yield from ([role] for role in self._needed_for(teacher))
+            if students := [role for role, theirs in taught_by.items() if (theirs or first) == teacher]:
+                yield students
+            done |= {teacher, *students}
+
+    def _taught_by(self, role: str) -> str:
+        return self.part(role).teacher if self._uses_teacher(role) else ""
+
+    def _needed_for(self, teacher: str) -> Iterator[str]:
+        """The learners that a teacher is taught by or made of, unless it is stored, then the teacher itself."""
+        if not self.has(self.spec(teacher).key):
+            for source in self.sources(teacher):
+                yield from self._needed_for(source)
+                if self.spec(source).key in self.session.failures:
                     break
-                entries |= {role: replace(self.entry(role), failure=f"the {teacher} failed") for role in roles}
-                continue
-            if teacher == "teacher":
-                self._judge(entries[teacher])
-            entries |= {entry.role: entry for entry in self.obtain(roles)}
-        return [entries[role] for role in self.roles if role in entries]
-
-    def _groups(self) -> dict[str, list[str]]:
-        """Students that train together, by their teacher's role. Those without a teacher join the first group."""
-        first = "teacher" if "teacher" in self.roles else ""
-        groups: dict[str, list[str]] = {first: []}
-        for role in self.roles:
-            if role != "teacher":
-                teacher = self.part(role).teacher if self._uses_teacher(role) else first
-                groups.setdefault(teacher, []).append(role)
-        return groups
-
-    def obtain(self, roles: list[str]) -> list[Entry]:
-        """Entries for these roles: from the store, otherwise trained together after the learners that they depend on."""
-        entries = [self.entry(role) for role in roles]
-        for entry in entries:
-            self._obtain_sources(entry)
-        with self.lock_missing(entries) as missing:
-            if missing:
-                train_group(missing, self.shared_by(missing))
-        for entry in entries:
-            if entry.stored and entry.reused:
-                self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
-        return entries
-
-    def _obtain_sources(self, entry: Entry) -> None:
-        """Obtains the learners that a missing teacher is taught by or made of; if one fails, the teacher has failed."""
-        if not self.part(entry.role).teaches or self.has(entry.spec.key):
-            return
-        for role in self.sources(entry.role):
-            (source,) = self.obtain([role])
-            if source.stored is None:
-                self.session.failures[entry.spec.key] = f"{role} failed: {source.failure}"
-                return
-            self._judge(source)
+        yield teacher
 
     @contextmanager
     def lock_missing(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -157,23 +133,18 @@ class Experiment(Plan):
             if entry.stored is None and (not self.settings.force or entry.spec.key in self.session.trained):
                 entry.stored = self.store.find(entry.spec.key)
                 entry.reused = entry.stored is not None
-            entry.failure = self.session.failures.get(entry.spec.key, "")
+            if entry.stored is None:
+                entry.failure = self.session.failures.get(entry.spec.key, "") or self._failed_source(entry.role)
+            if entry.failure:
+                self.session.failures[entry.spec.key] = entry.failure
         return [entry for entry in entries if entry.stored is None and not entry.failure]
 
-    def shared_by(self, entries: Sequence[Entry]) -> Shared:
-        """What entries share that train together."""
-        teacher = self.teacher_network(entries)
-        return Shared(
-            split=self.split_of(entries[0]),
-            data=self.data,
-            teacher=teacher,
-            lookup_source=self.lookup_source(entries, teacher) if teacher else None,
-            store=self.store,
-            journal=self.journal,
-            shape=self.shape,
-            precision=self.precision,
-            resume=not self.settings.force,
-        )
+    def _failed_source(self, role: str) -> str:
+        """Which learner that this one depends on failed, and why unless the table shows it; an empty string if none did."""
+        for source in self.sources(role):
+            if why := self.session.failures.get(self.spec(source).key):
+                return f"the {source} failed" if source in self.roles else f"{source} failed: {why}"
+        return ""
 
     def split_of(self, entry: Entry) -> Split:
         """The training images of an entry's learner."""
@@ -186,7 +157,7 @@ class Experiment(Plan):
 
     def _teacher_of(self, entries: Sequence[Entry]) -> StoredLearner | None:
         key = next((entry.spec.teacher for entry in entries if entry.spec.teacher), None)
-        return stored_learner(self.store, key) if key else None
+        return self.store.require(key) if key else None
 
     def lookup_source(self, entries: Sequence[Entry], teacher: nn.Module) -> LookupSource:
         """Where the outputs of these entries' teacher for their training images may be found."""
@@ -197,6 +168,13 @@ class Experiment(Plan):
         on_disk = OutputStore(self.settings.store, identity, about, self.journal.say, self.claim)
         later = self.session.layers.get(network_name(stored.result["spec"]["model"], self.shape), ())
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
+
+    def announce(self, entry: Entry) -> None:
+        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is."""
+        if entry.stored and entry.reused:
+            self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
+        if entry.stored and self.part(entry.role).teaches and not self.part(entry.role).untrained:
+            self._judge(entry)
 
     def _judge(self, teacher: Entry) -> None:
         """Notes the accuracy of a teacher, or of one that a teacher is made of, and warns if it has nothing to teach."""

@@ -12,7 +12,7 @@ from torch import nn
 from kdexp.configuration.nodes import build
 from kdexp.device.memory import free_memory
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.training_group import train_group
+from kdexp.experiment.obtain import train_group
 from kdexp.network.build import sketch_network
 from kdexp.network.cost import parameter_count
 from kdexp.training.entry import Entry
@@ -53,7 +53,7 @@ def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
                 experiment.journal.headline(f"training {title}, {group[0].spec.epochs} epochs")
                 with experiment.lock_missing(group) as missing:
                     if missing:
-                        train_group(missing, experiment.shared_by(missing))
+                        train_group(missing, experiment)
 
 
 def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, list[Entry]]]:

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from kdexp.errors import CorruptEntry, Unwritable
+from kdexp.errors import CorruptEntry, LearnerLost, Unwritable
 from kdexp.files import DRAFT, draft_of, file_digest, is_file, reason, sync, write_whole
 from kdexp.store.locks import acquire
 from kdexp.store.schema import self_digest
@@ -55,6 +55,13 @@ class LearnerStore:
         except CorruptEntry as error:
             self.say(f"store: {error}; it will be trained again")
             return None
+
+    def require(self, key: str) -> StoredLearner:
+        """The stored learner; raises `LearnerLost` if it has disappeared since it was found."""
+        found = self.find(key)
+        if found is None:
+            raise LearnerLost(f"{self.root / key} was removed or damaged while this run needed it")
+        return found
 
     def has(self, key: str) -> bool:
         """Whether a learner is stored; reads no files."""

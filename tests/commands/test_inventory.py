@@ -11,6 +11,7 @@ import torch
 from crafted import spec_of
 
 from kdexp.commands import store as inventory
+from kdexp.experiment.obtain import obtain
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore
 
@@ -19,7 +20,7 @@ from kdexp.store.outputs import OutputStore
 def store(tmp_path, make_experiment):
     """A store with a teacher, a baseline, a distilled student, an unfinished learner and a killed process's leftover."""
     experiment = make_experiment()
-    entries = experiment.run()
+    entries = obtain(experiment)
     experiment.store.keep_progress("0123456789abcdef", {"history": []})
     (experiment.store.root / "aaaa000000000000.draft-12345678").mkdir()
     return experiment.store, {entry.role: entry.spec.key for entry in entries}

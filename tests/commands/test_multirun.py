@@ -18,6 +18,7 @@ from kdexp.commands.command import PlannedJob
 from kdexp.commands.multirun import Lockstep, run_jobs
 from kdexp.configuration.jobs import expand
 from kdexp.experiment import lockstep, plan
+from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network
 from kdexp.store.learners import LearnerStore
 from kdexp.teacher.frozen import Teacher
@@ -178,14 +179,12 @@ def test_after_an_error_in_lockstep_the_jobs_run_one_by_one(sweep, monkeypatch):
 
 
 def test_an_unexpected_error_fails_only_its_job(sweep, monkeypatch):
-    real = multirun.carry_out
-
-    def broken(experiment, folder, **named):
-        if folder.name == "000":
+    def broken(experiment):
+        if experiment.settings.seed == 0:
             raise ZeroDivisionError("whatever")
-        return real(experiment, folder, **named)
+        return obtain(experiment)
 
-    monkeypatch.setattr(multirun, "carry_out", broken)
+    monkeypatch.setattr(multirun, "obtain", broken)
     folder, screen, _ = sweep("seed=0,1")
     assert "1/2  seed=0: failed: ZeroDivisionError: whatever;" in screen
     assert "ZeroDivisionError" in (folder / "000" / "traceback.txt").read_text()

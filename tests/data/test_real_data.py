@@ -14,6 +14,7 @@ from experiments import compose_command
 
 from kdexp.distillation.base import Progress
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.obtain import obtain
 from kdexp.models.tutorial import DeepNN
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def test_distillation_helps_by_default_on_validation_data(tmp_path, make_experim
     for seed in range(5):
         overrides = [f"output_dir={tmp_path}", "device=cpu", f"seed={seed}"]
         experiment = Experiment(compose_command(overrides), make_experiment().journal)
-        _, baseline, distilled = (entry.stored.result["history"][-1]["validation_accuracy"] for entry in experiment.run())
+        _, baseline, distilled = (entry.stored.result["history"][-1]["validation_accuracy"] for entry in obtain(experiment))
         gains.append(100 * (distilled - baseline))
     assert statistics.mean(gains) > 1
 
@@ -86,7 +87,7 @@ def prepare_teacher(experiment):
 @needs("MNIST/raw")
 def test_mnist_reads_and_trains(make_experiment):
     experiment = make_experiment("experiment=mnist_keras", f"dataset.root={DATA}", "limit_batches=60", "epochs=1")
-    entries = experiment.run()
+    entries = obtain(experiment)
     assert (len(experiment.data.train), len(experiment.data.test)) == (60_000, 10_000)
     assert all(entry.stored.result["test"]["last"]["top1"] > 0.5 for entry in entries)
 

@@ -25,6 +25,7 @@ from kdexp.data.load import load
 from kdexp.data.placement import Placement, choose_memory
 from kdexp.device import memory
 from kdexp.errors import DataUnavailable, ImageLost
+from kdexp.experiment.obtain import obtain
 
 GB = 10**9
 VARIED = {
@@ -163,7 +164,7 @@ def test_a_run_is_bitwise_the_same_everywhere_and_only_disk_needs_workers(root, 
     for where, count in (("device", 0), ("ram", 0), ("disk", 2)):
         words = (f"memory={where}", "workers=2", "diagnosis=always", "limit_batches=null", "batch_size=5")
         experiment = make_experiment(*own(root, tmp_path / where, *words))
-        entries = experiment.run()
+        entries = obtain(experiment)
         experiment.session.close()
         assert sum(process.daemon for process in processes) == count, "one pool of workers for all splits and epochs"
         assert where == "disk" or not processes
@@ -197,7 +198,7 @@ def test_the_table_and_the_diagnosis_of_a_stream_are_those_of_resident_images(ro
 def test_a_failing_run_ends_its_workers(root, tmp_path, make_experiment, monkeypatch):
     from kdexp.commands import run
 
-    monkeypatch.setattr(run, "carry_out", lambda experiment, _: next(experiment.data.train.in_order(2)) / None)
+    monkeypatch.setattr(run, "obtain", lambda experiment: next(experiment.data.train.in_order(2)) / None)
     with pytest.raises(TypeError):
         run.run(make_experiment(*own(root, tmp_path, "memory=disk")).config)
     assert not multiprocessing.active_children()

@@ -6,6 +6,7 @@ from each_method import METHODS, PAIR, SLOWED, role_of
 from loops import Silent, look_up, prepared, quiet_training
 
 from kdexp.device.random import RandomStream
+from kdexp.experiment.obtain import obtain
 from kdexp.training import recorded_steps as graph
 from kdexp.training.loop import Steps
 from kdexp.training.recorded_steps import RecordedSteps
@@ -113,7 +114,7 @@ def test_a_random_stream_draws_like_a_plain_script_and_is_independent():
 
 
 def test_a_graph_run_is_stored_under_its_own_precision(make_experiment):
-    entries = make_experiment("device=cuda", "graph=true", "limit_batches=null").run()
+    entries = obtain(make_experiment("device=cuda", "graph=true", "limit_batches=null"))
     assert all(entry.stored and not entry.failure for entry in entries)
     assert {entry.spec.precision for entry in entries} == {"tf32 graph"}
     assert all(entry.stored.result["train_seconds"] > 0 for entry in entries)

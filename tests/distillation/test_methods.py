@@ -8,7 +8,8 @@ import torch
 from each_method import METHODS, PAIR, TEACHING
 
 from kdexp.distillation.base import Progress
-from kdexp.experiment import training_group
+from kdexp.experiment import obtain as obtaining
+from kdexp.experiment.obtain import obtain
 from kdexp.training.prepare import prepare
 
 START = Progress(epoch=0.0, epochs=1, step=0)
@@ -22,7 +23,7 @@ class Bench:
 
     def __init__(self, make_experiment, school, method, *overrides):
         self.experiment = make_experiment(*PAIR, f"distillation={method}", f"store={school}", *overrides)
-        self.experiment.obtain(["teacher"])
+        obtain(self.experiment, ["teacher"])
         self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
         network = self.experiment.teacher_network(self.entries)
         (self.baseline, self.learner), self.teacher = prepare(
@@ -54,7 +55,7 @@ def bench(make_experiment, school, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_trains_two_steps_and_reports(make_experiment, method):
-    entries = make_experiment(*PAIR, f"distillation={method}", "limit_batches=2", "epochs=1").run()
+    entries = obtain(make_experiment(*PAIR, f"distillation={method}", "limit_batches=2", "epochs=1"))
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"][: 2 if method == "none" else 3]
     assert all(entry.stored and not entry.failure for entry in entries)
 
@@ -161,13 +162,13 @@ def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_pa
     def experiment(store):
         return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / store}")
 
-    make_experiment(*PAIR, "distillation=none", f"store={school}").run()  # teacher and baseline
+    obtain(make_experiment(*PAIR, "distillation=none", f"store={school}"))  # teacher and baseline
     for store in ("whole", "cut"):
         shutil.copytree(school, tmp_path / store)
     if method == "none":  # the baseline is what is cut off
         shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
-    whole, cut = experiment("whole").run()[-1], experiment("cut")
-    keep_progress = training_group._keep_progress
+    whole, cut = obtain(experiment("whole"))[-1], experiment("cut")
+    keep_progress = obtaining._keep_progress
 
     def cut_off(learner, key, shared):
         keep_progress(learner, key, shared)
@@ -175,9 +176,9 @@ def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_pa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training_group, "_keep_progress", cut_off)
-        cut.run()
-    resumed = experiment("cut").run()[-1]
+        patch.setattr(obtaining, "_keep_progress", cut_off)
+        obtain(cut)
+    resumed = obtain(experiment("cut"))[-1]
     assert resumed.stored.result["continued_after"] == [1]
     ours, theirs = (entry.stored.tensors("last") for entry in (whole, resumed))
     assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)

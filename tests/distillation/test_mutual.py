@@ -11,6 +11,7 @@ from loss_bench import START, WEIGHTS, few, pairs_within, random, temperatures
 from kdexp.distillation.base import Progress, soft_target_loss
 from kdexp.distillation.mutual import Mutual
 from kdexp.errors import InvalidArguments
+from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
@@ -173,7 +174,7 @@ def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment):
 @pytest.mark.parametrize("peer", ["student", "teacher"])
 def test_the_peer_counts_as_parameters_of_training_only(make_experiment, peer):
     experiment = make_experiment(*NORMED, f"distillation.peer=${{{peer}}}", "epochs=1")
-    results = {entry.role: entry.stored.result for entry in experiment.run()}
+    results = {entry.role: entry.stored.result for entry in obtain(experiment)}
     assert results["distilled"]["parameters"] == results["baseline"]["parameters"]
     of_peer = results["teacher" if peer == "teacher" else "baseline"]["parameters"]
     assert results["distilled"]["training_only_parameters"] == of_peer

@@ -22,6 +22,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.deployment.formats import FORMATS
 from kdexp.distillation.simkd import PROJECTED, SimKD, projector
+from kdexp.experiment.obtain import obtain
 from kdexp.network.build import on_meta, with_values
 from kdexp.network.capture import Capture, Outputs
 from kdexp.network.cost import parameter_count
@@ -278,7 +279,7 @@ def test_the_training_accuracy_is_the_exchanged_classifiers(make_experiment):
 
 @pytest.mark.slow
 def test_control_rows_work_with_simkd(make_experiment):
-    entries = make_experiment(*SIMKD, "controls=[self_teacher,random_teacher]", "epochs=1", "teacher_epochs=1").run()
+    entries = obtain(make_experiment(*SIMKD, "controls=[self_teacher,random_teacher]", "epochs=1", "teacher_epochs=1"))
     assert len(entries) == 5 and all(entry.stored and not entry.failure for entry in entries)
 
 
@@ -292,7 +293,7 @@ def test_a_deployed_student_can_be_a_teacher(make_experiment, method):
         "+distillation@teacher.distillation=simkd",
     )
     experiment = make_experiment(*middle, *first, f"distillation={method}", "epochs=1", "teacher_epochs=1", "limit_batches=2")
-    entry = experiment.run()[-1]
+    entry = obtain(experiment)[-1]
     assert entry.stored and not entry.failure
     last = {"simkd": "method.projector.6.weight", "srrl": "method.connect.0.weight"}[method]
     assert entry.stored.tensors("last")[last].shape[0] == 16
@@ -304,7 +305,7 @@ def test_a_deployed_student_can_be_a_teacher(make_experiment, method):
 
 @pytest.mark.slow
 def test_cached_teacher_outputs_work_without_augmentation(make_experiment):
-    entries = make_experiment(*SIMKD, "limit_batches=null", "epochs=1", "teacher_epochs=1").run()
+    entries = obtain(make_experiment(*SIMKD, "limit_batches=null", "epochs=1", "teacher_epochs=1"))
     assert all(entry.stored for entry in entries)
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from kdexp.commands.run import remarks
 from kdexp.configuration.roles import EXPLAINED, PARTS
 from kdexp.distillation.label_smoothing import LabelSmoothing
+from kdexp.experiment.obtain import obtain
 from kdexp.network.capture import Outputs
 from kdexp.validation.validator import validate
 
@@ -18,7 +19,7 @@ OWN = ("student._target_=own_networks.NormNet", "~student.hidden")
 @pytest.fixture
 def trained(make_experiment, tmp_path):
     """A file of weights of a trained NormNet."""
-    (baseline,) = make_experiment(*OWN, "~teacher", "distillation=none", "seed=7").run()
+    (baseline,) = obtain(make_experiment(*OWN, "~teacher", "distillation=none", "seed=7"))
     weights = load_file(baseline.stored.path / "last.safetensors")
     save_file({name.removeprefix("model."): value for name, value in weights.items()}, tmp_path / "start.safetensors")
     return tmp_path / "start.safetensors"
@@ -33,7 +34,7 @@ def weights_of(entry):
 def test_all_controls_in_one_run(make_experiment, trained):
     controls = "controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]"
     experiment = make_experiment(*OWN, f"student.checkpoint={trained}", controls)
-    entries = experiment.run()
+    entries = obtain(experiment)
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled", *EXPLAINED]
     assert all(entry.stored for entry in entries)
     assert len({entry.spec.key for entry in entries}) == len(entries)
@@ -43,7 +44,7 @@ def test_all_controls_in_one_run(make_experiment, trained):
 @pytest.mark.slow
 def test_a_random_teacher_has_the_teachers_architecture_and_no_training(make_experiment):
     experiment = make_experiment("controls=[random_teacher]")
-    entries = experiment.run()
+    entries = obtain(experiment)
     untrained = experiment.store.find(experiment.spec("untrained_teacher").key)
     assert untrained.result["history"] == [] and untrained.result["parameters"] == 85_002
     assert entries[-1].spec.teacher == untrained.key != entries[2].spec.teacher
@@ -52,14 +53,14 @@ def test_a_random_teacher_has_the_teachers_architecture_and_no_training(make_exp
 
 @pytest.mark.slow
 def test_a_self_teacher_is_the_baseline(make_experiment):
-    *_, baseline, _, control = make_experiment("controls=[self_teacher]").run()
+    *_, baseline, _, control = obtain(make_experiment("controls=[self_teacher]"))
     assert control.spec.teacher == baseline.spec.key
 
 
 @pytest.mark.slow
 def test_controls_do_not_change_the_other_rows(make_experiment):
-    plain = make_experiment().run()
-    controlled = make_experiment("force=true", "controls=[label_smoothing,random_teacher]").run()
+    plain = obtain(make_experiment())
+    controlled = obtain(make_experiment("force=true", "controls=[label_smoothing,random_teacher]"))
     for before, after in zip(plain, controlled, strict=False):
         assert before.spec.key == after.spec.key
         assert before.stored.result["history"] == after.stored.result["history"]
@@ -68,7 +69,7 @@ def test_controls_do_not_change_the_other_rows(make_experiment):
 @pytest.mark.slow
 def test_controls_that_depend_on_a_failed_baseline_fail(make_experiment):
     failing = ("optimizer=sgd", "optimizer.lr=1e30", "optimizer@teacher_optimizer=adam")
-    entries = make_experiment(*failing, "controls=[self_teacher]").run()
+    entries = obtain(make_experiment(*failing, "controls=[self_teacher]"))
     assert entries[-1].role == "self_teacher" and entries[-1].failure == "the baseline failed"
 
 
@@ -76,7 +77,7 @@ def test_controls_that_depend_on_a_failed_baseline_fail(make_experiment):
 def test_only_the_classifier_of_a_frozen_student_changes(make_experiment, trained):
     start = load_file(trained)
     overrides = (*OWN, f"student.checkpoint={trained}", "student.frozen_backbone=true")
-    _, baseline, distilled = make_experiment(*overrides).run()
+    _, baseline, distilled = obtain(make_experiment(*overrides))
     for entry in (baseline, distilled):
         changed = {name for name, value in weights_of(entry).items() if not torch.equal(value, start[name])}
         assert changed == {"head.weight", "head.bias"}

@@ -76,7 +76,7 @@ def test_the_calls_from_a_run_to_the_loss_are_the_documented_ones(finished, monk
     called = [(name, Path(file).relative_to(package).as_posix()) for name, file in stacks[0] if package in Path(file).parents]
     section = (package.parent / "docs" / "architecture.md").read_text().split("## From the command line to the loss")[1]
     documented = re.findall(r"^\| `(?:\w+\.)?(\w+)` \| `([\w/]+\.py)` \|", section.partition("\n## ")[0], re.MULTILINE)
-    assert called == documented
+    assert called == documented and len(called) <= 8 and len({file for _, file in called}) <= 5
 
 
 @pytest.mark.slow

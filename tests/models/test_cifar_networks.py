@@ -17,6 +17,7 @@ from torchvision import models
 from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
+from kdexp.experiment.obtain import obtain
 from kdexp.models.bottleneck_resnet import BottleneckResNet
 from kdexp.models.mobilenetv2_cifar import Block as InvertedBlock
 from kdexp.models.mobilenetv2_cifar import MobileNetV2
@@ -337,7 +338,7 @@ def test_images_too_small_for_vgg_are_refused_with_the_size_it_needs():
 def test_a_network_teaches_and_learns(make_experiment, name):
     words = [*SQUARES, f"teacher={name}", f"student={name}", "distillation=kd"]
     assert validate(COMPOSER.compose(words)) == []
-    entries = make_experiment(*words, "limit_batches=2", "batch_size=8").run()
+    entries = obtain(make_experiment(*words, "limit_batches=2", "batch_size=8"))
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert all(entry.stored and not entry.failure for entry in entries)
 

@@ -7,6 +7,7 @@ from squares import SQUARES
 
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
+from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network, on_meta, start
 from kdexp.network.capture import Capture
 from kdexp.validation.validator import validate
@@ -46,7 +47,7 @@ def test_a_network_of_timm_gives_logits_and_has_landmarks(name, classifier, last
 @pytest.mark.slow
 def test_a_network_of_timm_teaches_and_learns(make_experiment):
     nets = ["teacher=timm", "teacher.name=mobilenetv3_small_050", "student=timm", "student.name=mobilenetv3_small_050"]
-    entries = make_experiment(*SQUARES, *nets, "distillation=hint", "limit_batches=1").run()
+    entries = obtain(make_experiment(*SQUARES, *nets, "distillation=hint", "limit_batches=1"))
     assert len(entries) == 3 and all(entry.stored and not entry.failure for entry in entries)
 
 

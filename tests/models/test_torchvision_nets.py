@@ -15,6 +15,7 @@ import kdexp
 from kdexp.commands.run import run
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
+from kdexp.experiment.obtain import obtain
 from kdexp.models import torchvision_weights
 from kdexp.models.torchvision_nets import torchvision_net
 from kdexp.models.torchvision_weights import TorchvisionWeights
@@ -125,7 +126,7 @@ def test_a_family_teaches_and_learns_logits_and_features(make_experiment, name):
     )
     experiment = make_experiment(*SQUARES, *pair(name, name), "distillation=hint", "distillation.kd_weight=1", *brief)
     assert VALIDATOR.problems(COMPOSER.compose([*SQUARES, *pair(name, name), "distillation=hint"])) == []
-    entries = experiment.run()
+    entries = obtain(experiment)
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert all(entry.stored and not entry.failure for entry in entries)
     assert {entry.model for entry in entries} == {name}

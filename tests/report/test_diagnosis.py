@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kdexp.commands.run import report
 from kdexp.deployment.rebuild import stored_network
 from kdexp.distillation.base import Progress
+from kdexp.experiment.obtain import obtain
 from kdexp.report import diagnosis
 from kdexp.report.diagnosis import HEADING, block
 from kdexp.report.facts import Facts, entropy, gradient_norms, late_progress, measure, softening_temperature
@@ -95,7 +96,7 @@ def test_late_progress_is_the_share_of_the_last_tenth(losses, share):
 
 def test_gradients_of_a_linear_student_in_closed_form(make_experiment):
     experiment = make_experiment("student.hidden=[]", "distillation.temperature=3", "distillation.alpha=0.3")
-    experiment.obtain(["teacher"])
+    obtain(experiment, ["teacher"])
     entry = experiment.entry("distilled")
     (learner,), teacher = prepare(
         [entry], experiment.teacher_network([entry]), experiment.shape, experiment.precision, experiment.split_of(entry).labels
@@ -118,7 +119,7 @@ def facts_of(make_experiment):
 
     def run(*overrides):
         experiment = make_experiment(*overrides)
-        entries = experiment.run()
+        entries = obtain(experiment)
         return measure(entries, experiment), experiment
 
     return run
@@ -156,7 +157,7 @@ def test_the_facts_are_those_of_the_networks(facts_of):
 def test_measuring_changes_nothing(make_experiment):
     nets = [word for role in ("teacher", "student") for word in (f"{role}._target_=own_networks.DropNet", f"~{role}.hidden")]
     experiment = make_experiment("distillation=hint", "dataset.crop_padding=1", *nets)
-    entries = experiment.run()
+    entries = obtain(experiment)
 
     def state():
         files = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in experiment.store.root.rglob("*") if p.is_file()}
@@ -345,7 +346,7 @@ def reported(make_experiment, tmp_path):
     def run(*overrides):
         experiment, folder = make_experiment("limit_batches=null", *overrides), tmp_path / "folder"
         folder.mkdir(exist_ok=True)
-        report(folder, experiment.run(), experiment, experiment.journal)
+        report(folder, obtain(experiment), experiment, experiment.journal)
         file = folder / "diagnosis.json"
         return json.loads(file.read_text()) if file.is_file() else None, said(experiment)
 
@@ -397,6 +398,6 @@ def test_a_method_with_its_own_update_has_no_gradients_to_compare(make_experimen
 
     monkeypatch.setattr(KD, "update", lambda self, *given: super(KD, self).update(*given), raising=False)
     experiment = make_experiment()
-    facts = measure(experiment.run(), experiment)
+    facts = measure(obtain(experiment), experiment)
     assert facts.gradients_before == facts.gradients_after == {}
     assert not any("The teacher's terms" in finding.fact for finding in findings(facts, experiment))

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
+from kdexp.experiment.obtain import obtain
 from kdexp.files import write_whole
 from kdexp.store.learners import LearnerStore
 from kdexp.store.spec import key_of
@@ -190,12 +191,12 @@ def test_without_locks_it_works_and_says_so(tmp_path, monkeypatch, number):
 
 @pytest.mark.slow
 def test_a_result_with_changed_numbers_is_not_used(make_experiment):
-    entry = make_experiment().run()[1]
+    entry = obtain(make_experiment())[1]
     result = entry.stored.path / "result.json"
     told = json.loads(result.read_text())
     told["test"]["last"]["top1"] = 0.99
     result.write_text(json.dumps(told))
-    again = make_experiment().run()[1]
+    again = obtain(make_experiment())[1]
     assert not again.reused and again.stored.result["test"]["last"]["top1"] == entry.stored.result["test"]["last"]["top1"]
 
 

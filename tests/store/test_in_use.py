@@ -24,6 +24,7 @@ from kdexp.commands.run import run
 from kdexp.configuration.compose import as_yaml
 from kdexp.deployment.export import draft
 from kdexp.errors import LearnerLost
+from kdexp.experiment.obtain import obtain, train_group
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.processes import Process
 from kdexp.store import pruning
@@ -117,7 +118,7 @@ def test_a_run_claims_all_that_it_needs_and_lets_go_of_it(make_experiment):
 @pytest.mark.slow
 def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, monkeypatch):
     first = make_experiment()
-    first.run()
+    obtain(first)
     add = Claim.add
 
     def too_late(self, *words):
@@ -130,7 +131,7 @@ def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, m
     monkeypatch.undo()
     assert len(again.session.starts) == 1, "it was looked at as what is trained"
     with closing(again.session):
-        assert [entry.reused for entry in again.run()] == [False, True, True]
+        assert [entry.reused for entry in obtain(again)] == [False, True, True]
 
 
 @pytest.mark.slow
@@ -166,10 +167,10 @@ def test_a_store_without_claims_says_so_unless_nothing_can_be_removed(make_exper
 
 def test_a_learner_that_vanishes_in_a_run_is_named(make_experiment):
     experiment = make_experiment()
-    (teacher,) = experiment.obtain(["teacher"])
+    (teacher,) = obtain(experiment, ["teacher"])
     shutil.rmtree(teacher.stored.path)
     with pytest.raises(LearnerLost, match="was removed or damaged while this run needed it"):
-        experiment.obtain(["distilled"])
+        train_group([experiment.entry("distilled")], experiment)
 
 
 def test_unreadable_progress_is_reported_and_counts_as_missing(root, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from processes import command
 import kdexp
 from kdexp.distillation.vid import VariationalInformation
 from kdexp.errors import CorruptEntry
+from kdexp.experiment.obtain import obtain
 from kdexp.files import file_digest
 from kdexp.store.learners import LearnerStore
 from kdexp.store.spec import FORMAT, _files, key_of
@@ -77,9 +78,9 @@ def test_an_unreadable_result_is_corrupt(store):
 
 @pytest.mark.slow
 def test_a_second_run_reuses_everything_and_says_so(make_experiment):
-    first = make_experiment().run()
+    first = obtain(make_experiment())
     again = make_experiment()
-    entries = again.run()
+    entries = obtain(again)
     assert [entry.reused for entry in entries] == [True, True, True]
     assert [e.stored.key for e in entries] == [e.stored.key for e in first]
     assert said(again).count("force=true trains again") == 3
@@ -87,18 +88,18 @@ def test_a_second_run_reuses_everything_and_says_so(make_experiment):
 
 @pytest.mark.slow
 def test_force_trains_again(make_experiment):
-    first = make_experiment().run()
-    again = make_experiment("force=true").run()
+    first = obtain(make_experiment())
+    again = obtain(make_experiment("force=true"))
     assert not any(entry.reused for entry in again)
     assert [e.stored.result["history"] for e in again] == [e.stored.result["history"] for e in first]
 
 
 @pytest.mark.slow
 def test_a_damaged_learner_is_trained_again(make_experiment):
-    entry = make_experiment().run()[1]
+    entry = obtain(make_experiment())[1]
     (entry.stored.path / "last.safetensors").write_bytes(b"")
     again = make_experiment()
-    entries = again.run()
+    entries = obtain(again)
     assert [entry.reused for entry in entries] == [True, False, True]
     assert "missing or damaged" in said(again)
 

@@ -2,6 +2,7 @@
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.experiment.obtain import obtain
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.training.loop import train
@@ -19,7 +20,7 @@ class Silent:
 
 def prepared(experiment, *roles):
     """Learners for these roles and their teacher."""
-    experiment.obtain(["teacher"])
+    obtain(experiment, ["teacher"])
     entries = [experiment.entry(role) for role in roles]
     network = experiment.teacher_network(entries)
     return prepare(entries, network, experiment.shape, experiment.precision, experiment.split_of(entries[0]).labels)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from experiments import said
 
+from kdexp.experiment.obtain import obtain
 from kdexp.tasks.judgement import Judgement, binomial_tail
 
 
@@ -85,13 +86,13 @@ def test_many_classes_take_little_memory_and_time():
 @pytest.mark.slow
 def test_a_checkpoint_with_its_classes_in_another_order_is_warned_of(make_experiment, tmp_path):
     experiment = make_experiment("teacher_epochs=10", "limit_batches=null")
-    (trained,) = experiment.obtain(["teacher"])
+    (trained,) = obtain(experiment, ["teacher"])
     weights = {name.removeprefix("model."): value for name, value in trained.stored.tensors("last").items()}
     order = torch.tensor([3, 0, 4, 1, 2, 9, 5, 6, 7, 8])
     weights = {name: value[order] if len(value) == 10 else value for name, value in weights.items()}
     torch.save(weights, tmp_path / "teacher.pt")
     reordered = make_experiment(f"teacher.checkpoint={tmp_path}/teacher.pt")
-    reordered.run()
+    obtain(reordered)
     printed = said(reordered)
     assert "warning: the teacher seems to have its classes in another order than the labels: test accuracy" in printed
     assert "near chance" not in printed

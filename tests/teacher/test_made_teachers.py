@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loss_bench import few, random
 
+from kdexp.experiment.obtain import obtain
 from kdexp.models.ensemble import Ensemble
 from kdexp.training.entry import Entry
 
@@ -78,7 +79,7 @@ class Says(torch.nn.Module):
 @pytest.mark.slow
 def test_members_are_trained_one_by_one_with_their_own_seeds_and_reused(make_experiment):
     experiment = make_experiment(*PAIR)
-    rows = {entry.role: entry for entry in experiment.run()}
+    rows = {entry.role: entry for entry in obtain(experiment)}
     # The first member has the key of a plain teacher with that network and seed.
     assert trained(experiment) == ["teacher.members.0", "teacher.members.1", "teacher", "distilled"]
     members = [experiment.store.find(key) for key in rows["teacher"].spec.members]
@@ -89,26 +90,26 @@ def test_members_are_trained_one_by_one_with_their_own_seeds_and_reused(make_exp
     assert members[0].key == make_experiment("teacher=mlp_small", *WHOLE).spec("teacher").key
     assert members[1].key == make_experiment("teacher=mlp_small", "teacher_seed=1", *WHOLE).spec("teacher").key
     again = make_experiment(*PAIR, "distillation.temperature=2")
-    again.run()
+    obtain(again)
     assert trained(again) == ["distilled"]
 
 
 @pytest.mark.slow
 def test_a_stored_ensemble_does_not_need_its_members(make_experiment):
     experiment = make_experiment(*PAIR)
-    (teacher,) = experiment.obtain(["teacher"])
+    (teacher,) = obtain(experiment, ["teacher"])
     for key in teacher.spec.members:
         for file in (experiment.store.root / key).iterdir():
             file.unlink()
         (experiment.store.root / key).rmdir()
     again = make_experiment(*PAIR)
-    assert again.run()[0].reused
+    assert obtain(again)[0].reused
     assert trained(again) == ["baseline and distilled"]
 
 
 def test_an_ensemble_fails_if_a_member_fails(make_experiment):
     experiment = make_experiment(*PAIR, "teacher_optimizer.lr=1e30")
-    entries: list[Entry] = experiment.run()
+    entries: list[Entry] = obtain(experiment)
     assert [entry.role for entry in entries] == ["teacher"]
     assert entries[0].failure.startswith("teacher.members.0 failed: ")
 
@@ -147,9 +148,9 @@ def test_impossible_ensembles_are_refused(refused, words, sentence):
 @pytest.mark.slow
 def test_a_distilled_teacher_is_the_distilled_student_of_another_run(make_experiment):
     first = make_experiment("teacher=mlp_wide", "student=mlp_small", *WHOLE)
-    rows = {entry.role: entry for entry in first.run()}
+    rows = {entry.role: entry for entry in obtain(first)}
     second = make_experiment(*CHAIN)
-    chained = {entry.role: entry for entry in second.run()}
+    chained = {entry.role: entry for entry in obtain(second)}
     assert chained["teacher"].spec.key == rows["distilled"].spec.key
     assert chained["teacher"].reused
     assert chained["teacher"].method == "0.1 CE + 0.9 KD, T=4 from mlp_wide"
@@ -160,7 +161,7 @@ def test_a_distilled_teacher_is_the_distilled_student_of_another_run(make_experi
 @pytest.mark.slow
 def test_a_distilled_teacher_is_trained_after_its_own_teacher(make_experiment):
     experiment = make_experiment(*CHAIN)
-    entries = experiment.run()
+    entries = obtain(experiment)
     assert trained(experiment) == ["teacher.teacher", "teacher", "baseline and distilled"]
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"]
     assert "teacher.teacher mlp_wide: " in said(experiment)
@@ -186,7 +187,7 @@ def test_impossible_chains_are_refused(refused, words, sentence):
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [PAIR, CHAIN])
 def test_lockstep_gives_the_same_weights(make_experiment, here, tmp_path, words):
-    alone = {entry.spec.key: entry.stored for entry in make_experiment(*words).run()}
+    alone = {entry.spec.key: entry.stored for entry in obtain(make_experiment(*words))}
     sweep = (
         "-m",
         *words,

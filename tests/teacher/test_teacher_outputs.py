@@ -18,6 +18,7 @@ from kdexp.configuration.jobs import expand
 from kdexp.data.split import Split
 from kdexp.experiment.journal import lookup_words
 from kdexp.experiment.lookahead import layers_read
+from kdexp.experiment.obtain import obtain
 from kdexp.experiment.session import Session
 from kdexp.report.facts import measure
 from kdexp.store.learners import LearnerStore
@@ -123,10 +124,10 @@ def test_a_table_gives_bitwise_the_outputs_of_a_live_teacher(make_experiment, wo
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
 def test_training_with_a_table_gives_the_weights_of_training_with_a_live_teacher(make_experiment, monkeypatch, words):
     words = (*NETS, *WHOLE, *words, "epochs=3")
-    ours = make_experiment(*words).run()[2].stored.tensors("last")
+    ours = obtain(make_experiment(*words))[2].stored.tensors("last")
     monkeypatch.setattr(cache, "OUTPUTS_SHARE", 0)
     experiment = make_experiment(*words, "force=true")
-    theirs = experiment.run()[2].stored.tensors("last")
+    theirs = obtain(experiment)[2].stored.tensors("last")
     assert "runs on every batch" in said(experiment)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -135,7 +136,7 @@ def test_training_with_a_table_gives_the_weights_of_training_with_a_live_teacher
 @pytest.mark.parametrize("words", [(), VIEWS], ids=["as they are", "views"])
 def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experiment, monkeypatch, asked, words):
     words = (*WHOLE, *words, "epochs=4")
-    whole = make_experiment(*words, "store=${output_dir}/whole").run()[2].stored.tensors("last")
+    whole = obtain(make_experiment(*words, "store=${output_dir}/whole"))[2].stored.tensors("last")
     experiment = make_experiment(*words)
     prepare, draw, drawn, seen = Teacher.prepare_epoch, Split.epoch, [], []
 
@@ -153,11 +154,11 @@ def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experi
     )
     monkeypatch.setattr(Teacher, "prepare_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
-        experiment.run()
+        obtain(experiment)
     monkeypatch.setattr(Teacher, "prepare_epoch", notes)
     asked.clear()
     again = make_experiment(*words, "diagnosis=never")
-    ours = again.run()[2].stored.tensors("last")
+    ours = obtain(again)[2].stored.tensors("last")
     split = again.data.student_train
     assert seen == [2, 3] and sum(asked) == len(pairs(split, [0], range(2, 4)))
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
@@ -166,7 +167,7 @@ def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experi
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "hint", "at"])
 def test_outputs_of_unaugmented_images_are_computed_once_for_all_epochs(make_experiment, asked, method):
-    make_experiment(*STAGED, *WHOLE, f"distillation={method}", "epochs=5").run()
+    obtain(make_experiment(*STAGED, *WHOLE, f"distillation={method}", "epochs=5"))
     assert sum(asked) == IMAGES
 
 
@@ -192,7 +193,7 @@ def test_a_pass_runs_only_if_a_layer_is_missing(make_experiment, asked):
     for method, expected in (("kd", IMAGES), ("at", 2 * IMAGES), ("kd", 2 * IMAGES), ("hint", 2 * IMAGES)):
         experiment = make_experiment(*STAGED, *WHOLE, f"distillation={method}", f"seed={len(asked)}")
         experiment.session = shared
-        experiment.run()
+        obtain(experiment)
         assert sum(asked) == expected, method
 
 
@@ -200,7 +201,7 @@ def test_a_pass_runs_only_if_a_layer_is_missing(make_experiment, asked):
 @pytest.mark.parametrize("limit", ["null", "1"])
 def test_each_view_of_an_image_is_computed_once(make_experiment, asked, limit):
     experiment = make_experiment(*VIEWS, "epochs=40", f"limit_batches={limit}", "teacher_epochs=1")
-    experiment.run()
+    obtain(experiment)
     shown = pairs(experiment.data.student_train, [0], range(40), None if limit == "null" else 32)
     assert sum(asked) == len(shown) < 40 * (IMAGES if limit == "null" else 32) * 0.75
 
@@ -216,7 +217,7 @@ def test_each_view_of_an_image_is_computed_once_for_all_jobs_of_a_sweep(sweep, a
 @pytest.mark.slow
 def test_short_epochs_compute_only_the_images_that_they_show(make_experiment, asked):
     experiment = make_experiment("limit_batches=1", "epochs=3")
-    experiment.run()
+    obtain(experiment)
     assert sum(asked) == len(pairs(experiment.data.student_train, [0], range(3), 32)) < IMAGES
     assert "computed once for every image shown, of 90, since nothing is augmented (logits 3.6 kB)" in said(experiment)
 
@@ -255,7 +256,7 @@ def test_a_complete_table_does_not_look_at_epochs(make_experiment):
 def test_the_teacher_runs_on_every_batch_if_its_outputs_are_too_large(make_experiment, monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda _device: 12_000)
     experiment = make_experiment(*NETS, *WHOLE, "distillation=hint")
-    experiment.run()
+    obtain(experiment)
     assert "teacher: runs on every batch, since its outputs for all images (logits 3.6 kB, features " in said(experiment)
     assert "are larger than the cache (3 kB)" in said(experiment)
 
@@ -301,14 +302,14 @@ def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
 @pytest.mark.slow
 def test_stored_outputs_are_read_by_later_runs(make_experiment, asked, stores_all):
     first = make_experiment(*NETS, *WHOLE, "distillation=hint")
-    first.run()
+    obtain(first)
     assert "teacher's outputs: stored for later runs" in said(first)
     asked.clear()
     later = make_experiment(*NETS, *WHOLE, "distillation=hint", "distillation.weight=3")
-    ours = later.run()[2].stored.tensors("last")
+    ours = obtain(later)[2].stored.tensors("last")
     assert not asked and "teacher's outputs: read from the store for 90 images" in said(later)
     shutil.rmtree(outputs_of(later))
-    computed = make_experiment(*NETS, *WHOLE, "distillation=hint", "distillation.weight=3", "force=true").run()
+    computed = obtain(make_experiment(*NETS, *WHOLE, "distillation=hint", "distillation.weight=3", "force=true"))
     theirs = computed[2].stored.tensors("last")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and asked
 
@@ -323,7 +324,7 @@ def test_a_further_layer_is_stored_next_to_the_others(make_experiment, asked, st
         [("kd", IMAGES), ("hint", 2 * IMAGES), ("hint", 2 * IMAGES), ("kd", 2 * IMAGES)]
     ):
         experiment = make_experiment(*NETS, *WHOLE, f"distillation={method}", f"seed={number}")
-        experiment.run()
+        obtain(experiment)
         assert sum(asked) == expected
     layers = [json.loads((path / "result.json").read_text())["spec"]["layer"] for path in outputs_of(experiment).iterdir()]
     assert sorted(layers) == ["", "features"]
@@ -333,7 +334,7 @@ def test_a_further_layer_is_stored_next_to_the_others(make_experiment, asked, st
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "no result", "another's"])
 def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked, stores_all, damage):
     experiment = make_experiment(*WHOLE)
-    experiment.run()
+    obtain(experiment)
     (place,) = outputs_of(experiment).iterdir()
     file = place / "outputs.safetensors"
     if damage == "missing":
@@ -351,7 +352,7 @@ def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked,
     for seed, expected in ((1, IMAGES), (2, 0)):
         asked.clear()
         again = make_experiment(*WHOLE, f"seed={seed}", "diagnosis=never")
-        again.run()
+        obtain(again)
         told = said(again).replace("\n", " ")
         assert sum(asked) == expected and ("these outputs of the teacher will be computed again" in told) == (seed == 1)
 
@@ -359,11 +360,11 @@ def test_damaged_outputs_are_reported_and_computed_again(make_experiment, asked,
 @pytest.mark.slow
 def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
-    experiment.run()
+    obtain(experiment)
     (place,) = outputs_of(experiment).iterdir()
     place.rename(place.with_name(f"{place.name}.draft-12345678"))
     asked.clear()
-    make_experiment(*WHOLE, "seed=1").run()
+    obtain(make_experiment(*WHOLE, "seed=1"))
     assert sum(asked) == IMAGES
 
 
@@ -372,17 +373,17 @@ def test_a_draft_is_not_taken_for_outputs(make_experiment, asked, stores_all):
     "change", [("precision=bf16",), ("batch_size=45",), ("dataset.split_seed=1",), ("dataset.student_fraction=0.2",)]
 )
 def test_outputs_computed_with_other_settings_are_not_read(make_experiment, asked, stores_all, change):
-    make_experiment(*WHOLE).run()
+    obtain(make_experiment(*WHOLE))
     asked.clear()
     experiment = make_experiment(*WHOLE, *change)
-    experiment.run()
+    obtain(experiment)
     assert sum(asked) == len(experiment.data.student_train)
 
 
 @pytest.mark.slow
 def test_outputs_of_a_retrained_teacher_are_not_reused_even_under_the_same_key(make_experiment, asked, stores_all):
     experiment = make_experiment(*WHOLE)
-    entry = experiment.run()[0]
+    entry = obtain(experiment)[0]
     store, stored = LearnerStore(experiment.settings.store), entry.stored
     others = {name: value + 0.01 for name, value in stored.tensors("last").items()}
     kept_files = {name: stored.tensors(name) for name in ("best", "logits")}
@@ -390,22 +391,22 @@ def test_outputs_of_a_retrained_teacher_are_not_reused_even_under_the_same_key(m
         stored.key, {n: v for n, v in stored.result.items() if n not in ("files", "digest")}, {**kept_files, "last": others}, {}
     )
     asked.clear()
-    make_experiment(*WHOLE, "seed=1").run()
+    obtain(make_experiment(*WHOLE, "seed=1"))
     assert sum(asked) == IMAGES
 
 
 @pytest.mark.slow
 def test_force_reads_no_stored_outputs(make_experiment, asked, stores_all):
-    make_experiment(*WHOLE).run()
+    obtain(make_experiment(*WHOLE))
     asked.clear()
-    make_experiment(*WHOLE, "force=true").run()
+    obtain(make_experiment(*WHOLE, "force=true"))
     assert sum(asked) == IMAGES
 
 
 @pytest.mark.slow
 def test_outputs_that_are_quick_to_compute_are_not_stored(make_experiment):
     experiment = make_experiment(*WHOLE)
-    experiment.run()
+    obtain(experiment)
     assert not outputs_of(experiment).exists()
     assert not worth_storing(0.9, 1000) and worth_storing(4.0, 410_000_000) and not worth_storing(3.0, 410_000_000)
 
@@ -428,7 +429,7 @@ def test_a_full_disk_does_not_stop_the_run(make_experiment, stores_all, monkeypa
 
     monkeypatch.setattr("kdexp.store.outputs.write_entry", full)
     experiment = make_experiment(*WHOLE)
-    assert all(entry.stored for entry in experiment.run())
+    assert all(entry.stored for entry in obtain(experiment))
     assert "can't store outputs of the teacher (No space left on device)" in said(experiment).replace("\n", " ")
 
 
@@ -445,6 +446,6 @@ def test_the_digest_covers_every_weight_and_statistic(make_experiment):
 @pytest.mark.slow
 def test_a_diagnosis_uses_the_cached_outputs(make_experiment, asked):
     experiment = make_experiment(*WHOLE, "distillation=hint", *NETS)
-    entries = experiment.run()
+    entries = obtain(experiment)
     measure(entries, experiment)
     assert sum(asked) == IMAGES

@@ -16,6 +16,7 @@ from kdexp.commands.report import print_report
 from kdexp.commands.run import report
 from kdexp.errors import BadCheckpoint, InvalidArguments, Problem, first_line
 from kdexp.experiment.journal import Journal
+from kdexp.experiment.obtain import obtain
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, markdown
 from kdexp.text.console import Screen
@@ -78,7 +79,7 @@ def test_a_run_with_evil_names_is_reported_line_by_line(make_experiment, tmp_pat
     experiment.config["choices"] |= {"student": EVIL, "dataset": EVIL}
     experiment.journal = Journal(Screen(io.StringIO(), width=80))
     experiment.journal.open_log(tmp_path / "log.txt")
-    report(tmp_path, experiment.run(), experiment, experiment.journal)
+    report(tmp_path, obtain(experiment), experiment, experiment.journal)
     experiment.journal.close_log()
     for text in (said(experiment), (tmp_path / "log.txt").read_text("utf-8"), (tmp_path / "table.md").read_text("utf-8")):
         assert not FORBIDDEN.search(text) and "\nc|" not in text
@@ -128,7 +129,7 @@ def test_a_dollar_sign_in_a_legend_is_drawn_literally(make_experiment, tmp_path)
     from kdexp.report.curves import draw_curves
 
     experiment = make_experiment()
-    (entry,) = experiment.obtain(["baseline"])
+    (entry,) = obtain(experiment, ["baseline"])
     entry.model = r"$\frac$ \x1b[31m"
     draw_curves(tmp_path, [entry], experiment.journal)
     assert (tmp_path / "curves.png").stat().st_size > 1000

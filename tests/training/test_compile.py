@@ -7,6 +7,7 @@ from own_networks import StagedNet
 
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device import precision as device
+from kdexp.experiment.obtain import obtain
 from kdexp.network.capture import Capture
 
 LAYERS = ["stages.0", "stages.0.1", "stages.0.2.input", "stages.2", "head.input"]
@@ -74,8 +75,8 @@ def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
 def test_a_compiled_training_is_stored_and_loaded_like_any_other(make_experiment, monkeypatch, method):
     monkeypatch.setattr("kdexp.training.recorded_steps.record", lambda work, generators: work)
     ways = ("fast=true", "optimizer.lr=0.0009765625", "batch_size=16", "limit_batches=4")
-    usual = make_experiment(*PAIR, f"distillation={method}", *ways).run()[-1]
-    entry = make_experiment(*PAIR, f"distillation={method}", *ways, "compile=true", "graph=true").run()[-1]
+    usual = obtain(make_experiment(*PAIR, f"distillation={method}", *ways))[-1]
+    entry = obtain(make_experiment(*PAIR, f"distillation={method}", *ways, "compile=true", "graph=true"))[-1]
     assert not entry.failure and entry.spec.precision == "fp32 fast compiled graph"
     assert list(entry.stored.tensors("last")) == list(usual.stored.tensors("last"))
     assert isinstance(deployed_network(entry.stored), torch.nn.Module)

@@ -7,6 +7,7 @@ from experiments import said
 from loops import Operators, look_up, prepared, run
 
 from kdexp.distillation.base import Progress
+from kdexp.experiment.obtain import obtain
 from kdexp.models.tutorial import LightNN
 from kdexp.training.entry import Entry
 
@@ -90,7 +91,7 @@ def test_dropout_is_at_work_in_that_comparison(make_experiment):
 def test_training_leaves_the_callers_random_stream_alone(make_experiment):
     experiment = make_experiment("teacher=lightnn", "student=lightnn")
     before = torch.get_rng_state()
-    experiment.run()
+    obtain(experiment)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -111,33 +112,33 @@ def test_a_loss_that_is_not_finite_fails_its_learner_alone(make_experiment):
 
 def test_a_diverging_run_is_a_failed_row_and_nothing_is_stored(make_experiment):
     experiment = make_experiment("optimizer=sgd", "optimizer.lr=1e30", "optimizer@teacher_optimizer=adam", "epochs=3")
-    teacher, baseline, distilled = experiment.run()
+    teacher, baseline, distilled = obtain(experiment)
     assert teacher.stored and not baseline.stored and not distilled.stored
     assert "loss became" in baseline.failure and "epoch" in baseline.failure
 
 
 def test_a_failed_teacher_stops_the_run(make_experiment):
-    entries = make_experiment("optimizer=sgd", "teacher_optimizer.lr=1e30", "teacher_epochs=3").run()
+    entries = obtain(make_experiment("optimizer=sgd", "teacher_optimizer.lr=1e30", "teacher_epochs=3"))
     assert [(entry.role, bool(entry.failure)) for entry in entries] == [("teacher", True)]
 
 
 @pytest.mark.slow
 def test_the_best_epoch_is_chosen_on_validation_data(make_experiment):
-    entry: Entry = make_experiment("epochs=5", "limit_batches=null").run()[1]
+    entry: Entry = obtain(make_experiment("epochs=5", "limit_batches=null"))[1]
     accuracies = [row["validation_accuracy"] for row in entry.stored.result["history"]]
     assert accuracies[entry.stored.result["best_epoch"] - 1] == max(accuracies)
     assert accuracies.index(max(accuracies)) == entry.stored.result["best_epoch"] - 1
 
 
 def test_without_validation_data_there_is_no_best_epoch(make_experiment):
-    entry = make_experiment("dataset.val_fraction=0").run()[1]
+    entry = obtain(make_experiment("dataset.val_fraction=0"))[1]
     assert entry.stored.result["best_epoch"] is None
     assert set(entry.stored.result["test"]) == {"last"}
 
 
 def test_the_teachers_accuracy_is_reported_first_with_a_warning_near_chance(make_experiment):
     experiment = make_experiment("teacher_epochs=1", "limit_batches=1", "teacher_optimizer.lr=1e-6")
-    experiment.run()
+    obtain(experiment)
     text = said(experiment)
     assert text.index("teacher mlp_wide:") < text.index("training baseline and distilled")
     assert "near chance" in text

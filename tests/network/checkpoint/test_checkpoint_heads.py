@@ -18,6 +18,7 @@ from kdexp.distillation.hint import Hint
 from kdexp.errors import BadCheckpoint, BadResult
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
+from kdexp.experiment.obtain import obtain
 from kdexp.experiment.starts import start_notes
 from kdexp.models.mlp import MLP
 from kdexp.network.checkpoint.classes import classes_of
@@ -263,7 +264,7 @@ def teacher(animals, tmp_path_factory):
     """Writes a trained teacher's network with its classes in another order or under other names."""
     folder = tmp_path_factory.mktemp("teacher")
     config = compose_command([f"output_dir={folder}", *animals, "teacher_epochs=30", "device=cpu"])
-    (entry,) = Experiment(config, Journal(quiet=True)).obtain(["teacher"])
+    (entry,) = obtain(Experiment(config, Journal(quiet=True)), ["teacher"])
     weights = {name.removeprefix("model."): value for name, value in entry.stored.tensors("last").items()}
     names = entry.stored.result["spec"]["data"]["classes"]
     assert names == ANIMALS and entry.stored.result["test"]["last"]["top1"] == 1
@@ -288,7 +289,7 @@ def test_a_teachers_classes_in_another_order_are_mapped(make_experiment, animals
     path = teacher(["cat", "ant", "bee"])
     experiment = make_experiment(*animals, f"teacher.checkpoint={path}", "epochs=1")
     assert not validate(experiment.config)
-    first, *_ = experiment.run()
+    first, *_ = obtain(experiment)
     assert first.stored.result["test"]["last"]["top1"] == 1
     assert "near chance" not in said(experiment)
     assert start_notes(experiment) == [f"teacher: taken from {path}, classes put in the data's order"]
@@ -357,7 +358,7 @@ def test_a_frozen_student_trains_its_new_classifier_and_nothing_else(make_experi
     experiment = make_experiment(*NORM, f"student.checkpoint={seven(3)}", "student.frozen_backbone=true")
     assert not validate(experiment.config)
     before = starts(experiment, "baseline")
-    for entry in experiment.run()[1:]:
+    for entry in obtain(experiment)[1:]:
         after = {name.removeprefix("model."): value for name, value in entry.stored.tensors("last").items()}
         assert {name for name, value in before.items() if not torch.equal(value, after[name])} == {"head.weight", "head.bias"}
 
@@ -484,7 +485,7 @@ def test_a_teacher_with_a_first_convolution_for_other_channels_is_refused(tmp_pa
 
 def test_no_accuracy_is_shown_for_an_unused_classifier(make_experiment, hundred):
     experiment = make_experiment(*hundred, "distillation=sp", "diagnosis=always", "epochs=1")
-    entries = experiment.run()
+    entries = obtain(experiment)
     teacher, _, distilled = make_rows(entries, experiment)
     assert teacher.test_top1 is teacher.nll is teacher.ece is distilled.agreement is None
     assert distilled.difference is not None and distilled.compression is not None

@@ -1,0 +1,138 @@
+"""Obtains learners: from the store, or trained together in one loop, evaluated and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdexp.data.split import Split
+from kdexp.deployment.rebuild import deployed_network
+from kdexp.device.heap import retain_freed_memory
+from kdexp.errors import ImageLost
+from kdexp.experiment.advice import lower_rate
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal, lookup_words, stored_words
+from kdexp.experiment.results import store_result
+from kdexp.files import reason
+from kdexp.store.learners import LearnerStore
+from kdexp.teacher.frozen import Teacher
+from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
+from kdexp.training.entry import Entry
+from kdexp.training.learner import Learner
+from kdexp.training.loop import train
+from kdexp.training.prepare import prepare
+from kdexp.training.recorded_steps import steps_for
+
+
+def obtain(experiment: Experiment, roles: Sequence[str] | None = None) -> list[Entry]:
+    """Entries for these roles (None: all of the run), from the store or trained, after the learners that they depend on.
+
+    A learner that fails is an entry with the reason. If the run's teacher fails, nothing is started after it.
+    """
+    wanted = experiment.roles if roles is None else roles
+    found: dict[str, Entry] = {}
+    for group in experiment.groups(wanted):
+        found |= {role: experiment.entry(role) for role in group}
+        with experiment.lock_missing([found[role] for role in group]) as missing:
+            if missing:
+                train_group(missing, experiment)
+        for role in group:
+            experiment.announce(found[role])
+        if "teacher" in group and found["teacher"].failure:
+            break
+    return [found[role] for role in wanted if role in found]
+
+
+def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
+    """Trains these entries together and stores them; a learner that fails leaves its reason in its entry.
+
+    The experiment is that of the first entry; all agree with it in data, teacher, seed and precision.
+    """
+    spec, split, precision = entries[0].spec, experiment.split_of(entries[0]), experiment.precision
+    with retain_freed_memory():
+        learners, teacher = prepare(entries, experiment.teacher_network(entries), experiment.shape, precision, split.labels)
+        steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
+        experiment.journal.say(
+            f"training {_names(entries)}: {spec.epochs} epochs of {steps.count} batches, {len(split)} images"
+        )
+        for learner, entry in zip(learners, entries, strict=True):
+            _load_members(learner, entry, experiment.store)
+            _resume(learner, entry, experiment)
+        if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
+            _look_up(teacher, split, experiment.lookup_source(entries, teacher.model), experiment.journal, spec.limit_batches)
+        keys = {entry.name: entry.spec.key for entry in entries}
+        with experiment.journal.watching(learners, spec.epochs, steps.count) as watch:
+            train(
+                learners,
+                steps,
+                validation=experiment.data.validation,
+                watch=watch,
+                keep=lambda learner: _keep_progress(learner, keys[learner.name], experiment),
+            )
+        for entry, learner in zip(entries, learners, strict=True):
+            _conclude(entry, learner, experiment, together=len(learners))
+
+
+def _names(entries: Sequence[Entry]) -> str:
+    *others, last = (entry.name for entry in entries)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _load_members(learner: Learner, entry: Entry, store: LearnerStore) -> None:
+    """Loads the weights of an ensemble's members; does nothing for other networks."""
+    for position, key in enumerate(entry.spec.members):
+        member = learner.model.get_submodule(f"members.{position}")
+        member.load_state_dict(deployed_network(store.require(key)).state_dict())
+
+
+def _resume(learner: Learner, entry: Entry, experiment: Experiment) -> None:
+    """Goes on where an interrupted training ended; with force=true, from the beginning."""
+    progress = None if experiment.settings.force else experiment.store.progress(entry.spec.key)
+    if progress is not None:
+        learner.resume(progress)
+        experiment.journal.say(f"{learner.name}: goes on after epoch {len(learner.history)}, where a run was interrupted")
+
+
+def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Journal, limit_batches: int | None) -> None:
+    """Chooses where the teacher's outputs come from; if all are needed, computes the missing ones."""
+    full_epochs = limit_batches is None
+    lookup = choose_lookup(teacher, split, source)
+    teacher.use(lookup.table, lookup.extra_layers)
+    journal.say(lookup_words(lookup, len(split), full_epochs=full_epochs))
+    if full_epochs and (stored := compute_all(teacher, split, source.stored)):
+        journal.say(stored_words(stored))
+
+
+def _keep_progress(learner: Learner, key: str, experiment: Experiment) -> None:
+    try:
+        experiment.store.keep_progress(key, learner.progress())
+    except OSError as error:
+        experiment.journal.warn_once(
+            f"{experiment.store.root}: progress can't be saved ({reason(error)}); a killed run would start from the beginning"
+        )
+
+
+def _conclude(entry: Entry, learner: Learner, experiment: Experiment, *, together: int) -> None:
+    """Stores a learner, unless it failed; if it can't be stored, it has failed, and its progress is kept where possible."""
+    entry.failure = learner.failure
+    experiment.journal.note(learner.traceback)
+    if learner.remark:
+        experiment.journal.say(f"{learner.name}: {learner.remark}")
+    if learner.failure:
+        if not learner.traceback:  # its loss is not finite
+            entry.failure += f"; try {lower_rate({entry.optimizer: entry.spec.optimizer}, entry.optimizer)}"
+        experiment.store.forget_progress(entry.spec.key)
+        return
+    try:
+        entry.stored = store_result(
+            experiment.store,
+            entry,
+            learner,
+            experiment.data.test,
+            images=len(experiment.split_of(entry)),
+            together=together,
+        )
+    except ImageLost:
+        raise
+    except OSError as error:
+        why = reason(error)
+        entry.failure = f"can't be stored in {experiment.store.root}: {why}; fix that and run the same command again"
