@@ -11,6 +11,7 @@ from kdexp.errors import ImageLost
 from kdexp.experiment.advice import lower_rate
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal, lookup_words, stored_words
+from kdexp.experiment.progress import saving_progress
 from kdexp.experiment.results import store_result
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
@@ -48,6 +49,7 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
     The experiment is that of the first entry; all agree with it in data, teacher, seed and precision.
     """
     spec, split, precision = entries[0].spec, experiment.split_of(entries[0]), experiment.precision
+    experiment.prepare_torch()
     with retain_freed_memory():
         learners, teacher = prepare(entries, experiment.teacher_network(entries), experiment.shape, precision, split.labels)
         steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
@@ -60,14 +62,11 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
         if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
             _look_up(teacher, split, experiment.lookup_source(entries, teacher.model), experiment.journal, spec.limit_batches)
         keys = {entry.name: entry.spec.key for entry in entries}
-        with experiment.journal.watching(learners, spec.epochs, steps.count) as watch:
-            train(
-                learners,
-                steps,
-                validation=experiment.data.validation,
-                watch=watch,
-                keep=lambda learner: _keep_progress(learner, keys[learner.name], experiment),
-            )
+        with (
+            experiment.journal.watching(learners, spec.epochs, steps.count) as watch,
+            saving_progress(experiment.store, keys, experiment.journal) as saver,
+        ):
+            train(learners, steps, validation=experiment.data.validation, watch=watch, keep=saver.keep)
         for entry, learner in zip(entries, learners, strict=True):
             _conclude(entry, learner, experiment, together=len(learners))
 
@@ -100,15 +99,6 @@ def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Jour
     journal.say(lookup_words(lookup, len(split), full_epochs=full_epochs))
     if full_epochs and (stored := compute_all(teacher, split, source.stored)):
         journal.say(stored_words(stored))
-
-
-def _keep_progress(learner: Learner, key: str, experiment: Experiment) -> None:
-    try:
-        experiment.store.keep_progress(key, learner.progress())
-    except OSError as error:
-        experiment.journal.warn_once(
-            f"{experiment.store.root}: progress can't be saved ({reason(error)}); a killed run would start from the beginning"
-        )
 
 
 def _conclude(entry: Entry, learner: Learner, experiment: Experiment, *, together: int) -> None:

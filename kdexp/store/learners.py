@@ -1,6 +1,6 @@
 """The store: one folder per trained learner, named by the hash of its spec, written completely or not at all.
 
-Next to the folders are `KEY.progress`, the last complete epoch of a learner in training, and `KEY.lock`, held by the process
+Next to the folders are `KEY.progress`, a complete epoch of a learner in training, and `KEY.lock`, held by the process
 that trains it.
 """
 
@@ -11,7 +11,6 @@ import io
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -32,9 +31,6 @@ Say = Callable[[str], None]
 DIGEST = 32
 """Bytes of the SHA-256 at the end of a progress file."""
 
-SLOW = 0.5
-"""Seconds per epoch from which progress is also flushed to disk, which takes milliseconds, to survive a power failure."""
-
 
 class LearnerStore:
     """Finished and unfinished learners under `root/learner/`; `say` prints messages for the user."""
@@ -42,7 +38,6 @@ class LearnerStore:
     def __init__(self, root: str | Path, say: Say = print):
         self.root = Path(root).expanduser() / LEARNERS
         self.say = say
-        self._saved_at = time.monotonic()
 
     def find(self, key: str) -> StoredLearner | None:
         """The stored learner with all files verified, or None; a damaged one is reported and counts as missing."""
@@ -111,12 +106,10 @@ class LearnerStore:
         return stored
 
     def keep_progress(self, key: str, state: dict[str, Any]) -> None:
-        """Saves the state of a learner after an epoch, replacing the previous one; raises `OSError`."""
+        """Saves the state of a learner after an epoch, flushed to disk, in place of the previous one; raises `OSError`."""
         packed = _packed(state)
         packed.write(hashlib.sha256(packed.getbuffer()).digest())
-        slow = time.monotonic() - self._saved_at > SLOW
-        write_whole(self.root / f"{key}.progress", packed.getbuffer(), lasting=slow)
-        self._saved_at = time.monotonic()
+        write_whole(self.root / f"{key}.progress", packed.getbuffer(), lasting=True)
 
     def progress(self, key: str) -> dict[str, Any] | None:
         """The last state that `keep_progress` saved, or None; a damaged one is reported and counts as missing."""

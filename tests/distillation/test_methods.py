@@ -8,8 +8,8 @@ import torch
 from each_method import METHODS, PAIR, TEACHING
 
 from kdexp.distillation.base import Progress
-from kdexp.experiment import obtain as obtaining
 from kdexp.experiment.obtain import obtain
+from kdexp.experiment.progress import ProgressSaver
 from kdexp.training.prepare import prepare
 
 START = Progress(epoch=0.0, epochs=1, step=0)
@@ -168,15 +168,15 @@ def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_pa
     if method == "none":  # the baseline is what is cut off
         shutil.rmtree(tmp_path / "cut" / "learner"), shutil.rmtree(tmp_path / "whole" / "learner")
     whole, cut = obtain(experiment("whole"))[-1], experiment("cut")
-    keep_progress = obtaining._keep_progress
+    keep = ProgressSaver.keep
 
-    def cut_off(learner, key, shared):
-        keep_progress(learner, key, shared)
+    def cut_off(self, learner):
+        keep(self, learner)
         if learner.name == cut.roles[-1]:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(obtaining, "_keep_progress", cut_off)
+        patch.setattr(ProgressSaver, "keep", cut_off)
         obtain(cut)
     resumed = obtain(experiment("cut"))[-1]
     assert resumed.stored.result["continued_after"] == [1]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
+from kdexp.experiment import progress
 from kdexp.training.learner import Learner
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -24,7 +25,8 @@ WRITES = ("write_bytes", "write_text", "replace", "rename", "unlink", "mkdir")
 def start(folder: Path, overrides: list[str], kill: tuple[str, int] | None = None):
     """A process that runs a command with its output in `folder`.
 
-    `kill` is a pattern and a number: the process kills itself at that one of the matching changes of the disk (`rename PATH`).
+    It saves progress after every epoch. `kill` is a pattern and a number: the process kills itself at that one of the matching
+    changes of the disk (`rename PATH`).
     """
     process = CONTEXT.Process(target=_job, args=(str(folder), overrides, kill))
     process.start()
@@ -34,6 +36,7 @@ def start(folder: Path, overrides: list[str], kill: tuple[str, int] | None = Non
 def _job(folder: str, overrides: list[str], kill: tuple[str, int] | None) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
+    progress.INTERVAL = 0
     _note_epochs()
     left = _kill_at(*kill) if kill is not None else []
     config = compose_command(["output_dir=outputs", "device=cpu", *overrides])
