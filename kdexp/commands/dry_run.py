@@ -48,7 +48,7 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
     journal.say(table)
     if unreadable:
         journal.say(f"what the store holds is unknown: {unreadable}")
-    journal.say(f"dry run: nothing was trained or written ({experiment.precision.label} on {experiment.device.type})")
+    journal.say(f"dry run: nothing was trained or written ({experiment.where})")
 
 
 def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> None:

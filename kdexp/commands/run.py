@@ -180,8 +180,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     if share < 1:
         seen, total = len(data.student_train), len(data.train)
         lines.append(f"Students saw {seen} of the teacher's {total} images (dataset.student_fraction={share:g}).")
-    where = f"{experiment.precision.label} on {experiment.device.type}"
-    lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
+    lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {experiment.where}.")
     lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
     return lines
 

@@ -35,7 +35,7 @@ class Loop(NamedTuple):
     limit_batches: int | None
     precision: str
     device: str
-    num_threads: int | None
+    threads: int
     teaches: bool
 
 
@@ -103,7 +103,7 @@ def _loop(experiment: Experiment, entry: Entry) -> Loop:
         spec.limit_batches,
         spec.precision,
         str(experiment.device),
-        experiment.settings.num_threads,
+        experiment.threads,
         experiment.part(entry.role).teaches,
     )
 

@@ -19,12 +19,14 @@ from kdexp.data.dataset import ImageDataset
 from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
+from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
 from kdexp.files import file_digest
-from kdexp.network.build import without_start
+from kdexp.network.build import device_of, sketch_network, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
+from kdexp.network.cost import multiply_adds
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
@@ -51,9 +53,31 @@ class Plan:
         self.precision = Precision.pick(self.settings.precision, self.device, **options)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
+        self.prepare_torch()
+
+    def prepare_torch(self) -> None:
+        """Sets PyTorch's global switches as this run needs them; other jobs of the process may have set them otherwise."""
         self.precision.set()
-        if self.settings.num_threads:
-            torch.set_num_threads(self.settings.num_threads)
+        torch.set_num_threads(self.threads)
+
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads: as configured, or else by the run's largest network, so that all its learners use the same number."""
+        if self.settings.num_threads or self.device.type != "cpu" or threads.MOST == 1:
+            return self.settings.num_threads or threads.MOST
+        nodes = {json.dumps(node): node for role in self.needed if (node := node_at(self.config, self.part(role).model))}
+        return max(threads.pick_threads(self.settings.batch_size * self._multiply_adds(node)) for node in nodes.values())
+
+    @property
+    def where(self) -> str:
+        """Precision and device in words, such as `fp32 on cpu, 1 thread`."""
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device.type == "cpu" else ""
+        return f"{self.precision.label} on {self.device.type}{threads}"
+
+    def _multiply_adds(self, node: Mapping[str, Any]) -> int:
+        """The multiply-adds of a network for one image."""
+        network = sketch_network(node, self.shape)
+        return multiply_adds(network, self.shape.probe(device_of(network), images=1))
 
     @cached_property
     def data(self) -> Data:

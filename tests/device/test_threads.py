@@ -1,0 +1,31 @@
+"""The number of CPU threads that a run uses."""
+
+import pytest
+import torch
+
+from kdexp.device import threads
+
+
+@pytest.fixture(autouse=True)
+def four(monkeypatch):
+    monkeypatch.setattr(threads, "MOST", 4)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_small_networks_and_batches_take_one_thread(make_experiment):
+    run = make_experiment()
+    assert run.threads == torch.get_num_threads() == 1 and run.where == "fp32 on cpu, 1 thread"
+
+
+@pytest.mark.parametrize("large", ["batch_size=1024", "teacher=resnet20"])
+def test_one_large_network_or_batch_is_enough_for_all_threads(make_experiment, large):
+    run = make_experiment(large)
+    assert run.threads == torch.get_num_threads() == 4 and run.where == "fp32 on cpu, 4 threads"
+
+
+def test_the_configured_number_wins_and_does_not_outlast_its_job(make_experiment):
+    assert make_experiment("num_threads=3", "batch_size=1024").threads == torch.get_num_threads() == 3
+    make_experiment()
+    assert torch.get_num_threads() == 1
