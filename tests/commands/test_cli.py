@@ -29,7 +29,7 @@ def test_all_problems_at_once(refused):
     )
     for piece in ("cifr10", "temprature", "alpha=2", "extra", "epochs=0", "optimizer.lr=nan"):
         assert piece in printed
-    assert "7 problems" in printed  # teacher_epochs follows epochs
+    assert "6 problems" in printed
 
 
 def test_a_missing_device_is_refused(refused, monkeypatch):
@@ -104,19 +104,20 @@ def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
 
 @pytest.mark.slow
 def test_a_dry_run_of_a_sweep_shows_what_is_stored_and_estimates_the_rest(here):
-    assert here("epochs=1", "device=cpu")[0] == 0
-    shown = here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0,1", "distillation.temperature=1,4")[1].out
+    assert here(*ONCE)[0] == 0
+    shown = here("-m", "dry_run=true", *ONCE, "seed=0,1", "distillation.temperature=1,4")[1].out
     assert "4 jobs, 7 distinct learners, 4 of them to be trained: about 0." in shown
-    assert here("-m", "dry_run=true", "epochs=1", "device=cpu", "seed=0")[1].out.count("nothing") == 2
+    assert here("-m", "dry_run=true", *ONCE, "seed=0")[1].out.count("nothing") == 2
 
 
 @pytest.mark.slow
 def test_a_dry_run_shows_which_learners_are_stored(here):
-    assert here("epochs=1", "device=cpu")[0] == 0
-    shown = here("epochs=1", "device=cpu", "dry_run=true", "distillation=hint", columns=120)[1].out
+    assert here(*ONCE)[0] == 0
+    shown = here(*ONCE, "dry_run=true", "distillation=hint", columns=120)[1].out
     assert shown.count("stored 20") == 2 and shown.count("to be trained") == 1
 
 
+ONCE = ("epochs=1", "teacher_epochs=1", "device=cpu")
 DIVERGES = ("epochs=2", "optimizer=sgd", "optimizer@teacher_optimizer=adam")
 
 

@@ -79,7 +79,8 @@ WORDS = [
     ("seed=1e400", "seed=inf: must be a whole number"),
     ("+seed=1", "seed: exists already; to change it leave the + out: seed=1"),
     ("~batch_size", "batch_size: missing"),
-    ("~epochs", "epochs: can't be removed: "),
+    ("~epochs", "epochs: missing"),
+    ("~batch_size", "batch_size: missing"),
     ("~published", "published: can't be removed: its value is null"),
     ("~nothing", "nothing: unknown key"),
     ("seed=${x}", "seed='${x}': Interpolation key 'x' not found"),
@@ -430,7 +431,7 @@ def test_importing_a_module_starts_nothing(monkeypatch):
 def test_only_the_configuration_is_shown(capsys, monkeypatch):
     for words, shown in (
         (["--cfg", "job", "-p", "student.hidden", "student.hidden=[7]"], "# @package student.hidden\n- 7\n"),
-        (["--cfg", "job", "--resolve", "-p", "teacher_epochs", "epochs=3"], "3\n"),
+        (["--cfg", "job", "--resolve", "-p", "store", "output_dir=3"], "3/store\n"),
     ):
         monkeypatch.setattr(sys, "argv", ["kdexp", *words])
         with pytest.raises(SystemExit) as stop:

@@ -126,5 +126,6 @@ def test_the_teachers_optimizer_follows_the_group_but_not_the_value():
 
 @pytest.mark.slow
 def test_teacher_epochs_follow_epochs_unless_set():
-    assert compose_command(["epochs=7"]).teacher_epochs == 7
-    assert compose_command(["epochs=7", "teacher_epochs=3"]).teacher_epochs == 3
+    assert compose_command(["epochs=7", "dataset=mnist"]).teacher_epochs == 7
+    assert compose_command(["epochs=7", "dataset=mnist", "teacher_epochs=3"]).teacher_epochs == 3
+    assert compose_command(["epochs=7"]).teacher_epochs == 40, "what the digits' recipe says"

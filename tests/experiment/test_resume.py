@@ -15,7 +15,7 @@ from processes import command, screens, start
 EPOCHS = 4
 NETS = ("teacher=lightnn", "student=lightnn", "student.dropout=0.3", "dataset.crop_padding=1", "schedule=cosine")
 METHOD = ("distillation=hint", "distillation._target_=own_methods.Remember")
-COMMAND = [*NETS, *METHOD, f"epochs={EPOCHS}", "limit_batches=2", "controls=[self_teacher]"]
+COMMAND = [*NETS, *METHOD, f"epochs={EPOCHS}", f"teacher_epochs={EPOCHS}", "limit_batches=2", "controls=[self_teacher]"]
 LEARNERS = 4
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from kdexp.commands import main as cli
 from kdexp.commands.run import run
+from kdexp.experiment import progress
 from kdexp.experiment.obtain import obtain
 from kdexp.files import write_whole
 from kdexp.store.learners import LearnerStore
@@ -66,7 +67,8 @@ def stored(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_reported_and_loses_nothing(tmpfs, tmp_path, command):
+def test_a_full_disk_is_reported_and_loses_nothing(tmpfs, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0)
     disk = tmpfs("3m")  # the teacher fits, what follows does not
     filler = disk / "filler"
     code, shown = command(f"output_dir={tmp_path}/out", f"store={disk}/store", "~teacher", "distillation=none")

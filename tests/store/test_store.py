@@ -159,7 +159,7 @@ def test_two_processes_train_a_learner_once(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    both = [command(folder, [f"output_dir={tmp_path}", "epochs=3", "device=cpu"]) for folder in folders]
+    both = [command(folder, [f"output_dir={tmp_path}", "epochs=3", "teacher_epochs=3", "device=cpu"]) for folder in folders]
     for process in both:
         process.join(timeout=120)
     said_by = [(folder / "printed.txt").read_text() for folder in folders]

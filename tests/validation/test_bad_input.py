@@ -98,7 +98,7 @@ COMMANDS = [
     (["-m", "optimizer=adam,sgd", "optimizer.momentum=0.8,0.9"], "optimizer.momentum: only optimizer=sgd has it, not adam"),
     (["-m", "optimizer=adam,sgd", "optimizer.momentom=0.8"], "optimizer.momentom: unknown key"),
     (["-m", "distillation.temperature=1,2,hot"], "distillation.temperature='hot': must be a finite number"),
-    (["-m", "seed=0,1", "epochs=0"], "kdexp: 2 problems in this command"),
+    (["-m", "seed=0,1", "epochs=0", "batch_size=0"], "kdexp: 2 problems in this command"),
 ]
 
 GREY = ["dataset=image_folder", "dataset.image_size=8", "dataset.in_channels=1", "dataset.val_fraction=0"]
