@@ -68,7 +68,17 @@ class Command:
 
 def read_command(flags: Flags, composer: Composer) -> Command:
     """Composes and checks every job; raises `InvalidArguments` with all problems."""
-    _check_start(composer, flags)
+    _check_name(composer, flags)
+    try:
+        return _read(flags, composer)
+    except InvalidArguments:
+        raise
+    except Exception:
+        _check_start(composer, flags)
+        raise
+
+
+def _read(flags: Flags, composer: Composer) -> Command:
     overrides, found = _expand_homes(flags.overrides)
     hydra_node = composer.hydra(overrides)
     multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
@@ -86,14 +96,18 @@ def read_command(flags: Flags, composer: Composer) -> Command:
     return Command(planned, multirun, hydra_node, overrides, effective, replaced)
 
 
-def _check_start(composer: Composer, flags: Flags) -> None:
-    """Raises `InvalidArguments` where the file named by `--config-name` can't be composed without overrides either."""
-    from kdexp.configuration.mistakes import cause_of
-
+def _check_name(composer: Composer, flags: Flags) -> None:
+    """Raises `InvalidArguments` where there is no file of the name that `--config-name` gives."""
     known = composer.options("")
     if flags.config_name.removesuffix(".yaml") not in known:
         sentence = f"={flags.config_name!r}: no such file;{did_you_mean(flags.config_name, known)} known: {listed(known)}"
         raise InvalidArguments([Problem("--config-name", sentence)])
+
+
+def _check_start(composer: Composer, flags: Flags) -> None:
+    """Raises `InvalidArguments` where the file named by `--config-name` can't be composed without overrides either."""
+    from kdexp.configuration.mistakes import cause_of
+
     try:
         composer.compose([])
     except Exception as error:  # a user's own file makes Hydra raise anything

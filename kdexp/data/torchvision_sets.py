@@ -1,24 +1,22 @@
-"""The data sets that torchvision downloads and reads."""
+"""Published data sets: torchvision downloads them."""
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
+from kdexp.data.binary_files import cifar_images, idx_tensor
 from kdexp.data.class_folders import ClassFolders, note_ignored
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.decoding import decode
 from kdexp.data.images import RawImages
 from kdexp.data.layout import holds_images, not_a_folder
 from kdexp.errors import DataUnavailable, first_line
-from kdexp.files import file_digest
+from kdexp.files import reason
 
 
 @contextmanager
@@ -34,25 +32,20 @@ def extracting_safely() -> Iterator[None]:
 
 
 class TorchvisionDataset(ImageDataset):
-    """A torchvision data set under `root`, downloaded if missing. Files are verified by hash before they are read."""
+    """A data set under `root`, where torchvision downloads it to. Files are read once, and verified before they are decoded."""
 
     torchvision_name: str
     folder: str
     """The folder that torchvision makes under `root`."""
-    digests: Mapping[str, str] | None = None
-    """SHA-256 of the files, for sets that torchvision itself reads without verifying them."""
+    digests: Mapping[str, str]
+    """Names and digests of the published files in `folder`."""
+    algorithm = "sha256"
+    """What the digests are computed by."""
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)
         self.root = Path(root).expanduser()
         self.download = download
-
-    def files(self) -> Mapping[str, str]:
-        """Returns names and digests of the files in `folder`: SHA-256, or torchvision's own MD5."""
-        from torchvision import datasets
-
-        source = getattr(datasets, self.torchvision_name)
-        return self.digests or dict([*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])])
 
     def missing(self) -> str:
         if problem := self._other_root():
@@ -76,46 +69,82 @@ class TorchvisionDataset(ImageDataset):
         return ""
 
     def present(self) -> bool:
-        return all((self.root / self.folder / name).is_file() for name in self.files())
+        return not self._absent()
 
     def read(self) -> tuple[RawImages, RawImages]:
-        from torchvision import datasets
+        if absent := self._absent():
+            self._fetch(absent[0])
+        return self.decoded()
 
-        self._check_files()
-        source, fetch = getattr(datasets, self.torchvision_name), not self.present()
+    def decoded(self) -> tuple[RawImages, RawImages]:
+        """Returns the training and the test images in the published files."""
+        raise NotImplementedError
+
+    def content(self, name: str) -> bytes:
+        """Returns the content of a published file; raises `DataUnavailable` if it is not the published one."""
+        try:
+            content = (self.root / self.folder / name).read_bytes()
+        except OSError as error:
+            fix = "dataset.root=FOLDER names another place"
+            raise self._unavailable(f"{self.folder}/{name}: {reason(error)}", fix) from error
+        if hashlib.new(self.algorithm, content).hexdigest() != self.digests[name]:
+            fix = "delete it, and dataset.download=true fetches it again"
+            what = f"{self.folder}/{name} is damaged, its {self.algorithm} is not the published file's"
+            raise self._unavailable(what, fix)
+        return content
+
+    def _absent(self) -> list[str]:
+        """Returns the names of published files that are not there."""
+        return [name for name in self.digests if not (self.root / self.folder / name).is_file()]
+
+    def _fetch(self, absent: str) -> None:
+        """Has torchvision download the files; `absent` is one that is missing."""
+        if not self.download:
+            fix = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
+            raise self._unavailable(f"there is no {self.folder}/{absent}", fix)
+        from torchvision import datasets  # takes a second to import
+
         try:
             with extracting_safely():
-                train, test = (source(str(self.root), train=part, download=fetch) for part in (True, False))
+                getattr(datasets, self.torchvision_name)(str(self.root), train=False, download=True)
         except (RuntimeError, OSError, tarfile.TarError) as error:
             raise self._unavailable(first_line(error), "dataset.root=FOLDER names another place") from error
-        return self._raw(train), self._raw(test)
-
-    def _check_files(self) -> None:
-        algorithm = "sha256" if self.digests else "md5"
-        for name, digest in self.files().items():
-            path = self.root / self.folder / name
-            if not path.is_file():
-                if not self.download:
-                    fix = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
-                    raise self._unavailable(f"there is no {self.folder}/{name}", fix)
-            elif file_digest(path, algorithm) != digest:
-                fix = "delete it, and dataset.download=true fetches it again"
-                raise self._unavailable(f"{self.folder}/{name} is damaged, its {algorithm} is not the published file's", fix)
 
     def _unavailable(self, what: str, fix: str) -> DataUnavailable:
         return DataUnavailable(f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} ({fix})")
 
-    def _raw(self, source: Any) -> RawImages:
-        pixels = torch.as_tensor(np.asarray(source.data))
-        pixels = pixels.unsqueeze(1) if self.in_channels == 1 else pixels.permute(0, 3, 1, 2)
-        return RawImages(pixels, torch.as_tensor(np.asarray(source.targets)).long())
+
+class IdxDataset(TorchvisionDataset):
+    """Grey images in MNIST's file format."""
+
+    num_classes, in_channels, image_size = 10, 1, 28
+
+    def decoded(self) -> tuple[RawImages, RawImages]:
+        return self._part("train"), self._part("t10k")
+
+    def _part(self, name: str) -> RawImages:
+        images, labels = (idx_tensor(self.content(f"{name}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1"))
+        return RawImages(images.unsqueeze(1), labels.long())
 
 
-class MNIST(TorchvisionDataset):
+class CIFARDataset(TorchvisionDataset):
+    """Colour images in CIFAR's file format."""
+
+    in_channels, image_size = 3, 32
+    batches: tuple[Sequence[str], Sequence[str]]
+    """Names of the files of training and test images."""
+    labels: str
+    """The key of the class numbers."""
+
+    def decoded(self) -> tuple[RawImages, RawImages]:
+        train, test = (cifar_images(map(self.content, names), self.labels, self.image_size) for names in self.batches)
+        return train, test
+
+
+class MNIST(IdxDataset):
     """Handwritten digits, 28×28 grey (LeCun et al. 1998)."""
 
     torchvision_name, folder = "MNIST", "MNIST/raw"
-    num_classes, in_channels, image_size = 10, 1, 28
     digests = {
         "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -124,11 +153,10 @@ class MNIST(TorchvisionDataset):
     }
 
 
-class FashionMNIST(TorchvisionDataset):
+class FashionMNIST(IdxDataset):
     """Clothes, 28×28 grey (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747)."""
 
     torchvision_name, folder = "FashionMNIST", "FashionMNIST/raw"
-    num_classes, in_channels, image_size = 10, 1, 28
     digests = {
         "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -137,21 +165,33 @@ class FashionMNIST(TorchvisionDataset):
     }
 
 
-class CIFAR10(TorchvisionDataset):
+class CIFAR10(CIFARDataset):
     """Ten kinds of objects, 32×32 colour (Krizhevsky 2009)."""
 
-    torchvision_name, folder = "CIFAR10", "cifar-10-batches-py"
-    num_classes, in_channels, image_size = 10, 3, 32
+    torchvision_name, folder, num_classes = "CIFAR10", "cifar-10-batches-py", 10
+    batches = [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]
+    labels = "labels"
+    digests = {
+        "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+        "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+        "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+        "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+        "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+        "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+    }
 
 
-class CIFAR100(TorchvisionDataset):
+class CIFAR100(CIFARDataset):
     """A hundred kinds of objects, 32×32 colour (Krizhevsky 2009).
 
     `root/cifar100/{train,test}/CLASS/*.png` is read if it exists; its classes are numbered by name, as in torchvision.
     """
 
-    torchvision_name, folder = "CIFAR100", "cifar-100-python"
-    num_classes, in_channels, image_size = 100, 3, 32
+    torchvision_name, folder, num_classes = "CIFAR100", "cifar-100-python", 100
+    batches = ["train"], ["test"]
+    labels = "fine_labels"
+    algorithm = "md5"
+    digests = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 
     @property
     def _folders(self) -> Path:

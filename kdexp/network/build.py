@@ -18,7 +18,7 @@ from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network.checkpoint.fit import start_from
 from kdexp.network.landmarks import Landmarks, find_landmarks
-from kdexp.network.quick_batch_norm import QuickBatchNorm
+from kdexp.network.quick_pass import QuickPass
 
 STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that describe its training and are not arguments of its constructor."""
@@ -52,7 +52,7 @@ def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 def on_meta(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """Builds the network on the meta device, without values, in evaluation mode, and runs it once to see that it works."""
-    with torch.device("meta"), torch.no_grad(), QuickBatchNorm():
+    with torch.device("meta"), torch.no_grad(), QuickPass():
         network = build_network(node, shape).eval()
         network(shape.probe("meta"))
     return network

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdexp.network.layers import evaluating
-from kdexp.network.quick_batch_norm import QuickBatchNorm
+from kdexp.network.quick_pass import QuickPass
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -31,7 +31,11 @@ def size_bytes(module: nn.Module) -> int:
 
 def multiply_adds(module: nn.Module, image: Tensor) -> int:
     """Counts the multiply-adds of linear layers and convolutions in one forward pass on `image` [1, C, H, W]."""
-    with evaluating(module), FlopCounterMode(display=False) as counter, QuickBatchNorm():
+    with evaluating(module), QuickPass() as quick:
+        module(image)
+    if quick.counts_all(module):
+        return quick.multiply_adds
+    with evaluating(module), FlopCounterMode(display=False) as counter, QuickPass(products=False):
         module(image)
     return counter.get_total_flops() // 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from traceback import format_exc
 from typing import Any
 
@@ -55,11 +56,21 @@ class Learner:
     """Why its steps are not recorded, for `graph=true`."""
 
     def __post_init__(self) -> None:
-        self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
-        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        if self.precision.graph:
-            keep_on_device(self.optimizer)
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of all trained parameters."""
+        return self._optimizer_and_rates[0]
+
+    @cached_property
+    def _optimizer_and_rates(self) -> tuple[torch.optim.Optimizer, list[float]]:
+        """The optimizer and its learning rates; made when they are first needed, since torch then imports its compiler."""
+        optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if self.precision.graph:
+            keep_on_device(optimizer)
+        return optimizer, rates
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -109,7 +120,7 @@ class Learner:
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
         factor = self.schedule.factor(progress.epoch, progress.epochs)
-        return [rate * factor for rate in self._base_rates]
+        return [rate * factor for rate in self._optimizer_and_rates[1]]
 
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms of the step just taken and its training accuracy [terms + 1], on the device."""

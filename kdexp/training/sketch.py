@@ -12,7 +12,7 @@ from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller, probe_of
 from kdexp.network.build import device_of
 from kdexp.network.capture import Capture
-from kdexp.network.quick_batch_norm import QuickBatchNorm
+from kdexp.network.quick_pass import QuickPass
 
 Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
 
@@ -20,7 +20,7 @@ Ask = Callable[[nn.Module, tuple[str, ...], Shape], Capture]
 def capture_sketch(network: nn.Module, layers: tuple[str, ...], shape: Shape) -> Capture:
     """The network and its outputs on a probe batch, as tensors without values."""
     device = device_of(network)
-    with torch.device(device), QuickBatchNorm():
+    with torch.device(device), QuickPass():
         capture = Capture(network, layers, shape.probe(device))
     capture.probe = capture.probe.map(lambda values: values.to("meta"))
     capture.model = network if device.type == "meta" else deepcopy(network).to("meta")

@@ -13,7 +13,7 @@ from kdexp.data.shape import Shape
 from kdexp.errors import InvalidArguments, Problem, first_line, refusals
 from kdexp.network.build import device_of, on_meta, sketch_network
 from kdexp.network.footprint import ROOMY, Room
-from kdexp.network.quick_batch_norm import QuickBatchNorm
+from kdexp.network.quick_pass import QuickPass
 
 LARGEST = 256
 """Pixels up to which a size is searched that a network accepts."""
@@ -31,7 +31,7 @@ def check_network(
         network = sketch_network(node, shape, room.shortage)
         if shortage := room.shortage(network):
             return None, [Problem(role, shortage)]
-        with torch.no_grad(), QuickBatchNorm():
+        with torch.no_grad(), QuickPass():
             logits = network(shape.probe(device_of(network)))
     except Exception as error:  # a user's network may raise anything
         if isinstance(error, InvalidArguments) or error.__cause__:

@@ -16,8 +16,10 @@ import kdexp
 from kdexp.commands import export, report
 from kdexp.commands import main as cli
 from kdexp.commands import store as inventory
-from kdexp.configuration import classifiers
+from kdexp.commands.command import read_command
+from kdexp.configuration import classifiers, compose
 from kdexp.configuration.compose import Composer
+from kdexp.configuration.flags import read_flags
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.overrides import Overrides
 from kdexp.configuration.quoting import as_word
@@ -341,7 +343,18 @@ def test_a_users_own_config_file_can_be_composed(here, refused, own):
     code, shown = here("--config-dir", str(folder), "--config-name", "mine", "dry_run=true")
     assert code == 0 and "epochs: 3" in shown.out
     (folder / "broken.yaml").write_text("a: 1\n\tb: 2\n")
-    assert "broken.yaml, line 2: starts with a tab" in refused("--config-dir", str(folder), "--config-name", "broken")
+    for words in ((), ("seed=1",), ("student=mine", "eopchs=2"), ("-m", "seed=0,1")):
+        printed = refused("--config-dir", str(folder), "--config-name", "broken", *words)
+        assert "--config-name='broken': " in printed and "broken.yaml, line 2: starts with a tab" in printed
+
+
+def test_a_good_command_is_composed_by_hydra_once(monkeypatch):
+    composed, real = [], compose.compose_whole
+    monkeypatch.setattr(
+        compose, "compose_whole", lambda overrides, **where: composed.append(overrides) or real(overrides, **where)
+    )
+    read_command(read_flags(["student=lightnn", "dataset=cifar10", "epochs=3", "--cfg", "job"]), Composer())
+    assert composed == [("student=lightnn", "dataset=cifar10")]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from torchvision import datasets, transforms
 from torchvision.datasets.utils import extract_archive
 
 from kdexp.commands.dry_run import preview
+from kdexp.data import torchvision_sets
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.digits import Digits
 from kdexp.data.fingerprint import fingerprint
@@ -429,10 +430,11 @@ def test_intact_files_are_read_without_the_network(mnist, no_network):
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"!"])
 @pytest.mark.parametrize("name", sorted(MNIST.digests))
-def test_a_truncated_or_changed_file_of_mnist_is_named_and_nothing_is_read(mnist, no_network, monkeypatch, name, damage):
-    monkeypatch.setattr(datasets, "MNIST", lambda *words, **named: pytest.fail("reads"))
+def test_a_truncated_or_changed_file_of_mnist_is_named_and_not_decoded(mnist, no_network, monkeypatch, name, damage):
     path = mnist.root / "MNIST" / "raw" / name
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(damaged := damage(path.read_bytes()))
+    real = torchvision_sets.idx_tensor
+    monkeypatch.setattr(torchvision_sets, "idx_tensor", lambda content: pytest.fail() if content == damaged else real(content))
     with pytest.raises(DataUnavailable) as refusal:
         mnist.read()
     assert str(refusal.value) == (
@@ -442,14 +444,14 @@ def test_a_truncated_or_changed_file_of_mnist_is_named_and_nothing_is_read(mnist
 
 
 def test_an_absent_file_is_downloaded_if_allowed_and_named_if_not(mnist, monkeypatch):
-    (mnist.root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
-    asked = []
-    monkeypatch.setattr(datasets, "MNIST", lambda root, train, download: asked.append(download) or MNIST)
-    monkeypatch.setattr(MNIST, "_raw", lambda self, source: None)
+    path = mnist.root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    content = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(datasets, "MNIST", lambda root, train, download: path.write_bytes(content) if download else None)
     assert not mnist.present()
-    mnist.read()
-    assert asked == [True, True]
+    assert mnist.read()[1].labels.tolist() == [0, 1] and mnist.present()
     mnist.download = False
+    path.unlink()
     with pytest.raises(DataUnavailable, match="there is no MNIST/raw/t10k-labels-idx1-ubyte"):
         mnist.read()
 
@@ -458,12 +460,12 @@ def test_an_absent_file_is_downloaded_if_allowed_and_named_if_not(mnist, monkeyp
 def test_a_damaged_batch_of_cifar_is_named(tmp_path, no_network, monkeypatch, download):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for name in CIFAR10(**COLOUR, root=str(tmp_path), download=False).files():
+    for name in CIFAR10.digests:
         (folder / name).write_bytes(name.encode())
-    whole = hashlib.md5(b"data_batch_1").hexdigest()
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", whole], *datasets.CIFAR10.train_list[1:]])
+    whole = hashlib.sha256(b"data_batch_1").hexdigest()
+    monkeypatch.setitem(CIFAR10.digests, "data_batch_1", whole)
     with pytest.raises(
-        DataUnavailable, match=r"cifar-10-batches-py/data_batch_2 is damaged, its md5 is not the published file's"
+        DataUnavailable, match=r"cifar-10-batches-py/data_batch_2 is damaged, its sha256 is not the published file's"
     ):
         CIFAR10(**COLOUR, root=str(tmp_path), download=download).read()
 
