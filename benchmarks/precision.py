@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 
 import torch
 
-from kdexp.sweep.statistics import seed_margin
+from kdexp.tasks.statistics import seed_margin
 
 PRECISIONS = {"fp32": ["precision=fp32"], "bf16": ["precision=bf16", "fast=true"]}
 ROLES = ["baseline", "distilled"]

@@ -31,6 +31,7 @@ ROOMS = (
     "training",
     "deployment",
     "experiment",
+    "page",
     "report",
     "validation",
     "sweep",

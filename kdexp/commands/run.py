@@ -16,7 +16,7 @@ from rich.console import Console
 
 from kdexp.configuration.compose import as_yaml
 from kdexp.configuration.roles import EXPLAINED
-from kdexp.errors import Unwritable, first_line
+from kdexp.errors import BadFile, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.obtain import obtain
@@ -24,6 +24,7 @@ from kdexp.experiment.starts import start_notes
 from kdexp.files import reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
+from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
 from kdexp.report.rows import Row
 from kdexp.report.table import draw_table
@@ -126,9 +127,12 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     _conclude(folder, entries, written.rows, written.failure)
     journal.say("")
     journal.say(draw_table(written.rows, experiment, journal.console.width))
-    for line in [*remarks(entries, experiment), *written.notes]:
+    notes = [*remarks(entries, experiment), *written.notes]
+    for line in notes:
         journal.say(line)
     missing = written.failure or _explain(folder, entries, experiment, journal, brief)
+    if not brief and not missing:
+        missing = _write_page(folder, written.rows, notes, entries, experiment, journal)
     if missing:
         journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
     return _conclude(folder, entries, written.rows, missing)
@@ -138,9 +142,22 @@ def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal
     """Draws the curves and diagnoses the student, which take a while; returns why files are missing, empty if none are."""
     try:
         if not brief:
-            draw_curves(folder, entries, journal)
+            draw_curves(folder, entries, experiment, journal)
         if not brief or experiment.settings.diagnosis == "always":
             print_diagnosis(folder, entries, experiment, journal)
+    except OSError as error:
+        return reason(error)
+    return ""
+
+
+def _write_page(
+    folder: Path, rows: list[Row], notes: list[str], entries: list[Entry], experiment: Experiment, journal: Journal
+) -> str:
+    """Writes the page; returns why it is missing, empty if it is there."""
+    try:
+        write_page(folder, rows, notes, entries, experiment)
+    except BadFile as error:  # test logits that were damaged since
+        journal.warn(f"no report.html: {error}")
     except OSError as error:
         return reason(error)
     return ""

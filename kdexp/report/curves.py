@@ -1,4 +1,4 @@
-"""Loss and accuracy over the epochs, as a picture (extra `plot`)."""
+"""Accuracy over the epochs, as a picture (extra `plot`)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdexp.configuration.roles import option
 from kdexp.files import write_whole
+from kdexp.page.marks import marks
 from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
+    from kdexp.experiment.experiment import Experiment
     from kdexp.experiment.journal import Journal
     from kdexp.training.entry import Entry
 
 
-def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
+def draw_curves(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal) -> None:
     """Writes `curves.png`, or names the extra to install. Entries without a training history are left out."""
-    drawn = [entry for entry in entries if entry.stored and entry.stored.result["history"]]
+    drawn = [(entry, entry.stored.result["history"]) for entry in entries if entry.stored and entry.stored.result["history"]]
     if not drawn:
         return
     if find_spec("matplotlib") is None:
@@ -27,22 +30,28 @@ def draw_curves(folder: Path, entries: list[Entry], journal: Journal) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    names = {entry.role: drawn_as(entry.role, experiment) for entry, _ in drawn}
+    found = marks(names.values())
+    kinds = [kind for kind in ("train", "validation") if any(f"{kind}_accuracy" in history[0] for _, history in drawn)]
+    figure = Figure(figsize=(4.5 * len(kinds), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(1, 2)
-    for number, entry in enumerate(drawn):
-        assert entry.stored is not None
-        history = entry.stored.result["history"]
-        epochs = [row["epoch"] for row in history]
-        label, colour = one_line(f"{entry.role} {entry.model}"), f"C{number}"
-        losses.plot(epochs, [row["loss"] for row in history], color=colour, label=label)
-        accuracies.plot(epochs, [100 * row["train_accuracy"] for row in history], ":", color=colour)
-        if "validation_accuracy" in history[0]:
-            accuracies.plot(epochs, [100 * row["validation_accuracy"] for row in history], color=colour)
-    losses.set(xlabel="epoch", ylabel="objective", yscale="log")
-    accuracies.set(xlabel="epoch", ylabel="accuracy, %", title="dotted: training, solid: validation")
+    panels = figure.subplots(1, len(kinds), squeeze=False)[0]
+    for axes, kind in zip(panels, kinds, strict=True):
+        for entry, history in drawn:
+            mark = found[names[entry.role]]
+            if f"{kind}_accuracy" in history[0]:
+                values = [100 * row[f"{kind}_accuracy"] for row in history]
+                style = {"color": mark.colour, "marker": mark.shape, "mfc": "white", "markevery": max(1, len(history) // 6)}
+                label = one_line(f"{entry.role} {entry.model}")
+                axes.plot([row["epoch"] for row in history], values, linestyle=(0, mark.dashes or ()), label=label, **style)
+        axes.set(xlabel="epoch", ylabel=f"{kind.replace('train', 'training')} accuracy, %")
     picture = io.BytesIO()
     with rc_context({"text.parse_math": False}):  # names may contain dollar signs
-        losses.legend()
+        panels[0].legend()
         figure.savefig(picture, dpi=120)
     write_whole(folder / "curves.png", picture.getvalue())
+
+
+def drawn_as(role: str, experiment: Experiment) -> str:
+    """Name that decides the colour and mark of a run's learner: the method of a distilled student, else the role."""
+    return option(experiment.config, "distillation") if role == "distilled" else role

@@ -53,6 +53,11 @@ def written(value: float | None, pattern: str) -> str:
     return "–" if value is None else format(value, pattern)
 
 
+def signed(value: float | None) -> str:
+    """The number with its sign and two digits."""
+    return written(value, "+.2f").replace("-", "−")
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `8.3s`, `12m05s` or `1h04m`."""
     if seconds is None:

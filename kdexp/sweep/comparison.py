@@ -44,7 +44,7 @@ class DataTable:
     @property
     def published(self) -> list[tuple[str, Reference | None, int]]:
         """Name, published number and number of seeds of each row."""
-        return [(row.option if row.role == "distilled" else row.role, row.published, row.n) for row in self.rows]
+        return [(row.drawn_as, row.published, row.n) for row in self.rows]
 
     @property
     def compared(self) -> list[SweepRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,10 +10,10 @@ import numpy as np
 
 from kdexp.sweep.correct_images import correct_images
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.statistics import (
+from kdexp.tasks.statistics import (
     correlation,
+    image_margin,
     image_variance,
-    normal,
     seed_margin,
     std_of,
     sufficient_n,
@@ -120,7 +119,7 @@ class Pairs:
 def _interval(difference: Difference, level: float, of_images: float) -> Interval:
     mean, std, n = difference.mean, difference.std, len(difference.points)
     if std is None:
-        margin = normal(level) * math.sqrt(of_images)
+        margin = image_margin(of_images, level)
         return Interval(mean - margin, mean + margin)
     margin = seed_margin(std, n, level, of_images)
     return Interval(mean - margin, mean + margin, sufficient_n(mean, std, level, of_images))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from html import escape
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kdexp.report.table import percent
-from kdexp.sweep.axes import written_values
+from kdexp.page.html import Html, command_line, tag
+from kdexp.report.origin import versions
+from kdexp.report.table import percent, signed
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.origins import Origins
-from kdexp.sweep.remarks import models_vary, signed
+from kdexp.sweep.remarks import span
 from kdexp.sweep.repeat import command_words, commands
 from kdexp.sweep.row import SweepRow
+from kdexp.sweep.shown import name_of
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -31,8 +33,17 @@ class Details:
         (command,) = commands([self.sources.job(folder)])
         return command
 
-    def about(self, comparison: Comparison) -> Iterator[str]:
-        """When and with which versions the rows were trained, and the commands of the sweeps."""
+    def commands_of(self, row: SweepRow) -> list[str]:
+        """Commands that repeat the jobs of a row."""
+        return commands(self.sources.jobs(row))
+
+    def about(self, comparison: Comparison) -> Iterator[Html]:
+        """Folders and commands of the sweeps, and when and with which versions the rows were trained."""
+        yield tag("h2", "Where this comes from")
+        for folder in self.sources.sweep.folders:
+            yield tag("p", Path(folder).resolve().name, class_="soft")
+            if words := command_words(folder):
+                yield command_line(shlex.join(["kdexp", *words]))
         rows = [row for table in comparison.tables for row in table.rows]
         times, trained_with = set(), dict[str, None]()
         for result in map(self.sources.result, (key for row in rows for key in row.keys)):
@@ -40,46 +51,63 @@ class Details:
             trained_with[versions(result.provenance)] = None
         if rows:
             when = " to ".join(dict.fromkeys((min(times), max(times))))
-            yield f'<p class="soft">Trained {escape(when)}. {escape("; ".join(trained_with))}.</p>'
-        for folder in self.sources.sweep.folders:
-            if words := command_words(folder):
-                yield command_line(shlex.join(["kdexp", *words]))
+            yield tag("p", f"Trained {when}. {'; '.join(trained_with)}.", class_="soft")
 
-    def of_row(self, row: SweepRow, table: DataTable, anchor: str, number: int) -> Iterator[str]:
+    def of_row(self, row: SweepRow, table: DataTable, anchor: str, number: int) -> Html:
         """A collapsed part with the commands that repeat a row, its seeds, provenance and configuration."""
-        words = [row.mark, row.role, row.model if models_vary(table) else "", row.method]
-        name = " ".join(word for word in (*words, written_values(row.settings, table.columns)) if word)
-        yield f'<details id="{anchor}"><summary>{number}. {escape(name)}: {percent(row.test_mean)} %</summary>'
-        jobs = self.sources.jobs(row)
-        yield from map(command_line, commands(jobs))
-        yield from _seeds(row)
-        provenance = self.sources.result(row.keys[0]).provenance
-        yield f"<p>Provenance{_of_seed(row)}:</p><pre>{escape(_yaml(provenance))}</pre>"
-        yield f"<p>Configuration{_of_seed(row)}:</p><pre>{escape(_yaml(jobs[0].config))}</pre></details>"
+        provenance, config = self.sources.result(row.keys[0]).provenance, self.sources.jobs(row)[0].config
+        return tag(
+            "details",
+            tag("summary", f"{number}. {name_of(row, table)}: {percent(row.test_mean)} %"),
+            *map(command_line, self.commands_of(row)),
+            _seeds(row),
+            tag("p", f"Provenance{_of_seed(row)}:"),
+            tag("pre", _yaml(provenance)),
+            tag("p", f"Configuration{_of_seed(row)}:"),
+            tag("pre", _yaml(config)),
+            id=anchor,
+        )
 
 
-def command_line(command: str) -> str:
-    """A command that one click selects."""
-    return f'<code class="command">{escape(command)}</code>'
+def seeds_of(row: SweepRow) -> dict[str, str]:
+    """The numbers of single seeds behind a row's cells, by heading; those of the difference with its intervals."""
+    found = {
+        "test %": _by_seed("test %", row.seeds, map(percent, row.test)),
+        "val %": _by_seed("val %", row.seeds, map(percent, row.validation)),
+    }
+    if difference := row.difference:
+        lines = [_by_seed("vs base", difference.seeds, map(signed, difference.points))]
+        level = f"{100 * (difference.level or 0):.4g} %"
+        if interval := difference.over_seeds:
+            lines.append(f"{level} over seeds: {span(interval)}")
+        if interval := difference.over_seeds_and_images:
+            over = "seeds and test images" if difference.over_seeds else "test images"
+            lines.append(f"{level} over {over}: {span(interval)}")
+        found |= dict.fromkeys(("vs base", "95 % interval", "over seeds alone"), "\n".join(lines))
+    return found
 
 
-def versions(provenance: dict[str, Any]) -> str:
-    """Versions and hardware of a training, on one line."""
-    packages = ", ".join(f"{name} {provenance['versions'][name]}" for name in ("kdexp", "torch"))
-    git = provenance["git"]
-    commit = f", commit {git['commit'][:10]}{' with changes' if git['changed'] else ''}" if git else ""
-    return f"{packages}, Python {provenance['python']} on {provenance['device']}{commit}"
+def _by_seed(name: str, seeds: list[int], numbers: Any) -> str:
+    return "\n".join([name, *(f"seed {seed}: {number}" for seed, number in zip(seeds, numbers, strict=True))])
 
 
-def _seeds(row: SweepRow) -> Iterator[str]:
+def _seeds(row: SweepRow) -> Html:
     differences = dict(zip(row.difference.seeds, row.difference.points, strict=True)) if row.difference else {}
-    yield '<div class="wide"><table><thead><tr><th>seed</th><th class="right">val %</th><th class="right">test %</th>'
-    yield '<th class="right">vs base</th><th>key in the store</th><th>job</th></tr></thead><tbody>'
+    names = (
+        ("seed", None),
+        ("val %", "right"),
+        ("test %", "right"),
+        ("vs base", "right"),
+        ("key in the store", None),
+        ("job", None),
+    )
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col", class_=side) for name, side in names)))
+    rows = []
     for seed, validation, test, key, job in zip(row.seeds, row.validation, row.test, row.keys, row.jobs, strict=True):
         numbers = (percent(validation), percent(test), signed(differences.get(seed)))
-        cells = "".join(f'<td class="right">{number}</td>' for number in numbers)
-        yield f"<tr><td>{seed}</td>{cells}<td><code>{escape(key)}</code></td><td>{escape(job)}</td></tr>"
-    yield "</tbody></table></div>"
+        cells = [tag("td", number, class_="right") for number in numbers]
+        rows.append(tag("tr", tag("td", seed), *cells, tag("td", tag("code", key)), tag("td", job)))
+    return tag("div", tag("table", head, tag("tbody", *rows)), class_="wide")
 
 
 def _of_seed(row: SweepRow) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.published import explain
-from kdexp.report.table import written
+from kdexp.report.table import signed
 from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
@@ -215,8 +215,3 @@ def models_vary(table: DataTable) -> bool:
 def span(interval: Interval | None) -> str:
     """The interval as text, low end to high end."""
     return f"{signed(interval.low)} … {signed(interval.high)}" if interval else "–"
-
-
-def signed(value: float | None) -> str:
-    """The number with its sign and two digits."""
-    return written(value, "+.2f").replace("-", "−")

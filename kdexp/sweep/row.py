@@ -10,7 +10,7 @@ from kdexp.report.published import Reference, reference
 from kdexp.sweep.axes import AxisValues
 from kdexp.sweep.difference import Difference, Pairs
 from kdexp.sweep.observations import Observation
-from kdexp.sweep.statistics import std_of
+from kdexp.tasks.statistics import std_of
 
 BEST, BEST_OF_METHOD = "★", "☆"
 
@@ -48,6 +48,11 @@ class SweepRow:
     published: Reference | None = None
     standard_errors: float | None = None
     """Distance of `test_mean` from the published number; see `Reference.distance`."""
+
+    @property
+    def drawn_as(self) -> str:
+        """Name that decides its colour and mark in pictures."""
+        return self.option if self.role == "distilled" else self.role
 
     @property
     def short_method(self) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, table_width, written
+from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, signed, table_width, written
 from kdexp.sweep.axes import headings, written_value, written_values
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.remarks import missing, models_vary, remarks, signed, span
+from kdexp.sweep.remarks import missing, models_vary, remarks, span
 from kdexp.sweep.row import SweepRow
 from kdexp.text.characters import one_line
 

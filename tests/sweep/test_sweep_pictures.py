@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import rc_context
 
+from kdexp.report.table import signed
 from kdexp.sweep import fold, read
 from kdexp.sweep.origins import Origins
-from kdexp.sweep.pictures.cost import draw_parameters, front
+from kdexp.sweep.pictures.cost import draw_parameters
 from kdexp.sweep.pictures.drawing import draw_all
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
-from kdexp.sweep.pictures.style import SETTINGS, apart, chosen, finish
-from kdexp.sweep.remarks import signed
+from kdexp.sweep.pictures.style import SETTINGS, apart, finish
+from kdexp.sweep.shown import chosen, front
 
 TEMPERATURES, ALPHAS = (20.0, 1.0, 4.0), (0.5, 0.1)
 

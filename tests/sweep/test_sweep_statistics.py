@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdexp.sweep.statistics import (
+from kdexp.tasks.statistics import (
     MANY_SEEDS,
     correlation,
     image_variance,

@@ -123,4 +123,4 @@ def test_the_command_is_unwrapped_on_the_screen_in_markdown_and_on_the_page(tmp_
     show(comparison, Console(width=60, highlight=False))
     assert f"\n  {command}\n" in capsys.readouterr().out
     assert f"new seeds:\n  {command}\n" in text(comparison)
-    assert f'new seeds:<code class="command">{command}</code></li>' in page(comparison, Origins(sweep), [[]])
+    assert f'new seeds:<code class="command">{command}</code></li>' in page(comparison, Origins(sweep))

@@ -131,5 +131,5 @@ def test_a_dollar_sign_in_a_legend_is_drawn_literally(make_experiment, tmp_path)
     experiment = make_experiment()
     (entry,) = obtain(experiment, ["baseline"])
     entry.model = r"$\frac$ \x1b[31m"
-    draw_curves(tmp_path, [entry], experiment.journal)
+    draw_curves(tmp_path, [entry], experiment, experiment.journal)
     assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -12,27 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
+from kdexp.page.marks import Mark
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.pictures.style import COLOURS, FAINT, MARKERS, TEACHER, apart, chosen, label, logarithmic, new_figure
+from kdexp.sweep.pictures.style import FAINT, apart, label, logarithmic, new_figure
 from kdexp.sweep.row import SweepRow
+from kdexp.sweep.shown import chosen, front, marks_of
 from kdexp.sweep.table import title
 
 Cost = Callable[[SweepRow], float]
 
 BESIDE, ABREAST = 5.0, 30.0
 """Offset in points between markers of equal cost, and the most from the first to the last."""
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the Pareto-optimal points (cost, worth), cheapest first.
-
-    One beats another if it costs no more and is worth no less, and is not its equal in both.
-    """
-    kept: list[int] = []
-    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1])):
-        if not kept or points[index][1] > points[kept[-1]][1] or points[index] == points[kept[-1]]:
-            kept.append(index)
-    return kept
 
 
 def draw_parameters(table: DataTable) -> Figure:
@@ -86,25 +76,25 @@ def _draw_rows(axes: Axes, rows: Sequence[SweepRow], table: DataTable, cost: Cos
     """Draws a colour and marker per method and per other role; rows of equal cost are side by side."""
     series = defaultdict[str, list[SweepRow]](list)
     for row in rows:
-        series[row.option if row.role == "distilled" else row.role].append(row)
+        series[row.drawn_as].append(row)
     students = [called for called in series if called != "teacher"]
+    drawn = marks_of(table)
     step = min(BESIDE, ABREAST / max(1, len(students) - 1))
     for called, same in series.items():
         name = label(same[0], table) if len(same) == 1 else f"{called}, {len(same)} rows"
         if called == "teacher":
-            _draw_series(axes, same, cost, name, TEACHER, "s", 0.0)
+            _draw_series(axes, same, cost, name, drawn[called], 0.0)
         else:
-            number = students.index(called)
-            aside = step * (number - (len(students) - 1) / 2)
-            _draw_series(axes, same, cost, name, COLOURS[number % 8], MARKERS[(number + number // 8) % 8], aside)
+            aside = step * (students.index(called) - (len(students) - 1) / 2)
+            _draw_series(axes, same, cost, name, drawn[called], aside)
 
 
-def _draw_series(axes: Axes, rows: Sequence[SweepRow], cost: Cost, name: str, colour: str, marker: str, aside: float) -> None:
+def _draw_series(axes: Axes, rows: Sequence[SweepRow], cost: Cost, name: str, mark: Mark, aside: float) -> None:
     places, means = [cost(row) for row in rows], [100 * row.test_mean for row in rows]
     spreads = [100 * (row.test_std or 0.0) for row in rows]
     figure = axes.get_figure(root=True)
     moved = offset_copy(axes.transData, fig=figure, x=aside, units="points")
-    style: dict[str, Any] = {"fmt": marker, "color": colour, "mfc": "white", "mew": 1.5, "ms": 6, "capsize": 3}
+    style: dict[str, Any] = {"fmt": mark.shape, "color": mark.colour, "mfc": "white", "mew": 1.5, "ms": 6, "capsize": 3}
     axes.errorbar(places, means, spreads, label=name, transform=moved, **style)
 
 

@@ -11,11 +11,12 @@ from matplotlib import rc_context
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.cost import draw_latency, draw_parameters
-from kdexp.sweep.pictures.curves import draw_curves, shown
+from kdexp.sweep.pictures.curves import draw_curves
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
-from kdexp.sweep.pictures.style import SETTINGS, Picture, chosen, finish
+from kdexp.sweep.pictures.style import SETTINGS, Picture, finish
+from kdexp.sweep.shown import chosen, with_curves
 
 
 def draw_all(comparison: Comparison, sources: Origins) -> list[list[Picture]]:
@@ -64,7 +65,7 @@ def _which(table: DataTable) -> str:
 
 
 def _trained(table: DataTable) -> str:
-    drawn, students = len(shown(table)), sum(row.role != "teacher" for row in table.rows)
+    drawn, students = len(with_curves(table)), sum(row.role != "teacher" for row in table.rows)
     if drawn == students:
         return "Training of all students."
     return f"Training of {drawn} of {students} rows of students: baselines, then what validation data chose of each method."

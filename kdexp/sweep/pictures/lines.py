@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.pictures.slices import Slice, is_number
-from kdexp.sweep.pictures.style import COLOURS, FAINT, apart, logarithmic, new_figure, seeds
+from kdexp.sweep.pictures.slices import LOGARITHMIC, Slice, baselines_beside, is_number
+from kdexp.sweep.pictures.style import FAINT, apart, logarithmic, new_figure
 from kdexp.sweep.row import SweepRow
+from kdexp.sweep.shown import marks_of, seeds
 from kdexp.sweep.table import title
-
-LOGARITHMIC = 8
-"""The axis is logarithmic if the largest value is at least this many times the smallest."""
 
 
 def draw_line(piece: Slice, table: DataTable) -> Figure:
@@ -26,7 +24,8 @@ def draw_line(piece: Slice, table: DataTable) -> Figure:
     (axis,) = piece.axes
     rows = sorted(piece.rows, key=piece.at)
     _draw_baselines(axes, axis, piece, table)
-    _errors(axes, axis, rows, piece.name, COLOURS[0], "o-")
+    mark = marks_of(table)[piece.option]
+    _errors(axes, axis, rows, piece.name, mark.colour, f"{mark.shape}-")
     if marked := [row for row in rows if row.mark]:
         places, means = [row.settings[axis] for row in marked], [100 * row.test_mean for row in marked]
         style: dict[str, Any] = {"fillstyle": "none", "color": "black", "linestyle": "none"}
@@ -39,20 +38,13 @@ def draw_line(piece: Slice, table: DataTable) -> Figure:
 
 
 def _draw_baselines(axes: Axes, axis: str, piece: Slice, table: DataTable) -> None:
-    rows = [row for row in table.rows if row.role == "baseline" and _is_beside(row, piece, table.columns)]
+    rows = baselines_beside(piece, table)
     if len(rows) == 1:
         mean, std = 100 * rows[0].test_mean, 100 * (rows[0].test_std or 0.0)
         axes.axhspan(mean - std, mean + std, color=FAINT, alpha=0.3, linewidth=0)
         axes.axhline(mean, color=FAINT, linestyle="--", label=f"baseline, n = {rows[0].n}")
     elif rows and all(is_number(row.settings.get(axis)) for row in rows):
         _errors(axes, axis, sorted(rows, key=lambda row: row.settings[axis]), "baseline", FAINT, "s--")
-
-
-def _is_beside(baseline: SweepRow, piece: Slice, columns: list[str]) -> bool:
-    """Whether it is the same student with the same settings, where it has them, except for the axis."""
-    ours = piece.rows[0].settings
-    shared = [key for key in columns if key in ours and key in baseline.settings and key not in piece.axes]
-    return baseline.model == piece.model and all(baseline.settings[key] == ours[key] for key in shared)
 
 
 def _errors(axes: Axes, axis: str, rows: list[SweepRow], name: str, colour: str, style: str) -> None:

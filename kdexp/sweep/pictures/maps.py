@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.pictures.slices import Slice
-from kdexp.sweep.pictures.style import FAINT, new_figure, seeds
-from kdexp.sweep.remarks import signed
+from kdexp.sweep.pictures.style import FAINT, new_figure
 from kdexp.sweep.row import SweepRow
+from kdexp.sweep.shown import seeds
 from kdexp.sweep.table import title
 
 CELL = 0.85, 0.6
@@ -33,38 +33,21 @@ def draw_map(piece: Slice, table: DataTable, failed: set[tuple[float, ...]]) -> 
     width, height = (max(2.3, min(WIDEST, size * len(places))) for size, places in zip(CELL, (columns, lines), strict=True))
     figure = new_figure(width + 1.9, height + 1.3)
     axes = figure.subplots()
-    differences = all(row.difference for row in piece.rows)
     values = np.full((len(lines), len(columns)), np.nan)
     for (x, y), row in rows.items():
-        values[lines.index(y), columns.index(x)] = _worth(row, differences)[0]
-    mesh = _colour(axes, values, differences)
+        values[lines.index(y), columns.index(x)] = piece.worth(row)[0]
+    mesh = _colour(axes, values, piece.comparable)
     size = min(9.0, 72 * width / len(columns) / 4.2, 72 * height / len(lines) / 3.2)
     letters = size if size >= READABLE else 0.0
-    most = max(row.n for row in piece.rows)
     for (line, y), (column, x) in product(enumerate(lines), enumerate(columns)):
         if (x, y) in rows:
             dark = _is_dark(mesh.to_rgba(values[line, column]))
-            _fill(axes, (column, line), rows[x, y], _written(rows[x, y], differences, most), letters, dark=dark)
+            _fill(axes, (column, line), rows[x, y], piece.numbers(rows[x, y]), letters, dark=dark)
         else:
             _hatch(axes, (column, line), "failed" if (x, y) in failed else "", letters)
     _ticks(axes, piece, columns, lines)
     axes.set_title(f"{title(table)}\n{piece.name}, {seeds(piece.rows)}{_framed(piece)}", fontsize=9)
     return figure
-
-
-def _worth(row: SweepRow, differences: bool) -> tuple[float, float | None]:
-    """Mean and standard deviation: of the differences in points, or of accuracy in percent."""
-    if differences and row.difference:
-        return row.difference.mean, row.difference.std
-    return 100 * row.test_mean, None if row.test_std is None else 100 * row.test_std
-
-
-def _written(row: SweepRow, differences: bool, most: int) -> tuple[str, str]:
-    """The number in a cell, and the smaller text below it: std, and number of seeds if others have more."""
-    mean, std = _worth(row, differences)
-    spread = "" if std is None else f"± {std:.2f}"
-    fewer = f"(n={row.n})" if row.n < most else ""
-    return signed(mean) if differences else f"{mean:.2f}", f"{spread} {fewer}".strip()
 
 
 def _colour(axes: Axes, values: np.ndarray, differences: bool) -> QuadMesh:

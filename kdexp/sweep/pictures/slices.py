@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kdexp.report.table import signed
 from kdexp.sweep.axes import AxisValues, axis_values, option, written_values
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.read import FINISHED, Sweep
@@ -13,6 +14,9 @@ from kdexp.sweep.row import SweepRow
 
 MOST_SLICES = 6
 """A method whose other settings have more combinations of values gets no pictures."""
+
+LOGARITHMIC = 8
+"""An axis is logarithmic if its largest value is at least this many times the smallest."""
 
 
 @dataclass
@@ -29,6 +33,24 @@ class Slice:
     def at(self, row: SweepRow) -> tuple[float, ...]:
         """Position of a row on the axes."""
         return tuple(row.settings[axis] for axis in self.axes)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every row has a difference to a baseline."""
+        return all(row.difference for row in self.rows)
+
+    def worth(self, row: SweepRow) -> tuple[float, float | None]:
+        """Mean and standard deviation: of the differences in points if all rows have one, else of accuracy in percent."""
+        if self.comparable and row.difference:
+            return row.difference.mean, row.difference.std
+        return 100 * row.test_mean, None if row.test_std is None else 100 * row.test_std
+
+    def numbers(self, row: SweepRow) -> tuple[str, str]:
+        """The mean as text, and a smaller text below it: std, and number of seeds if others have more."""
+        mean, std = self.worth(row)
+        spread = "" if std is None else f"± {std:.2f}"
+        fewer = f"(n={row.n})" if row.n < max(each.n for each in self.rows) else ""
+        return signed(mean) if self.comparable else f"{mean:.2f}", f"{spread} {fewer}".strip()
 
     @property
     def name(self) -> str:
@@ -54,6 +76,14 @@ def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
         elif axes:
             found += cut
     return found, refused
+
+
+def baselines_beside(piece: Slice, table: DataTable) -> list[SweepRow]:
+    """The baselines of the same student with the same settings, where they have them, except for the axes."""
+    ours = piece.rows[0].settings
+    shared = [key for key in table.columns if key in ours and key not in piece.axes]
+    rows = [row for row in table.rows if row.role == "baseline" and row.model == piece.model]
+    return [row for row in rows if all(row.settings[key] == ours[key] for key in shared if key in row.settings)]
 
 
 def is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Shared by all pictures: colours that differ in grey and for the colour-blind, and writing figures to files."""
+"""Shared by all pictures: settings, axes, names, and writing figures to files."""
 
 from __future__ import annotations
 
@@ -14,25 +14,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from kdexp.sweep.axes import written_values
+from kdexp.page.marks import Mark
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.remarks import models_vary
 from kdexp.sweep.row import SweepRow
+from kdexp.sweep.shown import name_of
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#666666")
-"""Okabe and Ito (2008), except yellow, which is faint on white, and black, which is the teacher's."""
-MARKERS = ("o", "D", "^", "v", "P", "X", "<", ">")
-DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1)),
-    (0, (3, 1, 1, 1)),
-    (0, (1, 1)),
-    (0, (8, 2)),
-)
-TEACHER, FAINT = "black", "#999999"
+FAINT = "#999999"
 
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and read by tests
@@ -91,22 +78,9 @@ def finish(figure: Figure, name: str, caption: str) -> Picture:
 
 def label(row: SweepRow, table: DataTable) -> str:
     """The legend of a row, in lines of about 36 characters."""
-    words = [row.mark, row.role if row.role != "distilled" else "", row.model if models_vary(table) else ""]
-    words += [row.method, written_values(row.settings, table.columns)]
-    return textwrap.fill(" ".join(word for word in words if word), 36)
+    return textwrap.fill(name_of(row, table), 36)
 
 
-def seeds(rows: Sequence[SweepRow]) -> str:
-    """Number of seeds, as `n = 3` or, if rows differ, `n = 2 to 3`."""
-    counts = sorted({row.n for row in rows})
-    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
-
-
-def chosen(table: DataTable) -> list[SweepRow]:
-    """Rows for pictures with few rows: the best on validation data of each method and student, or all if none is marked."""
-    marked = {_kind(row) for row in table.rows if row.mark}
-    return [row for row in table.rows if row.mark or _kind(row) not in marked]
-
-
-def _kind(row: SweepRow) -> tuple[str, str, int, str]:
-    return row.role, row.model, row.parameters, row.option
+def dashed(mark: Mark) -> str | tuple[int, tuple[int, ...]]:
+    """The line style of a method."""
+    return (0, mark.dashes) if mark.dashes else "-"

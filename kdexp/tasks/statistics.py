@@ -88,6 +88,11 @@ def seed_margin(std: float, n: int, level: float, image_variance: float = 0.0) -
     return student_t(level, n - 1) * math.sqrt(std**2 / n + image_variance)
 
 
+def image_margin(image_variance: float, level: float) -> float:
+    """Half the width of the interval around the mean of one seed, over test images alone."""
+    return normal(level) * math.sqrt(image_variance)
+
+
 def sufficient_n(mean: float, std: float, level: float, image_variance: float = 0.0) -> int | None:
     """The smallest n > 1 for which the interval would exclude 0 with the same mean and std, or None."""
 

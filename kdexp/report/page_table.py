@@ -1,0 +1,34 @@
+"""A table of the report as part of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kdexp.page.html import Html
+from kdexp.page.table import Heading, Line, data_table
+from kdexp.report.table import YIELDING, AnyRow, Column
+
+SPARE = ("", "n", "val %", "params", *YIELDING)
+"""Columns that tell no row from the others."""
+
+
+def page_table(
+    rows: Sequence[AnyRow],
+    columns: Sequence[Column[AnyRow]],
+    identity: str,
+    line: Callable[[int, AnyRow], Mapping[str, object]] = lambda *_: {},
+) -> Html:
+    """The columns that have values; `line` gives further arguments of `Line` for a row and its number."""
+    shown = [column for column in columns if column.has_values(rows)]
+    headings = [Heading(column.heading, column.right, _rank(column)) for column in shown]
+    lines = [
+        Line([column.cell(row) for column in shown], **line(number, row))  # type: ignore[arg-type]
+        for number, row in enumerate(rows, 1)
+    ]
+    return data_table(headings, lines, identity)
+
+
+def _rank(column: Column[AnyRow]) -> int:
+    if not column.always:
+        return 1
+    return 2 if column.heading in SPARE else 0
