@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from inspect import unwrap
 from typing import Annotated, Any
 
 import torch
@@ -45,6 +47,22 @@ class OptimizerRecipe(Checked):
         raise NotImplementedError
 
 
+@cache
+def without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Torch's optimizer without the decorators that serve torch.compile, whose import takes a second; its steps are the same.
+
+    kdexp compiles networks, never optimizers. A step's other decorator turns gradients off, which is done here.
+    """
+    step = unwrap(kind.step)
+
+    def plain_step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
+        with torch.no_grad():
+            return step(self, closure)
+
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    return type(kind.__name__, (kind,), {name: unwrap(getattr(kind, name)) for name in names} | {"step": plain_step})
+
+
 def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
     """Has the optimizer read its learning rates from tensors on the device, so that its step can be recorded.
 
@@ -76,7 +94,7 @@ class Adam(OptimizerRecipe):
         return 2
 
     def torch_optimizer(self, groups, *, fused):
-        return torch.optim.Adam(groups, **self._knobs(), fused=fused)
+        return without_compiler(torch.optim.Adam)(groups, **self._knobs(), fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +102,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     def torch_optimizer(self, groups, *, fused):
-        return torch.optim.AdamW(groups, **self._knobs(), fused=fused)
+        return without_compiler(torch.optim.AdamW)(groups, **self._knobs(), fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +121,7 @@ class SGD(OptimizerRecipe):
         return int(self.momentum > 0)
 
     def torch_optimizer(self, groups, *, fused):
-        return torch.optim.SGD(
+        return without_compiler(torch.optim.SGD)(
             groups,
             lr=self.lr,
             momentum=self.momentum,

@@ -82,7 +82,6 @@ WORDS = [
     ("+seed=1", "seed: exists already; to change it leave the + out: seed=1"),
     ("~batch_size", "batch_size: missing"),
     ("~epochs", "epochs: missing"),
-    ("~batch_size", "batch_size: missing"),
     ("~published", "published: can't be removed: its value is null"),
     ("~nothing", "nothing: unknown key"),
     ("seed=${x}", "seed='${x}': Interpolation key 'x' not found"),
