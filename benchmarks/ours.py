@@ -31,19 +31,12 @@ class Ours:
         self.losses: list[float] = []
         self.teacher_images = self.bytes_kept = 0
         self.outputs = Path(mkdtemp(dir=work.folder))
-        given = [*work.overrides, *words, f"output_dir={self.outputs}"]
         if work.phase in ("main", "sweep"):
-            axes = [f"distillation.temperature={joined(work.temperatures)}", f"distillation.alpha={joined(work.alphas)}", "-m"]
-            self.command = [
-                "kdexp",
-                "--config-dir",
-                str(CONF),
-                *given,
-                *(axes if work.phase == "sweep" else work.points[-1].words),
-            ]
+            self.command = ["kdexp", *command_of(work, self.outputs, words)]
         else:
             (point,) = work.points or [Point("kd")]
-            config = compose_command([*given, *point.words], config_dir=str(CONF))
+            given = [*work.overrides, *words, f"output_dir={self.outputs}", *point.words]
+            config = compose_command(given, config_dir=str(CONF))
             self.experiment = Experiment(config, Journal(Console(file=io.StringIO())))
             self.experiment.make_ready()
             if work.phase == "kd":
@@ -71,6 +64,13 @@ class Ours:
 
         with mock.patch.object(Teacher, "ask", counted):
             yield
+
+
+def command_of(work: Work, outputs: Path, words: Sequence[str] = ()) -> list[str]:
+    """The words of the command that runs a whole job, or a sweep."""
+    axes = [f"distillation.temperature={joined(work.temperatures)}", f"distillation.alpha={joined(work.alphas)}", "-m"]
+    chosen = axes if work.phase == "sweep" else work.points[-1].words
+    return ["--config-dir", str(CONF), *work.overrides, *words, f"output_dir={outputs}", *chosen]
 
 
 def joined(values: Sequence[float]) -> str:

@@ -33,7 +33,10 @@ DIGEST = 32
 """Bytes of the SHA-256 at the end of a progress file."""
 
 SLOW = 0.5
-"""Seconds per epoch from which progress is also flushed to disk, which takes milliseconds, to survive a power failure."""
+"""Seconds between two savings of a learner's progress from which the second is also flushed to disk.
+
+Flushing takes milliseconds, and lets it survive a power failure. Otherwise the learner may have to start over after one.
+"""
 
 
 class LearnerStore:
@@ -42,7 +45,8 @@ class LearnerStore:
     def __init__(self, root: str | Path, say: Say = print):
         self.root = Path(root).expanduser() / LEARNERS
         self.say = say
-        self._saved_at = time.monotonic()
+        self._opened_at = time.monotonic()
+        self._saved_at: dict[str, float] = {}
 
     def find(self, key: str) -> StoredLearner | None:
         """The stored learner with all files verified, or None; a damaged one is reported and counts as missing."""
@@ -107,9 +111,10 @@ class LearnerStore:
         """Saves the state of a learner after an epoch, replacing the previous one; raises `OSError`."""
         packed = _packed(state)
         packed.write(hashlib.sha256(packed.getbuffer()).digest())
-        slow = time.monotonic() - self._saved_at > SLOW
+        before = self._saved_at.get(key) or max(self._saved_at.values(), default=self._opened_at)
+        slow = time.monotonic() - before > SLOW
         write_whole(self.root / f"{key}.progress", packed.getbuffer(), lasting=slow)
-        self._saved_at = time.monotonic()
+        self._saved_at[key] = time.monotonic()
 
     def progress(self, key: str) -> dict[str, Any] | None:
         """The last state that `keep_progress` saved, or None; a damaged one is reported and counts as missing."""
