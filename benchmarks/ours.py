@@ -12,15 +12,12 @@ from tempfile import mkdtemp
 from unittest import mock
 
 from rich.console import Console
-from work import Point, Work
+from work import COMPOSER, CONF, Point, Work
 
 from kdexp.commands import main as cli
-from kdexp.configuration.compose import compose_command
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.teacher.frozen import Teacher
-
-CONF = Path(__file__).with_name("conf")
 
 
 class Ours:
@@ -36,7 +33,7 @@ class Ours:
         else:
             (point,) = work.points or [Point("kd")]
             given = [*work.overrides, *words, f"output_dir={self.outputs}", *point.words]
-            config = compose_command(given, config_dir=str(CONF))
+            config = COMPOSER.compose(given)
             self.experiment = Experiment(config, Journal(Console(file=io.StringIO())))
             self.experiment.make_ready()
             if work.phase == "kd":

@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "benchmarks")]
 
+from gpu_parts.page import sections
 from speed_facts import (
     PHASES,
     accuracy,
@@ -62,7 +63,8 @@ python benchmarks/lockstep.py            # additional jobs trained together
 python benchmarks/gpu.py                 # a page of figures of your GPU
 ```
 
-These write to `outputs/bench/` and `outputs/gpu/`; `--output benchmarks/NAME.json` replaces what this page shows.
+These write to `outputs/bench/`; `--output benchmarks/NAME.json` replaces what this page shows. The last one writes to
+`outputs/gpu/`; a copy of its `gpu.json` as `benchmarks/gpu_NAME.json` adds a section for that GPU.
 
 {startup(bench)}
 
@@ -93,8 +95,25 @@ epochs, seeds and jobs of a sweep.
 the tutorial's loop (two epochs and its test), {share(lockstep, "bf16 fast")} in bf16. Repeating a finished sweep takes
 {lockstep["finished_sweep_again_seconds"]["fp32"]:.1f} s after start-up and evaluates no teacher.
 
+{gpu()}
+
 This page is written by `python docs/make_speed.py` from `benchmarks/*.json`; a test compares them.
 """)
+
+
+def gpu() -> str:
+    """What `benchmarks/gpu.py` found on the GPUs of which figures are stored, each in a `benchmarks/gpu_NAME.json`."""
+    return "\n\n".join(text for path in sorted((ROOT / "benchmarks").glob("gpu_*.json")) for text in gpu_sections(path))
+
+
+def gpu_sections(path: Path) -> list[str]:
+    """The heading and the sections of one GPU; raises `ValueError` for figures of a rehearsal."""
+    results = json.loads(path.read_text())
+    if results["rehearsal"]:
+        raise ValueError(f"{path}: figures of a rehearsal mean nothing")
+    machine, dates = results["machine"], [part["date"] for part in results["parts"].values()]
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
+    return [f"## {machine['device']}", f"`python benchmarks/gpu.py`, {max(dates)}; {facts}.", *sections(results)]
 
 
 def wrapped(text: str) -> str:
