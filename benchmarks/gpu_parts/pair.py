@@ -29,20 +29,27 @@ def items(context: Context) -> Iterator[Item]:
     words = [*WORDS, f"device={context.device}", f"output_dir={outputs}"]
     words += TINY if context.rehearse else [*FAST, f"dataset.root={context.data}"]
     seeds = [str(seed) for seed in (SEEDS[:1] if context.rehearse else SEEDS)]
+    failures: list[str] = []
     for count in range(1, len(seeds) + 1):
-        chosen = f"seed={','.join(seeds[:count])}"
-        yield Item({}, partial(trained, [*words, chosen], outputs, context), replaces=True)
+        if not failures:
+            chosen = f"seed={','.join(seeds[:count])}"
+            yield Item({}, partial(trained, [*words, chosen], outputs, context, failures), replaces=True)
 
 
-def trained(words: list[str], outputs: Path, context: Context) -> list[Row]:
-    """Runs the sweep, in which what the store has is not trained again; returns the rows of its table."""
-    end = run(python("kdexp", *words), context.left() - STOPPING, grace=STOPPING - 5)
+def trained(words: list[str], outputs: Path, context: Context, failures: list[str]) -> list[Row]:
+    """Runs the sweep, in which what the store has is not trained again; returns the rows of its table.
+
+    Raises `CutOff`, or `RuntimeError` with the last line of what the command printed, which is also added to `failures`.
+    """
+    log = context.folder / "logs" / "pair_command.txt"
+    end = run(python("kdexp", *words), context.left() - STOPPING, log=log, grace=STOPPING - 5)
     if end == CUT_OFF:
         learners = outputs / "store" / "learner"
         finished, half = len(list(learners.glob("*/result.json"))), len(list(learners.glob("*.progress")))
         raise CutOff(f"{words[-1]} ({finished} networks are finished, {half} half trained; the same command goes on)")
     if end:
-        raise RuntimeError(f"kdexp ended with {end}; the log has the reason")
+        failures.append(([end, *filter(None, map(str.strip, log.read_text().splitlines()))])[-1])
+        raise RuntimeError(failures[-1])
     newest = max(outputs.glob("sweeps/*/sweep.json"), key=lambda path: path.stat().st_mtime_ns)
     return [figures(values) for table in json.loads(newest.read_text())["tables"] for values in table["rows"]]
 

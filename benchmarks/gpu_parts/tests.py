@@ -14,6 +14,9 @@ from gpu_parts.process import CUT_OFF, ROOT, python, run
 # Warnings that only this GPU's libraries give are no failures here. The project's own options need pytest-xdist.
 OPTIONS = ["-o", "addopts=", "-p", "no:cacheprovider", "-W", "default", "-rfE", "--tb=short", "-v"]
 
+FINE = ("", "exit code 1", "exit code 5")
+"""How pytest may end: all passed, some failed, no tests."""
+
 
 def items(context: Context) -> Iterator[Item]:
     """One per file with such tests."""
@@ -40,10 +43,16 @@ def counted(paths: list[Path], marks: str, context: Context) -> Row:
     end = run(python("pytest", *words), context.left() - 5, grace=3)
     if not report.exists():
         raise RuntimeError(f"pytest left no report ({end or 'no tests'})")
-    row = numbers(report)
-    if row["failed"] or end == CUT_OFF:
-        row["error"] = f"{row['failed']} failed, see the log" if row["failed"] else end
-    return row
+    return judged(numbers(report), end)
+
+
+def judged(row: Row, end: str) -> Row:
+    """The row with an error if tests failed or pytest itself did, and with a note if it was cut off."""
+    if row["failed"]:
+        return row | {"error": f"{row['failed']} failed, see the log"}
+    if end == CUT_OFF:
+        return row | {"note": end}
+    return row | {"error": f"pytest: {end}"} if end not in FINE else row
 
 
 def numbers(report: Path) -> Row:

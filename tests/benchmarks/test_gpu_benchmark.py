@@ -193,6 +193,25 @@ def test_the_counts_of_a_test_report(tmp_path):
     assert "tests/device/test_gpu.py" in [str(path.relative_to(ROOT)) for path in tests.files(ROOT / "tests")]
 
 
+@pytest.mark.slow
+def test_tests_that_need_a_gpu_are_run_and_counted(tmp_path):
+    mark = "@pytest.mark.gpu\n"
+    code = ["import pytest\n", mark, "def test_good(): pass\n", mark, "def test_bad(): assert 0\n", "def test_other(): pass\n"]
+    (tmp_path / "test_mine.py").write_text("".join(code))
+    (tmp_path / "parts").mkdir()
+    row = tests.counted([tmp_path / "test_mine.py"], "gpu", context(tmp_path))
+    assert (row["passed"], row["failed"], row["error"]) == (1, 1, "1 failed, see the log")
+
+
+@pytest.mark.parametrize(
+    ("end", "more"),
+    [("", {}), ("exit code 5", {}), ("cut off", {"note": "cut off"}), ("exit code 4", {"error": "pytest: exit code 4"})],
+)
+def test_how_pytest_ended_is_told(end, more):
+    row = {"passed": 2, "failed": 0, "skipped": 0, "s": 1.0}
+    assert tests.judged(row, end) == row | more
+
+
 def test_a_table_shows_numbers_with_four_digits_and_dashes_for_what_is_missing():
     rows = [{"way": "a|b", "ms": 1.23456, "n": 50_000}, {"way": "c", "ms": None, "more": 0.00001}]
     assert page.table(rows).splitlines() == [
