@@ -9,9 +9,9 @@ by hand     one page of code on tensors that stay on the device, with the tricks
 kdexp       what the command line runs: validation, progress saved after every epoch, tests, results, tables
 
 All train the same nets from the same weights on the same images in the same order (except augmentation), and test them. Ratios
-compare times of one process, minima and medians over several turns; times of different calls are not comparable, and neither
-are turns between which the load of the machine moved, which is why CPU seconds and the share of other processes stand beside
-each ratio. The phase `startup` measures what comes before the first training step of a new process.
+compare times of one process, minima and medians over several turns; times of different calls are not comparable. CPU seconds
+and the load of other processes stand beside each ratio, and a warning says where that load moved between turns. The phase
+`startup` measures what comes before the first training step of a new process.
 """
 
 from __future__ import annotations

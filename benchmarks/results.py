@@ -46,7 +46,7 @@ def print_table(title: str, results: dict[str, Any]) -> None:
     """Prints the rows of a phase, and its warning."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for position, head in enumerate((*SPEED, *LOAD, *REST)):
-        table.add_column(head, justify="right" if position else "left")
+        table.add_column(head, justify="right" if position else "left", no_wrap=not position)
     for who, values in results["rows"].items():
         table.add_row(who, *_cells(values))
     console = Console(width=150)

@@ -21,6 +21,7 @@ from speed_facts import (
     behind,
     described,
     distances,
+    gains,
     load,
     ratio,
     share,
@@ -83,13 +84,14 @@ autocast with fp32 weights and losses. Distance of the mean loss of steps 11 to 
 
 {whole_job(rows)}
 
-**What bf16 changes.** {accuracy(precision)}
+**What bf16 changes.** {gains([*rows.values(), crd["kd"]["rows"]])} {accuracy(precision)}
 
 **With augmentation** a teacher must be evaluated on each view, so less can be saved: for
 resnet32x4 → resnet8x4 as in the CRD code (crops and flips, batches of {crd["kd"]["batch_size"]}),
 {crd["kd"]["epochs"]} epochs of distilling are {ratio(crd["kd"]["rows"], "kdexp")} times as fast as that loop,
-{ratio(crd["kd"]["rows"], "kdexp bf16 fast")} times in bf16. The logits of all 162 views are cached for further
-epochs, seeds and jobs of a sweep.
+{ratio(crd["kd"]["rows"], "kdexp bf16 fast")} times in bf16; the strong loop is
+{ratio(crd["kd"]["rows"], "strong")} times as fast. The logits of all 162 views are cached for further epochs, seeds and
+jobs of a sweep.
 
 **Jobs trained together** (`hydra/launcher=lockstep`): an additional job costs {share(lockstep, "fp32")} of a single student in
 the tutorial's loop (two epochs and its test), {share(lockstep, "bf16 fast")} in bf16. Repeating a finished sweep takes
@@ -113,7 +115,7 @@ def gpu_sections(path: Path) -> list[str]:
         raise ValueError(f"{path}: figures of a rehearsal mean nothing")
     machine, dates = results["machine"], [part["date"] for part in results["parts"].values()]
     facts = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
-    return [f"## {machine['device']}", f"`python benchmarks/gpu.py`, {max(dates)}; {facts}.", *sections(results)]
+    return [f"## {machine['device']}", f"Measured by `python benchmarks/gpu.py`, {max(dates)}; {facts}.", *sections(results)]
 
 
 def wrapped(text: str) -> str:
