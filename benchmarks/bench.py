@@ -1,7 +1,7 @@
 """Compares the speed of kdexp with loops written by hand, alternating in one process.
 
-python benchmarks/bench.py --phase teacher baseline kd main sweep --size cpu    # a table, and benchmarks/bench_cpu.json
-python benchmarks/bench.py --pair crd --phase teacher kd --size cpu             # augmented, as in the CRD code
+python benchmarks/bench.py --size cpu                             # tables of all phases, and outputs/bench/bench_cpu.json
+python benchmarks/bench.py --size cpu --pair crd --phase teacher kd    # augmented, as in the CRD code
 
 tutorial    the PyTorch tutorial's loop: Pillow images, two workers, fp32, `.item()` and the teacher evaluated at every step
 strong      the same with persistent workers, pinned memory, channels-last, bf16 autocast, and no `.item()`
@@ -9,17 +9,16 @@ by hand     one page of code on tensors that stay on the device, with the tricks
 kdexp       what the command line runs: validation, progress saved after every epoch, tests, results, tables
 
 All train the same nets from the same weights on the same images in the same order (except augmentation), and test them. Ratios
-compare times of one process, minima and medians over several turns; times of different calls are not comparable.
+compare times of one process, minima and medians over several turns; times of different calls are not comparable. CPU seconds
+and the load of other processes stand beside each ratio, and a warning says where that load moved between turns. The phase
+`startup` measures what comes before the first training step of a new process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +26,17 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import startup
 import torch
+from load import warning
 from measuring import Measured, measure, peak_flops
 from ours import Ours
 from peers import STRONG, TUTORIAL, Peer
 from resident import Resident
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from results import FOLDER, machine, print_table, write
 from work import PAIRS, Work
 
-PHASES = ("teacher", "baseline", "kd", "main", "sweep")
+PHASES = ("teacher", "baseline", "kd", "main", "sweep", "startup")
 SIZES = {"ci": (640, 4, 4, 1), "cpu": (1280, 10, 2, 3), "gpu": (50_000, 10, 10, 3)}
 """Training images, epochs, epochs of the phase `teacher` (whose time is proportional to them), turns."""
 COMPARED = slice(10, 20)
@@ -52,39 +51,61 @@ PARTICIPANTS: dict[str, tuple[str, Callable[[Work], Participant]]] = {
     "kdexp fast": ("fp32", lambda work: Ours(work, ["fast=true"])),
     "by hand bf16": ("bf16", lambda work: Resident(work, fast=True, bf16=True)),
     "kdexp bf16 fast": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true"])),
+    "kdexp fast graph": ("fp32", lambda work: Ours(work, ["fast=true", "graph=true"])),
+    "kdexp bf16 fast graph": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true", "graph=true"])),
 }
 """Participants, and their precision."""
 
 
 def main() -> None:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--phase", nargs="+", choices=PHASES, default=PHASES)
-    parser.add_argument("--pair", choices=sorted(PAIRS), default="tutorial")
-    parser.add_argument("--size", choices=sorted(SIZES), default="ci")
-    parser.add_argument("--turns", type=int, help="of every participant, instead of the size's")
-    parser.add_argument("--images", type=int, help="to train on, instead of the size's")
-    parser.add_argument("--epochs", type=int, help="instead of the size's")
-    parser.add_argument("--only", nargs="+", choices=PARTICIPANTS, default=list(PARTICIPANTS), metavar="WHO")
-    parser.add_argument("--output", type=Path, help="a JSON file in which other phases are kept")
-    asked = parser.parse_args()
-    name = f"bench_{asked.size}.json" if asked.pair == "tutorial" else f"bench_{asked.pair}_{asked.size}.json"
-    path = asked.output or Path(__file__).with_name(name)
-    device = torch.device("cuda" if asked.size == "gpu" else "cpu")
+    asked = arguments()
     for phase in asked.phase:
         images, epochs, alone, turns = SIZES[asked.size]
         epochs = alone if phase == "teacher" else epochs
         images, epochs, turns = asked.images or images, asked.epochs or epochs, asked.turns or turns
+        title = f"{asked.pair}, {phase}: {images} images, {epochs} epochs, {turns} turns"
         with TemporaryDirectory() as folder:
-            work = Work(PAIRS[asked.pair], phase, images, images // 5, epochs, device, Path(folder))
-            found = compare(work, asked.only, turns)
-        told = {"command": shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]]), **machine(device), **found}
-        print_table(f"{asked.pair}, {phase}: {images} images, {epochs} epochs, {turns} turns", told)
-        write(path, phase, told)
+            work = Work(PAIRS[asked.pair], phase, images, images // 5, epochs, asked.device, Path(folder))
+            found = startup.compare(work, turns) if phase == "startup" else compare(work, asked.only, turns)
+        results = {"command": shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]]), **machine(asked.device), **found}
+        (startup.print_table if phase == "startup" else print_table)(title, results)
+        write(asked.output, results, phase=phase)
+    print(f"written to {asked.output}")
 
 
-def compare(work: Work, names: Sequence[str], turns: int) -> dict[str, Any]:
-    """The turns of every participant, after a short warm-up that is not counted."""
+def arguments() -> argparse.Namespace:
+    """The command line, with the device, the participants and the file that follow from it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--phase", nargs="+", choices=PHASES, default=PHASES)
+    parser.add_argument("--pair", choices=sorted(PAIRS), default="tutorial")
+    parser.add_argument("--size", choices=sorted(SIZES), default="ci", help="ci and cpu run on the CPU, gpu on CUDA")
+    parser.add_argument("--turns", type=int, help="of every participant, instead of the size's")
+    parser.add_argument("--images", type=int, help="to train on, instead of the size's")
+    parser.add_argument("--epochs", type=int, help="instead of the size's")
+    parser.add_argument("--only", nargs="+", choices=PARTICIPANTS, metavar="WHO", help=", ".join(PARTICIPANTS))
+    parser.add_argument("--output", type=Path, help=f"a JSON file in which other phases stay (default: in {FOLDER}/)")
+    asked = parser.parse_args()
+    asked.device = torch.device("cuda" if asked.size == "gpu" else "cpu")
+    able = takes_part(asked.device)
+    if unable := [who for who in asked.only or [] if who not in able]:
+        parser.error(f"{', '.join(unable)}: graphs are recorded on CUDA only (--size gpu)")
+    asked.only = asked.only or able
+    name = f"bench_{asked.size}.json" if asked.pair == "tutorial" else f"bench_{asked.pair}_{asked.size}.json"
+    asked.output = asked.output or FOLDER / name
+    return asked
+
+
+def takes_part(device: torch.device) -> list[str]:
+    """The participants that run on that device."""
+    return [who for who in PARTICIPANTS if device.type == "cuda" or "graph" not in who.split()]
+
+
+def compare(work: Work, names: Sequence[str], turns: int, *, matmul_seconds: float = 0.1) -> dict[str, Any]:
+    """The turns of every participant, after a short warm-up that is not counted.
+
+    What the machine can do is found out by matrix products of at least `matmul_seconds`.
+    """
     participants = {who: PARTICIPANTS[who][1] for who in names}
     short = replace(work, images=2 * work.pair.batch_size, tests=64, epochs=1)
     for make in participants.values():
@@ -95,7 +116,8 @@ def compare(work: Work, names: Sequence[str], turns: int) -> dict[str, Any]:
         for who, make in participants.items():
             last[who] = make(work)
             measured[who].append(measure(last[who].run, work.device))
-    peaks = {name: peak_flops(work.device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    peaks = {name: peak_flops(work.device, dtype, matmul_seconds) for name, dtype in types.items()}
     rows = {who: row(work, last[who], measured[who], peaks[PARTICIPANTS[who][0]]) for who in participants}
     for values in rows.values():
         values |= beside(values, rows.get("tutorial"))
@@ -105,6 +127,7 @@ def compare(work: Work, names: Sequence[str], turns: int) -> dict[str, Any]:
         "batch_size": work.pair.batch_size,
         "turns": turns,
         "peak_gflops": {name: round(value / 1e9, 1) for name, value in peaks.items()},
+        "warning": warning(turn.load.others for turns_of in measured.values() for turn in turns_of),
         "rows": rows,
     }
 
@@ -114,6 +137,9 @@ def row(work: Work, participant: Participant, turns: list[Measured], peak: float
     seconds = [turn.seconds for turn in turns]
     return {
         "seconds": [round(value, 4) for value in seconds],
+        "cpu_seconds": [round(turn.load.cpu_seconds, 2) for turn in turns],
+        "others": [turn.load.others and round(turn.load.others, 3) for turn in turns],
+        "load_average": [round(turn.load.average, 2) for turn in turns],
         "images_per_second_best": round(work.trained_images / min(seconds), 1),
         "images_per_second_median": round(work.trained_images / median(seconds), 1),
         "model_flops_utilisation": round(work.useful_flops / min(seconds) / peak, 4),
@@ -146,62 +172,9 @@ def beside(values: dict[str, Any], tutorial: dict[str, Any] | None) -> dict[str,
     return {
         "ratio_of_minima": round(min(theirs) / min(mine), 2),
         "ratio_of_medians": round(median(theirs) / median(mine), 2),
+        "ratio_of_cpu_seconds": round(min(tutorial["cpu_seconds"]) / min(values["cpu_seconds"]), 2),
         "loss_difference": apart,
     }
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Description of the machine."""
-    name = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-
-
-def cpu_name() -> str:
-    """Name of the processor, from Linux."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-
-
-def print_table(title: str, told: dict[str, Any]) -> None:
-    """The rows of a phase."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    heads = [
-        "",
-        "images/s",
-        "median",
-        "ratio",
-        "of medians",
-        "MFU %",
-        "peak MB",
-        "kept MB",
-        "transfers",
-        "teacher asked",
-        "loss apart",
-    ]
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left")
-    for who, values in told["rows"].items():
-        apart = values.get("loss_difference")
-        table.add_row(
-            who,
-            f"{values['images_per_second_best']:,.0f}",
-            f"{values['images_per_second_median']:,.0f}",
-            f"{values.get('ratio_of_minima', '–')}",
-            f"{values.get('ratio_of_medians', '–')}",
-            f"{100 * values['model_flops_utilisation']:.1f}",
-            f"{values['peak_mb']:,}",
-            f"{values['bytes_kept'] / 1e6:.1f}",
-            f"{values['transfers_per_epoch']:g}",
-            f"{values['teacher_images']:,}",
-            "–" if apart is None else f"{apart:.1e}",
-        )
-    Console(width=140).print(table)
-
-
-def write(path: Path, phase: str, told: dict[str, Any]) -> None:
-    """Writes a phase into the file and keeps the other phases there."""
-    phases = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**phases, phase: told}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

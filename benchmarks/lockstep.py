@@ -1,6 +1,6 @@
 """Cost of an additional job in a sweep that trains its jobs together, and of repeating a finished sweep.
 
-python benchmarks/lockstep.py            # a line each, and benchmarks/lockstep.json
+python benchmarks/lockstep.py            # prints results, and writes them to outputs/bench/lockstep.json
 
 The unit is a single student in the PyTorch tutorial's loop, without a teacher, measured alternately in the same process.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from bench import machine
 from ours import Ours
 from peers import TUTORIAL, Peer
+from results import FOLDER, machine, write
 from work import PAIRS, Work
 
 PRECISIONS = {"fp32": [], "fp32 fast": ["fast=true"], "bf16 fast": ["precision=bf16", "fast=true"]}
@@ -29,14 +29,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=FOLDER / "lockstep.json")
     asked = parser.parse_args()
     device = torch.device("cpu")
     with TemporaryDirectory() as folder:
         work = Work(PAIRS["tutorial"], "sweep", asked.images, asked.images // 5, asked.epochs, device, Path(folder))
         told = {"command": "python benchmarks/lockstep.py", **machine(device), **measured(work, asked.turns)}
-    asked.output.write_text(json.dumps(told, indent=1) + "\n")
-    print(asked.output.read_text())
+    write(asked.output, told)
+    print(json.dumps(told, indent=1))
 
 
 def measured(work: Work, turns: int) -> dict:

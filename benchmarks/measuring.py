@@ -1,4 +1,4 @@
-"""Measurements of a training loop: time, peak memory, synchronisations with the device, the machine's own speed."""
+"""Measurements of a training loop: time, load, peak memory, synchronisations with the device, the machine's own speed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from load import Load, LoadMeter
 
 TRANSFERS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
 """Tensor methods that make the host wait for the device."""
@@ -22,21 +23,24 @@ class Measured:
     """One run of one participant."""
 
     seconds: float
+    load: Load
     peak_mb: float
     transfers: int
 
 
 def measure(run: Callable[[], None], device: torch.device) -> Measured:
-    """Runs it once and measures time and memory: of the process without its workers, on CUDA of the allocator."""
+    """Runs it once and measures time, load and memory: of the process without its workers, on CUDA of the allocator."""
     gc.collect()
     forget_peak(device)
     with transfers_counted() as counted:
+        meter = LoadMeter()
         start = time.perf_counter()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    return Measured(seconds, peak_mb(device), counted[0])
+        load = meter.stop()
+    return Measured(seconds, load, peak_mb(device), counted[0])
 
 
 @contextmanager

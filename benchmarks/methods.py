@@ -1,6 +1,8 @@
 """Cost that a distillation method adds to a training step, compared with plain training of the same student.
 
-python benchmarks/methods.py            # writes benchmarks/methods.json, which docs/methods.md shows
+python benchmarks/methods.py            # writes outputs/bench/methods.json
+
+`--output benchmarks/methods.json` writes what docs/methods.md shows.
 
 Steps of all methods alternate in one process on one thread, so that other load on the machine affects all equally. The
 teacher's outputs are given, since they are the same for every method. Minima over several steps are compared.
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import torch
 from pairs import random_batch, untrained_pair
+from results import FOLDER, write
 
 from kdexp.configuration.compose import compose_command, conf_dir
 from kdexp.data.shape import Shape
@@ -31,15 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=7, help="of every method, after one to warm up")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=FOLDER / "methods.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     seconds = step_seconds(asked.steps, asked.batch_size)
     ratios = {method: round(value / seconds["none"], 2) for method, value in seconds.items()}
     command = f"python benchmarks/methods.py --steps {asked.steps} --batch-size {asked.batch_size}"
     told = {"command": command, "pair": " ".join(WORDS[1:3]), "torch": torch.__version__, "threads": 1, "ratios": ratios}
-    asked.output.write_text(json.dumps(told, indent=1) + "\n")
-    print(asked.output.read_text())
+    write(asked.output, told)
+    print(json.dumps(told, indent=1))
 
 
 def step_seconds(steps: int, batch_size: int) -> dict[str, float]:

@@ -12,16 +12,13 @@ from tempfile import mkdtemp
 from unittest import mock
 
 from rich.console import Console
-from work import Point, Work
+from work import COMPOSER, CONF, Point, Work
 
 from kdexp.commands import main as cli
-from kdexp.configuration.compose import compose_command
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.obtain import obtain
 from kdexp.teacher.frozen import Teacher
-
-CONF = Path(__file__).with_name("conf")
 
 
 class Ours:
@@ -32,19 +29,12 @@ class Ours:
         self.losses: list[float] = []
         self.teacher_images = self.bytes_kept = 0
         self.outputs = Path(mkdtemp(dir=work.folder))
-        given = [*work.overrides, *words, f"output_dir={self.outputs}"]
         if work.phase in ("main", "sweep"):
-            axes = [f"distillation.temperature={joined(work.temperatures)}", f"distillation.alpha={joined(work.alphas)}", "-m"]
-            self.command = [
-                "kdexp",
-                "--config-dir",
-                str(CONF),
-                *given,
-                *(axes if work.phase == "sweep" else work.points[-1].words),
-            ]
+            self.command = ["kdexp", *command_of(work, self.outputs, words)]
         else:
             (point,) = work.points or [Point("kd")]
-            config = compose_command([*given, *point.words], config_dir=str(CONF))
+            given = [*work.overrides, *words, f"output_dir={self.outputs}", *point.words]
+            config = COMPOSER.compose(given)
             self.experiment = Experiment(config, Journal(Console(file=io.StringIO())))
             self.experiment.make_ready()
             if work.phase == "kd":
@@ -72,6 +62,13 @@ class Ours:
 
         with mock.patch.object(Teacher, "ask", counted):
             yield
+
+
+def command_of(work: Work, outputs: Path, words: Sequence[str] = ()) -> list[str]:
+    """The words of the command that runs a whole job, or a sweep."""
+    axes = [f"distillation.temperature={joined(work.temperatures)}", f"distillation.alpha={joined(work.alphas)}", "-m"]
+    chosen = axes if work.phase == "sweep" else work.points[-1].words
+    return ["--config-dir", str(CONF), *work.overrides, *words, f"output_dir={outputs}", *chosen]
 
 
 def joined(values: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """Effect of bf16 on real images: the same students trained in fp32 and in bf16, compared by seed.
 
-python benchmarks/precision.py --root FOLDER --teacher WEIGHTS.safetensors    # writes benchmarks/precision.json
+python benchmarks/precision.py --root FOLDER --teacher WEIGHTS.safetensors    # writes outputs/bench/precision.json
 
 The nets of the PyTorch tutorial on CIFAR-10 (`experiment=cifar10_tutorial distillation=kd`): one given teacher,
 so that what differs is the students' training alone. Every network is an ordinary run's, kept in the store under `--outputs`: a
@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
+from results import FOLDER, write
 
 from kdexp.tasks.statistics import seed_margin
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True, help="weights of a trained deepnn")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
     parser.add_argument("--outputs", type=Path, default=Path("outputs", "precision"))
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=FOLDER / "precision.json")
     asked = parser.parse_args()
     words = ["experiment=cifar10_tutorial", "distillation=kd", f"seed={','.join(map(str, asked.seeds))}"]
     given = [f"dataset.root={asked.root}", f"teacher.checkpoint={asked.teacher}", f"output_dir={asked.outputs}"]
@@ -45,8 +46,8 @@ def main() -> None:
         "test": {name: {role: found[role] for role in ROLES} for name, found in tests.items()},
         "bf16 - fp32": {role: compared(tests["bf16"][role], tests["fp32"][role]) for role in ROLES},
     }
-    asked.output.write_text(json.dumps(told, indent=1) + "\n")
-    print(asked.output.read_text())
+    write(asked.output, told)
+    print(json.dumps(told, indent=1))
 
 
 def accuracies(words: list[str], outputs: Path) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ import torch
 from noise import Noise
 from torch import Tensor, nn
 
-from kdexp.configuration.compose import compose_command
+from kdexp.configuration.compose import Composer
 from kdexp.configuration.nodes import build
 from kdexp.data.images import RawImages
 from kdexp.data.shape import Shape
@@ -19,6 +19,8 @@ from kdexp.data.split import Split
 from kdexp.network.build import build_network
 from kdexp.network.cost import multiply_adds
 
+CONF = Path(__file__).with_name("conf")
+COMPOSER = Composer(str(CONF))
 SEED = 42
 TEMPERATURES, ALPHAS = (1.0, 4.0, 8.0), (0.1, 0.5, 0.9)
 
@@ -138,8 +140,7 @@ class Work:
     @cached_property
     def dataset(self) -> Noise:
         """The data set, built by kdexp."""
-        conf = Path(__file__).with_name("conf")
-        return build(compose_command(self.overrides, config_dir=str(conf))["dataset"])
+        return build(COMPOSER.compose(self.overrides)["dataset"])
 
     @cached_property
     def raw(self) -> tuple[RawImages, RawImages]:
@@ -173,7 +174,7 @@ def network(name: str, shape: Shape) -> nn.Module:
 
 @cache
 def _node(name: str) -> dict[str, Any]:
-    node = compose_command([f"student={name}"])["student"]
+    node = COMPOSER.compose([f"student={name}"])["student"]
     return {key: value for key, value in node.items() if key != "checkpoint"}
 
 

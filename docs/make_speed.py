@@ -6,20 +6,31 @@ python docs/make_speed.py
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "benchmarks")]
+
+from gpu_parts.page import sections
+from speed_facts import (
+    PHASES,
+    accuracy,
+    behind,
+    described,
+    distances,
+    gains,
+    load,
+    ratio,
+    share,
+    startup,
+    table,
+    whole_job,
+)
+
 PAGE = ROOT / "docs" / "speed.md"
-PHASES = {
-    "teacher": "training the teacher",
-    "baseline": "training the student alone",
-    "kd": "distilling (`hint`), the teacher given",
-    "main": "the whole job, `kdexp …`",
-    "sweep": "3 × 3 sweep, the teacher given, `kdexp -m …`",
-}
-COLUMNS = ("by hand", "kdexp", "kdexp fast", "by hand bf16", "kdexp bf16 fast", "strong")
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -30,7 +41,7 @@ def measured(name: str) -> dict[str, Any]:
 def page() -> str:
     """The text of the page."""
     bench, crd, lockstep, precision = (measured(name) for name in ("bench_cpu", "bench_crd_cpu", "lockstep", "precision"))
-    kd, rows = bench["kd"], {phase: results["rows"] for phase, results in bench.items()}
+    kd, rows = bench["kd"], {phase: bench[phase]["rows"] for phase in PHASES}
     return wrapped(f"""# Speed
 
 Speed-up over the loop of the PyTorch tutorial, on the same machine, alternating in the same process (ratio of minimum times;
@@ -42,14 +53,21 @@ The loop is that of the PyTorch tutorial "Knowledge Distillation" on CIFAR-10-sh
 teacher evaluated at every step. *strong* is the same with persistent workers, channels-last memory, bf16 and no `.item()`. *by
 hand* is one page of code for this single job with all of kdexp's tricks; the difference to kdexp is the cost of supporting any
 network and method, of a store, and of results that survive a power failure. On {described(bench)}; the fewer images, the larger
-the share of the store. Medians, memory and counts are in `benchmarks/bench_cpu.json`.
+the share of the store. Medians, memory and counts are in `benchmarks/bench_cpu.json`. {load(rows)}
+
+{behind(rows, bench["teacher"]["peak_gflops"])}
 
 ```sh
 python benchmarks/bench.py --size cpu    # the table (--turns N), of several phases or one (--phase kd)
 python benchmarks/bench.py --size cpu --pair crd --phase kd --images 256 --epochs 4
 python benchmarks/lockstep.py            # additional jobs trained together
-python benchmarks/bench.py --size gpu    # the table at full length on CUDA, not measured yet
+python benchmarks/gpu.py                 # a page of figures of your GPU
 ```
+
+These write to `outputs/bench/`; `--output benchmarks/NAME.json` replaces what this page shows. The last one writes to
+`outputs/gpu/`; a copy of its `gpu.json` as `benchmarks/gpu_NAME.json` adds a section for that GPU.
+
+{startup(bench)}
 
 **What makes it fast.** Images are tensors on the device: no loader, no workers, crops and flips in bulk. A teacher is evaluated
 once per input that repeats: on {rows["kd"]["kdexp"]["teacher_images"]:,} images in ten epochs of distilling, instead of
@@ -58,79 +76,57 @@ once per input that repeats: on {rows["kd"]["kdexp"]["teacher_images"]:,} images
 system, which clears it again at every step). 2×2 poolings are vectorised and come before their ReLU. Losses stay on the device
 until the epoch ends.
 
-**What is exact.** Everything by default: fp32 gives the tutorial loop's losses after twenty steps (differences of at most
-{apart(rows, "kdexp")} above; tests allow 1e-6). Two options round differently and are named in the table. `fast=true`:
-channels-last memory and fused optimizers. `precision=bf16`: autocast with fp32 weights and losses.
+**What is exact.** Everything by default: fp32 gives the tutorial loop's losses after twenty steps (tests allow 1e-6). Two
+options round differently and are named in the table. `fast=true`: channels-last memory and fused optimizers. `precision=bf16`:
+autocast with fp32 weights and losses. Distance of the mean loss of steps 11 to 20 from the tutorial loop's, relative to it:
 
-**What bf16 changes.** {accuracy(precision)}
+{distances(rows)}
+
+{whole_job(rows)}
+
+**What bf16 changes.** {gains([*rows.values(), crd["kd"]["rows"]])} {accuracy(precision)}
 
 **With augmentation** a teacher must be evaluated on each view, so less can be saved: for
 resnet32x4 → resnet8x4 as in the CRD code (crops and flips, batches of {crd["kd"]["batch_size"]}),
 {crd["kd"]["epochs"]} epochs of distilling are {ratio(crd["kd"]["rows"], "kdexp")} times as fast as that loop,
-{ratio(crd["kd"]["rows"], "kdexp bf16 fast")} times in bf16. The logits of all 162 views are cached for further
-epochs, seeds and jobs of a sweep.
+{ratio(crd["kd"]["rows"], "kdexp bf16 fast")} times in bf16; the strong loop is
+{ratio(crd["kd"]["rows"], "strong")} times as fast. The logits of all 162 views are cached for further epochs, seeds and
+jobs of a sweep.
 
 **Jobs trained together** (`hydra/launcher=lockstep`): an additional job costs {share(lockstep, "fp32")} of a single student in
 the tutorial's loop (two epochs and its test), {share(lockstep, "bf16 fast")} in bf16. Repeating a finished sweep takes
 {lockstep["finished_sweep_again_seconds"]["fp32"]:.1f} s after start-up and evaluates no teacher.
 
+{gpu()}
+
 This page is written by `python docs/make_speed.py` from `benchmarks/*.json`; a test compares them.
 """)
 
 
+def gpu() -> str:
+    """What `benchmarks/gpu.py` found on the GPUs of which figures are stored, each in a `benchmarks/gpu_NAME.json`."""
+    return "\n\n".join(text for path in sorted((ROOT / "benchmarks").glob("gpu_*.json")) for text in gpu_sections(path))
+
+
+def gpu_sections(path: Path) -> list[str]:
+    """The heading and the sections of one GPU; raises `ValueError` for figures of a rehearsal."""
+    results = json.loads(path.read_text())
+    if results["rehearsal"]:
+        raise ValueError(f"{path}: figures of a rehearsal mean nothing")
+    machine, dates = results["machine"], [part["date"] for part in results["parts"].values()]
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
+    return [f"## {machine['device']}", f"Measured by `python benchmarks/gpu.py`, {max(dates)}; {facts}.", *sections(results)]
+
+
 def wrapped(text: str) -> str:
-    """The text with wrapped paragraphs; tables, code and headings stay as they are."""
-    parts = text.split("\n\n")
+    """The text with wrapped paragraphs, without empty ones; tables, code and headings stay as they are."""
+    parts = [part.strip("\n") for part in text.split("\n\n") if part.strip()]
     return "\n\n".join(part if part[0] in "|`#" else fill(part) for part in parts).rstrip() + "\n"
 
 
 def fill(paragraph: str) -> str:
     """Wraps a paragraph at 128 characters."""
     return textwrap.fill(paragraph, 128, break_long_words=False, break_on_hyphens=False)
-
-
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Ratios of minimum times to the tutorial's loop."""
-    lines = [("", *COLUMNS), ("---", *["--:"] * len(COLUMNS))]
-    lines += [(name, *(f"{ratio(rows[phase], who)}×" for who in COLUMNS)) for phase, name in PHASES.items()]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def ratio(rows: dict[str, Any], who: str) -> str:
-    """The ratio with two digits."""
-    value = rows[who]["ratio_of_minima"]
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
-def described(bench: dict[str, Any]) -> str:
-    """Sizes of the phases."""
-    sizes = ", ".join(f"{phase} {results['epochs']} × {results['turns']}" for phase, results in bench.items())
-    return f"{bench['kd']['images']:,} images in batches of {bench['kd']['batch_size']}; epochs × turns: {sizes}"
-
-
-def apart(rows: dict[str, dict[str, Any]], who: str) -> str:
-    """The largest loss difference over the phases."""
-    return f"{max(results[who]['loss_difference'] or 0 for results in rows.values()):.0e}"
-
-
-def share(lockstep: dict[str, Any], precision: str) -> str:
-    """Cost of an additional job as a fraction of a single student's."""
-    return f"{lockstep['further_point_of_a_lone_student'][precision]:.2f}"
-
-
-def accuracy(results: dict[str, Any]) -> str:
-    """Sentences on the difference in accuracy on real images."""
-    found = results["bf16 - fp32"]
-    spread = {
-        role: f"{values['mean']:+.2f} points (95 % interval {values['mean'] - values['margin']:+.2f} … "
-        f"{values['mean'] + values['margin']:+.2f})"
-        for role, values in found.items()
-    }
-    return (
-        f"On real CIFAR-10 (the tutorial's nets, ten epochs, {len(results['seeds'])} seeds, one given teacher; test accuracy, "
-        f"bf16 with `fast=true` minus fp32, paired by seed): baseline {spread['baseline']}, distilled by `kd` "
-        f"{spread['distilled']}. `benchmarks/precision.py` is the command."
-    )
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 import io
 import os
 import sys
+from contextlib import suppress
 
 import pytest
 import torch
 from experiments import COMPOSER, SHORT
-from hypothesis import HealthCheck, settings
 from rich.console import Console
 
 from kdexp.commands import main as cli
@@ -21,9 +21,12 @@ torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 # Nothing that tests write must survive a power cut; the tests of flushing patch this themselves.
 os.fsync = lambda _number: None
 
-# A property must not fail because an example was slow while another process had the core.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+with suppress(ImportError):  # the tests that need a GPU do without
+    from hypothesis import HealthCheck, settings
+
+    # A property must not fail because an example was slow while another process had the core.
+    settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("steady")
 
 
 @pytest.fixture

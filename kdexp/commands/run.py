@@ -16,6 +16,7 @@ from rich.console import Console
 
 from kdexp.configuration.compose import as_yaml
 from kdexp.configuration.roles import EXPLAINED
+from kdexp.device.precision import BF16_SPEED_UPS, cpu_computes_bf16
 from kdexp.errors import BadFile, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
@@ -33,6 +34,9 @@ from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
 from kdexp.training.entry import Entry
+
+LONG = 60.0
+"""Seconds of training from which a run's remarks name what would be faster."""
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
@@ -199,7 +203,20 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
         lines.append(f"Students saw {seen} of the teacher's {total} images (dataset.student_fraction={share:g}).")
     lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {experiment.where}.")
     lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
+    if _would_gain_by_bf16(entries, experiment):
+        least, most = BF16_SPEED_UPS
+        lines.append(
+            "This CPU computes bf16 itself: precision=bf16 fast=true may well be faster "
+            f"({least:g} to {most:g} times in the trainings of docs/speed.md), and rounds differently."
+        )
     return lines
+
+
+def _would_gain_by_bf16(entries: list[Entry], experiment: Experiment) -> bool:
+    """Whether the run has trained for long in an fp32 that nobody asked for, on a CPU that computes bf16 too."""
+    trained = [entry.stored.result["train_seconds"] for entry in entries if entry.stored and not entry.reused]
+    usual = experiment.config["precision"] == "auto" and experiment.precision.name == "fp32" and not experiment.precision.fast
+    return usual and experiment.device.type == "cpu" and sum(trained) > LONG and cpu_computes_bf16()
 
 
 def _training_only(entry: Entry) -> str:

@@ -10,10 +10,15 @@ import torch
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes available to new tensors on the device, including memory that PyTorch has reserved and does not use."""
+    """Bytes available to new tensors on the device, including memory that PyTorch has reserved and does not use.
+
+    On CUDA no more than `torch.cuda.set_per_process_memory_fraction` leaves this process.
+    """
     if device.type != "cuda":
         return available_memory()
-    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, share = torch.cuda.memory_reserved(device), torch.cuda.get_per_process_memory_fraction(device)
+    return max(0, min(free, int(share * total) - reserved)) + reserved - torch.cuda.memory_allocated(device)
 
 
 def available_memory() -> int:

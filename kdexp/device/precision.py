@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,16 @@ def compiler_problem(device: str) -> str:
     except Exception as error:  # a missing compiler, header or package raises anything
         return f"torch.compile can't be used here ({first_line(error)}); fix that, or leave compile=false"
     return ""
+
+
+BF16_SPEED_UPS = (1.6, 2.2)
+"""Smallest and largest speed-up by `precision=bf16 fast=true` in `benchmarks/bench*_cpu.json`, of a CPU that computes bf16."""
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bf16 numbers as they are (AVX512-BF16 or AMX); False where PyTorch does not tell."""
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def pick_device(name: str) -> torch.device:

@@ -159,6 +159,12 @@ def test_the_folder_of_ones_own_is_complete(tmp_path):
     assert "agree" in done.stdout and "tiny" in done.stdout and "Traceback" not in done.stderr
 
 
+def test_every_named_script_exists():
+    named = {name for text in PAGES.values() for name in re.findall(r"\bpython ((?:benchmarks|docs)/\w+\.py)", text)}
+    assert "benchmarks/gpu.py" in named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
 def test_the_changelog_names_the_version():
     assert f"## {kdexp.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 

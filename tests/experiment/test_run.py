@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 from traceback import extract_stack
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from experiments import SHORT, compose_command
 from rich.console import Console
 
 import kdexp
-from kdexp.commands.run import claim_folder, run
+from kdexp.commands import run as run_module
+from kdexp.commands.run import claim_folder, remarks, run
 from kdexp.distillation import base
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
+from kdexp.training.entry import Entry
 
 
 @pytest.fixture
@@ -60,6 +63,35 @@ def test_the_files_of_a_run_folder(finished):
     ]
     distilled = lines[-1]
     assert float(distilled["loss"]) == pytest.approx(float(distilled["ce"]) + float(distilled["kd"]))
+
+
+def under_the_table(experiment, seconds, reused=False):
+    stored = SimpleNamespace(result={"training_only_parameters": 0, "train_seconds": seconds})
+    return "\n".join(remarks([Entry("baseline", "", "", None, stored=stored, reused=reused)] * 2, experiment))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "seconds", "reused", "told"),
+    [
+        ([], 31, False, True),
+        ([], 29, False, False),
+        ([], 31, True, False),
+        (["precision=fp32"], 31, False, False),
+        (["fast=true"], 31, False, False),
+        (["precision=bf16"], 31, False, False),
+    ],
+)
+def test_a_long_run_in_fp32_on_a_cpu_that_computes_bf16_is_told_so(
+    make_experiment, monkeypatch, overrides, seconds, reused, told
+):
+    monkeypatch.setattr(run_module, "cpu_computes_bf16", lambda: True)
+    assert ("precision=bf16 fast=true" in under_the_table(make_experiment(*overrides), seconds, reused)) == told
+
+
+def test_nothing_is_said_of_bf16_where_the_cpu_does_not_compute_it(make_experiment, monkeypatch):
+    for capabilities, told in (({}, False), ({"avx512_f": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert ("bf16" in under_the_table(make_experiment(), 60)) == told
 
 
 @pytest.mark.slow

@@ -1,0 +1,27 @@
+"""Free memory of a GPU, from what PyTorch says about it."""
+
+import pytest
+import torch
+
+from kdexp.device.memory import free_memory
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "share", "expected"),
+    [
+        (60, 30, 10, 1.0, 80),  # what is free on the device, and what PyTorch has reserved and does not use
+        (60, 30, 10, 0.5, 40),  # 50 of 100 may be reserved, 10 are allocated
+        (15, 30, 10, 0.5, 35),  # others have the rest of the device
+        (60, 30, 10, 0.2, 20),  # the limit came after the reservation
+    ],
+)
+def test_free_memory_of_a_gpu(monkeypatch, free, reserved, allocated, share, expected):
+    found = {
+        "mem_get_info": (free, 100),
+        "memory_reserved": reserved,
+        "memory_allocated": allocated,
+        "get_per_process_memory_fraction": share,
+    }
+    for name, value in found.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
+    assert free_memory(torch.device("cuda")) == expected
