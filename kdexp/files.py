@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -114,6 +115,18 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) < SETTLED:
         return _read_digest(path, algorithm)
     return _cached_digest(path, algorithm, state)
+
+
+def stamp(paths: Iterable[str | Path]) -> str:
+    """Hash of the paths, sizes and modification times of files, which are not opened; files may be missing."""
+    digest = hashlib.sha256()
+    for path in paths:
+        state = None
+        with suppress(OSError):
+            found = Path(path).stat()
+            state = found.st_size, found.st_mtime_ns
+        digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=256)

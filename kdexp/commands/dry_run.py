@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp.commands.command import PlannedJob
-from kdexp.commands.estimate import Pace
-from kdexp.configuration.roles import node_at, option
-from kdexp.errors import DataUnavailable
+from kdexp.commands.estimate import Lookalikes, Pace
+from kdexp.configuration.roles import node_at
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
@@ -36,18 +35,17 @@ def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
         journal.say(line)
     for note in start_notes(experiment):
         journal.say(note)
-    unreadable = _unreadable(experiment)
+    shelf = Shelf(experiment)
     table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
     for role in experiment.needed:
-        path = experiment.part(role).model
-        network = sketch_network(node_at(experiment.config, path), experiment.shape)
+        network = sketch_network(node_at(experiment.config, experiment.part(role).model), experiment.shape)
         macs = cost.multiply_adds(network, experiment.shape.probe(device_of(network), images=1))
+        entry = experiment.entry(role)
         costs = [f"{cost.parameter_count(network):,}", f"{macs:,}"]
-        unknown = [option(experiment.config, path), *costs, "", "", "unknown"]
-        table.add_row(role, *(unknown if unreadable else _state(role, experiment, costs)))
+        table.add_row(role, entry.model, *costs, one_line(entry.method), str(entry.spec.epochs), shelf.state(entry))
     journal.say(table)
-    if unreadable:
-        journal.say(f"what the store holds is unknown: {unreadable}")
+    if shelf.doubt:
+        journal.say(f"{UNKNOWN}: {shelf.doubt}")
     journal.say(f"dry run: nothing was trained or written ({experiment.where})")
 
 
@@ -59,16 +57,20 @@ def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> 
     table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
     learners: dict[str, tuple[Experiment, Entry]] = {}
     notes: dict[str, None] = {}
+    doubts: dict[str, None] = {}
+    unknown: set[str] = set()
+    shelves: dict[Path, Lookalikes] = {}
     for job in jobs:
-        experiment = Experiment(job.config, quiet, session)
+        experiment = Experiment({**job.config, "dry_run": True}, quiet, session)
         notes |= dict.fromkeys(start_notes(experiment))
-        if unreadable := _unreadable(experiment):
-            journal.say(f"what the store holds is unknown: {unreadable}")
-            return
+        shelf = Shelf(experiment, shelves)
         entries = [experiment.entry(role) for role in experiment.needed]
         new = [entry for entry in entries if entry.spec.key not in learners]
-        to_train = [entry.role for entry in new if not experiment.has(entry.spec.key)]
+        doubtful = [entry for entry in entries if shelf.may_have(entry)]
+        to_train = [entry.role + " (unknown)" * (entry in doubtful) for entry in new if not experiment.has(entry.spec.key)]
         learners |= {entry.spec.key: (experiment, entry) for entry in entries}
+        unknown |= {entry.spec.key for entry in doubtful}
+        doubts |= dict.fromkeys([shelf.doubt] if shelf.doubt else [])
         own = " ".join(text for text in job.overrides if text not in common)
         table.add_row(str(job.number), one_line(own), ", ".join(to_train) or "nothing")
     for note in notes:
@@ -76,9 +78,45 @@ def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> 
     journal.say(table)
     missing = [(experiment, entry) for key, (experiment, entry) in learners.items() if not experiment.has(key)]
     journal.say(
-        f"{len(jobs)} jobs, {len(learners)} distinct learners, {len(missing)} of them to be trained{_estimate(missing)}"
+        f"{len(jobs)} jobs, {len(learners)} distinct learners, {len(missing) - len(unknown)} of them to be trained"
+        + (f", {len(unknown)} unknown" if unknown else "")
+        + _estimate(missing)
     )
+    for doubt in doubts:
+        journal.say(f"{UNKNOWN}: {doubt}")
     journal.say("dry run: nothing was trained or written")
+
+
+UNKNOWN = "whether the store has the unknown ones can't be told"
+
+
+class Shelf:
+    """What an experiment's store has of its learners, as far as that can be told without reading images.
+
+    `doubt` says why it can't be told of the learners that `may_have` was asked about. `others` are of the jobs before.
+    """
+
+    def __init__(self, experiment: Experiment, others: dict[Path, Lookalikes] | None = None):
+        self.experiment, self.doubt = experiment, ""
+        self._lookalikes = {} if others is None else others
+
+    def state(self, entry: Entry) -> str:
+        """Whether an entry's learner is stored, in words for the user."""
+        stored = self.experiment.store.find(entry.spec.key) if not self.experiment.settings.force else None
+        if stored is not None:
+            return f"stored {stored.result['trained_at']}"
+        return "unknown" if self.may_have(entry) else "to be trained"
+
+    def may_have(self, entry: Entry) -> bool:
+        """Whether the store has a learner that is this one if its images are those of this data set, which are unknown."""
+        gap, root = self.experiment.unread.gap, self.experiment.store.root
+        if not gap or self.experiment.settings.force:
+            return False
+        if root not in self._lookalikes:
+            self._lookalikes[root] = Lookalikes(root)
+        found = self._lookalikes[root].has(entry.spec)
+        self.doubt = gap if found else self.doubt
+        return found
 
 
 def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
@@ -89,8 +127,11 @@ def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
     times = []
     for experiment, entry in missing:
         pace = paces.setdefault(experiment.store.root, Pace(experiment.store.root))
-        times.append(pace.seconds(asdict(entry.spec), len(experiment.split_of(entry))))
+        images = _images(experiment, entry)
+        times.append(None if images is None else pace.seconds(asdict(entry.spec), images))
     known = [seconds for seconds in times if seconds is not None]
+    if not known and all(_images(experiment, entry) is None for experiment, entry in missing):
+        return "; how long that takes is not known before the images are read"
     if not known:
         return "; how long that takes is not known yet, since nothing similar was trained here"
     unknown = len(missing) - len(known)
@@ -98,22 +139,7 @@ def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
     return f": about {duration(sum(known))}{rest}"
 
 
-def _unreadable(experiment: Experiment) -> str:
-    """Why the store can't be searched, since every key depends on the images; empty if it can."""
-    if not experiment.dataset.present():
-        return "the data are not here yet; a run would download them"
-    try:
-        experiment.data  # noqa: B018
-    except DataUnavailable as error:
-        return str(error)
-    finally:
-        experiment.session.close()
-    return ""
-
-
-def _state(role: str, experiment: Experiment, costs: list[str]) -> list[str]:
-    entry = experiment.entry(role)
-    stored = experiment.store.find(entry.spec.key)
-    reused = stored is not None and not experiment.settings.force
-    state = f"stored {stored.result['trained_at']}" if stored and reused else "to be trained"
-    return [entry.model, *costs, one_line(entry.method), str(entry.spec.epochs), state]
+def _images(experiment: Experiment, entry: Entry) -> int | None:
+    """Number of training images of an entry's learner; None if it is unknown."""
+    fraction = experiment.dataset.student_fraction
+    return experiment.unread.images if experiment.part(entry.role).teaches else experiment.unread.student_images(fraction)

@@ -1,14 +1,18 @@
-"""Estimates how long trainings will take from similar learners in the store."""
+"""What can be told about trainings from similar learners in the store: how long they take, and whether they were done."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kdexp.errors import CorruptEntry
+from kdexp.store.spec import LearnerSpec, alike
 from kdexp.store.stored import RESULT, read_result
 
 
@@ -20,11 +24,7 @@ class Pace:
 
     def __init__(self, root: Path):
         paces = defaultdict(list)
-        for path in root.glob(f"*/{RESULT}"):
-            try:
-                result = read_result(path.parent).result
-            except CorruptEntry:
-                continue  # reported by whatever needs the learner
+        for result in _results(root):
             if images := result["train_images"] * len(result["history"]):
                 paces[_kind(result["spec"])].append(result["train_seconds"] / images)
         self._median = {kind: statistics.median(seconds) for kind, seconds in paces.items()}
@@ -33,6 +33,35 @@ class Pace:
         """Seconds that training the learner of a spec may take on so many images; None if the store has nothing similar."""
         pace = self._median.get(_kind(spec))
         return None if pace is None else pace * images * spec["epochs"]
+
+
+class Lookalikes:
+    """Learners of a store that differ from others in nothing but their images, as far as can be told without reading these."""
+
+    def __init__(self, root: Path):
+        self._known = {_without_images(result["spec"]) for result in _results(root)}
+
+    def has(self, spec: LearnerSpec) -> bool:
+        """Whether the store has a learner that may be the one with this spec, if its images are those."""
+        return _without_images(asdict(spec)) in self._known
+
+
+OF_IMAGES = ("fingerprint", "mean", "std")
+DEPENDENT = ("teacher", "members", "format", "sources")
+"""Parts of a spec that are keys of other learners, which depend on the images, too, or that `identity` adds."""
+
+
+def _without_images(spec: Mapping[str, Any]) -> str:
+    data = {name: value for name, value in spec["data"].items() if name not in OF_IMAGES}
+    rest = {name: value for name, value in spec.items() if name not in DEPENDENT}
+    return json.dumps(alike({**rest, "data": data}), sort_keys=True)
+
+
+def _results(root: Path) -> Iterator[dict[str, Any]]:
+    """The results of all learners in a store."""
+    for path in root.glob(f"*/{RESULT}"):
+        with suppress(CorruptEntry):  # reported by whatever needs the learner
+            yield read_result(path.parent).result
 
 
 def _kind(spec: dict[str, Any]) -> str:

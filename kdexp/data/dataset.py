@@ -65,6 +65,10 @@ class ImageDataset(Checked):
         """Whether `read` would find all files on this disk, without a download."""
         return True
 
+    def stamp(self) -> str | None:
+        """Returns a text that changes when the files of `read` do, without opening them; None if that can't be told."""
+        return None
+
     def read(self) -> tuple[RawImages, RawImages]:
         """Returns the training and the test images; raises `DataUnavailable`."""
         raise NotImplementedError

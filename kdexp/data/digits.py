@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.images import RawImages
+from kdexp.files import stamp
 
 
 class Digits(ImageDataset):
@@ -17,6 +19,9 @@ class Digits(ImageDataset):
     num_classes = 10
     in_channels = 1
     image_size = 8
+
+    def stamp(self) -> str:
+        return stamp([Path(__file__).with_suffix(".npz")])
 
     def read(self) -> tuple[RawImages, RawImages]:
         with (files("kdexp.data") / "digits.npz").open("rb") as file, np.load(file) as arrays:

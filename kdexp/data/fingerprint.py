@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
 
-import PIL
 import torch
 from torch import Tensor
 
-from kdexp.data import decoding
 from kdexp.data.decoding import progress_bar
 from kdexp.data.duplicates import Digests, duplicates
 from kdexp.data.findings import Finding, damaged, refuse
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.source import Images, Source
+from kdexp.data.summary import Summary, SummaryFile
 from kdexp.data.workers import piece_size
-from kdexp.errors import BadFile
-from kdexp.files import file_digest, write_whole
-from kdexp.store import descriptions
-from kdexp.store.schema import read_json, self_digest
 
 CHUNK = 1024
 """Images that are processed at a time."""
 
 
-class Summary(NamedTuple):
-    """Hash of every pixel and label in order, mean and std per channel (or None), and sentences about bad images."""
-
-    fingerprint: str
-    mean: list[float] | None
-    std: list[float] | None
-    warnings: list[str]
-
-
-def summarise(source: Source, measured: Tensor, *, given: bool, cache: Path | None) -> Summary:
+def summarise(source: Source, measured: Tensor, *, given: bool, cache: SummaryFile) -> Summary:
     """Summarises all images. Mean and std are measured on the training images marked in `measured` [N].
 
     For images in memory they are not measured if they are `given`. Images on disk are decoded once for this, a bounded number
-    at a time; the summary is cached in the folder `cache`, if there is one, until a path, size, modification time, mark or the
-    decoder changes. Raises `DataUnavailable`, which counts and names the files that can't be read.
+    at a time, unless the `cache` has their summary. Raises `DataUnavailable`, which counts and names the files that can't be
+    read.
     """
     train, test = source.train, source.test
     if isinstance(train, ImageFiles) and isinstance(test, ImageFiles):
-        return _summarise_files(source, measured, cache)
+        found, damage = cache.read()
+        if found is None:
+            found = _read_all(source, measured)
+            cache.write(found)
+        return found._replace(warnings=[*damage, *found.warnings])
     assert isinstance(train, RawImages) and isinstance(test, RawImages)
     mean, std = (None, None) if given else normalisation(train.images, measured.nonzero().flatten())
     digests = Digests()
     if source.files:
         for images in (*train.images.split(CHUNK), *test.images.split(CHUNK)):
             digests.add(images)
-    return Summary(fingerprint(train, test), mean, std, _warnings(source, measured, digests, source.found))
+    warnings = _warnings(source, measured, digests, source.found)
+    summary = Summary(fingerprint(train, test), mean, std, warnings, _counts(source, measured))
+    cache.write(summary)
+    return summary
+
+
+def _counts(source: Source, measured: Tensor) -> list[int]:
+    """Returns the number of training images of every class that are not held out."""
+    return source.train.labels[measured].bincount().tolist()
 
 
 def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequence[Finding]) -> list[str]:
@@ -64,39 +58,6 @@ def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequenc
     train, test = source.files
     parts = torch.cat([(~measured).long(), torch.full_like(test.labels, 2)])
     return [*damaged(found), *duplicates(train + test, digests.array(), parts.numpy())]
-
-
-def _summarise_files(source: Source, measured: Tensor, cache: Path | None) -> Summary:
-    """Returns the cached summary of images on disk, or reads them all and caches it."""
-    if cache is None or source.files is None:
-        return _read_all(source, measured)
-    path, damage = cache / f"{_state_digest(*source.files, measured)}.json", []
-    if path.exists():
-        try:
-            found = read_json(path, descriptions.Summary)
-            return Summary(*(found[name] for name in Summary._fields))
-        except BadFile as error:
-            damage.append(f"{error}; all images were read again")
-    summary = _read_all(source, measured)
-    plain = summary._asdict()
-    with suppress(OSError):  # the next run then reads all images again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({**plain, "digest": self_digest(plain)}))
-    return summary._replace(warnings=[*damage, *summary.warnings])
-
-
-def _state_digest(*parts: ImageFiles | Tensor) -> str:
-    """Returns a hash that changes if a file, a label, a mark or the decoder changes."""
-    digest = hashlib.sha256(f"{PIL.__version__} {file_digest(Path(decoding.__file__))}".encode())
-    for part in parts:
-        if isinstance(part, ImageFiles):
-            digest.update(repr(part.shape[1:]).encode())
-            for path in part.paths:
-                state = Path(path).stat() if Path(path).exists() else None
-                digest.update(f"{path}\0{state and (state.st_size, state.st_mtime_ns)}\n".encode(errors="surrogateescape"))
-            part = part.labels
-        digest.update(part.numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _read_all(source: Source, measured: Tensor) -> Summary:
@@ -120,7 +81,7 @@ def _read_all(source: Source, measured: Tensor) -> Summary:
     if any(finding.lost for finding in found):
         workers.close()
     refuse(found)
-    return Summary(digest, *levels.normalisation(), _warnings(source, measured, digests, found))
+    return Summary(digest, *levels.normalisation(), _warnings(source, measured, digests, found), _counts(source, measured))
 
 
 def fingerprint(*splits: Images, pieces: Callable[[ImageFiles], Iterable[Tensor]] | None = None) -> str:

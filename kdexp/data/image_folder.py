@@ -137,6 +137,9 @@ class ImageFolder(ImageDataset):
         train, test = decode(*self.image_files())
         return train, test
 
+    def stamp(self) -> str:
+        return " ".join(files.stamp() for files in self.image_files())
+
     def image_files(self) -> tuple[ImageFiles, ImageFiles]:
         train, *others = (part.files(self.in_channels, self.stored_size) for part in self.folders)
         if self._draws_test:

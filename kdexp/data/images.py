@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from kdexp.files import stamp
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,8 @@ class ImageFiles:
     def shape(self) -> tuple[int, int, int, int]:
         """Shape [N, C, H, W] of all images, decoded."""
         return len(self.paths), self.channels, self.size, self.size
+
+    def stamp(self) -> str:
+        """Returns a hash that changes with the files, their order, their labels, and what they are decoded to."""
+        labels = hashlib.sha256(self.labels.numpy().data).hexdigest()
+        return f"{stamp(self.paths)} {labels} {self.shape}"

@@ -13,6 +13,7 @@ from kdexp.data.fingerprint import summarise
 from kdexp.data.placement import AUTOMATIC, Placement
 from kdexp.data.source import open_source
 from kdexp.data.split import Split
+from kdexp.data.summary import SummaryFile
 from kdexp.data.workers import Workers
 from kdexp.errors import DataUnavailable
 
@@ -57,7 +58,7 @@ def load(
     rows, validation = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
     seen = stratified_draw(train.labels[rows], dataset.student_fraction, dataset.split_seed + 1)
     given = dataset.mean is not None and dataset.std is not None
-    summary = summarise(source, ~held_out, given=given, cache=placement.summaries)
+    summary = summarise(source, ~held_out, given=given, cache=SummaryFile(placement.summaries, dataset))
     dataset = dataset.normalised_by(summary.mean, summary.std)
     assert dataset.mean is not None and dataset.std is not None
     split = partial(

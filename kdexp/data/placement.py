@@ -25,8 +25,8 @@ REQUESTED = " (memory={})"
 class Placement:
     """How a run wants images stored. Batches are bitwise the same for every choice.
 
-    `workers=None` means one per core but one, at most `MOST_WORKERS`. `summaries` is the folder in which summaries of images on
-    disk are cached, if any.
+    `workers=None` means one per core but one, at most `MOST_WORKERS`. `summaries` is the folder in which summaries of data sets
+    are kept, if any.
     """
 
     memory: Memory = "auto"

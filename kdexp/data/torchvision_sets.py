@@ -16,7 +16,7 @@ from kdexp.data.decoding import decode
 from kdexp.data.images import RawImages
 from kdexp.data.layout import holds_images, not_a_folder
 from kdexp.errors import DataUnavailable, first_line
-from kdexp.files import reason
+from kdexp.files import reason, stamp
 
 
 @contextmanager
@@ -50,8 +50,11 @@ class TorchvisionDataset(ImageDataset):
     def missing(self) -> str:
         if problem := self._other_root():
             return f"dataset.root={str(self.root)!r} {problem}"
-        if self.download or (self.root / self.folder).is_dir():
+        if self.download:
             return ""
+        if (self.root / self.folder).is_dir():
+            absent = self._absent()
+            return str(self._without(absent[0])) if absent else ""
         return (
             f"no {self.torchvision_name} in dataset.root={str(self.root)!r} (looked for {self.folder}/); "
             "add dataset.download=true, or dataset.root=FOLDER that holds it"
@@ -70,6 +73,9 @@ class TorchvisionDataset(ImageDataset):
 
     def present(self) -> bool:
         return not self._absent()
+
+    def stamp(self) -> str:
+        return stamp(self.root / self.folder / name for name in self.digests)
 
     def read(self) -> tuple[RawImages, RawImages]:
         if absent := self._absent():
@@ -100,8 +106,7 @@ class TorchvisionDataset(ImageDataset):
     def _fetch(self, absent: str) -> None:
         """Has torchvision download the files; `absent` is one that is missing."""
         if not self.download:
-            fix = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
-            raise self._unavailable(f"there is no {self.folder}/{absent}", fix)
+            raise self._without(absent)
         from torchvision import datasets  # takes a second to import
 
         try:
@@ -109,6 +114,10 @@ class TorchvisionDataset(ImageDataset):
                 getattr(datasets, self.torchvision_name)(str(self.root), train=False, download=True)
         except (RuntimeError, OSError, tarfile.TarError) as error:
             raise self._unavailable(first_line(error), "dataset.root=FOLDER names another place") from error
+
+    def _without(self, absent: str) -> DataUnavailable:
+        fix = "dataset.download=true fetches it; dataset.root=FOLDER names another place"
+        return self._unavailable(f"there is no {self.folder}/{absent}", fix)
 
     def _unavailable(self, what: str, fix: str) -> DataUnavailable:
         return DataUnavailable(f"{self.torchvision_name} in dataset.root={str(self.root)!r} can't be read: {what} ({fix})")
@@ -209,6 +218,11 @@ class CIFAR100(CIFARDataset):
 
     def present(self) -> bool:
         return self._folders.is_dir() or super().present()
+
+    def stamp(self) -> str:
+        if not self._folders.is_dir():
+            return super().stamp()
+        return " ".join(part.files(self.in_channels, self.image_size).stamp() for part in self._parts)
 
     def read(self) -> tuple[RawImages, RawImages]:
         if not self._folders.is_dir():

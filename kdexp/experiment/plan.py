@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from kdexp.data.dataset import ImageDataset
 from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
+from kdexp.data.unread import UnreadData, look_up
 from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
@@ -82,23 +84,39 @@ class Plan:
     @cached_property
     def data(self) -> Data:
         """The data set on the device; raises `DataUnavailable`."""
-        settings = self.settings
-        summaries = None if settings.dry_run else Path(settings.store).expanduser() / SUMMARIES
-        placement = Placement(settings.memory, settings.workers, summaries)
+        placement = Placement(self.settings.memory, self.settings.workers, self._summaries)
         key = (json.dumps(self.config["dataset"]), self.device, self.precision.memory_format, placement)
         data: Data = self.session.data.get(
             key, lambda: load(self.dataset, self.device, self.precision.memory_format, placement)
         )
+        self._describe(data, len(data.train))
+        return data
+
+    @cached_property
+    def unread(self) -> UnreadData:
+        """What is known of the data set for a dry run, which reads no images."""
+        key = json.dumps(self.config["dataset"])
+        if key not in self.session.unread:
+            self.session.unread[key] = look_up(self.dataset, self._summaries)
+        found = self.session.unread[key]
+        self._describe(found, found.images)
+        return replace(found, fingerprint=key) if found.gap else found
+
+    @property
+    def _summaries(self) -> Path:
+        return Path(self.settings.store).expanduser() / SUMMARIES
+
+    def _describe(self, data: Data | UnreadData, images: int | None) -> None:
+        """Prints what users may not expect of the data; `images` is the number of training images."""
         for note in data.notes:
             self.journal.remark(note)
         for sentence in data.warnings:
             self.journal.warn(sentence)
         if data.location:
             self.journal.say(data.location)
-        if self.dataset.mean is None or self.dataset.std is None:
+        if data.mean is not None and data.std is not None and (self.dataset.mean is None or self.dataset.std is None):
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
-            self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")
-        return data
+            self.journal.say(f"normalisation measured on {images} images: dataset.mean=[{mean}] dataset.std=[{std}]")
 
     @cached_property
     def roles(self) -> list[str]:
@@ -202,6 +220,7 @@ class Plan:
         return bool(target(node_at(self.config, self.part(role).method)).uses_teacher)
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
-        measured = {name: getattr(self.data, name) for name in ("fingerprint", "mean", "std")}
+        data = self.unread if self.settings.dry_run else self.data
+        measured = {name: getattr(data, name) for name in ("fingerprint", "mean", "std")}
         configured = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
         return {**measured, **vars(self.shape), **configured, "student_fraction": student_fraction}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdexp.data.unread import UnreadData
 from kdexp.store.in_use import Claim
 from kdexp.teacher.cache import OutputCache
 
@@ -36,6 +37,8 @@ class Session:
     """The last data set on its device, teacher outputs for its images, and the learners that were trained or failed."""
 
     data: SingleCache = field(default_factory=SingleCache)
+    unread: dict[str, UnreadData] = field(default_factory=dict)
+    """What is known of data sets whose images are not read, by their nodes."""
     outputs: OutputCache = field(default_factory=OutputCache)
     layers: dict[str, list[str]] = field(default_factory=dict)
     """The teacher layers that the jobs of this process read, by network (see `kdexp.experiment.lookahead`)."""

@@ -13,6 +13,8 @@ from kdexp.data.shape import Shape
 from kdexp.device.memory import size_text
 from kdexp.network.build import device_of
 from kdexp.network.cost import size_bytes
+from kdexp.network.layers import evaluating
+from kdexp.network.quick_pass import QuickPass
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Room:
         return f"{what} {size_text(needed)} of memory, but {size_text(self.free)} are free; {fix}"
 
 
+BOUND_PER_NUMBER = 32
+"""Bytes per number that a function returns: 8 for the largest type, times 4 for what it may store besides."""
+
 ROOMY = Room(sys.maxsize)
 """Room for any network."""
 
@@ -46,14 +51,25 @@ def batch_shortage(network: nn.Module, shape: Shape, images: int, copies: int, f
 
     `width` is the number of bytes per stored activation.
     """
-    activations = activation_bytes(network, shape, images) * width // 4
-    needed = copies * size_bytes(network) + activations
+    weights = copies * size_bytes(network)
+    if weights + _most_activation_bytes(network, shape, images) <= free:
+        return ""
+    needed = weights + activation_bytes(network, shape, images) * width // 4
     if needed <= free:
         return ""
     return (
         f"training on batches of {images} images takes {size_text(needed)} of memory, but {size_text(free)} are free; "
         "choose a smaller batch_size or network"
     )
+
+
+def _most_activation_bytes(network: nn.Module, shape: Shape, images: int) -> int:
+    """A bound for `activation_bytes` that is quickly found, from what the functions of a forward pass return for one image."""
+    with suppress(Exception), evaluating(network), QuickPass() as quick:  # a failure here is reported by the training
+        image = shape.probe(device_of(network), images=1)
+        network(image)
+        return images * BOUND_PER_NUMBER * (image.numel() + quick.elements)
+    return sys.maxsize
 
 
 def activation_bytes(network: nn.Module, shape: Shape, images: int) -> int:

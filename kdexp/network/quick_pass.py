@@ -28,6 +28,8 @@ class QuickPass(TorchFunctionMode):
         self._all_known = True
         self.multiply_adds = 0
         """Those of linear layers and convolutions, on any device."""
+        self.elements = 0
+        """Numbers in the tensors that functions returned."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Calls the function, or replaces it."""
@@ -38,6 +40,8 @@ class QuickPass(TorchFunctionMode):
                 result = self._rules[func](*args, **kwargs)
         if result is None:
             result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            self.elements += result.numel()
         if func in PRODUCTS:
             self._count(result, *args, **kwargs)
         elif func not in OTHERS and func not in WITHOUT_PRODUCTS:

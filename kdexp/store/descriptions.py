@@ -197,12 +197,13 @@ class Jobs(TypedDict):
 
 
 class Summary(TypedDict):
-    """Cached properties of a data set that stays on disk."""
+    """Properties of a data set's images."""
 
     fingerprint: Digest
     mean: list[Fraction] | None
     std: list[Fraction] | None
     warnings: list[str]
+    counts: list[NonNegativeInt]
     digest: Digest
 
 

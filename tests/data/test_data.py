@@ -383,6 +383,10 @@ def test_a_folder_without_data_is_reported_with_a_fix(tmp_path, family, given, f
     )
     assert family(**given, root=str(tmp_path), download=True).missing() == ""
     (tmp_path / folder).mkdir(parents=True)
+    absent = f"there is no {folder}/{next(iter(family.digests))} (dataset.download=true fetches it; "
+    assert f"{family.__name__} in dataset.root={str(tmp_path)!r} can't be read: {absent}" in dataset.missing()
+    for name in family.digests:
+        (tmp_path / folder / name).touch()
     assert dataset.missing() == ""
 
 
@@ -502,8 +506,8 @@ def test_a_dry_run_downloads_nothing(tmp_path, no_network):
     words = ["dataset=mnist", f"dataset.root={tmp_path}", "teacher=keras_teacher", "student=keras_student", "dry_run=true"]
     screen = io.StringIO()
     preview(compose_command(words), Console(file=screen, width=120))
-    assert screen.getvalue().count("unknown") == 4
-    assert "what the store holds is unknown: the data are not here yet; a run would download them" in screen.getvalue()
+    assert screen.getvalue().count("to be trained") == 3
+    assert "the data are not here yet; a run would download them" in screen.getvalue()
     assert list(tmp_path.iterdir()) == []
 
 

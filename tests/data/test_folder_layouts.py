@@ -444,6 +444,8 @@ def test_notes_and_warnings_are_printed_once(tmp_path, here, words):
     root = build(tmp_path / "own", *parted("train", "val"), "train/cat/notes.txt")
     shutil.copy(root / "train" / "cat" / "1.png", root / "val" / "cat" / "8.png")
     brief = ["epochs=1", "teacher_epochs=1", "distillation=none", "device=cpu", "~teacher"]
+    if "dry_run=true" in words:  # it reads no images, and repeats what a run has found out
+        assert here("dataset=image_folder", "dataset.root=own", *SMALL, *brief)[0] == 0
     code, printed = here("dataset=image_folder", "dataset.root=own", *SMALL, *brief, *words, columns=200)
     assert code == 0, printed.err
     for line in (

@@ -33,19 +33,20 @@ def outcome(function, tensors, named):
 
 
 def agrees(function, *tensors, **named):
-    """Whether a function refuses on the meta device what it refuses with values, and otherwise returns the same shape."""
+    """A quick pass returns the shape that there is with values; where these are refused, it does what PyTorch does without."""
 
-    def moved(value, device):
+    def without_values(value):
         if isinstance(value, list):
-            return [moved(one, device) for one in value]
-        return value.to(device) if isinstance(value, Tensor) else value
+            return [without_values(one) for one in value]
+        return value.to("meta") if isinstance(value, Tensor) else value
 
+    sketched = [without_values(value) for value in tensors]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # those of padding="same" with even kernels
         real = outcome(function, tensors, named)
         with QuickPass():
-            sketch = outcome(function, [moved(value, "meta") for value in tensors], moved(named, "meta"))
-    assert sketch == real
+            quick = outcome(function, sketched, named)
+        assert quick == (outcome(function, sketched, named) if real == "refused" else real)
 
 
 sides = st.integers(1, 9)

@@ -27,8 +27,10 @@ from kdexp.commands import export
 from kdexp.commands import report as command
 from kdexp.commands import store as inventory
 from kdexp.commands.run import run
-from kdexp.data import fingerprint as summary
+from kdexp.data import fingerprint, summary
+from kdexp.data.images import ImageFiles
 from kdexp.data.shape import Shape
+from kdexp.data.summary import Summary, SummaryFile
 from kdexp.errors import BadCheckpoint, BadResult, CorruptEntry
 from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
@@ -510,22 +512,25 @@ def test_logits_that_were_edited_are_not_counted(sweep):
 
 def test_a_damaged_summary_is_reported_and_made_again(tmp_path, monkeypatch):
     looks = []
-    found = summary.Summary("f" * 64, [0.5], [0.25], [])
-    monkeypatch.setattr(summary, "_read_all", lambda *_: looks.append(1) or found)
-    monkeypatch.setattr(summary, "_state_digest", lambda *_: "listing")
-    cached = types.SimpleNamespace(
-        known=lambda: summary._summarise_files(types.SimpleNamespace(files=("train", "test")), None, tmp_path)
-    )
-    assert cached.known() == cached.known() == found and len(looks) == 1
+    found = Summary("f" * 64, [0.5], [0.25], [], [3, 4])
+    monkeypatch.setattr(fingerprint, "_read_all", lambda *_: looks.append(1) or found)
+    monkeypatch.setattr(summary, "_name", lambda *_: "listing")
+    files = ImageFiles([], torch.zeros(0, dtype=torch.int64), 1, 8)
+
+    def known():
+        cache = SummaryFile(tmp_path, types.SimpleNamespace(stamp=lambda: ""))
+        return fingerprint.summarise(types.SimpleNamespace(train=files, test=files), None, given=False, cache=cache)
+
+    assert known() == known() == found and len(looks) == 1
     path = tmp_path / "listing.json"
     whole = path.read_text()
     for text in (whole[:-9], whole.replace("0.25", "0.26"), "[]", whole.replace("[0.5]", "3"), json.dumps(found[:3])):
         path.write_text(text)
         looks.clear()
-        again = cached.known()
+        again = known()
         (said,) = again.warnings
         assert again[:3] == found[:3] and looks and f"{path} " in said and "read again" in said
-        assert cached.known() == found and len(looks) == 1
+        assert known() == found and len(looks) == 1
 
 
 @pytest.mark.parametrize("node", ["teacher", "student", "distillation", "teacher_optimizer"])

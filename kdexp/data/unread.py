@@ -1,0 +1,69 @@
+"""What is known of a data set whose images are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.summary import Summary, SummaryFile
+from kdexp.errors import DataUnavailable
+
+
+@dataclass(frozen=True)
+class UnreadData:
+    """A data set as an earlier run noted it; if it did not, `gap` says why, and `fingerprint` is empty."""
+
+    fingerprint: str
+    mean: list[float] | None
+    std: list[float] | None
+    counts: list[int] | None
+    """Training images of every class, without those for validation; None if they are unknown."""
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    gap: str = ""
+    location: str = ""
+    """Decided when images are read."""
+
+    @property
+    def images(self) -> int | None:
+        """Number of the teacher's training images, if known."""
+        return None if self.counts is None else sum(self.counts)
+
+    def student_images(self, fraction: float) -> int | None:
+        """Number of the students' training images, of which there are a `fraction` of each class; if known."""
+        return None if self.counts is None else sum(round(fraction * count) for count in self.counts)
+
+
+def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
+    """Returns what is known of a data set without reading its images: the notes of an earlier run with the same files."""
+    if not dataset.present():
+        return UnreadData("", dataset.mean, dataset.std, None, gap="the data are not here yet; a run would download them")
+    found, _ = SummaryFile(summaries, dataset).read()
+    try:
+        gap = _gap(dataset, found)
+        notes = dataset.notes()
+        if found is None or gap:
+            return UnreadData("", dataset.mean, dataset.std, _listed(dataset), notes, gap=gap)
+        measured = dataset.normalised_by(found.mean, found.std)
+    except DataUnavailable as error:
+        return UnreadData("", dataset.mean, dataset.std, None, gap=str(error))
+    return UnreadData(found.fingerprint, measured.mean, measured.std, found.counts, notes, found.warnings)
+
+
+def _gap(dataset: ImageDataset, found: Summary | None) -> str:
+    """Returns why a summary does not tell all that decides a learner's weights; empty if it does."""
+    if found is None:
+        return "no run has noted these images in this store, or their files have changed since; a run reads them"
+    if found.mean is None and (dataset.mean is None or dataset.std is None):
+        return "no run has noted the measured dataset.mean and dataset.std in this store; a run measures them"
+    return ""
+
+
+def _listed(dataset: ImageDataset) -> list[int] | None:
+    """Counts the training images where each is a file."""
+    if (files := dataset.image_files()) is None:
+        return None
+    labels = files[0].labels
+    return labels[~dataset.held_out(labels)].bincount().tolist()

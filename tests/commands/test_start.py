@@ -1,0 +1,46 @@
+"""What commands import: PyTorch's compiler (and sympy with it) takes two seconds, and torchvision brings it along."""
+
+import subprocess
+import sys
+
+import pytest
+
+BRIEF = ("epochs=1", "teacher_epochs=1", "limit_batches=1", "device=cpu")
+CHECK = """
+import sys
+
+def check(main, *words):
+    sys.argv = ["command", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, words
+    heavy = [name for name in ("torch._dynamo", "sympy", "torchvision") if name in sys.modules]
+    assert not heavy, f"{words} imports {heavy}"
+
+"""
+
+
+@pytest.mark.slow
+def test_only_training_imports_pytorchs_compiler(here, tmp_path):
+    assert here(*BRIEF, "diagnosis=always")[0] == 0
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    code = (
+        CHECK
+        + f"""
+from kdexp.commands import export, main, report, store
+check(store.main, "list")
+check(store.main, "verify")
+check(main.main, "dry_run=true")
+check(main.main, "dry_run=true", "distillation=crd", "teacher=resnet8x4", "student=shufflenetv2")
+check(main.main, "-m", "dry_run=true", "seed=0,1", "distillation.temperature=1,4")
+check(main.main, "dry_run=true", "dataset=cifar10", "teacher=deepnn", "student=lightnn", "dataset.root=nowhere")
+check(main.main, *{BRIEF}, "diagnosis=always")
+check(report.main, "outputs/runs")
+check(export.main, {str(run)!r}, "--format", "safetensors", "--output", "student.safetensors")
+import kdexp, torch
+check(lambda: kdexp.load({str(run)!r})(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)))
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
