@@ -8,6 +8,7 @@ from typing import Annotated, get_args, get_origin
 import pytest
 import torch
 from experiments import compose_command
+from omegaconf import OmegaConf
 from pairs import random_batch, untrained_pair
 from shipped import options
 from torch import nn
@@ -241,6 +242,29 @@ def test_tensors_that_a_forward_pass_keeps_are_counted():
     network = copy.deepcopy(on_meta({"_target_": "kdexp.models.mlp.MLP", "hidden": [5]}, SHAPE))
     assert activation_bytes(network, SHAPE, images=7) == 4 * 7 * (64 + 5)
     assert activation_bytes(sketch_network({"_target_": "own_networks.LooksAtValues"}, SHAPE), SHAPE, images=7) == 0
+
+
+QUICKLY_BOUND = ("mlp_wide", "lightnn", "resnet8x4", "wrn_16_1", "vgg8", "shufflenetv1", "shufflenetv2", "mobilenetv2_half")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *QUICKLY_BOUND,
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive)
+            for name in options("model")
+            if name not in (*QUICKLY_BOUND, "timm", "torchvision")
+        ),
+    ],
+)
+def test_no_forward_pass_keeps_more_than_the_quick_bound(name):
+    shape = Shape(10, 3, 32)
+    config = compose_command(["dataset=cifar10", "dataset.root=data", f"student={name}"])
+    network = sketch_network(without_start(OmegaConf.to_container(config.student)), shape)
+    exact, bound = activation_bytes(network, shape, 7), footprint._most_activation_bytes(network, shape, 7)
+    assert 0 < exact <= bound < 100 * exact
 
 
 @pytest.mark.parametrize(("size", "text"), [(4 * 10**12, "4 TB"), (3 * 10**9, "3 GB"), (2_500_000, "2.5 MB")])
