@@ -22,8 +22,8 @@ from kdexp.experiment.session import Session
 from kdexp.experiment.starts import start_notes
 from kdexp.network import cost
 from kdexp.network.build import device_of, sketch_network
-from kdexp.report.table import duration
 from kdexp.text.characters import one_line
+from kdexp.text.numbers import duration
 from kdexp.training.entry import Entry
 
 

@@ -21,9 +21,9 @@ from kdexp.experiment.lookahead import layers_read
 from kdexp.experiment.session import Session
 from kdexp.files import write_whole
 from kdexp.report.rows import Row
-from kdexp.report.table import percent
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
+from kdexp.text.numbers import percent, signed
 
 
 @dataclass(frozen=True)
@@ -136,5 +136,5 @@ def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -
 
 
 def _result(row: Row) -> str:
-    difference = f" ({row.difference:+.2f})" if row.difference is not None else ""
+    difference = f" ({signed(row.difference)})" if row.difference is not None else ""
     return f"{row.role} {percent(row.test_top1)}{difference}"

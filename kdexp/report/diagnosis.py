@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kdexp.files import write_whole
 from kdexp.report.facts import SOFT, Facts, measure
 from kdexp.report.findings import Finding, findings, percent
-from kdexp.report.table import written
+from kdexp.text.numbers import written
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment

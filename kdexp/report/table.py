@@ -11,6 +11,7 @@ from rich.box import Box
 from rich.table import Table
 
 from kdexp.text.characters import one_line
+from kdexp.text.numbers import MISSING, duration, percent, plus_minus, signed, written
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -41,36 +42,11 @@ class Column(NamedTuple, Generic[AnyRow]):
 
     def has_values(self, rows: Sequence[AnyRow]) -> bool:
         """Whether any row has a value in this column."""
-        return any(self.text(row) not in ("–", "") for row in rows)
+        return any(self.text(row) not in (MISSING, "") for row in rows)
 
     def width(self, rows: Sequence[AnyRow]) -> int:
         """Its width in characters, without wrapping."""
         return max(len(self.heading), *(len(self.cell(row)) for row in rows))
-
-
-def written(value: float | None, pattern: str) -> str:
-    """The formatted value, or a dash for None."""
-    return "–" if value is None else format(value, pattern)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as `8.3s`, `12m05s` or `1h04m`."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-def percent(value: float | None) -> str:
-    """A fraction of 1 in percent with two digits, without the percent sign."""
-    return written(None if value is None else 100 * value, ".2f")
-
-
-def plus_minus(mean: float | None, std: float | None) -> str:
-    """Mean and, if known, standard deviation in percent; both are given as fractions of 1."""
-    return percent(mean) + (f" ± {percent(std)}" if std is not None else "")
 
 
 COLUMNS: tuple[Column[Row], ...] = (
@@ -79,24 +55,24 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("method", lambda row: row.method if row.status == "finished" else row.status, always=True, right=False),
     Column("params", lambda row: written(row.parameters, ",d"), always=True),
     Column("training only", lambda row: written(row.training_only_parameters or None, "+,d")),
-    Column("smaller", lambda row: "–" if row.compression is None else f"{row.compression:.1f}×", always=True),
+    Column("smaller", lambda row: written(row.compression, ",.1f") + ("×" if row.compression else ""), always=True),
     Column("test %", lambda row: percent(row.test_top1), always=True),
     Column("top-5 %", lambda row: percent(row.test_top5)),
-    Column("vs base", lambda row: written(row.difference, "+.2f"), always=True),
+    Column("vs base", lambda row: signed(row.difference), always=True),
     Column("published", lambda row: plus_minus(row.published, row.published_std), always=True),
-    Column("Δ in SE", lambda row: written(row.standard_errors, "+.1f")),
+    Column("Δ in SE", lambda row: written(row.standard_errors, "+,.1f")),
     Column("val %", lambda row: percent(row.validation_top1)),
-    Column("best epoch", lambda row: written(row.best_epoch, "d")),
+    Column("best epoch", lambda row: written(row.best_epoch, ",d")),
     Column("its test %", lambda row: percent(row.best_epoch_test_top1)),
     Column("as teacher %", lambda row: percent(row.agreement)),
-    Column("NLL", lambda row: written(row.nll, ".3f")),
+    Column("NLL", lambda row: written(row.nll, ",.3f")),
     Column("ECE %", lambda row: percent(row.ece)),
     Column("MACs", lambda row: written(row.macs, ",d")),
-    Column("MB", lambda row: written(row.size_mb, ".2f")),
-    Column("ms / image", lambda row: written(row.latency_ms, ".3f")),
+    Column("MB", lambda row: written(row.size_mb, ",.2f")),
+    Column("ms / image", lambda row: written(row.latency_ms, ",.3f")),
     Column("images / s", lambda row: written(row.images_per_second, ",.0f")),
     Column("time", lambda row: duration(row.train_seconds), always=True),
-    Column("n", lambda row: str(row.n)),
+    Column("n", lambda row: written(row.n, ",d")),
 )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.published import explain
-from kdexp.report.table import written
 from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
 from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
+from kdexp.text.numbers import MISSING, signed
 
 IN_WORDS = 6
 """Up to this many differences get a sentence each; of more, only marked ones."""
@@ -214,9 +214,4 @@ def models_vary(table: DataTable) -> bool:
 
 def span(interval: Interval | None) -> str:
     """The interval as text, low end to high end."""
-    return f"{signed(interval.low)} … {signed(interval.high)}" if interval else "–"
-
-
-def signed(value: float | None) -> str:
-    """The number with its sign and two digits."""
-    return written(value, "+.2f").replace("-", "−")
+    return f"{signed(interval.low)} … {signed(interval.high)}" if interval else MISSING
