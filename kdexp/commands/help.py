@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from textwrap import fill
 
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.option_files import option_names
+from kdexp.configuration.shipped import conf_dir
 
 TEXT = """\
 kdexp trains a teacher, then a student without and with distillation from it, and compares them in one table.

@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 from kdexp.commands.command import Command, read_command
 from kdexp.commands.help import help_text
 from kdexp.commands.launch import launch
-from kdexp.configuration.compose import Composer, compose_whole, conf_dir, read_option_files, shown, with_choices
+from kdexp.configuration.compose import Composer, compose_whole, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
+from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing

@@ -100,7 +100,8 @@ class Journal:
             yield TrainingWatch(self, epochs)
             return
         latest = TextColumn("{task.fields[latest]}", markup=False)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TimeRemainingColumn(), latest)
+        name, epoch = (TextColumn(text, markup=False) for text in ("{task.description}", "epoch {task.fields[epoch]}"))
+        columns = (name, BarColumn(16), epoch, TimeRemainingColumn(), latest)
         with Progress(*columns, console=self.console, transient=True) as bars:
             yield TrainingWatch(self, epochs, bars, _tasks(bars, learners, epochs, steps))
 
@@ -115,13 +116,20 @@ def _put(text: Any, console: Console) -> None:
 def _tasks(bars: Progress, learners: Sequence[Learner], epochs: int, steps: int) -> dict[str, TaskID]:
     """A bar per learner, or one for all of them if there are many."""
     done = [len(learner.history) * steps for learner in learners]
+    epoch = _current_epoch(learners, epochs)
     if len(learners) > MOST_BARS:
-        task = bars.add_task(f"{len(learners)} learners", total=len(learners) * epochs * steps, completed=sum(done), latest="")
+        total, name = len(learners) * epochs * steps, f"{len(learners)} learners"
+        task = bars.add_task(name, total=total, completed=sum(done), epoch=epoch, latest="")
         return {learner.name: task for learner in learners}
     return {
-        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=completed, latest="")
+        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=completed, epoch=epoch, latest="")
         for learner, completed in zip(learners, done, strict=True)
     }
+
+
+def _current_epoch(learners: Sequence[Learner], epochs: int) -> str:
+    """The epoch that learners trained together are in, counted from 1, and the number of all."""
+    return f"{min(len(learners[0].history) + 1, epochs):,}/{epochs:,}"
 
 
 class TrainingWatch:
@@ -145,7 +153,8 @@ class TrainingWatch:
         for learner in learners:
             numbers = measured(learner.history[-1])
             if self._bars is not None:
-                self._bars.update(self._tasks[learner.name], latest=one_line(numbers))
+                epoch = _current_epoch(learners, self.epochs)
+                self._bars.update(self._tasks[learner.name], epoch=epoch, latest=one_line(numbers))
             if due:
                 write = self.journal.note if self._bars is not None and not last else self.journal.say
                 write(f"  epoch {done}/{self.epochs}  {learner.name}: {numbers}")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import build
+from kdexp.configuration.shipped import conf_dir
 from kdexp.experiment.advice import HIGHEST_TEMPERATURE, alternatives, higher_rate, longer, lower_rate, override
 from kdexp.report.facts import GREW, Facts
 

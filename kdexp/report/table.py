@@ -21,7 +21,7 @@ AnyRow = TypeVar("AnyRow")
 
 METHOD_ROOM = 8
 """The method's column gets more characters than this, so that it wraps between words."""
-YIELDING = ("smaller", "time")
+YIELDING = ("smaller", "time", "params")
 """Columns that are dropped to make that room, in order."""
 
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
@@ -46,7 +46,12 @@ class Column(NamedTuple, Generic[AnyRow]):
 
     def width(self, rows: Sequence[AnyRow]) -> int:
         """Its width in characters, without wrapping."""
-        return max(len(self.heading), *(len(self.cell(row)) for row in rows))
+        return max(*(len(line) for line in self.heading.split("\n")), *(len(self.cell(row)) for row in rows), 0)
+
+    def stacked(self) -> Column[AnyRow]:
+        """The same column with a heading of two lines, if it has a space."""
+        first, _, last = self.heading.rpartition(" ")
+        return self._replace(heading=f"{first}\n{last}") if first else self
 
 
 COLUMNS: tuple[Column[Row], ...] = (
@@ -69,8 +74,8 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("ECE %", lambda row: percent(row.ece)),
     Column("MACs", lambda row: written(row.macs, ",d")),
     Column("MB", lambda row: written(row.size_mb, ",.2f")),
-    Column("ms / image", lambda row: written(row.latency_ms, ",.3f")),
-    Column("images / s", lambda row: written(row.images_per_second, ",.0f")),
+    Column("ms / image", lambda row: written(row.latency_ms, ",.3f"), always=True),  # measured only on request
+    Column("images / s", lambda row: written(row.images_per_second, ",.0f"), always=True),
     Column("time", lambda row: duration(row.train_seconds), always=True),
     Column("n", lambda row: written(row.n, ",d")),
 )
@@ -95,18 +100,25 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
 
 
 def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
-    """Columns that fit, without those in `YIELDING` if the method would have too little room."""
+    """Columns that fit; if the method has too little room, with headings of two lines and without those in `YIELDING`."""
     columns = fitting(rows, width, COLUMNS)
+    if _crowds_method(rows, width, columns):
+        columns = [column.stacked() for column in columns]
     for heading in YIELDING:
-        others = [column for column in columns if column.heading != "method"]
-        if width - table_width(rows, others) <= METHOD_ROOM:
+        if _crowds_method(rows, width, columns):
             columns = [column for column in columns if column.heading != heading]
     return columns
 
 
+def _crowds_method(rows: Sequence[Row], width: int, columns: Sequence[Column[Row]]) -> bool:
+    others = [column for column in columns if column.heading != "method"]
+    return width - table_width(rows, others) <= METHOD_ROOM
+
+
 def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
     """The table for a terminal of that width: the method wraps within 80 characters, wider terminals show more columns."""
-    title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}"
+    shortened = " (shortened)" if any(row.shortened for row in rows) else ""
+    title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}{shortened}"
     table = Table(title=title, box=HEAD_RULE, pad_edge=False, padding=0)
     columns = readable(rows, width)
     for column in columns:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.published import explain
+from kdexp.report.shortened import fraction_remark, shortened_remark
 from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
 from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
-from kdexp.text.numbers import MISSING, signed
+from kdexp.text.numbers import MISSING, signed, written
 
 IN_WORDS = 6
 """Up to this many differences get a sentence each; of more, only marked ones."""
@@ -20,9 +21,30 @@ IN_WORDS = 6
 
 def remarks(table: DataTable) -> list[str]:
     """All remarks below a table. A command follows its sentence on a line of its own."""
-    parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
+    parts = (
+        _shortened,
+        _numbers,
+        _controls,
+        _tried,
+        _choice,
+        _chance,
+        _winners,
+        _several,
+        _below_baseline,
+        _best_baselines,
+        _gaps,
+        _variants,
+    )
     sentences = [sentence for part in parts for sentence in part(table)]
     return [*sentences, *explain(table.published, table.departures), *table.unsourced]
+
+
+def _shortened(table: DataTable) -> Iterator[str]:
+    if table.shortened:
+        yield shortened_remark(table.shortened, partly=table.partly_shortened)
+    shares = dict.fromkeys(row.settings.get("dataset.student_fraction", 1) for row in table.rows if row.role != "teacher")
+    if len(shares) == 1 and (sentence := fraction_remark(*shares)):
+        yield sentence
 
 
 def _numbers(table: DataTable) -> Iterator[str]:
@@ -108,9 +130,9 @@ def _verdict(difference: Difference) -> str:
     seeds, both = difference.over_seeds, difference.over_seeds_and_images
     images = f"{difference.test_images or 0:,} test images"
     if seeds is None:
-        alone = f"; {_level(difference)} interval {span(both)} over {images}" if both else ""
+        alone = f"; {level_of(difference)} interval {span(both)} over {images}" if both else ""
         return f" with one seed{alone}; this says nothing about other seeds."
-    text = f"; {_level(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
+    text = f"; {level_of(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
     text += f", {span(both)} over seeds and {images}" if both else ""
     return f"{text}: {_noise(difference)}.{_pairing(difference)}"
 
@@ -138,8 +160,9 @@ def _pairing(difference: Difference) -> str:
     return f" Pairing by seed {helped} (r = {signed(r)}): without it the interval over seeds would be {times} times as wide."
 
 
-def _level(difference: Difference) -> str:
-    assert difference.level is not None
+def level_of(difference: Difference | None) -> str:
+    """The confidence level of each of its intervals, such as `98.33 %`."""
+    assert difference is not None and difference.level is not None
     return f"{100 * difference.level:.4g} %"
 
 
@@ -147,7 +170,7 @@ def _several(table: DataTable) -> Iterator[str]:
     for kind, controls in (("differences", False), ("differences of controls", True)):
         family = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
         if len(family) > 1:
-            yield f"The {len(family)} {kind} hold simultaneously with 95 %: each interval has {_level(family[0])} (Bonferroni)."
+            yield f"The {len(family)} {kind} have {level_of(family[0])} intervals, jointly 95 % (Bonferroni)."
     if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
         yield "If an interval over test images is missing, their logits are missing, damaged, or too many to read."
 
@@ -159,6 +182,14 @@ def _best_baselines(table: DataTable) -> Iterator[str]:
             if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
                 gap = signed(100 * (chosen.test_mean - row.test_mean))
                 yield f"Compared with the best baseline on validation data, {_name(row, table)}, {BEST} is {gap} points."
+
+
+def _below_baseline(table: DataTable) -> Iterator[str]:
+    for row in table.rows:
+        if row.mark == BEST and row.difference and row.difference.mean <= 0:
+            gap = written(-row.difference.mean, ".2f")
+            less = f"{gap} points below" if float(gap) else "no better than"
+            yield f"{_name(row, table)}, although the best on validation images, is {less} its baseline on test images."
 
 
 def _compared(ours: SweepRow, baseline: SweepRow) -> bool:

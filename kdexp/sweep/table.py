@@ -10,13 +10,15 @@ from rich.table import Table
 from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, table_width
 from kdexp.sweep.axes import headings, written_value, written_values
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.remarks import missing, models_vary, remarks, span
+from kdexp.sweep.remarks import level_of, missing, models_vary, remarks, span
 from kdexp.sweep.row import SweepRow
 from kdexp.text.characters import one_line
 from kdexp.text.numbers import MISSING, percent, plus_minus, signed, written
 
 LISTED = 20
 """Lines about unfinished jobs that are printed at most; the files list all."""
+INTERVAL = "interval"
+"""Heading of the intervals, after their level."""
 FOLDING = ("role", "method", "settings")
 
 
@@ -53,11 +55,12 @@ def draw(table: DataTable, width: int) -> Table:
 
 
 def title(table: DataTable) -> str:
-    """The data set and, unless they have a column, teacher and student."""
+    """The data set and, unless they have a column, teacher and student; says whether runs were shortened."""
+    shortened = f" ({'partly ' if table.partly_shortened else ''}shortened)" if table.shortened else ""
     if models_vary(table):
-        return table.dataset
+        return f"{table.dataset}{shortened}"
     models = dict.fromkeys((row.role == "teacher", row.model) for row in table.rows)
-    return f"{table.dataset}: " + " teaches ".join(model for _, model in models)
+    return f"{table.dataset}: {' teaches '.join(model for _, model in models)}{shortened}"
 
 
 def text(comparison: Comparison) -> str:
@@ -91,7 +94,8 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRo
         Column("vs base", lambda row: signed(row.difference.mean) if row.difference else MISSING, always=True),
         Column("published", lambda row: str(row.published or MISSING), always=True),
         Column("Δ in SE", lambda row: written(row.standard_errors, "+,.1f"), always=True),
-        Column("95 % interval", _interval),
+        Column("ms / image", lambda row: written(row.latency_ms, ",.3f"), always=True),  # measured only on request
+        _interval_column(table),
         Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else MISSING),
         Column("n needed", _needed),
         Column("params", lambda row: f"{row.parameters:,}"),
@@ -115,10 +119,20 @@ def _setting(key: str) -> Callable[[SweepRow], str]:
     return lambda row: written_value(row.settings[key]) if key in row.settings else MISSING
 
 
+def _interval_column(table: DataTable) -> Column[SweepRow]:
+    """The intervals under their level, or with it in each cell if the levels differ."""
+    levels = {level_of(row.difference) for row in table.compared if row.difference}
+    if len(levels) == 1:
+        return Column(f"{levels.pop()} {INTERVAL}", _interval)
+    return Column(INTERVAL, lambda row: _interval(row) + (f" ({level_of(row.difference)})" if _has_interval(row) else ""))
+
+
+def _has_interval(row: SweepRow) -> bool:
+    return _interval(row) != MISSING
+
+
 def _interval(row: SweepRow) -> str:
-    if row.difference is None:
-        return MISSING
-    return span(row.difference.over_seeds_and_images or row.difference.over_seeds)
+    return span(row.difference.over_seeds_and_images or row.difference.over_seeds) if row.difference else MISSING
 
 
 def _needed(row: SweepRow) -> str:

@@ -54,6 +54,8 @@ def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
         "test_mean": row.test_mean,
         "test_std": row.test_std,
     }
+    line |= {"latency_ms": row.latency_ms} if row.latency_ms is not None else {}
+    line |= {"shortened": "; ".join(table.shortened)} if table.shortened else {}
     if number := row.published:
         line |= {"published": number.mean, "published_std": number.std, "published_n": number.n}
         line |= {"standard_errors": row.standard_errors}

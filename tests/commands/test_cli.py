@@ -12,8 +12,8 @@ from experiments import SHORT
 
 from kdexp.commands import main as cli
 from kdexp.commands.help import help_text
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.jobs import expand
+from kdexp.configuration.shipped import conf_dir
 
 KDEXP = [sys.executable, "-m", "kdexp"]
 
