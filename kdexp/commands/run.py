@@ -176,10 +176,10 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
         seen, total = len(data.student_train), len(data.train)
-        lines.append(f"Students saw {seen} of the teacher's {total} images (dataset.student_fraction={share:g}).")
+        lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
     where = f"{experiment.precision.label} on {experiment.device.type}"
-    lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {where}.")
-    lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
+    lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {where}.")
+    lines.append("n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five.")
     return lines
 
 

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.files import reason
+from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.lookup import Lookup, StoredOutputs, size_words
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen
+from kdexp.text.numbers import count
 from kdexp.training.learner import Learner
 
 MOST_BARS = 6
@@ -167,7 +169,16 @@ def measured(row: dict[str, float]) -> str:
     return " ".join(losses + shares)
 
 
-HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once"}
+def training_words(names: str, spec: LearnerSpec, batches: int, images: int) -> str:
+    """Says what is trained: epochs, batches per epoch, and how many of a split's images these have."""
+    if not spec.epochs:
+        return f"{names}: left untrained"
+    seen = min(images, batches * spec.batch_size)
+    of_all = count(images, "image") if seen == images else f"{seen:,} of {count(images, 'image')}"
+    return f"training {names}: {count(spec.epochs, 'epoch')} of {count(batches, 'batch', 'batches')} ({of_all})"
+
+
+HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once and cached"}
 
 
 def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
@@ -176,7 +187,7 @@ def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
         return f"teacher: runs on every batch, since {lookup.reason}"
     if lookup.kind == "views":
         return f"teacher's outputs: computed once per view, since {lookup.reason} ({size_words(lookup.sizes)} at most)"
-    which = f"{images:,} images" if full_epochs else f"every image shown, of {images:,}"
+    which = count(images, "image") if full_epochs else f"the images that are used, of {images:,}"
     return f"teacher's outputs: {HOW[lookup.kind]} for {which}, since {lookup.reason} ({size_words(lookup.sizes)})"
 
 

@@ -73,7 +73,7 @@ class Plan:
             self.journal.say(data.location)
         if self.dataset.mean is None or self.dataset.std is None:
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
-            self.journal.say(f"normalisation measured on {len(data.train)} images: dataset.mean=[{mean}] dataset.std=[{std}]")
+            self.journal.say(f"normalisation measured on {len(data.train):,} images: dataset.mean=[{mean}] dataset.std=[{std}]")
         return data
 
     @cached_property

@@ -15,7 +15,7 @@ from kdexp.device.heap import retain_freed_memory
 from kdexp.device.precision import Precision
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.experiment.advice import lower_rate
-from kdexp.experiment.journal import Journal, lookup_words, stored_words
+from kdexp.experiment.journal import Journal, lookup_words, stored_words, training_words
 from kdexp.experiment.results import store_result
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
@@ -53,7 +53,7 @@ def train_group(entries: Sequence[Entry], shared: Shared) -> None:
     with retain_freed_memory():
         learners, teacher = prepare(entries, shared.teacher, shared.shape, shared.precision, split.labels)
         steps = steps_for(shared.precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
-        journal.say(f"training {_names(entries)}: {spec.epochs} epochs of {steps.count} batches, {len(split)} images")
+        journal.say(training_words(_names(entries), spec, steps.count, len(split)))
         for learner, entry in zip(learners, entries, strict=True):
             _load_members(learner, entry, shared.store)
             if shared.resume:
@@ -97,7 +97,7 @@ def _resume(learner: Learner, entry: Entry, shared: Shared) -> None:
     progress = shared.store.progress(entry.spec.key)
     if progress is not None:
         learner.resume(progress)
-        shared.journal.say(f"{learner.name}: goes on after epoch {len(learner.history)}, where a run was interrupted")
+        shared.journal.say(f"{learner.name}: resuming after epoch {len(learner.history):,}")
 
 
 def _look_up(teacher: Teacher, shared: Shared, *, full_epochs: bool) -> None:

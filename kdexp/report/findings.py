@@ -116,9 +116,9 @@ def noise(facts: Facts, _experiment: Experiment) -> Finding | None:
         return None
     if not facts.gained + facts.lost:
         return Finding("Not significant: both students classify the same test images correctly", MORE_SEEDS)
-    images = f"it wins {facts.gained} test images, the baseline {facts.lost}"
+    images = f"it wins {facts.gained:,} test images, the baseline {facts.lost:,}"
     if facts.gained == facts.lost:
-        images = f"each wins {facts.gained} test images"
+        images = f"each wins {facts.gained:,} test images"
     return Finding(f"Not significant: {images} (p = {facts.chance:.2f})", MORE_SEEDS)
 
 

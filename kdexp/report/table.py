@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 AnyRow = TypeVar("AnyRow")
 
+WORTH_STACKING = 3
+"""A heading is broken into two lines if its column becomes narrower by this many characters."""
 METHOD_ROOM = 8
 """The method's column gets more characters than this, so that it wraps between words."""
 YIELDING = ("smaller", "time", "params")
@@ -48,10 +50,11 @@ class Column(NamedTuple, Generic[AnyRow]):
         """Its width in characters, without wrapping."""
         return max(*(len(line) for line in self.heading.split("\n")), *(len(self.cell(row)) for row in rows), 0)
 
-    def stacked(self) -> Column[AnyRow]:
-        """The same column with a heading of two lines, if it has a space."""
+    def stacked(self, rows: Sequence[AnyRow]) -> Column[AnyRow]:
+        """The same column with a heading of two lines, if that saves room."""
         first, _, last = self.heading.rpartition(" ")
-        return self._replace(heading=f"{first}\n{last}") if first else self
+        narrow = self._replace(heading=f"{first}\n{last}")
+        return narrow if first and self.width(rows) - narrow.width(rows) >= WORTH_STACKING else self
 
 
 COLUMNS: tuple[Column[Row], ...] = (
@@ -103,7 +106,7 @@ def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
     """Columns that fit; if the method has too little room, with headings of two lines and without those in `YIELDING`."""
     columns = fitting(rows, width, COLUMNS)
     if _crowds_method(rows, width, columns):
-        columns = [column.stacked() for column in columns]
+        columns = [column.stacked(rows) for column in columns]
     for heading in YIELDING:
         if _crowds_method(rows, width, columns):
             columns = [column for column in columns if column.heading != heading]

@@ -32,7 +32,7 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
         except Timeout:
             say(f"waiting for {holder(path) or 'another process'}, which trains {work}")
             lock.acquire()
-            say(f"no longer waiting: {work} is free")
+            say(f"{work} is ready")
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise

@@ -140,7 +140,7 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
         variants,
         departures=_departures(jobs),
         shortened=list(dict.fromkeys(reason for found in shortened for reason in found)),
-        partly_shortened=not all(shortened),
+        partly_shortened=any(shortened) and not all(shortened),
         unsourced=_unsourced(jobs),
     )
 

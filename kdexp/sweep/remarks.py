@@ -15,6 +15,7 @@ from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
 from kdexp.text.numbers import MISSING, signed, written
 
+ONE_SEED = "n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five."
 IN_WORDS = 6
 """Up to this many differences get a sentence each; of more, only marked ones."""
 
@@ -50,11 +51,11 @@ def _shortened(table: DataTable) -> Iterator[str]:
 def _numbers(table: DataTable) -> Iterator[str]:
     students = [row for row in table.rows if row.role != "teacher"]
     if all(row.n == 1 for row in students):
-        yield "Test accuracy after the last epoch; n = 1: one seed is an anecdote, -m seed=0,1,2,3,4 repeats it."
+        yield f"Test accuracy after the last epoch. {ONE_SEED}"
         return
-    yield "Test accuracy after the last epoch, mean ± standard deviation over n seeds; vs base in points, paired by seed."
+    yield "Test accuracy after the last epoch: mean ± standard deviation over n seeds. vs base: in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
-        yield "One teacher serves all seeds: everything here holds for that teacher (teacher_seed=${seed} trains one per seed)."
+        yield ("All seeds share one teacher; variation between teachers is not included (it is with teacher_seed=${seed}).")
 
 
 def _controls(table: DataTable) -> Iterator[str]:
@@ -71,22 +72,20 @@ def _tried(table: DataTable) -> Iterator[str]:
 def _choice(table: DataTable) -> Iterator[str]:
     distilled = [row for row in table.rows if row.role == "distilled"]
     if any(row.validation_mean is None for row in distilled) and len(distilled) > 1:
-        yield "No winner is marked without validation data (dataset.val_fraction=0): only test data could choose one."
+        yield "No best configuration is marked: there is no validation data (dataset.val_fraction=0) to select it on."
     marks = {row.mark for row in table.rows}
     meanings = []
     if BEST in marks:
-        meanings.append(f"{BEST} is the best configuration for its student and data")
+        meanings.append(f"{BEST} highest validation mean for its student and data")
     if BEST_OF_METHOD in marks:
-        meanings.append(
-            f"{BEST_OF_METHOD} the best of its method" if meanings else f"{BEST_OF_METHOD} is the best of its method"
-        )
+        meanings.append(f"{BEST_OF_METHOD} highest {'of its method' if meanings else 'validation mean of its method'}")
     if meanings:
-        yield f"{', '.join(meanings)}: chosen by mean validation accuracy; test data chose nothing."
+        yield f"{', '.join(meanings)}; the test set was not used for selection."
     for row in (row for row in distilled if row.mark):
         rivals = [other for other in distilled if other.option == row.option and other.n == row.n and _same_terms(row, other)]
         ties = sum(other.validation_mean == row.validation_mean for other in rivals)
         if ties > 1:
-            yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
+            yield f"{_name(row, table)} is the first of {ties} configurations with the same validation mean."
 
 
 def _same_terms(ours: SweepRow, theirs: SweepRow) -> bool:
@@ -101,8 +100,8 @@ def _winners(table: DataTable) -> Iterator[str]:
     for row in best:
         name = BEST if len(best) == 1 else _name(row, table)
         yield (
-            f"{name} was chosen from {row.chosen_among} configurations with these same networks, so its difference is probably "
-            f"too high{too}. For an unbiased one, train it with new seeds:\n  {row.fresh_command}"
+            f"{name} is the best of {row.chosen_among:,} configurations with the same networks, so its difference is probably "
+            f"too high{too}. For an unbiased estimate, train it with new seeds:\n  {row.fresh_command}"
         )
 
 
@@ -131,7 +130,7 @@ def _verdict(difference: Difference) -> str:
     images = f"{difference.test_images or 0:,} test images"
     if seeds is None:
         alone = f"; {level_of(difference)} interval {span(both)} over {images}" if both else ""
-        return f" with one seed{alone}; this says nothing about other seeds."
+        return f" with one seed{alone}; the variation over seeds is unknown."
     text = f"; {level_of(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
     text += f", {span(both)} over seeds and {images}" if both else ""
     return f"{text}: {_noise(difference)}.{_pairing(difference)}"
@@ -142,11 +141,11 @@ def _noise(difference: Difference) -> str:
         return "it stands out"
     needed = [interval.sufficient_n for interval in difference.intervals]
     if difference.over_seeds and difference.over_seeds.sufficient_n is None:
-        return "within noise, and more seeds with the same mean and spread would not help"
+        return "within noise; too small a difference to detect with any usual number of seeds"
     if None in needed:
-        return "within noise; more seeds alone would not suffice, more test images are needed"
+        return "within noise; the test set is too small to detect it, more seeds won't help"
     enough = max(n for n in needed if n is not None)
-    return f"within noise; {enough} seeds would suffice if mean and spread stayed the same"
+    return f"within noise; about {enough:,} seeds would be needed to detect this difference"
 
 
 def _pairing(difference: Difference) -> str:
@@ -155,9 +154,9 @@ def _pairing(difference: Difference) -> str:
         return ""
     times = f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}"
     if float(times) == 1:
-        return f" Pairing by seed made no difference (r = {signed(r)}): without it the interval over seeds would be as wide."
-    helped = "helped" if ratio > 1 else "did not help here"
-    return f" Pairing by seed {helped} (r = {signed(r)}): without it the interval over seeds would be {times} times as wide."
+        return f" Pairing by seed made no difference (r = {signed(r)}): unpaired, the interval over seeds would be as wide."
+    changed = "narrowed" if ratio > 1 else "widened"
+    return f" Pairing by seed {changed} the interval (r = {signed(r)}): unpaired, it would be {times} times as wide over seeds."
 
 
 def level_of(difference: Difference | None) -> str:
@@ -172,7 +171,7 @@ def _several(table: DataTable) -> Iterator[str]:
         if len(family) > 1:
             yield f"The {len(family)} {kind} have {level_of(family[0])} intervals, jointly 95 % (Bonferroni)."
     if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
-        yield "If an interval over test images is missing, their logits are missing, damaged, or too many to read."
+        yield "Intervals over test images are missing where the logits are missing, damaged, or too many to read."
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:
@@ -181,7 +180,7 @@ def _best_baselines(table: DataTable) -> Iterator[str]:
         for row in table.rows:
             if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
                 gap = signed(100 * (chosen.test_mean - row.test_mean))
-                yield f"Compared with the best baseline on validation data, {_name(row, table)}, {BEST} is {gap} points."
+                yield f"{BEST} minus the best baseline on validation data, {_name(row, table)}: {gap} points."
 
 
 def _below_baseline(table: DataTable) -> Iterator[str]:

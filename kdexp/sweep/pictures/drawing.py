@@ -57,14 +57,14 @@ def _of_settings(table: DataTable, sources: Origins, prefix: str) -> Iterator[Pi
 
 
 def _which(table: DataTable) -> str:
-    aside = "What costs the same stands side by side."
+    aside = "Equal-cost markers are shifted sideways."
     if len(chosen(table)) == len(table.rows):
         return f"All rows are drawn. {aside}"
-    return f"Of each method and student what validation data chose; the others are grey dots. {aside}"
+    return f"The best configuration of each method and student on validation data; all others are grey dots. {aside}"
 
 
 def _trained(table: DataTable) -> str:
     drawn, students = len(shown(table)), sum(row.role != "teacher" for row in table.rows)
     if drawn == students:
-        return "Training of all students."
-    return f"Training of {drawn} of {students} rows of students: baselines, then what validation data chose of each method."
+        return "Training curves of all students."
+    return f"Training curves of {drawn} of {students} students: baselines, then the best of each method on validation data."
