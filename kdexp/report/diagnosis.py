@@ -63,7 +63,7 @@ def sentences(facts: Facts) -> list[str]:
         f"The teacher's mean confidence is {written(facts.confidence, '.3f')}; it has {facts.parameter_ratio:,.1f} times the "
         "student's parameters.",
     ]
-    if facts.entropy is not None:
+    if facts.entropy is not None and facts.entropy_share is not None:
         found.append(
             f"Soft targets at T={facts.temperature:g} have an entropy of {facts.entropy:.3g} nats, "
             f"{100 * facts.entropy_share:.0f} % of the largest ({100 * SOFT:.0f} % at T={facts.softer_temperature:.2g})."
