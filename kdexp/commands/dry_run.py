@@ -111,9 +111,9 @@ def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
         times.append(pace.seconds(asdict(entry.spec), len(experiment.split_of(entry))))
     known = [seconds for seconds in times if seconds is not None]
     if not known:
-        return "; how long that takes is not known yet, since nothing similar was trained here"
+        return "; no estimate of the time, since nothing similar is stored"
     unknown = len(missing) - len(known)
-    rest = f", not counting {unknown} that resemble nothing trained here" if unknown else ""
+    rest = f", not counting {unknown} without a similar one in the store" if unknown else ""
     return f": about {duration(sum(known))}{rest}"
 
 

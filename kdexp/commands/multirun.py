@@ -81,7 +81,7 @@ def _train_together(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, 
             train_together([*filter(None, (_ready(job, journal, session) for job in group))], most)
     except Exception as error:  # whatever it is, the jobs can run without lockstep
         journal.note(traceback.format_exc())
-        journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
+        journal.warn(f"lockstep stopped ({type(error).__name__}: {first_line(error)}); the jobs now run one by one")
     finally:
         journal.close_log()
 

@@ -127,7 +127,7 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         journal.say(line)
     missing = written.failure or _explain(folder, entries, experiment, journal, brief)
     if missing:
-        journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
+        journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, run the same command to write them")
     return _conclude(folder, entries, written.rows, missing)
 
 

@@ -165,7 +165,7 @@ class TrainingWatch:
 def measured(row: dict[str, float]) -> str:
     """One epoch's losses and accuracies with their names, in one line."""
     losses = [f"{n} {v:.4f}" for n, v in row.items() if n not in ("epoch", "loss") and not n.endswith("accuracy")]
-    shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f}%" for n, v in row.items() if n.endswith("accuracy")]
+    shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f} %" for n, v in row.items() if n.endswith("accuracy")]
     return " ".join(losses + shares)
 
 

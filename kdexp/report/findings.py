@@ -45,7 +45,7 @@ def findings(facts: Facts, experiment: Experiment) -> list[Finding]:
         return found
     others = (noise, weak_teacher, poor_fit, faint, sharp)
     found = [finding for explain in others if (finding := explain(facts, experiment))]
-    return found or [Finding("No measurement stands out; one seed may be unlucky", MORE_SEEDS)]
+    return found or [Finding("No cause was found; the result of one seed may be chance", MORE_SEEDS)]
 
 
 def wrong_order(facts: Facts, _experiment: Experiment) -> Finding | None:

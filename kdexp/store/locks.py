@@ -36,7 +36,7 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        say(f"no locks on this file system ({path.parent}): another run that needs {work} now would train it too")
+        say(f"this file system has no locks ({path.parent}): two runs at the same time may both train {work}")
         return False
     until.callback(lock.release)
     with suppress(OSError):  # on a full disk the lock works, but without a name

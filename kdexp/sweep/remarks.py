@@ -199,12 +199,12 @@ def _gaps(table: DataTable) -> Iterator[str]:
     for row in table.rows:
         if row.difference and len(row.difference.seeds) < row.n:
             alone = row.n - len(row.difference.seeds)
-            yield f"{_name(row, table)}: {alone} of its {row.n} seeds have no finished baseline to compare with."
+            yield f"{_name(row, table)}: {alone} of its {row.n} seeds have no finished baseline."
 
 
 def _variants(table: DataTable) -> Iterator[str]:
     if "variant" in table.columns:
-        what = ", ".join(table.variants) or "what they are compared with"
+        what = ", ".join(table.variants) or "the baselines that they are compared with"
         yield f"Rows with the same settings but different variants differ in {what}."
 
 

@@ -115,7 +115,7 @@ def test_a_dry_run_of_the_default_has_no_differences(here):
 def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
     code, shown = here("-m", "dry_run=true", "seed=0,1", "distillation.temperature=1,4")
     assert code == 0 and shown.out.count("dry run:") == 1
-    assert "4 jobs, 7 distinct learners, 7 of them to be trained; how long that takes is not known yet" in shown.out
+    assert "4 jobs, 7 distinct learners, 7 of them to be trained; no estimate of the time" in shown.out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,7 +33,10 @@ SWEEPS = [
     ("-m seed=[0,1]", "must be a whole number; several values need -m: kdexp -m seed=0,1"),
     ("controls=self_teacher,random_teacher", "a list is written controls=[self_teacher,random_teacher]; to try several"),
     ("output_dir=a,b", "one text with a comma is written \"output_dir='a,b'\""),
-    ("-m distillation.alpha=interval(0,1)", "an interval can't be swept value by value; list some: distillation.alpha=0,1 or"),
+    (
+        "-m distillation.alpha=interval(0,1)",
+        "interval(...) has no list of values to sweep; list some: distillation.alpha=0,1 or",
+    ),
     ("-m seed=range(0)", "seed=range(0): has no values"),
     ("-m seed=range(5,1)", "seed=range(5,1): has no values"),
     ("-m seed=range(0,inf)", "seed=range(0,inf): has no end"),

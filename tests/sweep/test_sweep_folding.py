@@ -331,7 +331,7 @@ def test_one_student_with_two_baselines_is_compared_with_each(sweep):
         (shutil.rmtree, "No such file or directory"),
         (
             lambda folder: (folder / "result.json").write_text('{"spec": {"format": 1}}'),
-            f"is of format 1, not {FORMAT}",
+            f"has the format 1, and this version of kdexp reads {FORMAT}",
         ),
     ],
 )
