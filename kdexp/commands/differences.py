@@ -27,7 +27,10 @@ def different_options(config: Mapping[str, Any], composer: Composer) -> list[str
     implied = usual | {key: option for key, option in _plain(config, composer)["choices"].items() if key not in OPTIONS}
     found = [key for key, option in chosen.items() if option != implied.get(key) and key not in RECIPES]
     followers = {f"teacher_{key}" for key in found if chosen.get(f"teacher_{key}") == chosen[key]}
-    return [f"{key}={chosen[key] or 'null'}" for key in found if key not in followers]
+    removed = [f"{key}=null" for key in OPTIONS if key in usual and not config.get(key)]
+    return [
+        f"{key}={chosen[key] or 'null'}" for key in found if key not in followers and f"{key}=null" not in removed
+    ] + removed
 
 
 def different_values(config: Mapping[str, Any], composer: Composer) -> list[str]:
@@ -51,7 +54,9 @@ def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in node.items():
-        if isinstance(value, Mapping) and value and (prefix or name not in SILENT):
+        if not prefix and (name in SILENT or (name in OPTIONS and not value)):
+            continue
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{name}.")
-        elif name != "_target_" and (prefix or name not in SILENT):
+        elif name != "_target_":
             yield f"{prefix}{name}", value

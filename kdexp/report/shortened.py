@@ -11,8 +11,10 @@ import yaml
 
 from kdexp.configuration.shipped import conf_dir
 
-Files = Sequence[Path]
-"""Folders of YAML files."""
+DEEPEST = 5
+"""Options that choose options are followed so far, since files from elsewhere may refer to each other."""
+LARGEST = 100_000
+"""Bytes of a larger file are not read."""
 
 
 def shortenings(config: Mapping[str, Any], words: Sequence[str] = ()) -> list[str]:
@@ -41,7 +43,7 @@ def fraction_remark(share: float) -> str:
     return f"Students see {100 * share:g} % of the teacher's training images (dataset.student_fraction={share:g})."
 
 
-def _missing_epochs(config: Mapping[str, Any], option: str, folders: Files) -> Iterator[str]:
+def _missing_epochs(config: Mapping[str, Any], option: str, folders: Sequence[Path]) -> Iterator[str]:
     planned = planned_epochs(option, "epochs", folders)
     of_teacher = planned_epochs(option, "teacher_epochs", folders) or planned
     name = option.rpartition("/")[2]
@@ -51,14 +53,17 @@ def _missing_epochs(config: Mapping[str, Any], option: str, folders: Files) -> I
         yield f"teacher_epochs={config['teacher_epochs']} ({name} has {of_teacher})"
 
 
-def planned_epochs(option: str, key: str, folders: Files) -> int | None:
+def planned_epochs(option: str, key: str, folders: Sequence[Path], depth: int = DEEPEST) -> int | None:
     """The number that an option such as `experiment/NAME` sets, itself or through the options that it chooses."""
+    if not depth or option.count("/") > 1:
+        return None
     file = next((file for folder in folders if (file := folder / f"{option}.yaml").is_file()), None)
     content = _read(file) if file else {}
     if isinstance(number := content.get(key), int):
         return number
-    chosen = content.get("defaults") or []
-    numbers = (planned_epochs(name, key, folders) for each in reversed(chosen) for name in _named(each, option))
+    chosen = content["defaults"] if isinstance(content.get("defaults"), list) else []
+    names = (name for each in reversed(chosen) for name in _named(each, option))
+    numbers = (planned_epochs(name, key, folders, depth - 1) for name in names)
     return next((number for number in numbers if number), None)
 
 
@@ -74,8 +79,8 @@ def _named(default: Any, option: str) -> Iterator[str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # the command that composes it says so
+        content = yaml.safe_load(file.read_text("utf-8")) if file.stat().st_size <= LARGEST else None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):  # the command that composes it says so
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -59,8 +59,10 @@ def test_an_experiment_in_a_folder_of_ones_own_is_found(tmp_path):
         "teacher_epochs=8 (own has 9)",
     ]
     assert shortenings(job(epochs=2, choices=own), [f"--config-dir={tmp_path}"]) == ["epochs=2 (own has 3)"]
-    (tmp_path / "experiment" / "own.yaml").write_text("[")
-    assert shortenings(job(epochs=2, choices=own), words) == []
+    for broken in ("[", "defaults: 3", "defaults: [own, other]", "\xff" * 200_000):
+        (tmp_path / "experiment" / "own.yaml").write_text(broken)
+        (tmp_path / "experiment" / "other.yaml").write_text("defaults: [own]")
+        assert shortenings(job(epochs=2, choices=own), words) == []
 
 
 @pytest.fixture
