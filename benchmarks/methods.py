@@ -19,7 +19,8 @@ import torch
 from pairs import random_batch, untrained_pair
 from results import FOLDER, write
 
-from kdexp.configuration.compose import compose_command, conf_dir
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.shipped import conf_dir
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Progress
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from kdexp.commands.command import PlannedJob
+from kdexp.commands.differences import different_options, different_values
 from kdexp.commands.estimate import Lookalikes, Pace
+from kdexp.configuration.compose import Composer
 from kdexp.configuration.roles import node_at
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
@@ -21,32 +23,49 @@ from kdexp.experiment.session import Session
 from kdexp.experiment.starts import start_notes
 from kdexp.network import cost
 from kdexp.network.build import device_of, sketch_network
-from kdexp.report.table import duration
+from kdexp.report.table import HEAD_RULE
 from kdexp.text.characters import one_line
+from kdexp.text.numbers import duration
 from kdexp.training.entry import Entry
 
+HEADINGS = ("role", "model", "params", "MACs", "method", "epochs", "store")
+HEADINGS_OF_JOBS = ("job", "overrides", "to be trained")
 
-def preview(config: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the dry run of a single job."""
+
+def preview(config: Mapping[str, Any], console: Console | None = None, composer: Composer | None = None) -> None:
+    """Prints the dry run of a single job; `composer` is the one that composed it (None: a new one)."""
     journal = Journal(console)
     experiment = Experiment(config, journal)
-    composed = OmegaConf.create({name: value for name, value in experiment.config.items() if name != "choices"})
-    for line in OmegaConf.to_yaml(composed).rstrip().split("\n"):
+    for line in _differing(config, composer or Composer(), journal.console.width):
         journal.say(line)
     for note in start_notes(experiment):
         journal.say(note)
     shelf = Shelf(experiment)
-    table = Table("role", "model", "parameters", "MACs", "method", "epochs", "store", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=HEAD_RULE, pad_edge=False, padding=0)
+    for heading in HEADINGS:
+        numeric = heading in ("params", "MACs", "epochs")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "method")
     for role in experiment.needed:
         network = sketch_network(node_at(experiment.config, experiment.part(role).model), experiment.shape)
         macs = cost.multiply_adds(network, experiment.shape.probe(device_of(network), images=1))
         entry = experiment.entry(role)
         costs = [f"{cost.parameter_count(network):,}", f"{macs:,}"]
-        table.add_row(role, entry.model, *costs, one_line(entry.method), str(entry.spec.epochs), shelf.state(entry))
+        table.add_row(role, entry.model, *costs, one_line(entry.method), f"{entry.spec.epochs:,}", shelf.state(entry))
     journal.say(table)
     if shelf.doubt:
         journal.say(f"{UNKNOWN}: {shelf.doubt}")
     journal.say(f"dry run: nothing was trained or written ({experiment.where})")
+
+
+def _differing(config: Mapping[str, Any], composer: Composer, width: int) -> Iterator[str]:
+    """Lines on what is not as by default."""
+    for name, words in (("options", different_options(config, composer)), ("values", different_values(config, composer))):
+        text = " ".join(map(one_line, words)) or "as by default"
+        start, indent = f"{name + ':':<9}", " " * 9
+        yield from wrap(
+            text, width, initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    yield "Everything else is as by default; --cfg job instead of dry_run=true shows every key."
 
 
 def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> None:
@@ -54,7 +73,7 @@ def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> 
     journal, session = Journal(console), Session()
     quiet = Journal(journal.console, quiet=True)
     common = set.intersection(*(set(job.overrides) for job in jobs))
-    table = Table("job", "overrides", "to be trained", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(*HEADINGS_OF_JOBS, box=SIMPLE_HEAD, pad_edge=False)
     learners: dict[str, tuple[Experiment, Entry]] = {}
     notes: dict[str, None] = {}
     doubts: dict[str, None] = {}
@@ -133,9 +152,9 @@ def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
     if not known and all(_images(experiment, entry) is None for experiment, entry in missing):
         return "; how long that takes is not known before the images are read"
     if not known:
-        return "; how long that takes is not known yet, since nothing similar was trained here"
+        return "; no estimate of the time, since nothing similar is stored"
     unknown = len(missing) - len(known)
-    rest = f", not counting {unknown} that resemble nothing trained here" if unknown else ""
+    rest = f", not counting {unknown} without a similar one in the store" if unknown else ""
     return f": about {duration(sum(known))}{rest}"
 
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from textwrap import fill
 
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.option_files import option_names
+from kdexp.configuration.shipped import conf_dir
 
 TEXT = """\
 kdexp trains a teacher, then a student without and with distillation from it, and compares them in one table.
@@ -34,6 +34,7 @@ Often changed (KEY=VALUE)
 
 Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;
 --config-dir FOLDER adds your own options; --config-name NAME starts from your own file; --version.
+kdexp --help columns explains every column of the tables.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-export (ONNX and other files).
 eval "$(kdexp -sc install=bash)" turns on TAB completion."""
 

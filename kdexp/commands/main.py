@@ -21,11 +21,13 @@ from omegaconf import DictConfig
 from kdexp.commands.command import Command, read_command
 from kdexp.commands.help import help_text
 from kdexp.commands.launch import launch
-from kdexp.configuration.compose import Composer, compose_whole, conf_dir, read_option_files, shown, with_choices
+from kdexp.configuration.compose import Composer, compose_whole, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
-from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable
+from kdexp.configuration.shipped import conf_dir
+from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable, listed
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
+from kdexp.text.glossary import help_on_columns
 from kdexp.version import __version__
 
 SPINS = "3000"
@@ -72,9 +74,11 @@ def _execute(flags: Flags) -> int:
         return _refuse(flags.problems)
     if flags.config_dir:  # a user's own modules lie next to the folder of their YAML files
         sys.path.insert(0, str(Path(flags.config_dir).resolve().parent))
-    if "--version" in flags or "--help" in flags:
-        print(f"kdexp {__version__}" if "--version" in flags else help_text(flags.config_dir))
+    if "--version" in flags:
+        print(f"kdexp {__version__}")
         return 0
+    if "--help" in flags:
+        return _help(flags)
     if "--hydra-help" in flags or "--shell-completion" in flags:
         return _hydra_shows(flags, flags.overrides)
     composer = Composer(flags.config_dir, flags.config_name)
@@ -91,8 +95,20 @@ def _execute(flags: Flags) -> int:
     if command.needs_hydra:
         return launch(flags, command.overrides, _run_launched)
     if command.dry_run:
-        return _preview(command)
+        return _preview(command, composer)
     return _run_all(command) if command.multirun else _run_one(command.jobs[0].config, sys.argv[1:])
+
+
+def _help(flags: Flags) -> int:
+    """Prints the help, or that on a topic."""
+    topics = [word for word in flags.overrides if "=" not in word]
+    if topics == ["columns"]:
+        print(help_on_columns())
+        return 0
+    print(help_text(flags.config_dir))
+    if topics:
+        print_error("kdexp", f"no help on {listed(topics)}; the only topic is columns: kdexp --help columns")
+    return 0
 
 
 def _show(flags: Flags, composed: DictConfig) -> int:
@@ -114,13 +130,13 @@ def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _preview(command: Command) -> int:
+def _preview(command: Command, composer: Composer) -> int:
     from kdexp.commands.dry_run import preview, preview_jobs
 
     if command.multirun:
         preview_jobs(command.jobs)
     else:
-        preview(command.jobs[0].config)
+        preview(command.jobs[0].config, composer=composer)
     return 0
 
 

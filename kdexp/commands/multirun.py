@@ -22,9 +22,9 @@ from kdexp.experiment.obtain import obtain
 from kdexp.experiment.session import Session
 from kdexp.files import write_whole
 from kdexp.report.rows import Row
-from kdexp.report.table import percent
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
+from kdexp.text.numbers import percent, signed
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _train_together(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, 
             train_together([*filter(None, (_ready(job, journal, session) for job in group))], most)
     except Exception as error:  # whatever it is, the jobs can run without lockstep
         journal.note(traceback.format_exc())
-        journal.warn(f"lockstep ended early ({type(error).__name__}: {first_line(error)}); the jobs go on one by one")
+        journal.warn(f"lockstep stopped ({type(error).__name__}: {first_line(error)}); the jobs now run one by one")
     finally:
         journal.close_log()
 
@@ -138,5 +138,5 @@ def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -
 
 
 def _result(row: Row) -> str:
-    difference = f" ({row.difference:+.2f})" if row.difference is not None else ""
+    difference = f" ({signed(row.difference)})" if row.difference is not None else ""
     return f"{row.role} {percent(row.test_top1)}{difference}"

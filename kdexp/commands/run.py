@@ -138,7 +138,7 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     if not brief and not missing:
         missing = _write_page(folder, written.rows, notes, entries, experiment, journal)
     if missing:
-        journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, and the same command writes them again")
+        journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, run the same command to write them")
     return _conclude(folder, entries, written.rows, missing)
 
 
@@ -200,9 +200,9 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     data, share = experiment.data, experiment.dataset.student_fraction
     if share < 1:
         seen, total = len(data.student_train), len(data.train)
-        lines.append(f"Students saw {seen} of the teacher's {total} images (dataset.student_fraction={share:g}).")
-    lines.append(f"Test accuracy on {len(data.test)} images after the last epoch, {experiment.where}.")
-    lines.append("n = 1: one seed is an anecdote; -m seed=0,1,2,3,4 repeats it.")
+        lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
+    lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {experiment.where}.")
+    lines.append("n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five.")
     if _would_gain_by_bf16(entries, experiment):
         least, most = BF16_SPEED_UPS
         lines.append(

@@ -20,13 +20,14 @@ from rich.table import Table
 
 from kdexp.errors import CorruptEntry, did_you_mean, listed
 from kdexp.files import DRAFT, reason
-from kdexp.report.table import HEAD_RULE, percent
+from kdexp.report.table import HEAD_RULE
 from kdexp.store.descriptions import LearnerFile, OutputsFile
 from kdexp.store.in_use import registering, settle_killed
 from kdexp.store.pruning import number_of_days, reason_to_keep, remove
 from kdexp.store.stored import LEARNERS, OUTPUTS, SUMMARIES, read_entry, read_result, under_its_key
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen, print_error, printing
+from kdexp.text.numbers import percent
 from kdexp.version import __version__
 
 BAD_REQUEST, DAMAGE = 2, 1
@@ -171,7 +172,7 @@ def list_items(root: Path, _arguments: argparse.Namespace, console: Console) -> 
     for item in found:
         table.add_row(*map(one_line, (item.key, *_line(item, students[item.key]))))
     console.print(table, markup=False)
-    _print(console, f"{len(found)} in {root}, {sum(item.size for item in found) / 1e6:.1f} MB")
+    _print(console, f"{len(found):,} in {root}, {sum(item.size for item in found) / 1e6:,.1f} MB")
     return _name_damaged(found, console)
 
 
@@ -184,7 +185,7 @@ def _name_damaged(found: Sequence[Item], console: Console) -> int:
 
 
 def _line(item: Item, students: int) -> list[str]:
-    size = f"{item.size / 1e6:.2f}"
+    size = f"{item.size / 1e6:,.2f}"
     if not item.result:
         return [item.kind, "", "", "", "", "", "", size, _age(item.days)]
     result, spec = item.result, item.result["spec"]
@@ -192,13 +193,13 @@ def _line(item: Item, students: int) -> list[str]:
         layer = f"outputs: {spec['layer'] or 'logits'}"
         return [result["model"], layer, result["dataset"], "", "", "", "", size, _age(item.days)]
     accuracy = percent(result["test"]["last"]["top1"])
-    numbers = [str(spec["seed"]), str(spec["epochs"]), accuracy, str(students or ""), size, _age(item.days)]
+    numbers = [str(spec["seed"]), f"{spec['epochs']:,}", accuracy, str(students or ""), size, _age(item.days)]
     return [result["model"], result["method"], result["dataset"], *numbers]
 
 
 def _age(days: float) -> str:
     hours = 24 * days
-    return f"{days:.0f} d" if days >= 2 else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
+    return f"{days:,.0f} d" if days >= 2 else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
 
 
 def show(root: Path, arguments: argparse.Namespace, console: Console) -> int:
@@ -240,7 +241,7 @@ def prune(root: Path, arguments: argparse.Namespace, console: Console) -> int:
     chosen = list({item.path: item for item in chosen}.values())
     free = []
     for item in chosen:
-        line = f"{item.path.name}  {item.kind}  {item.size / 1e6:.2f} MB"
+        line = f"{item.path.name}  {item.kind}  {item.size / 1e6:,.2f} MB"
         why_kept = remove(root, item.path) if arguments.yes else reason_to_keep(root, item.path)
         free += [] if why_kept else [item.size]
         _print(console, f"{line}  kept: {why_kept}" if why_kept else line)
@@ -249,7 +250,7 @@ def prune(root: Path, arguments: argparse.Namespace, console: Console) -> int:
             settle_killed(root)
     which = f"these {len(free)}" if len(free) == len(chosen) else f"{len(free)} of these {len(chosen)}"
     what = "removed" if arguments.yes else "nothing was removed; --yes removes"
-    _print(console, f"{what} {which}, {sum(free) / 1e6:.1f} MB")
+    _print(console, f"{what} {which}, {sum(free) / 1e6:,.1f} MB")
     return 0
 
 

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kdexp.configuration.option_files import ROLES, OptionFiles, option_file, option_names
 from kdexp.configuration.quoting import parse
+from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.files import is_file
 
@@ -107,15 +108,6 @@ def _first_file(folders: Sequence[Path], option: str, suffix: str = ".yaml") -> 
 
 
 GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
-
-
-def conf_dir() -> str:
-    """The folder of the shipped YAML files: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return str(folder)
-    raise FileNotFoundError(f"kdexp was installed without its conf/ folder (looked beside {package})")
 
 
 def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:

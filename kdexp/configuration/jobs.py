@@ -114,7 +114,7 @@ def _unfit(override: Override, values: Any) -> str:
         return "Hydra's own settings can't differ between jobs; give one value"
     if isinstance(values, IntervalSweep):
         fix = f"{override.key_or_group}={values.start:g},{values.end:g} or range(START,STOP,STEP)"
-        return f"an interval can't be swept value by value; list some: {fix}"
+        return f"interval(...) has no list of values to sweep; list some: {fix}"
     if isinstance(values, RangeSweep):
         count = _count(values)
         return "has no end" if count == math.inf else "has no values" if not count else ""

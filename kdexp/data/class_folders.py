@@ -127,7 +127,7 @@ class ClassFolders:
         """Yields sentences about folders that are read in a way that users may not expect."""
         if nested := self.found("nested"):
             there = a_few([printable(Path(path).relative_to(self.folder)) for path in nested], 3)
-            yield f"in {self.name}, images in subfolders count to the class above them: {there}"
+            yield f"in {self.name}, images in subfolders belong to the class folder above them: {there}"
         if images := self._images_here:
             count, are = ("1 image", "is") if len(images) == 1 else (f"{len(images):,} images", "are")
             there = a_few([*map(printable, images)], 3)

@@ -99,13 +99,13 @@ class ImageDataset(Checked):
             return f"dataset.val_fraction={self.val_fraction:g} leaves no training image of {a_few(emptied)}, make it smaller"
         if self.val_fraction and not any(held):
             return (
-                f"dataset.val_fraction={self.val_fraction:g} of at most {max(counts)} training images per class is none, "
-                "make it larger, or do without validation: dataset.val_fraction=0"
+                f"dataset.val_fraction={self.val_fraction:g} gives no validation image (at most {max(counts):,} training "
+                "images per class), make it larger, or do without validation: dataset.val_fraction=0"
             )
         if not any(round(self.student_fraction * rest) for rest in left):
             return (
-                f"dataset.student_fraction={self.student_fraction:g} of at most {max(left)} images per class is none, "
-                "make it larger"
+                f"dataset.student_fraction={self.student_fraction:g} leaves students no image (at most {max(left):,} images "
+                "per class), make it larger"
             )
         return ""
 

@@ -77,7 +77,7 @@ def _reason(path: Path, error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return content_kind(path) or "no image that Pillow knows"
+        return content_kind(path) or "not an image that Pillow can read"
     if isinstance(error, Image.DecompressionBombError) and len(numbers := re.findall(r"\d+", str(error))) == 2:
         return "{:,} pixels, more than {:,}; make it smaller".format(*map(int, numbers))
     return reason(error) if isinstance(error, OSError) and error.strerror else first_line(error)

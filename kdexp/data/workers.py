@@ -59,7 +59,7 @@ class Workers:
                 piece = next(self._running)
             except (RuntimeError, EOFError, OSError) as error:  # raised for dead workers and too little shared memory
                 self.close()
-                raise ImageLost(f"the workers that decode images ended: {first_line(error)}") from error
+                raise ImageLost(f"the worker processes that decode images stopped: {first_line(error)}") from error
             done += 1
             yield piece
             flowed += piece[0].nbytes

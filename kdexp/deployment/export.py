@@ -61,8 +61,8 @@ def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
             raise ExportFailed(f"{name} can't be exported as a {chosen.suffix} file: {first_line(error)}") from error
         if not difference <= chosen.tolerance:  # nan included
             raise ExportFailed(
-                f"the {chosen.suffix} file was not kept: its logits are off by {difference:.1e} of the largest one, "
-                f"where rounding explains {chosen.tolerance:g}"
+                f"the {chosen.suffix} file was not kept: its logits differ by {difference:.1e} of the largest one, "
+                f"and rounding explains at most {chosen.tolerance:g}"
             )
         theirs, ours = latencies(student, exported)
         sync(path)

@@ -71,13 +71,13 @@ class Safetensors(Format):
     """The network's weights under its own names, with metadata on how to build it; also usable as a checkpoint."""
 
     suffix, tolerance = ".safetensors", 0.0
-    contents = "the network's weights, which take normalised images, and how to build and normalise"
+    contents = "the network's weights (for normalised images), and how to build it and to normalise"
 
     def write(self, student, path):
         from safetensors.torch import save
 
         if "model" not in student.metadata:
-            raise ValueError("it is made of several networks, which --format torch_export or onnx holds")
+            raise ValueError("it is made of several networks; use --format torch_export or onnx")
         weights = {name: value.contiguous().clone() for name, value in student.predictor.network.state_dict().items()}
         path.write_bytes(save(weights, student.metadata))
 
@@ -95,7 +95,7 @@ class TorchExport(Format):
     """A graph that PyTorch runs without the network's source, for any number of images."""
 
     suffix, tolerance = ".pt2", 1e-4
-    contents = "images [N, {0}, {1}, {1}], float32 in 0..1, to logits; it normalises them itself"
+    contents = "from images [N, {0}, {1}, {1}] of any batch size N, float32 from 0 to 1, to logits; normalisation is included"
 
     def write(self, student, path):
         import torch

@@ -148,7 +148,7 @@ def _build_errors(source: Path) -> Iterator[None]:
         raise
     except Exception as error:  # constructors raise anything for arguments from an untrusted file
         cause = first_line(first_cause(error))
-        raise BadResult(f"{source} describes what today's code does not build: {cause}") from error
+        raise BadResult(f"{source} describes a network that this version of kdexp can't build: {cause}") from error
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def load_file(path: Path, modules: Sequence[str] = ()) -> Predictor:
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is not a safetensors file, or a damaged one") from error
     if "model" not in metadata:
-        raise BadResult(f"{path} does not say whose weights it holds, as files of kdexp-export do")
+        raise BadResult(f"{path} does not describe its network; files that kdexp-export writes do")
     try:
         values = {name: parse_json(metadata[name], path) for name in Exported.__annotations__ if name in metadata}
         require(values, Exported, path)

@@ -26,7 +26,7 @@ def teacher_of(stored: StoredLearner) -> StoredLearner:
     """Returns the stored teacher of a learner; raises `BadResult` if there is none, `CorruptEntry` if it is damaged."""
     key = stored.result["spec"]["teacher"]
     if key is None:
-        raise BadResult(f"{stored.path / RESULT} is damaged: its method deploys its teacher too, and it names none")
+        raise BadResult(f"{stored.path / RESULT} is damaged: its method deploys a part of the teacher, but no teacher is named")
     return under_its_key(read_entry(stored.path.parent / key))
 
 

@@ -57,8 +57,8 @@ class Experiment(Plan):
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):  # nothing can be removed there either
                 self.journal.warn_once(
-                    f"{self.store.root.parent}: can't note what this run needs ({reason(error)}); "
-                    "kdexp-store prune might remove it meanwhile"
+                    f"{self.store.root.parent}: can't register this run ({reason(error)}); "
+                    "kdexp-store prune could remove learners that it needs"
                 )
 
     def _start(self, entry: Entry) -> str:

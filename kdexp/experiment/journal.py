@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kdexp.files import reason
+from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.lookup import Lookup, StoredOutputs, size_words
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen
+from kdexp.text.numbers import count
 from kdexp.training.learner import Learner
 
 MOST_BARS = 6
@@ -100,7 +102,8 @@ class Journal:
             yield TrainingWatch(self, epochs)
             return
         latest = TextColumn("{task.fields[latest]}", markup=False)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TimeRemainingColumn(), latest)
+        name, epoch = (TextColumn(text, markup=False) for text in ("{task.description}", "epoch {task.fields[epoch]}"))
+        columns = (name, BarColumn(16), epoch, TimeRemainingColumn(), latest)
         with Progress(*columns, console=self.console, transient=True) as bars:
             yield TrainingWatch(self, epochs, bars, _tasks(bars, learners, epochs, steps))
 
@@ -115,13 +118,20 @@ def _put(text: Any, console: Console) -> None:
 def _tasks(bars: Progress, learners: Sequence[Learner], epochs: int, steps: int) -> dict[str, TaskID]:
     """A bar per learner, or one for all of them if there are many."""
     done = [len(learner.history) * steps for learner in learners]
+    epoch = _current_epoch(learners, epochs)
     if len(learners) > MOST_BARS:
-        task = bars.add_task(f"{len(learners)} learners", total=len(learners) * epochs * steps, completed=sum(done), latest="")
+        total, name = len(learners) * epochs * steps, f"{len(learners)} learners"
+        task = bars.add_task(name, total=total, completed=sum(done), epoch=epoch, latest="")
         return {learner.name: task for learner in learners}
     return {
-        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=completed, latest="")
+        learner.name: bars.add_task(learner.name, total=epochs * steps, completed=completed, epoch=epoch, latest="")
         for learner, completed in zip(learners, done, strict=True)
     }
+
+
+def _current_epoch(learners: Sequence[Learner], epochs: int) -> str:
+    """The epoch that learners trained together are in, counted from 1, and the number of all."""
+    return f"{min(len(learners[0].history) + 1, epochs):,}/{epochs:,}"
 
 
 class TrainingWatch:
@@ -145,7 +155,8 @@ class TrainingWatch:
         for learner in learners:
             numbers = measured(learner.history[-1])
             if self._bars is not None:
-                self._bars.update(self._tasks[learner.name], latest=one_line(numbers))
+                epoch = _current_epoch(learners, self.epochs)
+                self._bars.update(self._tasks[learner.name], epoch=epoch, latest=one_line(numbers))
             if due:
                 write = self.journal.note if self._bars is not None and not last else self.journal.say
                 write(f"  epoch {done}/{self.epochs}  {learner.name}: {numbers}")
@@ -154,11 +165,20 @@ class TrainingWatch:
 def measured(row: dict[str, float]) -> str:
     """One epoch's losses and accuracies with their names, in one line."""
     losses = [f"{n} {v:.4f}" for n, v in row.items() if n not in ("epoch", "loss") and not n.endswith("accuracy")]
-    shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f}%" for n, v in row.items() if n.endswith("accuracy")]
+    shares = [f"{n.removesuffix('_accuracy')} {100 * v:.1f} %" for n, v in row.items() if n.endswith("accuracy")]
     return " ".join(losses + shares)
 
 
-HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once"}
+def training_words(names: str, spec: LearnerSpec, batches: int, images: int) -> str:
+    """Says what is trained: epochs, batches per epoch, and how many of a split's images these have."""
+    if not spec.epochs:
+        return f"{names}: left untrained"
+    seen = min(images, batches * spec.batch_size)
+    of_all = count(images, "image") if seen == images else f"{seen:,} of {count(images, 'image')}"
+    return f"training {names}: {count(spec.epochs, 'epoch')} of {count(batches, 'batch', 'batches')} ({of_all})"
+
+
+HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once and cached"}
 
 
 def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
@@ -167,7 +187,7 @@ def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
         return f"teacher: runs on every batch, since {lookup.reason}"
     if lookup.kind == "views":
         return f"teacher's outputs: computed once per view, since {lookup.reason} ({size_words(lookup.sizes)} at most)"
-    which = f"{images:,} images" if full_epochs else f"every image shown, of {images:,}"
+    which = count(images, "image") if full_epochs else f"the images that are used, of {images:,}"
     return f"teacher's outputs: {HOW[lookup.kind]} for {which}, since {lookup.reason} ({size_words(lookup.sizes)})"
 
 

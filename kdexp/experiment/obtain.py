@@ -10,7 +10,7 @@ from kdexp.device.heap import retain_freed_memory
 from kdexp.errors import ImageLost
 from kdexp.experiment.advice import lower_rate
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.journal import Journal, lookup_words, stored_words
+from kdexp.experiment.journal import Journal, lookup_words, stored_words, training_words
 from kdexp.experiment.progress import saving_progress
 from kdexp.experiment.results import store_result
 from kdexp.files import reason
@@ -53,9 +53,7 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
     with retain_freed_memory():
         learners, teacher = prepare(entries, experiment.teacher_network(entries), experiment.shape, precision, split.labels)
         steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
-        experiment.journal.say(
-            f"training {_names(entries)}: {spec.epochs} epochs of {steps.count} batches, {len(split)} images"
-        )
+        experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split)))
         for learner, entry in zip(learners, entries, strict=True):
             _load_members(learner, entry, experiment.store)
             _resume(learner, entry, experiment)
@@ -88,7 +86,7 @@ def _resume(learner: Learner, entry: Entry, experiment: Experiment) -> None:
     progress = None if experiment.settings.force else experiment.store.progress(entry.spec.key)
     if progress is not None:
         learner.resume(progress)
-        experiment.journal.say(f"{learner.name}: goes on after epoch {len(learner.history)}, where a run was interrupted")
+        experiment.journal.say(f"{learner.name}: resuming after epoch {len(learner.history):,}")
 
 
 def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Journal, limit_batches: int | None) -> None:

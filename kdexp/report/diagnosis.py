@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kdexp.files import write_whole
 from kdexp.report.facts import SOFT, Facts, measure
 from kdexp.report.findings import Finding, findings, percent
-from kdexp.report.table import written
+from kdexp.text.numbers import written
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -56,17 +56,17 @@ def sentences(facts: Facts) -> list[str]:
     test = ", ".join(map(_share, (facts.teacher_test, facts.baseline_test, facts.distilled_test)))
     train = ", ".join(map(_share, (facts.teacher_train, facts.baseline_train, facts.distilled_train)))
     found = [
-        f"Test accuracy of teacher, baseline and distilled student: {test}; on {facts.train_images} training images as "
+        f"Test accuracy of teacher, baseline and distilled student: {test}; on {facts.train_images:,} training images as "
         f"students saw them: {train} (their largest class: {percent(facts.majority_train)}).",
-        f"The distilled student alone is right on {facts.gained} of {facts.test_images} test images, the baseline alone on "
-        f"{facts.lost} (p = {facts.chance:.2f}).",
-        f"The teacher's mean confidence is {written(facts.confidence, '.3f')}, it has {facts.parameter_ratio:.1f} times the "
-        "parameters.",
+        f"Of {facts.test_images:,} test images only the distilled student classifies {facts.gained:,} correctly, only the "
+        f"baseline {facts.lost:,} (p = {facts.chance:.2f}).",
+        f"The teacher's mean confidence is {written(facts.confidence, '.3f')}; it has {facts.parameter_ratio:,.1f} times the "
+        "student's parameters.",
     ]
-    if facts.entropy is not None:
+    if facts.entropy is not None and facts.entropy_share is not None:
         found.append(
             f"Soft targets at T={facts.temperature:g} have an entropy of {facts.entropy:.3g} nats, "
-            f"{facts.entropy_share:.0%} of the largest ({SOFT:.0%} at T={facts.softer_temperature:.2g})."
+            f"{100 * facts.entropy_share:.0f} % of the largest ({100 * SOFT:.0f} % at T={facts.softer_temperature:.2g})."
         )
     for when, norms in (("before", facts.gradients_before), ("after", facts.gradients_after)):
         if norms:
@@ -75,7 +75,7 @@ def sentences(facts: Facts) -> list[str]:
     if facts.objective_before is not None and facts.objective_after is not None:
         found.append(f"The student's loss was {facts.objective_before:.3g} before training, {facts.objective_after:.3g} after.")
     if facts.late_progress is not None:
-        found.append(f"The last tenth of the epochs brought {facts.late_progress:.1%} of the drop in loss.")
+        found.append(f"In the last tenth of the epochs the loss fell by {100 * facts.late_progress:.1f} % of its total drop.")
     return found
 
 

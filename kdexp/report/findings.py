@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import build
+from kdexp.configuration.shipped import conf_dir
 from kdexp.experiment.advice import HIGHEST_TEMPERATURE, alternatives, higher_rate, longer, lower_rate, override
 from kdexp.report.facts import GREW, Facts
 
@@ -45,7 +45,7 @@ def findings(facts: Facts, experiment: Experiment) -> list[Finding]:
         return found
     others = (noise, weak_teacher, poor_fit, faint, sharp)
     found = [finding for explain in others if (finding := explain(facts, experiment))]
-    return found or [Finding("No measurement stands out; one seed may be unlucky", MORE_SEEDS)]
+    return found or [Finding("No cause was found; the result of one seed may be chance", MORE_SEEDS)]
 
 
 def wrong_order(facts: Facts, _experiment: Experiment) -> Finding | None:
@@ -116,9 +116,9 @@ def noise(facts: Facts, _experiment: Experiment) -> Finding | None:
         return None
     if not facts.gained + facts.lost:
         return Finding("Not significant: both students classify the same test images correctly", MORE_SEEDS)
-    images = f"it wins {facts.gained} test images, the baseline {facts.lost}"
+    images = f"it wins {facts.gained:,} test images, the baseline {facts.lost:,}"
     if facts.gained == facts.lost:
-        images = f"each wins {facts.gained} test images"
+        images = f"each wins {facts.gained:,} test images"
     return Finding(f"Not significant: {images} (p = {facts.chance:.2f})", MORE_SEEDS)
 
 

@@ -173,7 +173,8 @@ def _relevant(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
 def explain(rows: Sequence[tuple[str, Reference | None, int]], departing: Sequence[str]) -> Iterator[str]:
     """Remarks on the published numbers in a table; `rows` are (name, published number, number of seeds)."""
     if departing:
-        yield f"No published numbers are shown for runs with {', '.join(departing)}: they are a different experiment."
+        differ = "differs" if len(departing) == 1 else "differ"
+        yield f"Published numbers are hidden: {', '.join(departing)} {differ} from the published setup."
     numbers = [(name, number, n) for name, number, n in rows if number is not None]
     sources: dict[tuple[str, str], list[str]] = {}
     for name, number, _ in numbers:

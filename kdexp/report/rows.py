@@ -53,6 +53,8 @@ class Row:
     train_seconds: float | None = None
     n: int = 0
     precision: str = ""
+    shortened: str = ""
+    """What makes the run shorter than it should be; empty for a complete one."""
 
     def plain(self) -> dict[str, str | int | float | None]:
         """The row as a dictionary, in the order of the table's columns."""

@@ -11,6 +11,7 @@ from rich.box import Box
 from rich.table import Table
 
 from kdexp.text.characters import one_line
+from kdexp.text.numbers import MISSING, duration, percent, plus_minus, signed, written
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 AnyRow = TypeVar("AnyRow")
 
+WORTH_STACKING = 3
+"""A heading is broken into two lines if its column becomes narrower by this many characters."""
 METHOD_ROOM = 8
 """The method's column gets more characters than this, so that it wraps between words."""
-YIELDING = ("smaller", "time")
+YIELDING = ("smaller", "time", "params")
 """Columns that are dropped to make that room, in order."""
 
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
@@ -41,41 +44,17 @@ class Column(NamedTuple, Generic[AnyRow]):
 
     def has_values(self, rows: Sequence[AnyRow]) -> bool:
         """Whether any row has a value in this column."""
-        return any(self.text(row) not in ("–", "") for row in rows)
+        return any(self.text(row) not in (MISSING, "") for row in rows)
 
     def width(self, rows: Sequence[AnyRow]) -> int:
         """Its width in characters, without wrapping."""
-        return max(len(self.heading), *(len(self.cell(row)) for row in rows))
+        return max(*(len(line) for line in self.heading.split("\n")), *(len(self.cell(row)) for row in rows), 0)
 
-
-def written(value: float | None, pattern: str) -> str:
-    """The formatted value, or a dash for None."""
-    return "–" if value is None else format(value, pattern)
-
-
-def signed(value: float | None) -> str:
-    """The number with its sign and two digits."""
-    return written(value, "+.2f").replace("-", "−")
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as `8.3s`, `12m05s` or `1h04m`."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-def percent(value: float | None) -> str:
-    """A fraction of 1 in percent with two digits, without the percent sign."""
-    return written(None if value is None else 100 * value, ".2f")
-
-
-def plus_minus(mean: float | None, std: float | None) -> str:
-    """Mean and, if known, standard deviation in percent; both are given as fractions of 1."""
-    return percent(mean) + (f" ± {percent(std)}" if std is not None else "")
+    def stacked(self, rows: Sequence[AnyRow]) -> Column[AnyRow]:
+        """The same column with a heading of two lines, if that saves room."""
+        first, _, last = self.heading.rpartition(" ")
+        narrow = self._replace(heading=f"{first}\n{last}")
+        return narrow if first and self.width(rows) - narrow.width(rows) >= WORTH_STACKING else self
 
 
 COLUMNS: tuple[Column[Row], ...] = (
@@ -84,24 +63,24 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("method", lambda row: row.method if row.status == "finished" else row.status, always=True, right=False),
     Column("params", lambda row: written(row.parameters, ",d"), always=True),
     Column("training only", lambda row: written(row.training_only_parameters or None, "+,d")),
-    Column("smaller", lambda row: "–" if row.compression is None else f"{row.compression:.1f}×", always=True),
+    Column("smaller", lambda row: written(row.compression, ",.1f") + ("×" if row.compression else ""), always=True),
     Column("test %", lambda row: percent(row.test_top1), always=True),
     Column("top-5 %", lambda row: percent(row.test_top5)),
-    Column("vs base", lambda row: written(row.difference, "+.2f"), always=True),
+    Column("vs base", lambda row: signed(row.difference), always=True),
     Column("published", lambda row: plus_minus(row.published, row.published_std), always=True),
-    Column("Δ in SE", lambda row: written(row.standard_errors, "+.1f")),
+    Column("Δ in SE", lambda row: written(row.standard_errors, "+,.1f")),
     Column("val %", lambda row: percent(row.validation_top1)),
-    Column("best epoch", lambda row: written(row.best_epoch, "d")),
+    Column("best epoch", lambda row: written(row.best_epoch, ",d")),
     Column("its test %", lambda row: percent(row.best_epoch_test_top1)),
     Column("as teacher %", lambda row: percent(row.agreement)),
-    Column("NLL", lambda row: written(row.nll, ".3f")),
+    Column("NLL", lambda row: written(row.nll, ",.3f")),
     Column("ECE %", lambda row: percent(row.ece)),
     Column("MACs", lambda row: written(row.macs, ",d")),
-    Column("MB", lambda row: written(row.size_mb, ".2f")),
-    Column("ms / image", lambda row: written(row.latency_ms, ".3f")),
-    Column("images / s", lambda row: written(row.images_per_second, ",.0f")),
+    Column("MB", lambda row: written(row.size_mb, ",.2f")),
+    Column("ms / image", lambda row: written(row.latency_ms, ",.3f"), always=True),  # measured only on request
+    Column("images / s", lambda row: written(row.images_per_second, ",.0f"), always=True),
     Column("time", lambda row: duration(row.train_seconds), always=True),
-    Column("n", lambda row: str(row.n)),
+    Column("n", lambda row: written(row.n, ",d")),
 )
 
 
@@ -124,18 +103,25 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
 
 
 def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
-    """Columns that fit, without those in `YIELDING` if the method would have too little room."""
+    """Columns that fit; if the method has too little room, with headings of two lines and without those in `YIELDING`."""
     columns = fitting(rows, width, COLUMNS)
+    if _crowds_method(rows, width, columns):
+        columns = [column.stacked(rows) for column in columns]
     for heading in YIELDING:
-        others = [column for column in columns if column.heading != "method"]
-        if width - table_width(rows, others) <= METHOD_ROOM:
+        if _crowds_method(rows, width, columns):
             columns = [column for column in columns if column.heading != heading]
     return columns
 
 
+def _crowds_method(rows: Sequence[Row], width: int, columns: Sequence[Column[Row]]) -> bool:
+    others = [column for column in columns if column.heading != "method"]
+    return width - table_width(rows, others) <= METHOD_ROOM
+
+
 def draw_table(rows: list[Row], experiment: Experiment, width: int) -> Table:
     """The table for a terminal of that width: the method wraps within 80 characters, wider terminals show more columns."""
-    title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}"
+    shortened = " (shortened)" if any(row.shortened for row in rows) else ""
+    title = f"{experiment.config['choices']['dataset']}, seed {experiment.settings.seed}{shortened}"
     table = Table(title=title, box=HEAD_RULE, pad_edge=False, padding=0)
     columns = readable(rows, width)
     for column in columns:

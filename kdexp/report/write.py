@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from kdexp.files import reason, write_whole
 from kdexp.report.rows import Row, add_published, make_rows
+from kdexp.report.shortened import shortened_remark, shortenings
 from kdexp.report.table import COLUMNS, csv_text, markdown
 from kdexp.store.schema import self_digest
+from kdexp.text.characters import one_line
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -25,7 +27,7 @@ class Report:
 
     rows: list[Row]
     notes: list[str]
-    """Remarks on published numbers."""
+    """Remarks on shortened runs and on published numbers."""
     failure: str
     """Why files are missing; empty if all were written."""
 
@@ -34,19 +36,25 @@ def write(folder: Path, entries: list[Entry], experiment: Experiment, overrides:
     """Makes the table of a run, with published numbers where the overrides allow it, and writes its files and `metrics.csv`."""
     rows = make_rows(entries, experiment)
     notes = add_published(rows, experiment, overrides)
+    if found := shortenings(experiment.config, overrides):
+        notes.insert(0, shortened_remark(found))
+        for row in rows:
+            row.shortened = "; ".join(found)
     try:
         write_history(folder, entries)
-        write_table(folder, rows, experiment)
+        write_table(folder, rows, experiment, notes)
     except OSError as error:
         return Report(rows, notes, reason(error))
     return Report(rows, notes, "")
 
 
-def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
+def write_table(folder: Path, rows: list[Row], experiment: Experiment, notes: Sequence[str] = ()) -> None:
     """Writes `table.csv`, `table.md` and `table.json`; the last also has the relative path of the store and its own digest."""
     plain = [row.plain() for row in rows]
     write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
-    write_whole(folder / "table.md", markdown(rows, COLUMNS))
+    write_whole(
+        folder / "table.md", markdown(rows, COLUMNS) + "".join(f"\n- {one_line(note)}" for note in notes) + "\n" * bool(notes)
+    )
     table = {"store": Path(os.path.relpath(experiment.store.root, folder)).as_posix(), "rows": plain}
     write_whole(folder / "table.json", json.dumps({**table, "digest": self_digest(table)}, indent=1), lasting=True)
 

@@ -32,11 +32,11 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
         except Timeout:
             say(f"waiting for {holder(path) or 'another process'}, which trains {work}")
             lock.acquire()
-            say(f"no longer waiting: {work} is free")
+            say(f"{work} is ready")
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        say(f"no locks on this file system ({path.parent}): another run that needs {work} now would train it too")
+        say(f"this file system has no locks ({path.parent}): two runs at the same time may both train {work}")
         return False
     until.callback(lock.release)
     with suppress(OSError):  # on a full disk the lock works, but without a name

@@ -64,7 +64,11 @@ def other_format(result: Any) -> str:
     """Message that a learner's result has another format than the current one; empty if it has not, or none is given."""
     spec = result.get("spec") if isinstance(result, dict) else None
     found = spec.get("format") if isinstance(spec, dict) else None
-    return f"is of format {found}, not {FORMAT}" if isinstance(found, int) and found != FORMAT else ""
+    return (
+        f"has the format {found}, and this version of kdexp reads {FORMAT}"
+        if isinstance(found, int) and found != FORMAT
+        else ""
+    )
 
 
 def read_entry(path: Path, kind: Any = LearnerFile) -> StoredLearner:

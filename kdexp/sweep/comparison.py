@@ -11,10 +11,11 @@ from typing import Any
 
 from kdexp.configuration.roles import PARTS, option
 from kdexp.report.published import Reference, departures, unsourced
+from kdexp.report.shortened import shortenings
 from kdexp.sweep.axes import axis_values, varied
 from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.read import FINISHED, Job, Sweep
-from kdexp.sweep.repeat import fresh_command, used_seeds
+from kdexp.sweep.repeat import command_words, fresh_command, used_seeds
 from kdexp.sweep.row import SweepRow
 from kdexp.sweep.selection import Group, choose
 
@@ -38,6 +39,10 @@ class DataTable:
 
     departures: list[str] = field(default_factory=list)
     """Overrides of jobs that make them a different experiment from the published one."""
+    shortened: list[str] = field(default_factory=list)
+    """What makes jobs shorter than they should be; see `shortenings`."""
+    partly_shortened: bool = False
+    """Whether other jobs are complete."""
     unsourced: list[str] = field(default_factory=list)
     """A sentence for each setting of a method that keeps its default because no source gives a value."""
 
@@ -125,7 +130,19 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
     dataset = observed[0][0].result.dataset
     tried = _tried(sweep, dataset, fingerprint)
     jobs = list({str(each.job.folder): each.job for group in groups for each in group.observations}.values())
-    return DataTable(dataset, fingerprint, columns, rows, tried, variants, _departures(jobs), _unsourced(jobs))
+    shortened = [shortenings(job.config, [*command_words(job.folder.parent), *job.overrides]) for job in jobs if job.config]
+    return DataTable(
+        dataset,
+        fingerprint,
+        columns,
+        rows,
+        tried,
+        variants,
+        departures=_departures(jobs),
+        shortened=list(dict.fromkeys(reason for found in shortened for reason in found)),
+        partly_shortened=any(shortened) and not all(shortened),
+        unsourced=_unsourced(jobs),
+    )
 
 
 def _departures(jobs: list[Job]) -> list[str]:

@@ -147,7 +147,7 @@ def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> 
     before = len(sweep.damaged)
     if not folder.is_dir():
         process = runner(folder.parent)
-        why = f"{process} has not reached it yet" if process else "the sweep ended before its turn"
+        why = f"{process} has not started it yet" if process else "the sweep ended before this job started"
         return Job(folder, overrides or (), NEVER_STARTED, why)
     if overrides is None:
         overrides = _command(folder / "command.txt", sweep)

@@ -7,32 +7,55 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.published import explain
-from kdexp.report.table import signed
+from kdexp.report.shortened import fraction_remark, shortened_remark
 from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
 from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
+from kdexp.text.numbers import MISSING, signed, written
 
+ONE_SEED = "n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five."
 IN_WORDS = 6
 """Up to this many differences get a sentence each; of more, only marked ones."""
 
 
 def remarks(table: DataTable) -> list[str]:
     """All remarks below a table. A command follows its sentence on a line of its own."""
-    parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
+    parts = (
+        _shortened,
+        _numbers,
+        _controls,
+        _tried,
+        _choice,
+        _chance,
+        _winners,
+        _several,
+        _below_baseline,
+        _best_baselines,
+        _gaps,
+        _variants,
+    )
     sentences = [sentence for part in parts for sentence in part(table)]
     return [*sentences, *explain(table.published, table.departures), *table.unsourced]
+
+
+def _shortened(table: DataTable) -> Iterator[str]:
+    if table.shortened:
+        yield shortened_remark(table.shortened, partly=table.partly_shortened)
+    shares = dict.fromkeys(row.settings.get("dataset.student_fraction", 1) for row in table.rows if row.role != "teacher")
+    if len(shares) == 1 and (sentence := fraction_remark(*shares)):
+        yield sentence
 
 
 def _numbers(table: DataTable) -> Iterator[str]:
     students = [row for row in table.rows if row.role != "teacher"]
     if all(row.n == 1 for row in students):
-        yield "Test accuracy after the last epoch; n = 1: one seed is an anecdote, -m seed=0,1,2,3,4 repeats it."
+        yield f"Test accuracy after the last epoch. {ONE_SEED}"
         return
-    yield "Test accuracy after the last epoch, mean ± standard deviation over n seeds; vs base in points, paired by seed."
+    yield "Test accuracy after the last epoch: mean ± standard deviation over n seeds. vs base: in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
-        yield "One teacher serves all seeds: everything here holds for that teacher (teacher_seed=${seed} trains one per seed)."
+        yield ("All seeds share one teacher; variation between teachers is not included (it is with teacher_seed=${seed}).")
 
 
 def _controls(table: DataTable) -> Iterator[str]:
@@ -49,22 +72,20 @@ def _tried(table: DataTable) -> Iterator[str]:
 def _choice(table: DataTable) -> Iterator[str]:
     distilled = [row for row in table.rows if row.role == "distilled"]
     if any(row.validation_mean is None for row in distilled) and len(distilled) > 1:
-        yield "No winner is marked without validation data (dataset.val_fraction=0): only test data could choose one."
+        yield "No best configuration is marked: there is no validation data (dataset.val_fraction=0) to select it on."
     marks = {row.mark for row in table.rows}
     meanings = []
     if BEST in marks:
-        meanings.append(f"{BEST} is the best configuration for its student and data")
+        meanings.append(f"{BEST} highest validation mean for its student and data")
     if BEST_OF_METHOD in marks:
-        meanings.append(
-            f"{BEST_OF_METHOD} the best of its method" if meanings else f"{BEST_OF_METHOD} is the best of its method"
-        )
+        meanings.append(f"{BEST_OF_METHOD} highest {'of its method' if meanings else 'validation mean of its method'}")
     if meanings:
-        yield f"{', '.join(meanings)}: chosen by mean validation accuracy; test data chose nothing."
+        yield f"{', '.join(meanings)}; the test set was not used for selection."
     for row in (row for row in distilled if row.mark):
         rivals = [other for other in distilled if other.option == row.option and other.n == row.n and _same_terms(row, other)]
         ties = sum(other.validation_mean == row.validation_mean for other in rivals)
         if ties > 1:
-            yield f"{_name(row, table)} is the first of {ties} that are equal on validation data."
+            yield f"{_name(row, table)} is the first of {ties} configurations with the same validation mean."
 
 
 def _same_terms(ours: SweepRow, theirs: SweepRow) -> bool:
@@ -79,8 +100,8 @@ def _winners(table: DataTable) -> Iterator[str]:
     for row in best:
         name = BEST if len(best) == 1 else _name(row, table)
         yield (
-            f"{name} was chosen from {row.chosen_among} configurations with these same networks, so its difference is probably "
-            f"too high{too}. For an unbiased one, train it with new seeds:\n  {row.fresh_command}"
+            f"{name} is the best of {row.chosen_among:,} configurations with the same networks, so its difference is probably "
+            f"too high{too}. For an unbiased estimate, train it with new seeds:\n  {row.fresh_command}"
         )
 
 
@@ -108,9 +129,9 @@ def _verdict(difference: Difference) -> str:
     seeds, both = difference.over_seeds, difference.over_seeds_and_images
     images = f"{difference.test_images or 0:,} test images"
     if seeds is None:
-        alone = f"; {_level(difference)} interval {span(both)} over {images}" if both else ""
-        return f" with one seed{alone}; this says nothing about other seeds."
-    text = f"; {_level(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
+        alone = f"; {level_of(difference)} interval {span(both)} over {images}" if both else ""
+        return f" with one seed{alone}; the variation over seeds is unknown."
+    text = f"; {level_of(difference)} interval {span(seeds)} over {len(difference.seeds)} seeds"
     text += f", {span(both)} over seeds and {images}" if both else ""
     return f"{text}: {_noise(difference)}.{_pairing(difference)}"
 
@@ -120,11 +141,11 @@ def _noise(difference: Difference) -> str:
         return "it stands out"
     needed = [interval.sufficient_n for interval in difference.intervals]
     if difference.over_seeds and difference.over_seeds.sufficient_n is None:
-        return "within noise, and more seeds with the same mean and spread would not help"
+        return "within noise; too small a difference to detect with any usual number of seeds"
     if None in needed:
-        return "within noise; more seeds alone would not suffice, more test images are needed"
+        return "within noise; the test set is too small to detect it, more seeds won't help"
     enough = max(n for n in needed if n is not None)
-    return f"within noise; {enough} seeds would suffice if mean and spread stayed the same"
+    return f"within noise; about {enough:,} seeds would be needed to detect this difference"
 
 
 def _pairing(difference: Difference) -> str:
@@ -133,13 +154,14 @@ def _pairing(difference: Difference) -> str:
         return ""
     times = f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}"
     if float(times) == 1:
-        return f" Pairing by seed made no difference (r = {signed(r)}): without it the interval over seeds would be as wide."
-    helped = "helped" if ratio > 1 else "did not help here"
-    return f" Pairing by seed {helped} (r = {signed(r)}): without it the interval over seeds would be {times} times as wide."
+        return f" Pairing by seed made no difference (r = {signed(r)}): unpaired, the interval over seeds would be as wide."
+    changed = "narrowed" if ratio > 1 else "widened"
+    return f" Pairing by seed {changed} the interval (r = {signed(r)}): unpaired, it would be {times} times as wide over seeds."
 
 
-def _level(difference: Difference) -> str:
-    assert difference.level is not None
+def level_of(difference: Difference | None) -> str:
+    """The confidence level of each of its intervals, such as `98.33 %`."""
+    assert difference is not None and difference.level is not None
     return f"{100 * difference.level:.4g} %"
 
 
@@ -147,9 +169,9 @@ def _several(table: DataTable) -> Iterator[str]:
     for kind, controls in (("differences", False), ("differences of controls", True)):
         family = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
         if len(family) > 1:
-            yield f"The {len(family)} {kind} hold simultaneously with 95 %: each interval has {_level(family[0])} (Bonferroni)."
+            yield f"The {len(family)} {kind} have {level_of(family[0])} intervals, jointly 95 % (Bonferroni)."
     if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
-        yield "If an interval over test images is missing, their logits are missing, damaged, or too many to read."
+        yield "Intervals over test images are missing where the logits are missing, damaged, or too many to read."
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:
@@ -158,7 +180,15 @@ def _best_baselines(table: DataTable) -> Iterator[str]:
         for row in table.rows:
             if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
                 gap = signed(100 * (chosen.test_mean - row.test_mean))
-                yield f"Compared with the best baseline on validation data, {_name(row, table)}, {BEST} is {gap} points."
+                yield f"{BEST} minus the best baseline on validation data, {_name(row, table)}: {gap} points."
+
+
+def _below_baseline(table: DataTable) -> Iterator[str]:
+    for row in table.rows:
+        if row.mark == BEST and row.difference and row.difference.mean <= 0:
+            gap = written(-row.difference.mean, ".2f")
+            less = f"{gap} points below" if float(gap) else "no better than"
+            yield f"{_name(row, table)}, although the best on validation images, is {less} its baseline on test images."
 
 
 def _compared(ours: SweepRow, baseline: SweepRow) -> bool:
@@ -169,12 +199,12 @@ def _gaps(table: DataTable) -> Iterator[str]:
     for row in table.rows:
         if row.difference and len(row.difference.seeds) < row.n:
             alone = row.n - len(row.difference.seeds)
-            yield f"{_name(row, table)}: {alone} of its {row.n} seeds have no finished baseline to compare with."
+            yield f"{_name(row, table)}: {alone} of its {row.n} seeds have no finished baseline."
 
 
 def _variants(table: DataTable) -> Iterator[str]:
     if "variant" in table.columns:
-        what = ", ".join(table.variants) or "what they are compared with"
+        what = ", ".join(table.variants) or "the baselines that they are compared with"
         yield f"Rows with the same settings but different variants differ in {what}."
 
 
@@ -214,4 +244,4 @@ def models_vary(table: DataTable) -> bool:
 
 def span(interval: Interval | None) -> str:
     """The interval as text, low end to high end."""
-    return f"{signed(interval.low)} … {signed(interval.high)}" if interval else "–"
+    return f"{signed(interval.low)} … {signed(interval.high)}" if interval else MISSING

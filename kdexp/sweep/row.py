@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from kdexp.report.published import Reference, reference
 from kdexp.sweep.axes import AxisValues
@@ -42,6 +42,8 @@ class SweepRow:
     """★ for the student's best configuration on validation data, ☆ for the best of its method, else empty."""
     chosen_among: int = 1
     """Number of configurations among which the mark was given."""
+    latency_ms: float | None = None
+    """Median of its measured latencies (`latency=true`), in milliseconds per image."""
     fresh_command: str = ""
     """Command that trains a marked configuration with new seeds."""
     difference: Difference | None = None
@@ -74,6 +76,7 @@ class SweepRow:
         numbers = (reference(each.job.config, each.role, each.job.overrides) for each in ordered)
         published = next((number for number in numbers if number is not None), None)
         mean, std = fmean(test), std_of(test)
+        latencies = [each.job.latencies[each.role] for each in ordered if each.role in each.job.latencies]
         return cls(
             role=first.role,
             model=first.result.model,
@@ -89,6 +92,7 @@ class SweepRow:
             test_mean=mean,
             test_std=std,
             validation_mean=fmean(known) if len(known) == len(validation) else None,
+            latency_ms=median(latencies) if latencies else None,
             difference=Pairs.of(ordered).difference(),
             published=published,
             standard_errors=published.distance(mean, std, len(test)) if published else None,

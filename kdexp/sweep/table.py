@@ -7,15 +7,18 @@ from collections.abc import Callable
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, percent, plus_minus, signed, table_width, written
+from kdexp.report.table import HEAD_RULE, Column, fitting, markdown, table_width
 from kdexp.sweep.axes import headings, written_value, written_values
 from kdexp.sweep.comparison import Comparison, DataTable
-from kdexp.sweep.remarks import missing, models_vary, remarks, span
+from kdexp.sweep.remarks import level_of, missing, models_vary, remarks, span
 from kdexp.sweep.row import SweepRow
 from kdexp.text.characters import one_line
+from kdexp.text.numbers import MISSING, percent, plus_minus, signed, written
 
 LISTED = 20
 """Lines about unfinished jobs that are printed at most; the files list all."""
+INTERVAL = "interval"
+"""Heading of the intervals, after their level."""
 FOLDING = ("role", "method", "settings")
 
 
@@ -52,11 +55,12 @@ def draw(table: DataTable, width: int) -> Table:
 
 
 def title(table: DataTable) -> str:
-    """The data set and, unless they have a column, teacher and student."""
+    """The data set and, unless they have a column, teacher and student; says whether runs were shortened."""
+    shortened = f" ({'partly ' if table.partly_shortened else ''}shortened)" if table.shortened else ""
     if models_vary(table):
-        return table.dataset
+        return f"{table.dataset}{shortened}"
     models = dict.fromkeys((row.role == "teacher", row.model) for row in table.rows)
-    return f"{table.dataset}: " + " teaches ".join(model for _, model in models)
+    return f"{table.dataset}: {' teaches '.join(model for _, model in models)}{shortened}"
 
 
 def text(comparison: Comparison) -> str:
@@ -84,14 +88,15 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRo
         *model,
         Column("method", lambda row: _breakable(row.short_method) if narrow else row.method, always=True, right=False),
         *settings,
-        Column("n", lambda row: str(row.n), always=True),
+        Column("n", lambda row: f"{row.n:,}", always=True),
         *validation,
         Column("test %", lambda row: plus_minus(row.test_mean, row.test_std), always=True),
-        Column("vs base", lambda row: signed(row.difference.mean) if row.difference else "–", always=True),
-        Column("published", lambda row: str(row.published or "–"), always=True),
-        Column("Δ in SE", lambda row: written(row.standard_errors, "+.1f").replace("-", "−"), always=True),
-        Column("95 % interval", _interval),
-        Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else "–"),
+        Column("vs base", lambda row: signed(row.difference.mean) if row.difference else MISSING, always=True),
+        Column("published", lambda row: str(row.published or MISSING), always=True),
+        Column("Δ in SE", lambda row: written(row.standard_errors, "+,.1f"), always=True),
+        Column("ms / image", lambda row: written(row.latency_ms, ",.3f"), always=True),  # measured only on request
+        _interval_column(table),
+        Column("over seeds alone", lambda row: span(row.difference.over_seeds) if row.difference else MISSING),
         Column("n needed", _needed),
         Column("params", lambda row: f"{row.parameters:,}"),
     ]
@@ -111,17 +116,27 @@ def _settings_together(table: DataTable) -> list[Column[SweepRow]]:
 
 
 def _setting(key: str) -> Callable[[SweepRow], str]:
-    return lambda row: written_value(row.settings[key]) if key in row.settings else "–"
+    return lambda row: written_value(row.settings[key]) if key in row.settings else MISSING
+
+
+def _interval_column(table: DataTable) -> Column[SweepRow]:
+    """The intervals under their level, or with it in each cell if the levels differ."""
+    levels = {level_of(row.difference) for row in table.compared if row.difference}
+    if len(levels) == 1:
+        return Column(f"{levels.pop()} {INTERVAL}", _interval)
+    return Column(INTERVAL, lambda row: _interval(row) + (f" ({level_of(row.difference)})" if _has_interval(row) else ""))
+
+
+def _has_interval(row: SweepRow) -> bool:
+    return _interval(row) != MISSING
 
 
 def _interval(row: SweepRow) -> str:
-    if row.difference is None:
-        return "–"
-    return span(row.difference.over_seeds_and_images or row.difference.over_seeds)
+    return span(row.difference.over_seeds_and_images or row.difference.over_seeds) if row.difference else MISSING
 
 
 def _needed(row: SweepRow) -> str:
     if row.difference is None or not row.difference.within_noise:
-        return "–"
+        return MISSING
     enough = [interval.sufficient_n for interval in row.difference.intervals]
-    return "∞" if None in enough else str(max(n for n in enough if n is not None))
+    return "∞" if None in enough else f"{max(n for n in enough if n is not None):,}"

@@ -20,11 +20,16 @@ def write(comparison: Comparison, folder: Path) -> None:
     """Writes the three files, and creates the folder if needed; raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_drafts(folder)
-    lines = [_line(row, table) for table in comparison.tables for row in table.rows]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    write_whole(folder / "sweep.csv", csv_text(names, lines))
+    write_whole(folder / "sweep.csv", csv_of(comparison))
     write_whole(folder / "sweep.md", text(comparison))
     write_whole(folder / "sweep.json", json.dumps(_plain(comparison), indent=1))
+
+
+def csv_of(comparison: Comparison) -> str:
+    """The content of `sweep.csv`."""
+    lines = [_line(row, table) for table in comparison.tables for row in table.rows]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return csv_text(names, lines)
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
@@ -54,6 +59,8 @@ def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
         "test_mean": row.test_mean,
         "test_std": row.test_std,
     }
+    line |= {"latency_ms": row.latency_ms} if row.latency_ms is not None else {}
+    line |= {"shortened": "; ".join(table.shortened)} if table.shortened else {}
     if number := row.published:
         line |= {"published": number.mean, "published_std": number.std, "published_n": number.n}
         line |= {"standard_errors": row.standard_errors}

@@ -75,7 +75,7 @@ class Judgement:
         """The evidence for another order of the classes, as part of a sentence."""
         if self.renamed >= self.accuracy + GAP:
             return f"with its classes renamed {100 * self.renamed:.2f} %"
-        return f"less than the {100 * self.luck:.2f} % of its answers dealt at random"
+        return f"less than the {100 * self.luck:.2f} % of randomly permuted answers"
 
     def _at_most(self, share: float) -> float:
         return binomial_tail(self.images - self._hits, self.images, 1 - share)

@@ -40,8 +40,8 @@ def check_start(entry: Entry, split: Split, shape: Shape, teacher: Mapping[str, 
     leaves_one = spec.epochs and split.leaves_one(spec.batch_size, spec.limit_batches)
     if leaves_one and (problem := _problem_with_one_image(entry, shape, teacher)):
         better = (size for size in range(spec.batch_size + 1, len(split) + 1) if (len(split) - 1) % size)
-        fix = next((f"batch_size={size} leaves none alone" for size in better), "it needs another image")
-        raise DataUnavailable(f"{entry.role}: the last batch of {len(split)} images is a single one, on which {problem}; {fix}")
+        fix = next((f"batch_size={size} avoids that" for size in better), "it needs another image")
+        raise DataUnavailable(f"{entry.role}: the last batch has a single image (of {len(split):,}), on which {problem}; {fix}")
     network = sketch_network(spec.model, shape)
     if spec.epochs and (shortage := _batch_shortage(entry, network, split, shape)):
         raise DataUnavailable(f"{entry.role}: {shortage}")

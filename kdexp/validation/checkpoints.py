@@ -38,8 +38,8 @@ def check_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | No
             raise BadCheckpoint(f"{checkpoint} does not fit the first convolution of {type(network).__name__}: {misfits}")
         if start.rows and not _same_logits(path, node, shape, network, start):
             raise BadCheckpoint(
-                f"{checkpoint} has the data's classes in another order, and {classifier_name(network)} alone does not decide "
-                "that of the logits; choose a checkpoint whose classes are in the data's order"
+                f"{checkpoint} has the data's classes in another order, and {classifier_name(network)} alone does not compute "
+                "the logits, so that they can't be reordered; choose a checkpoint whose classes are in the data's order"
             )
     except BadCheckpoint as error:
         return None, [Problem(f"{path}.checkpoint", str(error))]

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from kdexp.configuration.arguments import parameters, problems, short_repr
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import arguments, build, target
+from kdexp.configuration.shipped import conf_dir
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller

@@ -12,8 +12,8 @@ from experiments import SHORT
 
 from kdexp.commands import main as cli
 from kdexp.commands.help import help_text
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.jobs import expand
+from kdexp.configuration.shipped import conf_dir
 
 KDEXP = [sys.executable, "-m", "kdexp"]
 
@@ -89,16 +89,35 @@ def test_completion_completes(tmp_path):
 def test_a_dry_run_shows_everything_and_leaves_nothing(here, tmp_path):
     code, shown = here("dry_run=true", "distillation=hint", columns=120)
     assert code == 0, shown.err
-    for piece in ("85,002", "84,480", "8,970", "to be trained", "student_fraction: 0.1", "nothing was trained or written"):
+    for piece in ("85,002", "84,480", "8,970", "to be trained", "options: distillation=hint", "nothing was trained or written"):
         assert piece in shown.out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_dry_run_fits_a_screen_and_shows_what_is_not_as_by_default(here):
+    words = ["experiment=simkd_resnet32x4_resnet8x4", "distillation=simkd", "optimizer.lr=0.2", "dataset.root=none", "epochs=3"]
+    lines = here("dry_run=true", *words)[1].out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 90
+    shown = " ".join(" ".join(lines).split())
+    assert "options: experiment=simkd_resnet32x4_resnet8x4 protocol=simkd" in shown and "student=resnet8x4" in shown
+    assert "epochs=3 batch_size=64" in shown and "optimizer.lr=0.2" in shown and "distillation.kd_weight=0" in shown
+    assert "--cfg job" in shown and "recipe" not in shown and "teacher_epochs" not in shown and "momentum" not in shown
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_the_default_has_no_differences(here):
+    shown = here("dry_run=true")[1].out
+    assert "options: as by default\nvalues:  as by default\n" in shown
+    without = here("dry_run=true", "distillation=mutual", "teacher=null")[1].out
+    assert "options: distillation=mutual teacher=null\nvalues:  as by default\n" in without
 
 
 @pytest.mark.slow
 def test_a_dry_run_of_a_sweep_leaves_nothing_either(here, tmp_path):
     code, shown = here("-m", "dry_run=true", "seed=0,1", "distillation.temperature=1,4")
     assert code == 0 and shown.out.count("dry run:") == 1
-    assert "4 jobs, 7 distinct learners, 7 of them to be trained; how long that takes is not known yet" in shown.out
+    assert "4 jobs, 7 distinct learners, 7 of them to be trained; no estimate of the time" in shown.out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -174,7 +174,7 @@ def test_after_an_error_in_lockstep_the_jobs_run_one_by_one(sweep, monkeypatch):
 
     monkeypatch.setattr(multirun, "train_together", breaks)
     folder, screen, learners = sweep("seed=0,1", lockstep=Lockstep(None))
-    assert "warning: lockstep ended early (RuntimeError: out of memory); the jobs go on one by one" in screen
+    assert "warning: lockstep stopped (RuntimeError: out of memory); the jobs now run one by one" in screen
     assert len(learners) == 5 and "out of memory" in (folder / "log.txt").read_text()
 
 

@@ -35,7 +35,10 @@ SWEEPS = [
     ("-m seed=[0,1]", "must be a whole number; several values need -m: kdexp -m seed=0,1"),
     ("controls=self_teacher,random_teacher", "a list is written controls=[self_teacher,random_teacher]; to try several"),
     ("output_dir=a,b", "one text with a comma is written \"output_dir='a,b'\""),
-    ("-m distillation.alpha=interval(0,1)", "an interval can't be swept value by value; list some: distillation.alpha=0,1 or"),
+    (
+        "-m distillation.alpha=interval(0,1)",
+        "interval(...) has no list of values to sweep; list some: distillation.alpha=0,1 or",
+    ),
     ("-m seed=range(0)", "seed=range(0): has no values"),
     ("-m seed=range(5,1)", "seed=range(5,1): has no values"),
     ("-m seed=range(0,inf)", "seed=range(0,inf): has no end"),
@@ -340,7 +343,7 @@ def test_a_users_own_config_file_can_be_composed(here, refused, own):
     folder = own(GOOD)
     (folder / "mine.yaml").write_text("defaults: [config, _self_]\nepochs: 3\n")
     code, shown = here("--config-dir", str(folder), "--config-name", "mine", "dry_run=true")
-    assert code == 0 and "epochs: 3" in shown.out
+    assert code == 0 and "values:  as by default" in shown.out and shown.out.count(" 3 to be trained") == 3
     (folder / "broken.yaml").write_text("a: 1\n\tb: 2\n")
     for words in ((), ("seed=1",), ("student=mine", "eopchs=2"), ("-m", "seed=0,1")):
         printed = refused("--config-dir", str(folder), "--config-name", "broken", *words)
@@ -393,7 +396,7 @@ def test_a_mistake_in_every_job_is_explained_once(composer):
 @pytest.mark.slow
 def test_the_last_of_two_overrides_wins_and_the_other_is_named(here):
     code, shown = here("seed=1", "epochs=3", "seed=2", "student=lightnn", "student=mlp_small", "dry_run=true")
-    assert code == 0 and "\nseed: 2\n" in f"\n{shown.out}"
+    assert code == 0 and "seed=2 epochs=3" in shown.out
     assert shown.err == (
         "seed=1 is not used, seed=2 comes after it\nstudent=lightnn is not used, student=mlp_small comes after it\n"
     )
@@ -403,7 +406,7 @@ def test_a_tilde_is_replaced_by_the_home_folder(here, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "at home"))
     code, shown = here("output_dir=~/x", "store=~/y z", "dry_run=true")
     assert code == 0, shown.err
-    assert f"output_dir: {tmp_path}/at home/x" in " ".join(shown.out.split())  # YAML folds long lines at spaces
+    assert f"output_dir={tmp_path}/at home/x" in " ".join(shown.out.split())
 
 
 @pytest.mark.parametrize(

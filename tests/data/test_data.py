@@ -571,10 +571,13 @@ def test_cifar100_with_damaged_images_is_refused(tmp_path):
     ("changed", "sentence"),
     [
         ({"val_fraction": 0.95}, "dataset.val_fraction=0.95 leaves no training image of class 2, class 3, make it smaller"),
-        ({"val_fraction": 0.01}, "dataset.val_fraction=0.01 of at most 18 training images per class is none, make it larger"),
+        (
+            {"val_fraction": 0.01},
+            "dataset.val_fraction=0.01 gives no validation image (at most 18 training images per class), make it larger",
+        ),
         (
             {"val_fraction": 0.0, "student_fraction": 0.01},
-            "dataset.student_fraction=0.01 of at most 18 images per class is none",
+            "dataset.student_fraction=0.01 leaves students no image (at most 18 images per class)",
         ),
     ],
 )

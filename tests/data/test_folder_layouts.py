@@ -117,7 +117,7 @@ LAYOUTS = {
         ["cat/b/*", "cat/a/deep/*", "dog/*"],
         QUARTER,
         [6, 3, 3],
-        ["in own/, images in subfolders count to the class above them: cat/a/deep, cat/b"],
+        ["in own/, images in subfolders belong to the class folder above them: cat/a/deep, cat/b"],
     ),
     "a class named train": (["bus/*", "car/*", "train/*"], QUARTER, [6, 3, 3], ["train/ is read as a class like the others"]),
     "leftovers": (
@@ -315,7 +315,7 @@ CONTENTS = {
     "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image, which must be converted to PNG or JPEG"),
     "page.jpg": (b"<!DOCTYPE html><html>", "a web page, not an image"),
     "lfs.png": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not an image: git lfs pull fetches it"),
-    "text.gif": (b"hello", "no image that Pillow knows"),
+    "text.gif": (b"hello", "not an image that Pillow can read"),
     "bomb.png": (bomb(50_000), "2,500,000,000 pixels, more than 178,956,970; make it smaller"),
     "none.bmp": (b"", "the file is empty"),
 }

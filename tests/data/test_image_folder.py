@@ -247,13 +247,13 @@ def test_fractions_that_empty_a_class_or_draw_nothing_are_refused(tmp_path):
     write_classes(tmp_path / "own" / "test", images=1)
     root = tmp_path / "own"
     assert problem(root, val_fraction=0.1) == (
-        "dataset.val_fraction=0.1 of at most 1 training images per class is none, "
+        "dataset.val_fraction=0.1 gives no validation image (at most 1 training images per class), "
         "make it larger, or do without validation: dataset.val_fraction=0"
     )
     assert problem(root, val_fraction=0.6) == "dataset.val_fraction=0.6 leaves no training image of cat, dog, make it smaller"
     assert (
         problem(root, student_fraction=0.1)
-        == "dataset.student_fraction=0.1 of at most 1 images per class is none, make it larger"
+        == "dataset.student_fraction=0.1 leaves students no image (at most 1 images per class), make it larger"
     )
     assert problem(root) == ""
     assert problem(root / "train", test_fraction=0.2) == (
@@ -283,7 +283,8 @@ def test_unreadable_images_of_both_splits_are_counted_and_named(root):
     with pytest.raises(DataUnavailable) as refusal:
         folder(root).read()
     assert without_root(str(refusal.value), root) == (
-        "3 images can't be read: own/train/cat/00.png (the file is empty), own/train/dog/00.png (no image that Pillow knows), "
+        "3 images can't be read: own/train/cat/00.png (the file is empty), "
+        "own/train/dog/00.png (not an image that Pillow can read), "
         "own/test/dog/01.png (image file is truncated), repair or remove them"
     )
 

@@ -277,7 +277,7 @@ def test_an_image_lost_during_training_ends_the_run_with_a_sentence(tmp_path, he
     code, printed = here(*words, "force=true")
     assert code == 3
     assert printed.err.splitlines(keepends=True)[-1] == (
-        "kdexp: own/train/cat/00.png (no image that Pillow knows) can't be read any more; "
+        "kdexp: own/train/cat/00.png (not an image that Pillow can read) can't be read any more; "
         "finished epochs are saved, run the same command to resume\n"
     )
     states = sorted(json.loads(file.read_text())["state"] for file in (tmp_path / "outputs" / "runs").glob("*/status.json"))
@@ -292,7 +292,7 @@ def test_dead_workers_are_reported_and_replaced(root, kept, monkeypatch):
     expected = next(batches)
     for child in multiprocessing.active_children():
         child.kill()
-    with pytest.raises(ImageLost, match="^the workers that decode images ended: "):
+    with pytest.raises(ImageLost, match="^the worker processes that decode images stopped: "):
         list(batches)
     assert torch.equal(next(data.train.in_order(2)), expected)
 

@@ -172,8 +172,8 @@ class Off(formats.Safetensors):
 @pytest.mark.parametrize(
     ("factor", "code", "sentence"),
     [
-        (1.001, 1, "its logits are off by 1.0e-03 of the largest one, where rounding explains 0.0001"),
-        (float("nan"), 1, "its logits are off by nan of the largest one"),
+        (1.001, 1, "its logits differ by 1.0e-03 of the largest one, and rounding explains at most 0.0001"),
+        (float("nan"), 1, "its logits differ by nan of the largest one"),
         (torch.ones(2, 1, 1), 1, "for 1 images its logits are [2, 1, 10] instead of [1, 10]"),
         (None, 130, "interrupted; nothing was written"),
     ],
@@ -302,7 +302,7 @@ def test_a_network_whose_code_changed_since_is_refused(export, tmp_path):
     output = tmp_path / "net.safetensors"
     assert "does not fit MLP: 3 tensors differ" in export(wider, "--format", "safetensors", "--output", output)[2]
     error = export(renamed, "--format", "safetensors", "--output", output)[2]
-    assert "describes what today's code does not build: width: unknown key" in error
+    assert "describes a network that this version of kdexp can't build: width: unknown key" in error
 
 
 @pytest.mark.slow

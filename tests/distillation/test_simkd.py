@@ -234,7 +234,7 @@ def test_an_exported_student_has_the_logits_of_the_trained_one(finished, tmp_pat
     if name == "safetensors":
         with pytest.raises(SystemExit) as stop:
             main(words)
-        sentence = "it is made of several networks, which --format torch_export or onnx holds"
+        sentence = "it is made of several networks; use --format torch_export or onnx"
         assert stop.value.code == 1 and sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
         return
     main(words)

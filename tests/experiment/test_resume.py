@@ -147,7 +147,7 @@ SECOND_EPOCH = ("replace .*progress", 2)
 def test_a_resumed_run_says_where_it_goes_on(tmp_path, unbroken):
     start(tmp_path, COMMAND, kill=SECOND_EPOCH).join()
     finish(tmp_path)
-    assert "teacher: goes on after epoch" in "".join(screens(tmp_path))
+    assert "teacher: resuming after epoch" in "".join(screens(tmp_path))
     results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/store/learner/*/result.json")]
     assert sum(bool(result["continued_after"]) for result in results) >= 1
 
@@ -158,7 +158,7 @@ def test_force_starts_from_the_beginning(tmp_path, unbroken):
     again = start(tmp_path, [*COMMAND, "force=true"])
     again.join()
     assert again.exitcode == 0
-    assert "goes on after epoch" not in "".join(screens(tmp_path))
+    assert "resuming after epoch" not in "".join(screens(tmp_path))
     assert learners(tmp_path) == unbroken[0]
 
 
@@ -201,7 +201,7 @@ def test_eight_processes_train_a_teacher_once_and_outlive_its_trainer(tmp_path):
             process.kill()
     assert sorted(process.exitcode for process in runs) == [-signal.SIGKILL] + [0] * 7
     printed = "".join(screens(tmp_path))
-    assert printed.count("training teacher") == 2 and printed.count("goes on after epoch") == 1
+    assert printed.count("training teacher") == 2 and printed.count("resuming after epoch") == 1
     check_epochs(tmp_path)
 
 
@@ -229,4 +229,4 @@ def test_an_interrupted_command_ends_at_once_with_one_sentence_and_goes_on(tmp_p
     again.join(timeout=60)
     assert again.exitcode == 0
     if after != "run folder":
-        assert "teacher: goes on after epoch" in printed.read_text() or "teacher: reused" in printed.read_text()
+        assert "teacher: resuming after epoch" in printed.read_text() or "teacher: reused" in printed.read_text()

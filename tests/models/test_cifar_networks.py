@@ -14,8 +14,8 @@ from squares import SQUARES
 from torch import nn
 from torchvision import models
 
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.nodes import build
+from kdexp.configuration.shipped import conf_dir
 from kdexp.data.shape import Shape
 from kdexp.experiment.obtain import obtain
 from kdexp.models.bottleneck_resnet import BottleneckResNet

@@ -130,7 +130,7 @@ def test_unknown_spreads_are_explained():
     assert "the spread over our seeds" in " ".join(explain([("kd", number(0.8, 0.01, 3), 1)], []))
     other = Reference(0.8, 0.01, 3, "c", "b")
     assert "Published (at): c; b." in list(explain([("kd", number(0.8, 0.01, 3), 3), ("at", other, 3)], []))
-    assert "epochs=2: they are a different experiment" in next(explain([], ["epochs=2"]))
+    assert "epochs=2 differs from the published setup" in next(explain([], ["epochs=2"]))
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_a_different_experiment_has_no_published_numbers(tmp_path):
     comparison = fold(read([sweep.close()]))
     (table,) = comparison.tables
     assert all(row.published is None for row in table.rows)
-    assert "No published numbers are shown for runs with epochs=3" in text(comparison)
+    assert "Published numbers are hidden: epochs=3 differs" in text(comparison)
     assert "| published |" not in text(comparison)
 
 
@@ -262,7 +262,7 @@ def test_a_run_shows_published_numbers_which_change_no_learner(own, here, tmp_pa
     assert code == 0 and again.out.count(": reused, ") == 3 and "ublished" not in again.out.replace("published=null", "")
     code, other = here(*own, "batch_size=16")
     assert code == 0 and "84.00" not in other.out
-    assert "No published numbers are shown for runs with batch_size=16: they are a different experiment." in other.out
+    assert "Published numbers are hidden: batch_size=16 differs from the published setup." in other.out
 
 
 @pytest.mark.parametrize("model", ["net", "resnet32x4", "mobilenetv2_half"])

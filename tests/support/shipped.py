@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kdexp.configuration.compose import conf_dir
 from kdexp.configuration.option_files import option_names
+from kdexp.configuration.shipped import conf_dir
 
 CONF = Path(conf_dir())
 

@@ -85,19 +85,19 @@ def observed(seed, ours, theirs):
 @pytest.mark.parametrize(
     ("ours", "theirs", "sentence"),
     [
-        ([82, 84, 86], [80, 81, 82], "helped (r = +1.00): without it the interval over seeds would be 1.4 times as wide."),
+        ([82, 84, 86], [80, 81, 82], "narrowed the interval (r = +1.00): unpaired, it would be 1.4 times as wide"),
         (
             [70, 71, 70.2],
             [69.9, 70.1, 69.8],
-            "did not help here (r = +0.87): without it the interval over seeds would be 0.88 ",
+            "widened the interval (r = +0.87): unpaired, it would be 0.88 ",
         ),
         (
             [70, 70, 72, 72],
             [70, 71, 70, 71],
-            "did not help here (r = +0.00): without it the interval over seeds would be 0.77 ",
+            "widened the interval (r = +0.00): unpaired, it would be 0.77 ",
         ),
-        ([70, 71, 72], [72, 71, 70], "did not help here (r = −1.00): without it the interval over seeds would be 0.46 times"),
-        ([70, 72, 71], [70, 70.66, 70.43], "made no difference (r = +0.99): without it the interval over seeds would be as"),
+        ([70, 71, 72], [72, 71, 70], "widened the interval (r = −1.00): unpaired, it would be 0.46 times"),
+        ([70, 72, 71], [70, 70.66, 70.43], "made no difference (r = +0.99): unpaired, the interval over seeds would be as"),
     ],
 )
 def test_the_effect_of_pairing_is_stated(ours, theirs, sentence):
@@ -137,14 +137,18 @@ def test_a_configuration_with_fewer_seeds_is_not_chosen(sweep):
 def test_ties_on_validation_data_are_stated(sweep):
     for temperature in (1.0, 2.0):
         sweep.job(f"t={temperature}", distillation__temperature=temperature, validation=0.7)
-    assert "temperature=1 is the first of 2 that are equal on validation data" in said(folded(sweep.close())[0])
+    assert "temperature=1 is the first of 2 configurations with the same validation mean" in said(folded(sweep.close())[0])
 
 
 def test_without_validation_data_nothing_is_marked_and_the_intervals_are_corrected(sweep):
     comparison, rows = folded(three_seeds(sweep, temperatures=(1.0, 4.0), validation=None))
     assert {row.mark for row in rows.values()} == {""}
     assert rows["distilled", 4.0].difference.level == pytest.approx(0.975)
-    for words in ("No winner is marked", "dataset.val_fraction=0", "97.5 % (Bonferroni)"):
+    for words in (
+        "No best configuration is marked",
+        "dataset.val_fraction=0",
+        "have 97.5 % intervals, jointly 95 % (Bonferroni)",
+    ):
         assert words in said(comparison)
 
 
@@ -168,7 +172,7 @@ def test_one_seed_has_no_interval_over_seeds(sweep):
     assert found.over_seeds is None and found.std is None and found.within_noise is None
     # Ten of a hundred images changed: the standard error of the mean is √(0.1·0.9/100).
     assert found.over_seeds_and_images.high - 10 == pytest.approx(196 * math.sqrt(0.09 / 100), rel=0.1)
-    assert "n = 1: one seed is an anecdote" in said(comparison) and "this says nothing about other seeds" in said(comparison)
+    assert "n = 1: a single seed" in said(comparison) and "the variation over seeds is unknown" in said(comparison)
 
 
 def test_within_noise_names_the_sufficient_number_of_seeds(sweep):
@@ -200,7 +204,7 @@ def test_a_tuned_baseline_is_named_if_the_winner_has_another(sweep):
     result = json.loads((sweep.store / key / "result.json").read_text())
     result["history"][-1]["validation_accuracy"] = 0.99
     (sweep.store / key / "result.json").write_text(json.dumps(signed(result)))
-    assert "the best baseline on validation data, ☆ baseline CE lr=0.01, ★ is +5.00 points" in said(folded(sweep.close())[0])
+    assert "★ minus the best baseline on validation data, ☆ baseline CE lr=0.01: +5.00 points" in said(folded(sweep.close())[0])
 
 
 def test_nothing_is_chosen_across_training_data(sweep):
@@ -219,7 +223,7 @@ def test_teachers_that_vary_with_the_seed_are_averaged(sweep):
         sweep.job(f"seed={seed}", seed=seed, teacher_seed=seed)
     comparison, rows = folded(sweep.close())
     assert rows["teacher", None].n == 3 and rows["distilled", 4.0].n == 3
-    assert "One teacher serves all seeds" not in said(comparison)
+    assert "share one teacher" not in said(comparison)
 
 
 def test_teachers_crossed_with_seeds_are_configurations(sweep):
@@ -327,7 +331,7 @@ def test_one_student_with_two_baselines_is_compared_with_each(sweep):
         (shutil.rmtree, "No such file or directory"),
         (
             lambda folder: (folder / "result.json").write_text('{"spec": {"format": 1}}'),
-            f"is of format 1, not {FORMAT}",
+            f"has the format 1, and this version of kdexp reads {FORMAT}",
         ),
     ],
 )

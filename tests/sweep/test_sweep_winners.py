@@ -15,7 +15,7 @@ from kdexp.sweep.remarks import remarks
 from kdexp.sweep.table import text
 from kdexp.validation.jobs import compose_and_check
 
-HEAD = "was chosen from {} configurations with these same networks, so its difference is probably too high"
+HEAD = "is the best of {} configurations with the same networks, so its difference is probably too high"
 
 
 def swept(tmp_path, temperatures=(1, 2, 8), seeds=(0, 1, 2), words=(), **changes):
@@ -32,7 +32,7 @@ def swept(tmp_path, temperatures=(1, 2, 8), seeds=(0, 1, 2), words=(), **changes
 def winners(folder):
     """The sentences about chosen configurations, each with its command."""
     (table,) = fold(read([folder])).tables
-    return [remark.split("\n  ") for remark in remarks(table) if "was chosen from" in remark]
+    return [remark.split("\n  ") for remark in remarks(table) if "is the best of" in remark]
 
 
 def jobs_of(command):
@@ -47,7 +47,7 @@ def jobs_of(command):
 @pytest.mark.slow
 def test_the_winner_is_said_to_be_one_of_many_with_a_command_for_new_seeds(tmp_path):
     ((sentence, command),) = winners(swept(tmp_path))
-    assert sentence == f"★ {HEAD.format(3)}. For an unbiased one, train it with new seeds:"
+    assert sentence == f"★ {HEAD.format(3)}. For an unbiased estimate, train it with new seeds:"
     assert command == "kdexp -m distillation.temperature=8 seed=3,4,5"
     assert [(job["seed"], job["distillation"]["temperature"]) for job in jobs_of(command)] == [(3, 8), (4, 8), (5, 8)]
 

@@ -176,7 +176,7 @@ def test_outputs_of_unaugmented_images_are_computed_once_for_all_epochs(make_exp
 def test_outputs_of_unaugmented_images_are_computed_once_for_all_jobs_of_a_sweep(sweep, asked, lockstep):
     log = sweep(*STAGED, "distillation=kd,hint,at", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
     assert sum(asked) == IMAGES
-    assert log.count("computed once for 90 images, since nothing is augmented (logits 3.6 kB, ") == 1
+    assert log.count("computed once and cached for 90 images, since nothing is augmented (logits 3.6 kB, ") == 1
     if lockstep is None:
         assert log.count("cached by an earlier job for 90 images") == 11
 
@@ -219,7 +219,9 @@ def test_short_epochs_compute_only_the_images_that_they_show(make_experiment, as
     experiment = make_experiment("limit_batches=1", "epochs=3")
     obtain(experiment)
     assert sum(asked) == len(pairs(experiment.data.student_train, [0], range(3), 32)) < IMAGES
-    assert "computed once for every image shown, of 90, since nothing is augmented (logits 3.6 kB)" in said(experiment)
+    assert "computed once and cached for the images that are used, of 90, since nothing is augmented (logits 3.6 kB)" in said(
+        experiment
+    )
 
 
 @pytest.mark.slow

@@ -49,8 +49,8 @@ def test_a_method_that_needs_two_images_is_refused(make_ready, words, who):
     with pytest.raises(DataUnavailable) as refusal:
         make_ready(*words)
     sentence = str(refusal.value)
-    assert sentence.startswith("distilled: the last batch of 90 images is a single one, on which ") and who in sentence
-    assert sentence.endswith("; batch_size=90 leaves none alone")
+    assert sentence.startswith("distilled: the last batch has a single image (of 90), on which ") and who in sentence
+    assert sentence.endswith("; batch_size=90 avoids that")
 
 
 @pytest.mark.slow

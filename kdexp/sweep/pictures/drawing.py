@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.origins import Origins
@@ -21,28 +22,31 @@ from kdexp.sweep.shown import chosen, with_curves
 
 def draw_all(comparison: Comparison, sources: Origins) -> list[list[Picture]]:
     """The pictures of every table; with several tables their names begin with its number."""
-    several = len(comparison.tables) > 1
     with rc_context(SETTINGS):
-        return [
-            list(_of_table(table, sources, f"{number}_" if several else ""))
-            for number, table in enumerate(comparison.tables, 1)
-        ]
+        return [[finish(*each) for each in drawn] for drawn in draw_figures(comparison, sources)]
 
 
-def _of_table(table: DataTable, sources: Origins, prefix: str) -> Iterator[Picture]:
+def draw_figures(comparison: Comparison, sources: Origins) -> Iterator[Iterator[tuple[Figure, str, str]]]:
+    """The figures of every table with their names and captions; to be drawn and finished within `SETTINGS`."""
+    several = len(comparison.tables) > 1
+    for number, table in enumerate(comparison.tables, 1):
+        yield _of_table(table, sources, f"{number}_" if several else "")
+
+
+def _of_table(table: DataTable, sources: Origins, prefix: str) -> Iterator[tuple[Figure, str, str]]:
     yield from _of_settings(table, sources, prefix)
     about = _which(table)
     caption = f"Test accuracy against parameters. {about}"
-    yield finish(draw_parameters(table), f"{prefix}parameters", caption)
+    yield draw_parameters(table), f"{prefix}parameters", caption
     latencies = sources.latencies(table)
     if all(latencies[row.model, row.parameters] for row in table.rows):
         caption = f"Test accuracy against latency: that of a network is the median of all its measurements. {about}"
-        yield finish(draw_latency(table, latencies), f"{prefix}latency", caption)
+        yield draw_latency(table, latencies), f"{prefix}latency", caption
     if figure := draw_curves(table, sources):
-        yield finish(figure, f"{prefix}curves", _trained(table))
+        yield figure, f"{prefix}curves", _trained(table)
 
 
-def _of_settings(table: DataTable, sources: Origins, prefix: str) -> Iterator[Picture]:
+def _of_settings(table: DataTable, sources: Origins, prefix: str) -> Iterator[tuple[Figure, str, str]]:
     numbers = count(1)
     pieces, _ = slices(table)
     repeated = len({(len(piece.axes), piece.option) for piece in pieces}) < len(pieces)
@@ -50,22 +54,22 @@ def _of_settings(table: DataTable, sources: Origins, prefix: str) -> Iterator[Pi
         name = re.sub(r"[^\w.-]", "_", piece.option) + (f"_{next(numbers)}" if repeated else "")
         if len(piece.axes) == 1:
             caption = f"{piece.name}: test accuracy over {piece.axes[0]}; grey is the baseline."
-            yield finish(draw_line(piece, table), f"{prefix}line_{name}", caption)
+            yield draw_line(piece, table), f"{prefix}line_{name}", caption
         else:
             caption = f"{piece.name} over {' and '.join(piece.axes)}; hatched: nothing finished."
             failed = failures(piece, sources.sweep)
-            yield finish(draw_map(piece, table, failed), f"{prefix}map_{name}", caption)
+            yield draw_map(piece, table, failed), f"{prefix}map_{name}", caption
 
 
 def _which(table: DataTable) -> str:
-    aside = "What costs the same stands side by side."
+    aside = "Equal-cost markers are shifted sideways."
     if len(chosen(table)) == len(table.rows):
         return f"All rows are drawn. {aside}"
-    return f"Of each method and student what validation data chose; the others are grey dots. {aside}"
+    return f"The best configuration of each method and student on validation data; all others are grey dots. {aside}"
 
 
 def _trained(table: DataTable) -> str:
     drawn, students = len(with_curves(table)), sum(row.role != "teacher" for row in table.rows)
     if drawn == students:
-        return "Training of all students."
-    return f"Training of {drawn} of {students} rows of students: baselines, then what validation data chose of each method."
+        return "Training curves of all students."
+    return f"Training curves of {drawn} of {students} students: baselines, then the best of each method on validation data."

@@ -318,7 +318,7 @@ def test_reordering_is_refused_if_other_modules_have_weights_per_class(animals, 
     path = saved(network, tmp_path / "two.safetensors", ANIMALS[::-1])
     own = ["teacher._target_=test_checkpoint_heads.TwoHeads", "~teacher.hidden", f"teacher.checkpoint={path}"]
     (found,) = problems(*animals, *own)
-    assert "has the data's classes in another order, and head alone does not decide that of the logits" in found
+    assert "has the data's classes in another order, and head alone does not compute the logits" in found
 
 
 # Students

@@ -9,7 +9,7 @@ import yaml
 from published_sizes import PUBLISHED
 from safetensors.torch import save_file
 
-from kdexp.configuration.compose import conf_dir
+from kdexp.configuration.shipped import conf_dir
 from kdexp.data.shape import Shape
 from kdexp.errors import BadCheckpoint
 from kdexp.network.build import build_network
