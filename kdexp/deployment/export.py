@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +41,7 @@ def describe(stored: StoredLearner, epoch: str, modules: Sequence[str] = ()) -> 
         "test_top1": stored.result["test"][epoch]["top1"],
         "kdexp": __version__,
     }
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    return Exportable(predictor, shape, texts, tuple(modules))
+    return Exportable(predictor, shape, metadata, tuple(modules))
 
 
 def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
