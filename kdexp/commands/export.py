@@ -3,55 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from kdexp.commands.learner import RUN_HELP, Parser, add_choice, find, no_folder, output_problems, refuse
 from kdexp.deployment.formats import FORMATS
 from kdexp.errors import first_line, listed
 from kdexp.text.characters import one_line
-from kdexp.text.console import print_error, printing
+from kdexp.text.console import printing
 from kdexp.version import __version__
 
 if TYPE_CHECKING:
     from kdexp.store.stored import StoredLearner
 
 FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (needs the extra onnx)"
-FAILED, BAD_COMMAND, INTERRUPTED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _refuse([f"{message} (kdexp-export --help)"])
-
-
-def _refuse(sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:
-    for sentence in sentences:
-        print_error("kdexp-export", sentence)
-    sys.exit(code)
+COMMAND = "kdexp-export"
+FAILED, INTERRUPTED = 1, 130
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    made = _Parser("kdexp-export", description="Writes a trained network into one file and checks the file.")
+    made = Parser(COMMAND, description="Writes a trained network into one file and checks the file.")
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
-    made.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a learner's folder in the store")
+    made.add_argument("run", metavar="RUN", type=Path, help=RUN_HELP)
     made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
-    made.add_argument("--role", default="distilled", help="distilled (default), baseline or teacher")
-    made.add_argument(
-        "--epoch", default="last", choices=("last", "best"), help="best: the epoch with the best validation accuracy"
-    )
-    made.add_argument(
-        "--module", metavar="NAME", action="append", default=[], help="your module that defines the network's class"
-    )
+    add_choice(made)
     made.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: RUN/student.SUFFIX)")
     made.add_argument("--force", action="store_true", help="replace the file if it exists")
     return made
 
 
-@printing("kdexp-export")
+@printing(COMMAND)
 def main(words: Sequence[str] | None = None) -> None:
     """The `kdexp-export` command.
 
@@ -61,19 +44,19 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments.run = arguments.run.expanduser()
     output = destination(arguments)
     if found := list(problems(arguments, output)):
-        _refuse(found)
+        refuse(COMMAND, found)
     from kdexp.deployment.export import ExportFailed, describe, export
 
     try:
-        stored = find(arguments)
+        stored = find(arguments.run, arguments.role)
         lines = export(describe(stored, arguments.epoch, arguments.module), FORMATS[arguments.format], output)
         print("\n".join(map(one_line, [heading(output, stored, arguments.epoch), *lines])))
     except ExportFailed as error:
-        _refuse([str(error)], FAILED)
+        refuse(COMMAND, [str(error)], FAILED)
     except (OSError, ValueError) as error:
-        _refuse([first_line(error)])
+        refuse(COMMAND, [first_line(error)])
     except KeyboardInterrupt:
-        _refuse(["interrupted; nothing was written"], INTERRUPTED)
+        refuse(COMMAND, ["interrupted; nothing was written"], INTERRUPTED)
 
 
 def destination(arguments: argparse.Namespace) -> Path:
@@ -89,29 +72,13 @@ def problems(arguments: argparse.Namespace, output: Path) -> Iterator[str]:
     """Problems of the command that show without importing torch."""
     chosen = FORMATS[arguments.format]
     if not arguments.run.is_dir():
-        yield f"no folder {arguments.run}; RUN is a folder in outputs/runs/, or a learner's folder in outputs/store/learner/"
+        yield no_folder(arguments.run)
     if missing := chosen.missing():
         yield f'--format {arguments.format} needs {listed(missing)}: pip install "kdexp[{arguments.format}]"'
     if output.suffix != chosen.suffix:
         yield f"--output {output}: the file's name must end in {chosen.suffix}"
-    elif output.is_dir():
-        yield f"{output} is a folder; choose a file with --output FILE"
-    elif output.exists() and not arguments.force:
-        yield f"{output} exists already; add --force to replace it, or choose another file with --output FILE"
-    elif not os.access(output.parent, os.W_OK):
-        what = "can't be written" if output.parent.is_dir() else "does not exist"
-        yield f"the folder {output.parent} {what}; choose another one with --output FILE"
-
-
-def find(arguments: argparse.Namespace) -> StoredLearner:
-    """The learner to export; raises `OSError` or `ValueError` with a message for the user."""
-    from kdexp.deployment.load import find_stored
-    from kdexp.errors import UnknownRole
-
-    try:
-        return find_stored(arguments.run, arguments.role)
-    except UnknownRole as error:
-        raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.finished[-1:])) from error
+    else:
+        yield from output_problems(output, "--output FILE", force=arguments.force)
 
 
 def heading(output: Path, stored: StoredLearner, epoch: str) -> str:
