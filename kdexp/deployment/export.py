@@ -62,7 +62,8 @@ def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
                 f"the {chosen.suffix} file was not kept: its logits are off by {difference:.1e} of the largest one, "
                 f"where rounding explains {chosen.tolerance:g}"
             )
-        theirs, ours = latencies(student, exported)
+        with torch.no_grad():
+            theirs, ours = median_seconds([exported, student.predictor], student.shape.probe("cpu", images=1))
         sync(path)
         path.replace(output)
         sync(output.parent)
@@ -99,10 +100,3 @@ def largest_difference(student: Exportable, exported: Predict) -> float:
             raise ValueError(f"for {size} images its logits are {list(theirs.shape)} instead of {list(ours.shape)}")
         shares.append((ours - theirs).abs().max() / ours.abs().max())
     return float(torch.stack(shares).max())
-
-
-@torch.no_grad()
-def latencies(student: Exportable, exported: Predict) -> tuple[float, float]:
-    """Measures the median seconds for one image, of the file and of the original network."""
-    image = student.shape.probe("cpu", images=1)
-    return median_seconds(exported, image), median_seconds(student.predictor, image)
