@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kdexp.commands.learner import RUN_HELP, Parser, add_choice, find, no_folder, output_problems, refuse
 from kdexp.deployment.formats import FORMATS
 from kdexp.errors import first_line, listed
+from kdexp.files import write_whole
 from kdexp.text.characters import one_line
 from kdexp.text.console import printing
 from kdexp.version import __version__
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (needs the extra onnx)"
 COMMAND = "kdexp-export"
 FAILED, INTERRUPTED = 1, 130
+CARD = ".md"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(COMMAND, description="Writes a trained network into one file and checks the file.")
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
     made.add_argument("run", metavar="RUN", type=Path, help=RUN_HELP)
-    made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
+    made.add_argument("--format", choices=FORMATS, help=FORMAT_HELP)
+    made.add_argument("--card", action="store_true", help="write a model card in Markdown, next to the file or alone")
     add_choice(made)
     made.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: RUN/student.SUFFIX)")
     made.add_argument("--force", action="store_true", help="replace the file if it exists")
@@ -45,12 +48,14 @@ def main(words: Sequence[str] | None = None) -> None:
     output = destination(arguments)
     if found := list(problems(arguments, output)):
         refuse(COMMAND, found)
-    from kdexp.deployment.export import ExportFailed, describe, export
+    from kdexp.deployment.export import ExportFailed
 
     try:
         stored = find(arguments.run, arguments.role)
-        lines = export(describe(stored, arguments.epoch, arguments.module), FORMATS[arguments.format], output)
-        print("\n".join(map(one_line, [heading(output, stored, arguments.epoch), *lines])))
+        lines = list(exported(arguments, stored, output)) if arguments.format else []
+        if arguments.card:
+            lines.append(write_card(arguments, stored, output))
+        print("\n".join(map(one_line, lines)))
     except ExportFailed as error:
         refuse(COMMAND, [str(error)], FAILED)
     except (OSError, ValueError) as error:
@@ -59,26 +64,55 @@ def main(words: Sequence[str] | None = None) -> None:
         refuse(COMMAND, ["interrupted; nothing was written"], INTERRUPTED)
 
 
+def exported(arguments: argparse.Namespace, stored: StoredLearner, output: Path) -> Iterator[str]:
+    """Writes the file and yields lines about it."""
+    from kdexp.deployment.export import describe, export
+
+    student = describe(stored, arguments.epoch, arguments.module)
+    lines = export(student, FORMATS[arguments.format], output)
+    yield heading(output, stored, arguments.epoch)
+    yield from lines
+
+
+def write_card(arguments: argparse.Namespace, stored: StoredLearner, output: Path) -> str:
+    """Writes the card and returns a line about it; raises the errors of `kdexp.load` for a network that can't be used."""
+    from kdexp.deployment.card import TO_FILL_IN, card
+
+    usage = FORMATS[arguments.format].usage(output, arguments.module) if arguments.format else ""
+    text = card(stored, arguments.epoch, arguments.run, usage)
+    write_whole(output.with_suffix(CARD), text)
+    return f"{output.with_suffix(CARD)}: the card; {text.count(TO_FILL_IN)} points are {TO_FILL_IN}"
+
+
 def destination(arguments: argparse.Namespace) -> Path:
     """The file to write: `--output`, else a file in the run folder, or in the current folder for a learner of the store."""
     if arguments.output is not None:
         return arguments.output.expanduser()
     folder = arguments.run if (arguments.run / "table.json").is_file() else Path()
     name = "student" if arguments.role == "distilled" else arguments.role
-    return folder / f"{name}{FORMATS[arguments.format].suffix}"
+    return folder / f"{name}{suffix_of(arguments)}"
+
+
+def suffix_of(arguments: argparse.Namespace) -> str:
+    """The suffix of the file to write: that of its format, or of a card alone."""
+    return FORMATS[arguments.format].suffix if arguments.format else CARD
 
 
 def problems(arguments: argparse.Namespace, output: Path) -> Iterator[str]:
     """Problems of the command that show without importing torch."""
-    chosen = FORMATS[arguments.format]
     if not arguments.run.is_dir():
         yield no_folder(arguments.run)
-    if missing := chosen.missing():
+    if not arguments.format and not arguments.card:
+        yield f"choose what to write: --format {listed(FORMATS)}, or --card, or both ({COMMAND} --help)"
+        return
+    if arguments.format and (missing := FORMATS[arguments.format].missing()):
         yield f'--format {arguments.format} needs {listed(missing)}: pip install "kdexp[{arguments.format}]"'
-    if output.suffix != chosen.suffix:
-        yield f"--output {output}: the file's name must end in {chosen.suffix}"
-    else:
-        yield from output_problems(output, "--output FILE", force=arguments.force)
+    if output.suffix != suffix_of(arguments):
+        yield f"--output {output}: the file's name must end in {suffix_of(arguments)}"
+        return
+    files = [output, output.with_suffix(CARD)] if arguments.card and arguments.format else [output]
+    for file in files:
+        yield from output_problems(file, "--output FILE", force=arguments.force)
 
 
 def heading(output: Path, stored: StoredLearner, epoch: str) -> str:

@@ -78,11 +78,7 @@ def _learner_folder(folder: Path, role: str) -> Path:
 def load_stored(stored: StoredLearner, epoch: str = "last", modules: Sequence[str] = ()) -> Predictor:
     """Loads the deployed network of a stored learner, whose description is not trusted; raises the errors of `load`."""
     source, data = stored.path / RESULT, stored.result["spec"]["data"]
-    epochs = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
-    if epoch in epochs and stored.result["test"][epoch]["top1"] is None:
-        raise BadResult(f"{stored.path} can't classify: its classifier was not trained, as only its features were used")
-    if epoch not in epochs:
-        raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(epochs)}")
+    require_epoch(stored, epoch)
     _check_data(data, source)
     _check_names(stored, modules)
     with _build_errors(source):
@@ -90,6 +86,15 @@ def load_stored(stored: StoredLearner, epoch: str = "last", modules: Sequence[st
             deployed_network(stored, epoch, "meta")
         network = deployed_network(stored, epoch)
     return Predictor(network, data["mean"], data["std"], Preprocessing.of(data), data.get("classes"))
+
+
+def require_epoch(stored: StoredLearner, epoch: str) -> None:
+    """Raises `BadResult` unless a learner has weights of that epoch that can classify."""
+    epochs = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
+    if epoch in epochs and stored.result["test"][epoch]["top1"] is None:
+        raise BadResult(f"{stored.path} can't classify: its classifier was not trained, as only its features were used")
+    if epoch not in epochs:
+        raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(epochs)}")
 
 
 def _check_data(data: Mapping[str, Any], source: Path) -> None:

@@ -114,13 +114,15 @@ def craft_run():
 
 
 @pytest.mark.slow
-def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["student.onnx", "student.md"])
+def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch, file):
     pytest.importorskip("onnxruntime")
-    (command,) = [line for line in LINES if line.startswith("kdexp-export")]
+    wanted = "--card" if file.endswith(".md") else "--format onnx "
+    (command,) = [line for line in LINES if line.startswith("kdexp-export") and wanted in line]
     monkeypatch.chdir(tmp_path)
     run_folder = craft_run()
     export.main(shlex.split(command, comments=True)[1:])
-    assert (run_folder / "student.onnx").is_file()
+    assert (run_folder / file).is_file()
 
 
 @pytest.mark.slow
