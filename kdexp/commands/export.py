@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
     made.add_argument("run", metavar="RUN", type=Path, help=RUN_HELP)
     made.add_argument("--format", choices=FORMATS, help=FORMAT_HELP)
+    made.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the run's training images (onnx)")
+    made.add_argument("--root", metavar="FOLDER", help="where these images are now, if not where the run found them")
     made.add_argument("--card", action="store_true", help="write a model card in Markdown, next to the file or alone")
     add_choice(made)
     made.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: RUN/student.SUFFIX)")
@@ -66,11 +69,17 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def exported(arguments: argparse.Namespace, stored: StoredLearner, output: Path) -> Iterator[str]:
     """Writes the file and yields lines about it."""
-    from kdexp.deployment.export import describe, export
+    from kdexp.deployment.export import describe, export, export_int8
 
     student = describe(stored, arguments.epoch, arguments.module)
-    lines = export(student, FORMATS[arguments.format], output)
-    yield heading(output, stored, arguments.epoch)
+    if arguments.int8:
+        from kdexp.commands.run_data import read_data
+
+        with closing(read_data(arguments.run, stored, arguments.module, arguments.root)) as data:
+            lines = export_int8(student, data, output)
+    else:
+        lines = export(student, FORMATS[arguments.format], output)
+    yield heading(output, stored, arguments.epoch, int8=arguments.int8)
     yield from lines
 
 
@@ -90,7 +99,7 @@ def destination(arguments: argparse.Namespace) -> Path:
         return arguments.output.expanduser()
     folder = arguments.run if (arguments.run / "table.json").is_file() else Path()
     name = "student" if arguments.role == "distilled" else arguments.role
-    return folder / f"{name}{suffix_of(arguments)}"
+    return folder / f"{name}{'_int8' if arguments.int8 else ''}{suffix_of(arguments)}"
 
 
 def suffix_of(arguments: argparse.Namespace) -> str:
@@ -105,6 +114,10 @@ def problems(arguments: argparse.Namespace, output: Path) -> Iterator[str]:
     if not arguments.format and not arguments.card:
         yield f"choose what to write: --format {listed(FORMATS)}, or --card, or both ({COMMAND} --help)"
         return
+    if arguments.int8 and arguments.format != "onnx":
+        yield "--int8 needs --format onnx"
+    if arguments.root is not None and not arguments.int8:
+        yield "--root is for --int8, which reads the run's images"
     if arguments.format and (missing := FORMATS[arguments.format].missing()):
         yield f'--format {arguments.format} needs {listed(missing)}: pip install "kdexp[{arguments.format}]"'
     if output.suffix != suffix_of(arguments):
@@ -115,11 +128,11 @@ def problems(arguments: argparse.Namespace, output: Path) -> Iterator[str]:
         yield from output_problems(file, "--output FILE", force=arguments.force)
 
 
-def heading(output: Path, stored: StoredLearner, epoch: str) -> str:
+def heading(output: Path, stored: StoredLearner, epoch: str, *, int8: bool) -> str:
     """One line about the exported network."""
     result = stored.result
-    accuracy = result["test"][epoch]["top1"]
-    return f"{output}: {result['model']} trained by {result['method']}, test accuracy {100 * accuracy:.2f} %"
+    accuracy = f"test accuracy {100 * result['test'][epoch]['top1']:.2f} %"
+    return f"{output}: {result['model']} trained by {result['method']}, {'now in 8-bit integers' if int8 else accuracy}"
 
 
 if __name__ == "__main__":

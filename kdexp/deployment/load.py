@@ -20,7 +20,7 @@ from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_c
 from kdexp.network.checkpoint.fit import fit
 from kdexp.store.descriptions import Exported, Table
 from kdexp.store.schema import parse_json, read_json, require
-from kdexp.store.stored import RESULT, StoredLearner, read_entry, under_its_key
+from kdexp.store.stored import QUANTISED, RESULT, StoredLearner, read_entry, under_its_key
 
 EPOCHS = ("last", "best")
 LARGEST_PROBE = 2**24
@@ -90,6 +90,8 @@ def load_stored(stored: StoredLearner, epoch: str = "last", modules: Sequence[st
 
 def require_epoch(stored: StoredLearner, epoch: str) -> None:
     """Raises `BadResult` unless a learner has weights of that epoch that can classify."""
+    if "quantised" in stored.result["spec"]:
+        raise BadResult(f"{stored.path / QUANTISED} is for onnxruntime; the network that it was made from can be loaded")
     epochs = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
     if epoch in epochs and stored.result["test"][epoch]["top1"] is None:
         raise BadResult(f"{stored.path} can't classify: its classifier was not trained, as only its features were used")

@@ -16,6 +16,7 @@ from kdexp.device.precision import Precision
 from kdexp.errors import ImageLost, LearnerLost
 from kdexp.experiment.advice import lower_rate
 from kdexp.experiment.journal import Journal, lookup_words, stored_words
+from kdexp.experiment.quantised import quantise
 from kdexp.experiment.results import store_result
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
@@ -50,6 +51,11 @@ class Shared:
 def train_group(entries: Sequence[Entry], shared: Shared) -> None:
     """Trains these entries together and stores them; a learner that fails leaves its reason in its entry."""
     spec, split, journal = entries[0].spec, shared.split, shared.journal
+    if spec.quantised and spec.teacher and shared.teacher:
+        source = stored_learner(shared.store, spec.teacher)
+        for entry in entries:
+            quantise(entry, source, shared.teacher, shared.data, shared.store, journal)
+        return
     with retain_freed_memory():
         learners, teacher = prepare(entries, shared.teacher, shared.shape, shared.precision, split.labels)
         steps = steps_for(shared.precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)

@@ -22,6 +22,8 @@ METHOD_ROOM = 8
 """The method's column gets more characters than this, so that it wraps between words."""
 YIELDING = ("smaller", "time")
 """Columns that are dropped to make that room, in order."""
+OF_INT8 = ("MB", "ms / image")
+"""Columns that are shown in any terminal next to a quantised row, which is smaller and faster but has as many parameters."""
 
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """One space between columns and a line under the headings."""
@@ -120,7 +122,9 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
 
 def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
     """Columns that fit, without those in `YIELDING` if the method would have too little room."""
-    columns = fitting(rows, width, COLUMNS)
+    quantised = any(row.role == "int8" for row in rows)
+    wanted = (column._replace(always=column.always or (quantised and column.heading in OF_INT8)) for column in COLUMNS)
+    columns = fitting(rows, width, wanted)
     for heading in YIELDING:
         others = [column for column in columns if column.heading != "method"]
         if width - table_width(rows, others) <= METHOD_ROOM:

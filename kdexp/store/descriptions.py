@@ -52,6 +52,7 @@ class Spec(TypedDict):
     limit_batches: Count | None
     teacher: Key | None
     members: NotRequired[list[Key]]
+    quantised: NotRequired[Node]
     sources: dict[str, Digest]
 
 
