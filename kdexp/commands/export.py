@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
         stored = find(arguments.run, arguments.role)
         lines = list(exported(arguments, stored, output)) if arguments.format else []
         if arguments.card:
-            lines.append(write_card(arguments, stored, output))
+            lines.append(write_card(arguments, stored, output, lines[1:]))
         print("\n".join(map(one_line, lines)))
     except ExportFailed as error:
         refuse(COMMAND, [str(error)], FAILED)
@@ -69,11 +69,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def exported(arguments: argparse.Namespace, stored: StoredLearner, output: Path) -> Iterator[str]:
     """Writes the file and yields lines about it."""
-    from kdexp.deployment.export import describe, export, export_int8
+    from kdexp.deployment.export import describe, export
 
     student = describe(stored, arguments.epoch, arguments.module)
     if arguments.int8:
         from kdexp.commands.run_data import read_data
+        from kdexp.deployment.export_int8 import export_int8
 
         with closing(read_data(arguments.run, stored, arguments.module, arguments.root)) as data:
             lines = export_int8(student, data, output)
@@ -83,12 +84,12 @@ def exported(arguments: argparse.Namespace, stored: StoredLearner, output: Path)
     yield from lines
 
 
-def write_card(arguments: argparse.Namespace, stored: StoredLearner, output: Path) -> str:
-    """Writes the card and returns a line about it; raises the errors of `kdexp.load` for a network that can't be used."""
+def write_card(arguments: argparse.Namespace, stored: StoredLearner, output: Path, about: Sequence[str]) -> str:
+    """Writes the card, which repeats the lines `about` a file, and returns a line about it; raises the errors of `card`."""
     from kdexp.deployment.card import TO_FILL_IN, card
 
     usage = FORMATS[arguments.format].usage(output, arguments.module) if arguments.format else ""
-    text = card(stored, arguments.epoch, arguments.run, usage)
+    text = card(stored, arguments.epoch, arguments.run, usage, about)
     write_whole(output.with_suffix(CARD), text)
     return f"{output.with_suffix(CARD)}: the card; {text.count(TO_FILL_IN)} points are {TO_FILL_IN}"
 

@@ -97,7 +97,7 @@ class Split:
 
     def scaled(self, images: Tensor) -> Tensor:
         """Returns normalised images without augmentation as they were before, in 0..1, the same numbers bit for bit."""
-        return (images * self._std + self._mean).mul(255).round().div(255)
+        return (images * self._std + self._mean).mul(255).round().div(255).contiguous()
 
     def __len__(self) -> int:
         return len(self.labels)

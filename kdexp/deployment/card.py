@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,16 @@ FURTHER = {
 """Sections that only the owner of the network can write, with their points."""
 
 
-def card(stored: StoredLearner, epoch: str, run: Path, usage: str = "") -> str:
+def card(stored: StoredLearner, epoch: str, run: Path, usage: str = "", about: Sequence[str] = ()) -> str:
     """Returns the card; `run` is the folder whose table and command it shows, if that is a run folder.
 
-    `usage` is the line of code that uses an exported file. Raises `BadResult` for an epoch without weights that can classify.
+    `usage` is the line of code that uses an exported file, and `about` are the lines on what it holds and costs. Raises
+    `BadResult` for an epoch without weights that can classify.
     """
     require_epoch(stored, epoch)
     result = stored.result
     sections = {
-        "Use": _use(stored, run, usage),
+        "Use": _use(stored, run, usage, about),
         "Preprocessing": _preprocessing(stored, graph=bool(usage) and "kdexp.load" not in usage),
         "Data": _data(stored),
         "Training": _training(stored, run),
@@ -56,7 +57,7 @@ def _node(node: Mapping[str, Any]) -> str:
     return f"{node['_target_'].rpartition('.')[2]}({given})"
 
 
-def _use(stored: StoredLearner, run: Path, usage: str) -> Iterator[str]:
+def _use(stored: StoredLearner, run: Path, usage: str, about: Sequence[str]) -> Iterator[str]:
     data, result = stored.result["spec"]["data"], stored.result
     yield (
         f"A classifier of images, {data['in_channels']}×{data['image_size']}×{data['image_size']}, into {data['num_classes']} "
@@ -65,6 +66,9 @@ def _use(stored: StoredLearner, run: Path, usage: str) -> Iterator[str]:
     if data.get("classes"):
         yield f"\nClasses, in order: {', '.join(map(_plain, data['classes']))}."
     yield f"\n```python\n{one_line(usage) or f'kdexp.load({json.dumps(str(run))})'}\n```"
+    if about:
+        facts = (line.split(maxsplit=1) for line in about)
+        yield "\n" + "\n".join(f"- {name}: {fact}" for name, fact in facts if name != "use")
 
 
 def _preprocessing(stored: StoredLearner, *, graph: bool) -> list[str]:

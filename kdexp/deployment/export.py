@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,7 @@ from pathlib import Path
 import torch
 
 from kdexp.configuration.nodes import build
-from kdexp.data.load import Data
-from kdexp.deployment.formats import FORMATS, Exportable, Format, Predict
-from kdexp.deployment.int8 import QUANTISATION, annotate, logits_on
+from kdexp.deployment.formats import Exportable, Format, Predict
 from kdexp.deployment.load import load_stored
 from kdexp.deployment.predictor import Predictor
 from kdexp.deployment.rebuild import shape_of
@@ -21,15 +18,10 @@ from kdexp.files import draft_mark, remove_drafts, sync
 from kdexp.network.build import without_start
 from kdexp.network.cost import median_seconds, parameter_count
 from kdexp.store.stored import StoredLearner
-from kdexp.tasks.classification import agreement, correct
 from kdexp.version import __version__
 
 BATCHES = (1, 7)
 """Sizes of the two batches on which a file's logits are compared with the network's."""
-
-
-LEAST_AGREEMENT = 0.9
-"""Share of the test images that a quantised network must give the class of the network in fp32."""
 
 
 class ExportFailed(RuntimeError):
@@ -86,48 +78,6 @@ def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
         f"  checked  logits before and after: {apart}, on random images in batches of {BATCHES[0]} and {BATCHES[1]}",
         f"  latency  {1e3 * theirs:.3f} ms for one image, {1e3 * ours:.3f} ms before (CPU, threads: {torch.get_num_threads()})",
         f"  use      {chosen.usage(output, student.modules)}",
-    ]
-
-
-def export_int8(student: Exportable, data: Data, output: Path) -> list[str]:
-    """Writes the student with 8-bit integers, calibrated on training images, and returns lines that describe the file.
-
-    It is compared with the same file in fp32 on all test images. Raises `ExportFailed` if it can't be made, or if it classifies
-    more than a few of them differently; a file that was at `output` before is then left unchanged.
-    """
-    quantisation, onnx = build(QUANTISATION), FORMATS["onnx"]
-    images = quantisation.calibration(data.student_train)
-    with draft(output) as path, draft(output) as exact:
-        try:
-            onnx.write(student, exact)
-            quantisation.write(exact, images, path)
-            ours, theirs = (onnx.open(file) for file in (exact, path))
-            before, after = (logits_on(data.test, predict) for predict in (ours, theirs))
-        except Exception as error:  # exporter and quantiser raise anything
-            name = type(student.predictor.network).__name__
-            raise ExportFailed(f"{name} can't be exported with 8-bit integers: {first_line(error)}") from error
-        labels = data.test.labels.cpu()
-        same, (top1, exact_top1) = (
-            agreement(after, before),
-            (float(correct(each, labels)) / len(labels) for each in (after, before)),
-        )
-        accuracies = f"test accuracy {100 * top1:.2f} %, {100 * exact_top1:.2f} % in fp32"
-        if same < LEAST_AGREEMENT:
-            raise ExportFailed(
-                f"the int8 file was not kept: it gives {1 - same:.0%} of {len(labels):,} test images another class than "
-                f"the same file in fp32 ({accuracies}), where {1 - LEAST_AGREEMENT:.0%} are allowed"
-            )
-        quick, slow = median_seconds([theirs, ours], student.shape.probe("cpu", images=1))
-        size = exact.stat().st_size
-        annotate(path, {"precision": "int8", "test_top1": json.dumps(top1)})
-        keep(path, output)
-    return [
-        f"  holds    {onnx.contents.format(student.shape.in_channels, student.shape.image_size)}",
-        f"  int8     weights per channel, activations calibrated on {len(images):,} training images",
-        f"  size     {output.stat().st_size / 1e6:.3f} MB, {size / 1e6:.3f} MB in fp32",
-        f"  checked  {accuracies}; the same class for {100 * same:.2f} % of {len(labels):,} test images",
-        f"  latency  {1e3 * quick:.3f} ms for one image, {1e3 * slow:.3f} ms in fp32 (CPU, threads: {torch.get_num_threads()})",
-        f"  use      {onnx.usage(output)}",
     ]
 
 

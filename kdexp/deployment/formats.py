@@ -5,16 +5,14 @@ Torch is imported only when a format is used, so that a command can be checked w
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kdexp.deployment.quiet import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,19 +153,6 @@ class Onnx(Format):
 
     def usage(self, path, modules=()):
         return f'onnxruntime.InferenceSession("{path}").run(None, {{"image": images}})'
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses output, logging and warnings of exporters, but not their exceptions."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def traced(student: Exportable) -> ExportedProgram:

@@ -19,7 +19,7 @@ from kdexp.data.dataset import ImageDataset
 from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
-from kdexp.deployment.int8 import QUANTISATION
+from kdexp.deployment.quantisation import QUANTISATION
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session

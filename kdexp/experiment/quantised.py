@@ -17,8 +17,9 @@ from kdexp.data.load import Data
 from kdexp.data.preprocessing import Preprocessing
 from kdexp.deployment.export import exportable
 from kdexp.deployment.formats import FORMATS
-from kdexp.deployment.int8 import OnnxNetwork, Quantisation, annotate, logits_on, stored_bytes
+from kdexp.deployment.int8 import OnnxNetwork, annotate, logits_on, stored_bytes
 from kdexp.deployment.predictor import Predictor
+from kdexp.deployment.quantisation import Quantisation
 from kdexp.errors import ImageLost, first_line
 from kdexp.experiment.journal import Journal
 from kdexp.files import reason

@@ -49,6 +49,8 @@ def test_a_card_next_to_a_file_shows_how_it_is_used(run, tmp_path):
     main([str(run), "--card", "--format", "safetensors", "--output", str(tmp_path / "net.safetensors")])
     text = (tmp_path / "net.md").read_text()
     assert f'kdexp.load("{tmp_path / "net.safetensors"}")(images)' in text and "; `kdexp.load` does it |" in text
+    size = (tmp_path / "net.safetensors").stat().st_size / 1e6
+    assert f"- size: {size:.3f} MB, " in section(text, "Use") and "- use:" not in text
 
 
 def test_neither_file_replaces_another(run, capsys):

@@ -21,10 +21,11 @@ from kdexp.commands.run import remarks, run
 from kdexp.configuration.nodes import build
 from kdexp.data.preprocessing import Preprocessing
 from kdexp.data.shape import Shape
-from kdexp.deployment import export
+from kdexp.deployment import export_int8
 from kdexp.deployment.formats import FORMATS, Exportable
-from kdexp.deployment.int8 import QUANTISATION, OnnxNetwork, logits_on, stored_bytes
+from kdexp.deployment.int8 import OnnxNetwork, logits_on, stored_bytes
 from kdexp.deployment.predictor import Predictor
+from kdexp.deployment.quantisation import QUANTISATION
 from kdexp.errors import BadResult
 from kdexp.report.latency import measure
 from kdexp.report.rows import make_rows
@@ -93,7 +94,7 @@ def test_the_int8_file_is_compared_with_fp32_on_test_images(finished, tmp_path, 
 @pytest.mark.slow
 @needs_onnx
 def test_an_int8_file_that_classifies_differently_is_not_kept(finished, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(export, "LEAST_AGREEMENT", 1.01)
+    monkeypatch.setattr(export_int8, "LEAST_AGREEMENT", 1.01)
     path = tmp_path / "net.onnx"
     path.write_text("mine")
     code, error = refused(finished, "--format", "onnx", "--int8", "--output", path, "--force")
@@ -227,7 +228,7 @@ def test_a_quantised_row_that_fails_fails_alone(make_experiment, monkeypatch):
     def broken(*_):
         raise NotImplementedError("no such operation\nmore")
 
-    monkeypatch.setattr("kdexp.deployment.int8.Quantisation.write", broken)
+    monkeypatch.setattr("kdexp.deployment.quantisation.Quantisation.write", broken)
     *others, quantised = make_experiment("controls=[int8]").run()
     assert all(entry.stored for entry in others) and quantised.stored is None
     assert quantised.failure == "can't be quantised: no such operation (NotImplementedError; log.txt has its traceback)"

@@ -25,6 +25,7 @@ from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
+from kdexp.deployment.formats import FORMATS
 from kdexp.network.build import build_network
 from kdexp.validation.jobs import compose_and_check
 from kdexp.validation.validator import validate
@@ -41,6 +42,7 @@ def blocks(page, kind):
 
 LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
 INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]
+EXPORTS = [line.partition("  #")[0] for line in LINES if line.startswith("kdexp-export")]
 ALL_COMMANDS = [line for line in dict.fromkeys([*LINES, *INLINE]) if line.split()[:1] == ["kdexp"]]
 COMMANDS = [
     command for command in ALL_COMMANDS if not re.search("--config-dir|METHOD|FOLDER|=mine|distillation.methods=", command)
@@ -117,12 +119,21 @@ def craft_run():
 @pytest.mark.parametrize("file", ["student.onnx", "student.md"])
 def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch, file):
     pytest.importorskip("onnxruntime")
-    wanted = "--card" if file.endswith(".md") else "--format onnx "
-    (command,) = [line for line in LINES if line.startswith("kdexp-export") and wanted in line]
+    wanted = "--card" if file.endswith(".md") else "--format onnx"
+    (command,) = [words for words in EXPORTS if wanted in words and "--int8" not in words]
     monkeypatch.chdir(tmp_path)
     run_folder = craft_run()
-    export.main(shlex.split(command, comments=True)[1:])
+    export.main(shlex.split(command)[1:])
     assert (run_folder / file).is_file()
+
+
+def test_every_export_of_the_page_is_valid(tmp_path, monkeypatch):
+    monkeypatch.setattr(FORMATS["onnx"], "needs", (), raising=False)
+    monkeypatch.chdir(tmp_path)
+    craft_run()
+    for command in EXPORTS:
+        arguments = export.parser().parse_args(shlex.split(command)[1:])
+        assert list(export.problems(arguments, export.destination(arguments))) == []
 
 
 @pytest.mark.slow
