@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexp.commands.learner import RUN_HELP, Parser, add_choice, find, no_folder, output_problems, refuse
+from kdexp.commands.learner import RUN_HELP, Parser, add_choice, expanded, find, no_folder, output_problems, refuse
 from kdexp.deployment.formats import FORMATS
 from kdexp.errors import first_line, listed
 from kdexp.files import write_whole
@@ -29,13 +29,13 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = Parser(COMMAND, description="Writes a trained network into one file and checks the file.")
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
-    made.add_argument("run", metavar="RUN", type=Path, help=RUN_HELP)
+    made.add_argument("run", metavar="RUN", type=expanded, help=RUN_HELP)
     made.add_argument("--format", choices=FORMATS, help=FORMAT_HELP)
     made.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the run's training images (onnx)")
     made.add_argument("--root", metavar="FOLDER", help="where these images are now, if not where the run found them")
     made.add_argument("--card", action="store_true", help="write a model card in Markdown, next to the file or alone")
     add_choice(made)
-    made.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: RUN/student.SUFFIX)")
+    made.add_argument("--output", metavar="FILE", type=expanded, help="the file to write (default: RUN/student.SUFFIX)")
     made.add_argument("--force", action="store_true", help="replace the file if it exists")
     return made
 
@@ -47,7 +47,6 @@ def main(words: Sequence[str] | None = None) -> None:
     Exit codes: 1 the export failed, 2 refused, 3 the output could not be printed, 130 interrupted.
     """
     arguments = parser().parse_args(words)
-    arguments.run = arguments.run.expanduser()
     output = destination(arguments)
     if found := list(problems(arguments, output)):
         refuse(COMMAND, found)
@@ -97,7 +96,7 @@ def write_card(arguments: argparse.Namespace, stored: StoredLearner, output: Pat
 def destination(arguments: argparse.Namespace) -> Path:
     """The file to write: `--output`, else a file in the run folder, or in the current folder for a learner of the store."""
     if arguments.output is not None:
-        return arguments.output.expanduser()
+        return arguments.output
     folder = arguments.run if (arguments.run / "table.json").is_file() else Path()
     name = "student" if arguments.role == "distilled" else arguments.role
     return folder / f"{name}{'_int8' if arguments.int8 else ''}{suffix_of(arguments)}"

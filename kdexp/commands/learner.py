@@ -26,6 +26,15 @@ class Parser(argparse.ArgumentParser):
         refuse(self.prog, [f"{message} ({self.prog} --help)"])
 
 
+def expanded(name: str) -> Path:
+    """The path of a name that may begin with `~`; raises `ArgumentTypeError` for a user that does not exist."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        user = name.partition("/")[0][1:]
+        raise argparse.ArgumentTypeError(f"{name}: there is no user {user!r} on this machine") from error
+
+
 def refuse(command: str, sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:
     """Prints the sentences as errors and ends the command."""
     for sentence in sentences:

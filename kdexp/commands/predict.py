@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress
 from rich.table import Table
 
-from kdexp.commands.learner import RUN_HELP, Parser, add_choice, no_folder, other_role, output_problems, refuse
+from kdexp.commands.learner import RUN_HELP, Parser, add_choice, expanded, no_folder, other_role, output_problems, refuse
 from kdexp.data.listing import EXTENSIONS, list_images
 from kdexp.errors import Unwritable, first_line, listed
-from kdexp.files import reason, write_whole
+from kdexp.files import is_folder, reason, write_whole
 from kdexp.report.table import HEAD_RULE
 from kdexp.text.characters import one_line, printable
 from kdexp.text.console import Screen, print_error, printing
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COMMAND = "kdexp-predict"
 UNREADABLE, INTERRUPTED = 3, 130
+STDOUT = Path("-")
+"""The CSV file that is standard output."""
 HEADINGS = ("file", "rank", "class", "probability")
 
 
@@ -36,10 +38,14 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = Parser(COMMAND, description="Classifies image files with a trained network.", allow_abbrev=False)
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
-    made.add_argument("run", metavar="RUN", type=Path, help=f"{RUN_HELP}, or a safetensors file of kdexp-export")
-    made.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, or a folder whose images are all classified")
+    made.add_argument("run", metavar="RUN", type=expanded, help=f"{RUN_HELP}, or a safetensors file of kdexp-export")
+    made.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=expanded, help="an image file, or a folder whose images are all classified"
+    )
     made.add_argument("--top", metavar="K", type=_count, default=1, help="the K most probable classes (default: 1)")
-    made.add_argument("--csv", metavar="FILE", help="write a CSV file instead of the table; - is standard output")
+    made.add_argument(
+        "--csv", metavar="FILE", type=expanded, help="write a CSV file instead of the table; - is standard output"
+    )
     made.add_argument("--force", action="store_true", help="replace the CSV file if it exists")
     made.add_argument("--batch", metavar="N", type=_count, default=64, help="images classified at a time (default: 64)")
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="where the network runs")
@@ -60,11 +66,10 @@ def main(words: Sequence[str] | None = None) -> None:
     Exit codes: 2 refused, 3 some images could not be read or the output could not be printed, 130 interrupted.
     """
     arguments = parser().parse_args(words)
-    arguments.run = arguments.run.expanduser()
-    paths, lost = find_images(arguments.images)
-    if found := list(problems(arguments, paths, lost)):
-        refuse(COMMAND, found)
     try:
+        paths, lost = find_images(arguments.images)
+        if found := list(problems(arguments, paths, lost)):
+            refuse(COMMAND, found)
         answers, unreadable = answer(arguments, paths)
         write(arguments, answers)
     except (OSError, ValueError, RuntimeError) as error:
@@ -77,13 +82,12 @@ def main(words: Sequence[str] | None = None) -> None:
     sys.exit(UNREADABLE if lost else 0)
 
 
-def find_images(names: Sequence[str]) -> tuple[list[str], list[str]]:
+def find_images(named: Sequence[Path]) -> tuple[list[str], list[str]]:
     """The image files that are named or in a folder that is named, and a sentence about each entry that can't be read."""
     paths: dict[str, None] = {}
     lost: list[str] = []
-    for name in names:
-        path = Path(name).expanduser()
-        if not path.is_dir():
+    for path in named:
+        if not is_folder(str(path)):
             paths[str(path)] = None
             continue
         listing = list_images(path)
@@ -100,14 +104,21 @@ def problems(arguments: argparse.Namespace, paths: Sequence[str], lost: Sequence
         yield no_folder(arguments.run)
     elif arguments.run.is_file() and (arguments.role, arguments.epoch) != ("distilled", "last"):
         yield f"{arguments.run} holds a single network: leave out --role and --epoch"
-    named = [Path(name).expanduser() for name in arguments.images]
-    if not any(path.exists() for path in named):
-        yield f"no such file or folder: {listed(map(str, named))}"
+    names = listed(map(str, arguments.images))
+    if not any(map(_exists, arguments.images)):
+        yield f"no such file or folder: {names}"
     elif not paths:
         yield from lost
-        yield f"no image in {listed(arguments.images)}: looked for {' '.join(sorted(EXTENSIONS))} in it and in all its folders"
-    if arguments.csv not in (None, "-"):
-        yield from output_problems(Path(arguments.csv).expanduser(), "--csv FILE", force=arguments.force)
+        yield f"no image in {names}: looked for {' '.join(sorted(EXTENSIONS))} in it and in all its folders"
+    if arguments.csv not in (None, STDOUT):
+        yield from output_problems(arguments.csv, "--csv FILE", force=arguments.force)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def answer(arguments: argparse.Namespace, paths: Sequence[str]) -> tuple[list[Answer], list[str]]:
@@ -119,7 +130,7 @@ def answer(arguments: argparse.Namespace, paths: Sequence[str]) -> tuple[list[An
     from kdexp.deployment.classify import classify
 
     student = load_student(arguments)
-    with progress(len(paths), shown=arguments.csv != "-") as advance:
+    with progress(len(paths), shown=arguments.csv != STDOUT) as advance:
         answers, found = classify(student, paths, batch=arguments.batch, top=arguments.top, advance=advance)
     for sentence in damaged(found):
         print_error(COMMAND, f"warning: {sentence}")
@@ -155,15 +166,16 @@ def write(arguments: argparse.Namespace, answers: Sequence[Answer]) -> None:
     """Prints the table, or writes the CSV file; raises `Unwritable`."""
     if arguments.csv is None:
         Screen().print(table(answers))
-    elif arguments.csv == "-":
+    elif arguments.csv == STDOUT:
         print(csv_of(answers), end="")
     else:
-        path = Path(arguments.csv).expanduser()
         try:
-            write_whole(path, csv_of(answers))
+            write_whole(arguments.csv, csv_of(answers))
         except OSError as error:
-            raise Unwritable(f"{path} can't be written: {reason(error)}; choose another file with --csv FILE") from error
-        print(one_line(f"{path}: {len(answers)} images"))
+            raise Unwritable(
+                f"{arguments.csv} can't be written: {reason(error)}; choose another file with --csv FILE"
+            ) from error
+        print(one_line(f"{arguments.csv}: {len(answers)} images"))
 
 
 def table(answers: Sequence[Answer]) -> Table:

@@ -4,15 +4,16 @@ import csv
 import io
 import os
 import sys
+import warnings
 
 import pytest
 import torch
 from crafted import KEY, as_run, craft, spec_of
 from folders import picture
-from PIL import Image
 
 import kdexp
 from kdexp.commands import predict
+from kdexp.data.decoding import read_square
 from kdexp.data.shape import Shape
 
 CLASSES = ["cat", "dog", "owl"]
@@ -159,6 +160,10 @@ def test_roles_epochs_and_files_are_chosen_as_for_export(command, learner, photo
         (["RUN", "photos", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["RUN", "photos", "--csv", "no/a.csv"], "the folder no does not exist; choose another one with --csv FILE"),
         (["RUN", "photos", "--csv", "photos"], "photos is a folder; choose a file with --csv FILE"),
+        (["RUN", "photos", "--csv", "a" * 300], "File name too long"),
+        (["RUN", "b" * 300], f"no such file or folder: {'b' * 300}"),
+        (["RUN", "~nobody_at_all/photos"], "~nobody_at_all/photos: there is no user 'nobody_at_all' on this machine"),
+        (["~nobody_at_all/run", "photos"], "there is no user 'nobody_at_all' on this machine"),
         (["RUN", "photos", "--tops", "3"], "unrecognized arguments: --tops 3"),
     ],
 )
@@ -193,13 +198,16 @@ def test_too_little_memory_suggests_smaller_batches(command, learner, photos, mo
     assert code == 2 and error.endswith("you tried to allocate 1 byte; a smaller --batch takes less memory\n")
 
 
-def test_images_that_are_damaged_but_readable_are_a_warning(command, learner, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture(0).save(tmp_path / "a.jpg", exif=exif.tobytes()[:-4])
-    code, printed, error = command(learner, tmp_path / "a.jpg", "--csv", "-")
+def test_images_that_are_damaged_but_readable_are_a_warning(command, learner, photos, monkeypatch):
+    def read(path, channels, size):
+        warnings.warn("Corrupt EXIF data", stacklevel=1)
+        return read_square(path, channels, size)
+
+    monkeypatch.setattr("kdexp.data.decoding.read_square", read)
+    code, printed, error = command(learner, photos / "a.png", "--csv", "-")
     assert code == 0 and len(lines(printed)) == 1
-    assert error == "" or error.startswith("kdexp-predict: warning: 1 image was read, but may be damaged")
+    warning = f"1 image was read, but may be damaged: {photos / 'a.png'} (Corrupt EXIF data)"
+    assert error == f"kdexp-predict: warning: {warning}\n"
 
 
 def test_a_terminal_shows_progress(learner, photos, monkeypatch):
