@@ -29,12 +29,12 @@ def export_int8(student: Exportable, data: Data, output: Path) -> list[str]:
     at `output` before is then left unchanged.
     """
     quantisation: Quantisation = build(QUANTISATION)
-    images, labels, onnx = quantisation.calibration(data.student_train), data.test.labels.cpu(), FORMATS["onnx"]
+    images, labels, chosen = quantisation.calibration(data.student_train), data.test.labels.cpu(), FORMATS["onnx"]
     with draft(output) as path, draft(output) as exact:
         try:
-            onnx.write(student, exact)
+            chosen.write(student, exact)
             quantisation.write(exact, images, path)
-            int8, fp32 = onnx.open(path), onnx.open(exact)
+            int8, fp32 = chosen.open(path), chosen.open(exact)
             logits, of_fp32 = logits_on(data.test, int8), logits_on(data.test, fp32)
         except Exception as error:  # exporter and quantiser raise anything
             name = type(student.predictor.network).__name__
@@ -51,13 +51,13 @@ def export_int8(student: Exportable, data: Data, output: Path) -> list[str]:
         annotate(path, {"precision": "int8", "test_top1": json.dumps(share)})
         keep(path, output)
     return [
-        f"  holds    {onnx.contents.format(student.shape.in_channels, student.shape.image_size)}",
+        f"  holds    {chosen.contents.format(student.shape.in_channels, student.shape.image_size)}",
         f"  int8     weights per channel, activations calibrated on {len(images):,} training images",
         f"  size     {output.stat().st_size / 1e6:.3f} MB, {exact_size / 1e6:.3f} MB in fp32",
         f"  checked  {compared}; the same class for {100 * same:.2f} % of {len(labels):,} test images",
         f"  latency  {1e3 * seconds:.3f} ms for one image, {1e3 * of_exact:.3f} ms in fp32 "
         f"(CPU, threads: {torch.get_num_threads()})",
-        f"  use      {onnx.usage(output)}",
+        f"  use      {chosen.usage(output)}",
     ]
 
 

@@ -43,7 +43,8 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: Path):
         super().__init__()
-        self._predict = FORMATS["onnx"].open(path)
+        chosen = FORMATS["onnx"]
+        self._predict = chosen.open(path)
 
     def forward(self, image: Tensor) -> Tensor:
         return self._predict(image.cpu())
