@@ -86,6 +86,10 @@ class ImageLost(OSError):
     """An image that can no longer be read during a run."""
 
 
+class UnfitImage(ValueError):
+    """An image that a trained network can't take; the message says what it has, what is needed, and what makes it fit."""
+
+
 class Unwritable(RuntimeError):
     """A file or folder that can't be written; the message names it, the reason, and an alternative."""
 

@@ -3,122 +3,136 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from kdexp.commands.learner import RUN_HELP, Parser, add_choice, expanded, find, no_folder, output_problems, refuse
 from kdexp.deployment.formats import FORMATS
 from kdexp.errors import first_line, listed
+from kdexp.files import write_whole
 from kdexp.text.characters import one_line
-from kdexp.text.console import print_error, printing
+from kdexp.text.console import printing
 from kdexp.version import __version__
 
 if TYPE_CHECKING:
     from kdexp.store.stored import StoredLearner
 
 FORMAT_HELP = "safetensors: weights; torch_export: a graph for PyTorch; onnx: a graph for other runtimes (needs the extra onnx)"
-FAILED, BAD_COMMAND, INTERRUPTED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _refuse([f"{message} (kdexp-export --help)"])
-
-
-def _refuse(sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:
-    for sentence in sentences:
-        print_error("kdexp-export", sentence)
-    sys.exit(code)
+COMMAND = "kdexp-export"
+FAILED, INTERRUPTED = 1, 130
+CARD = ".md"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    made = _Parser("kdexp-export", description="Writes a trained network into one file and checks the file.")
+    made = Parser(COMMAND, description="Writes a trained network into one file and checks the file.")
     made.add_argument("--version", action="version", version=f"kdexp {__version__}")
-    made.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a learner's folder in the store")
-    made.add_argument("--format", required=True, choices=FORMATS, help=FORMAT_HELP)
-    made.add_argument("--role", default="distilled", help="distilled (default), baseline or teacher")
-    made.add_argument(
-        "--epoch", default="last", choices=("last", "best"), help="best: the epoch with the best validation accuracy"
-    )
-    made.add_argument(
-        "--module", metavar="NAME", action="append", default=[], help="your module that defines the network's class"
-    )
-    made.add_argument("--output", metavar="FILE", type=Path, help="the file to write (default: RUN/student.SUFFIX)")
+    made.add_argument("run", metavar="RUN", type=expanded, help=RUN_HELP)
+    made.add_argument("--format", choices=FORMATS, help=FORMAT_HELP)
+    made.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the run's training images (onnx)")
+    made.add_argument("--root", metavar="FOLDER", help="where these images are now, if not where the run found them")
+    made.add_argument("--card", action="store_true", help="write a model card in Markdown, next to the file or alone")
+    add_choice(made)
+    made.add_argument("--output", metavar="FILE", type=expanded, help="the file to write (default: RUN/student.SUFFIX)")
     made.add_argument("--force", action="store_true", help="replace the file if it exists")
     return made
 
 
-@printing("kdexp-export")
+@printing(COMMAND)
 def main(words: Sequence[str] | None = None) -> None:
     """The `kdexp-export` command.
 
     Exit codes: 1 the export failed, 2 refused, 3 the output could not be printed, 130 interrupted.
     """
     arguments = parser().parse_args(words)
-    arguments.run = arguments.run.expanduser()
     output = destination(arguments)
     if found := list(problems(arguments, output)):
-        _refuse(found)
-    from kdexp.deployment.export import ExportFailed, describe, export
+        refuse(COMMAND, found)
+    from kdexp.deployment.export import ExportFailed
 
     try:
-        stored = find(arguments)
-        lines = export(describe(stored, arguments.epoch, arguments.module), FORMATS[arguments.format], output)
-        print("\n".join(map(one_line, [heading(output, stored, arguments.epoch), *lines])))
+        stored = find(arguments.run, arguments.role)
+        lines = list(exported(arguments, stored, output)) if arguments.format else []
+        if arguments.card:
+            lines.append(write_card(arguments, stored, output, lines[1:]))
+        print("\n".join(map(one_line, lines)))
     except ExportFailed as error:
-        _refuse([str(error)], FAILED)
+        refuse(COMMAND, [str(error)], FAILED)
     except (OSError, ValueError) as error:
-        _refuse([first_line(error)])
+        refuse(COMMAND, [first_line(error)])
     except KeyboardInterrupt:
-        _refuse(["interrupted; nothing was written"], INTERRUPTED)
+        refuse(COMMAND, ["interrupted; nothing was written"], INTERRUPTED)
+
+
+def exported(arguments: argparse.Namespace, stored: StoredLearner, output: Path) -> Iterator[str]:
+    """Writes the file and yields lines about it."""
+    from kdexp.deployment.export import describe, export
+
+    student = describe(stored, arguments.epoch, arguments.module)
+    if arguments.int8:
+        from kdexp.commands.run_data import read_data
+        from kdexp.deployment.export_int8 import export_int8
+
+        with closing(read_data(arguments.run, stored, arguments.module, arguments.root)) as data:
+            lines = export_int8(student, data, output)
+    else:
+        lines = export(student, FORMATS[arguments.format], output)
+    yield heading(output, stored, arguments.epoch, int8=arguments.int8)
+    yield from lines
+
+
+def write_card(arguments: argparse.Namespace, stored: StoredLearner, output: Path, about: Sequence[str]) -> str:
+    """Writes the card, which repeats the lines `about` a file, and returns a line about it; raises the errors of `card`."""
+    from kdexp.deployment.card import TO_FILL_IN, card
+
+    usage = FORMATS[arguments.format].usage(output, arguments.module) if arguments.format else ""
+    text = card(stored, arguments.epoch, arguments.run, usage, about)
+    write_whole(output.with_suffix(CARD), text)
+    return f"{output.with_suffix(CARD)}: the card; {text.count(TO_FILL_IN)} points are {TO_FILL_IN}"
 
 
 def destination(arguments: argparse.Namespace) -> Path:
     """The file to write: `--output`, else a file in the run folder, or in the current folder for a learner of the store."""
     if arguments.output is not None:
-        return arguments.output.expanduser()
+        return arguments.output
     folder = arguments.run if (arguments.run / "table.json").is_file() else Path()
     name = "student" if arguments.role == "distilled" else arguments.role
-    return folder / f"{name}{FORMATS[arguments.format].suffix}"
+    return folder / f"{name}{'_int8' if arguments.int8 else ''}{suffix_of(arguments)}"
+
+
+def suffix_of(arguments: argparse.Namespace) -> str:
+    """The suffix of the file to write: that of its format, or of a card alone."""
+    return FORMATS[arguments.format].suffix if arguments.format else CARD
 
 
 def problems(arguments: argparse.Namespace, output: Path) -> Iterator[str]:
     """Problems of the command that show without importing torch."""
-    chosen = FORMATS[arguments.format]
     if not arguments.run.is_dir():
-        yield f"no folder {arguments.run}; RUN is a folder in outputs/runs/, or a learner's folder in outputs/store/learner/"
-    if missing := chosen.missing():
+        yield no_folder(arguments.run)
+    if not arguments.format and not arguments.card:
+        yield f"choose what to write: --format {listed(FORMATS)}, or --card, or both ({COMMAND} --help)"
+        return
+    if arguments.int8 and arguments.format != "onnx":
+        yield "--int8 needs --format onnx"
+    if arguments.root is not None and not arguments.int8:
+        yield "--root is for --int8, which reads the run's images"
+    if arguments.format and (missing := FORMATS[arguments.format].missing()):
         yield f'--format {arguments.format} needs {listed(missing)}: pip install "kdexp[{arguments.format}]"'
-    if output.suffix != chosen.suffix:
-        yield f"--output {output}: the file's name must end in {chosen.suffix}"
-    elif output.is_dir():
-        yield f"{output} is a folder; choose a file with --output FILE"
-    elif output.exists() and not arguments.force:
-        yield f"{output} exists already; add --force to replace it, or choose another file with --output FILE"
-    elif not os.access(output.parent, os.W_OK):
-        what = "can't be written" if output.parent.is_dir() else "does not exist"
-        yield f"the folder {output.parent} {what}; choose another one with --output FILE"
+    if output.suffix != suffix_of(arguments):
+        yield f"--output {output}: the file's name must end in {suffix_of(arguments)}"
+        return
+    files = [output, output.with_suffix(CARD)] if arguments.card and arguments.format else [output]
+    for file in files:
+        yield from output_problems(file, "--output FILE", force=arguments.force)
 
 
-def find(arguments: argparse.Namespace) -> StoredLearner:
-    """The learner to export; raises `OSError` or `ValueError` with a message for the user."""
-    from kdexp.deployment.load import find_stored
-    from kdexp.errors import UnknownRole
-
-    try:
-        return find_stored(arguments.run, arguments.role)
-    except UnknownRole as error:
-        raise ValueError(f"{error}" + "".join(f"; add --role {role}" for role in error.finished[-1:])) from error
-
-
-def heading(output: Path, stored: StoredLearner, epoch: str) -> str:
+def heading(output: Path, stored: StoredLearner, epoch: str, *, int8: bool) -> str:
     """One line about the exported network."""
     result = stored.result
-    accuracy = result["test"][epoch]["top1"]
-    return f"{output}: {result['model']} trained by {result['method']}, test accuracy {100 * accuracy:.2f} %"
+    accuracy = f"test accuracy {100 * result['test'][epoch]['top1']:.2f} %"
+    return f"{output}: {result['model']} trained by {result['method']}, {'now in 8-bit integers' if int8 else accuracy}"
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ Often changed (KEY=VALUE)
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
   learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
-  rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone]
+  rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,
+           int8]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
 Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;
 --config-dir FOLDER adds your own options; --config-name NAME starts from your own file; --version.
 kdexp --help columns explains every column of the tables.
-See also kdexp-report (tables), kdexp-store (trained models), kdexp-export (ONNX and other files).
+See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (classes of your files), kdexp-export (ONNX, ...).
 eval "$(kdexp -sc install=bash)" turns on TAB completion."""
 
 CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")

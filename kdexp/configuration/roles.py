@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from kdexp.text.characters import one_line
 
-Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone"]
-"""Rows trained on request, which separate the effect of the teacher's knowledge from the side effects of distillation."""
+Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone", "int8"]
+"""Rows on request: students that separate the teacher's knowledge from side effects of distillation, and a quantised one."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class RoleSpec:
     """Ignores its checkpoint or pretrained weights."""
     frozen_backbone: bool = False
     """Trains only its classifier."""
+    quantised: bool = False
+    """Is not trained: its teacher's network with 8-bit integers."""
 
     @property
     def teaches(self) -> bool:
@@ -46,6 +48,7 @@ PARTS = {
     "label_smoothing": RoleSpec(method="label_smoothing"),
     "from_scratch": RoleSpec(method="baseline", from_scratch=True),
     "frozen_backbone": RoleSpec(method="baseline", frozen_backbone=True),
+    "int8": RoleSpec(teacher="distilled", quantised=True),
 }
 
 EXPLAINED = {
@@ -54,6 +57,7 @@ EXPLAINED = {
     "label_smoothing": "label_smoothing: no teacher; a little of each label is spread over all classes.",
     "from_scratch": "from_scratch: the baseline without the student's checkpoint or pretrained weights.",
     "frozen_backbone": "frozen_backbone: the baseline with only its classifier trained.",
+    "int8": "int8: the distilled student in 8-bit integers; onnxruntime runs it on the CPU, PyTorch runs the others.",
 }
 """The remark under the table for each control."""
 

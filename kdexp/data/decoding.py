@@ -68,12 +68,13 @@ def fill(images: Tensor, paths: Sequence[str]) -> list[Finding]:
             try:
                 pixels[row] = read_square(path, channels=images.shape[1], size=images.shape[2])
             except Exception as error:  # Pillow raises anything on a damaged file
-                found.append(Finding(path, _reason(Path(path), error), lost=True))
+                found.append(Finding(path, why_unreadable(Path(path), error), lost=True))
         found += warned
     return found
 
 
-def _reason(path: Path, error: Exception) -> str:
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Returns the reason for an error of `read_square`."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -84,22 +85,35 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def read_square(path: str | Path, channels: int, size: int) -> np.ndarray:
-    """Reads one image as uint8 [size, size, channels], the first frame if there are several.
+    """Reads one image as `square_of` makes it, the first frame if there are several.
 
-    It is turned as its Exif data say, its shorter side is resized to `size` (bilinear, antialiased), and the centre cropped:
-    the same pixels as `Resize` and `CenterCrop` of torchvision on a Pillow image. Raises whatever Pillow raises, and
-    `ValueError` for a path that is not a regular file, which is not opened.
+    Raises whatever Pillow raises, and `ValueError` for a path that is not a regular file, which is not opened.
     """
     from PIL import Image
 
     if why := irregular(Path(path)):
         raise ValueError(why)
     with Image.open(path, formats=FORMATS) as opened:
-        image = eight_bits(_upright(opened), opened.format)
-    image = image.convert("L" if channels == 1 else "RGB")
+        return square_of(opened, channels, size)
+
+
+def square_of(image: Image.Image, channels: int, size: int) -> np.ndarray:
+    """Returns a Pillow image as uint8 [size, size, channels], where `channels` is 1 or 3.
+
+    It is turned as its Exif data say, its shorter side is resized to `size` (bilinear, antialiased), and the centre cropped:
+    the same pixels as `Resize` and `CenterCrop` of torchvision. Raises whatever Pillow raises on damaged images.
+    """
+    upright = eight_bits(_upright(image), image.format)
+    converted = upright.convert("L" if channels == 1 else "RGB")
+    return np.asarray(resized_square(converted, size)).reshape(size, size, channels)
+
+
+def resized_square(image: Image.Image, size: int) -> Image.Image:
+    """Resizes the shorter side to `size` and crops the centre, in one step."""
+    from PIL import Image
+
     (left, width), (top, height) = (_middle(side, min(image.size), size) for side in image.size)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-    return np.asarray(square).reshape(size, size, channels)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,11 @@ MARGIN = 256 / 224
 
 LARGEST_SIZE = 2**20
 """Largest side in pixels: PyTorch can still represent the size of a few such images."""
+
+
+def stored_size(data: Mapping[str, Any]) -> int:
+    """Returns the side of the squares that images are stored as, by `image_size` and, if there is one, `resized_crop`."""
+    return round(data["image_size"] * MARGIN) if data.get("resized_crop") else data["image_size"]
 
 
 class ImageFolder(ImageDataset):
@@ -78,7 +83,7 @@ class ImageFolder(ImageDataset):
     @property
     def stored_size(self) -> int:
         """Side in pixels of the squares that images are stored as."""
-        return round(self.image_size * MARGIN) if self.resized_crop else self.image_size
+        return stored_size(vars(self))
 
     def missing(self) -> str:
         try:

@@ -95,6 +95,10 @@ class Split:
         # Divides by 255 first, as torchvision does: bit-equal to ToTensor and Normalize.
         return pixels.float().div_(255).sub_(self._mean).div_(self._std)
 
+    def scaled(self, images: Tensor) -> Tensor:
+        """Returns normalised images without augmentation as they were before, in 0..1, the same numbers bit for bit."""
+        return (images * self._std + self._mean).mul(255).round().div(255).contiguous()
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from kdexp.configuration.nodes import build
 from kdexp.deployment.formats import Exportable, Format, Predict
 from kdexp.deployment.load import load_stored
+from kdexp.deployment.predictor import Predictor
 from kdexp.deployment.rebuild import shape_of
 from kdexp.errors import first_line
 from kdexp.files import draft_mark, remove_drafts, sync
@@ -30,7 +30,12 @@ class ExportFailed(RuntimeError):
 
 def describe(stored: StoredLearner, epoch: str, modules: Sequence[str] = ()) -> Exportable:
     """Returns a stored network with the metadata of its file; raises the errors of `kdexp.load`."""
-    predictor, shape, spec = load_stored(stored, epoch, modules), shape_of(stored), stored.result["spec"]
+    return exportable(stored, load_stored(stored, epoch, modules), epoch, modules)
+
+
+def exportable(stored: StoredLearner, predictor: Predictor, epoch: str, modules: Sequence[str] = ()) -> Exportable:
+    """Returns the network of a stored learner, loaded before, with the metadata of its file."""
+    shape, spec = shape_of(stored), stored.result["spec"]
     metadata = {
         **({} if build(spec["method"]).deploys_more else {"model": without_start(spec["model"])}),
         "mean": spec["data"]["mean"],
@@ -42,8 +47,7 @@ def describe(stored: StoredLearner, epoch: str, modules: Sequence[str] = ()) -> 
         "test_top1": stored.result["test"][epoch]["top1"],
         "kdexp": __version__,
     }
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    return Exportable(predictor, shape, texts, tuple(modules))
+    return Exportable(predictor, shape, metadata, tuple(modules))
 
 
 def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
@@ -64,10 +68,9 @@ def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
                 f"the {chosen.suffix} file was not kept: its logits differ by {difference:.1e} of the largest one, "
                 f"and rounding explains at most {chosen.tolerance:g}"
             )
-        theirs, ours = latencies(student, exported)
-        sync(path)
-        path.replace(output)
-        sync(output.parent)
+        with torch.no_grad():
+            theirs, ours = median_seconds([exported, student.predictor], student.shape.probe("cpu", images=1))
+        keep(path, output)
     apart = f"at most {difference:.0e} of the largest logit apart" if difference else "equal"
     return [
         f"  holds    {chosen.contents.format(student.shape.in_channels, student.shape.image_size)}",
@@ -76,6 +79,13 @@ def export(student: Exportable, chosen: Format, output: Path) -> list[str]:
         f"  latency  {1e3 * theirs:.3f} ms for one image, {1e3 * ours:.3f} ms before (CPU, threads: {torch.get_num_threads()})",
         f"  use      {chosen.usage(output, student.modules)}",
     ]
+
+
+def keep(path: Path, output: Path) -> None:
+    """Moves a finished draft into place, for good."""
+    sync(path)
+    path.replace(output)
+    sync(output.parent)
 
 
 @contextmanager
@@ -101,10 +111,3 @@ def largest_difference(student: Exportable, exported: Predict) -> float:
             raise ValueError(f"for {size} images its logits are {list(theirs.shape)} instead of {list(ours.shape)}")
         shares.append((ours - theirs).abs().max() / ours.abs().max())
     return float(torch.stack(shares).max())
-
-
-@torch.no_grad()
-def latencies(student: Exportable, exported: Predict) -> tuple[float, float]:
-    """Measures the median seconds for one image, of the file and of the original network."""
-    image = student.shape.probe("cpu", images=1)
-    return median_seconds(exported, image), median_seconds(student.predictor, image)

@@ -5,23 +5,21 @@ Torch is imported only when a format is used, so that a command can be checked w
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from kdexp.deployment.quiet import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
     from kdexp.data.shape import Shape
-    from kdexp.deployment.load import Predictor
+    from kdexp.deployment.predictor import Predictor
 
 Predict = Callable[["Tensor"], "Tensor"]
 """A function from images [N, C, H, W], float32 in 0..1, to logits [N, K]."""
@@ -33,9 +31,19 @@ class Exportable:
 
     predictor: Predictor
     shape: Shape
-    metadata: dict[str, str]
+    metadata: dict[str, Any]
     modules: tuple[str, ...] = ()
     """The user's modules that define the network."""
+
+    def texts(self, *, normalises: bool) -> dict[str, str]:
+        """The metadata as texts, JSON except for those that are texts already.
+
+        `preprocessing` says with `normalise` whether images must also be normalised by `mean` and `std`: not if the file
+        `normalises` them itself.
+        """
+        steps = {**self.predictor.preprocessing.described(), "normalise": not normalises}
+        values = {**self.metadata, "preprocessing": steps}
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 class Format:
@@ -79,7 +87,7 @@ class Safetensors(Format):
         if "model" not in student.metadata:
             raise ValueError("it is made of several networks; use --format torch_export or onnx")
         weights = {name: value.contiguous().clone() for name, value in student.predictor.network.state_dict().items()}
-        path.write_bytes(save(weights, student.metadata))
+        path.write_bytes(save(weights, student.texts(normalises=False)))
 
     def open(self, path, modules=()):
         from kdexp.deployment.load import load
@@ -100,7 +108,7 @@ class TorchExport(Format):
     def write(self, student, path):
         import torch
 
-        torch.export.save(traced(student), path, extra_files=student.metadata)
+        torch.export.save(traced(student), path, extra_files=student.texts(normalises=True))
 
     def open(self, path, modules=()):
         import torch
@@ -131,7 +139,7 @@ class Onnx(Format):
                 verbose=False,
             )
         assert program is not None  # it is None only if the exporter writes the file itself
-        program.model.metadata_props.update(student.metadata)
+        program.model.metadata_props.update(student.texts(normalises=True))
         program.save(path, external_data=False)
 
     def open(self, path, modules=()):
@@ -145,19 +153,6 @@ class Onnx(Format):
 
     def usage(self, path, modules=()):
         return f'onnxruntime.InferenceSession("{path}").run(None, {{"image": images}})'
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses output, logging and warnings of exporters, but not their exceptions."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def traced(student: Exportable) -> ExportedProgram:

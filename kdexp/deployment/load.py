@@ -7,56 +7,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file as tensors_of
-from torch import Tensor, nn
 
 from kdexp.configuration.nodes import build
+from kdexp.data.preprocessing import Preprocessing
 from kdexp.data.shape import Shape
+from kdexp.deployment.predictor import Predictor
 from kdexp.deployment.rebuild import build_bounded, deployed_network, shapes_in, teacher_of
 from kdexp.deployment.trust import check_method, check_model
 from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
 from kdexp.network.checkpoint.fit import fit
 from kdexp.store.descriptions import Exported, Table
 from kdexp.store.schema import parse_json, read_json, require
-from kdexp.store.stored import RESULT, StoredLearner, read_entry, under_its_key
+from kdexp.store.stored import QUANTISED, RESULT, StoredLearner, read_entry, under_its_key
 
 EPOCHS = ("last", "best")
 LARGEST_PROBE = 2**24
 """Most values per image of a network from an untrusted file, which is tried on two images."""
 
 
-class Predictor(nn.Module):
-    """A trained network in evaluation mode that normalises images itself.
-
-    `image` [N, C, H, W] is uint8 in 0..255 or floating point in 0..1; the output is logits [N, K]. `classes` are the names of
-    the K classes, if the data set has any.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float], classes: list[str] | None = None):
-        super().__init__()
-        self.network = network
-        self.classes = classes
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.eval()
-
-    def forward(self, image: Tensor) -> Tensor:
-        scaled = image.float().div(255) if image.dtype == torch.uint8 else image
-        return self.network((scaled - self.mean) / self.std)
-
-
 def load(path: str | Path, role: str = "distilled", epoch: str = "last", *, modules: Sequence[str] = ()) -> Predictor:
     """Loads the deployed network of a run folder (of the learner in `role`), of a learner's folder in the store, or of a
     safetensors file written by `kdexp-export`.
 
-    `epoch` is `last`, or `best` for the one chosen on validation data. Raises `FileNotFoundError` for any other path,
-    `UnknownRole` for a role that the run does not have, `CorruptEntry` for damaged files, `BadResult` for a description of
-    anything but a network and a method, `BadCheckpoint` for weights that do not fit them.
+    The module takes tensors of the size that it was trained on; its `preprocess` makes these of any image. `epoch` is `last`,
+    or `best` for the one chosen on validation data. Raises `FileNotFoundError` for any other path, `UnknownRole` for a role
+    that the run does not have, `CorruptEntry` for damaged files, `BadResult` for a description of anything but a network and a
+    method, `BadCheckpoint` for weights that do not fit them.
 
     Files are safe to load from strangers: they are read as plain values and tensors. They name a network's class by its import
     path, but only kdexp's own networks and methods and the `modules` (or whole packages) that you trust are imported:
@@ -100,17 +78,25 @@ def _learner_folder(folder: Path, role: str) -> Path:
 def load_stored(stored: StoredLearner, epoch: str = "last", modules: Sequence[str] = ()) -> Predictor:
     """Loads the deployed network of a stored learner, whose description is not trusted; raises the errors of `load`."""
     source, data = stored.path / RESULT, stored.result["spec"]["data"]
-    epochs = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
-    if epoch in epochs and stored.result["test"][epoch]["top1"] is None:
-        raise BadResult(f"{stored.path} can't classify: its classifier was not trained, as only its features were used")
-    if epoch not in epochs:
-        raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(epochs)}")
+    require_epoch(stored, epoch)
     _check_data(data, source)
     _check_names(stored, modules)
     with _build_errors(source):
         with _dry_check():
             deployed_network(stored, epoch, "meta")
-        return Predictor(deployed_network(stored, epoch), data["mean"], data["std"], data.get("classes"))
+        network = deployed_network(stored, epoch)
+    return Predictor(network, data["mean"], data["std"], Preprocessing.of(data), data.get("classes"))
+
+
+def require_epoch(stored: StoredLearner, epoch: str) -> None:
+    """Raises `BadResult` unless a learner has weights of that epoch that can classify."""
+    if "quantised" in stored.result["spec"]:
+        raise BadResult(f"{stored.path / QUANTISED} is for onnxruntime; the network that it was made from can be loaded")
+    epochs = [name for name in EPOCHS if f"{name}.safetensors" in stored.result["files"] and name in stored.result["test"]]
+    if epoch in epochs and stored.result["test"][epoch]["top1"] is None:
+        raise BadResult(f"{stored.path} can't classify: its classifier was not trained, as only its features were used")
+    if epoch not in epochs:
+        raise BadResult(f"{stored.path} has no weights of its {epoch!r} epoch; it has: {listed(epochs)}")
 
 
 def _check_data(data: Mapping[str, Any], source: Path) -> None:
@@ -184,4 +170,13 @@ def load_file(path: Path, modules: Sequence[str] = ()) -> Predictor:
             fit(build_bounded(values["model"], shape, shapes, "meta"), shapes, path)
         model = build_bounded(values["model"], shape, shapes)
         fit(model, tensors_of(path), path)
-    return Predictor(model, values["mean"], values["std"], values.get("classes"))
+    return Predictor(model, values["mean"], values["std"], _steps(values, path), values.get("classes"))
+
+
+def _steps(values: Mapping[str, Any], path: Path) -> Preprocessing:
+    """The preprocessing of a file; files that don't say how large images were before they were cropped did not crop them."""
+    size = values["image_size"]
+    resize = values.get("preprocessing", {"resize": size})["resize"]
+    if resize < size:
+        raise BadResult(f"{path} is damaged: images of {size} pixels can't be cropped from {resize}")
+    return Preprocessing(values["in_channels"], resize, size)

@@ -19,6 +19,7 @@ from torch import nn
 
 from kdexp.configuration.arguments import parameters
 from kdexp.configuration.nodes import arguments, nodes_within
+from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller
 from kdexp.errors import BadResult, first_line
@@ -42,6 +43,12 @@ def check_method(node: Any, source: Path, modules: Sequence[str] = ()) -> None:
     """Raises `BadResult` unless the node names a distillation method in one of these packages, and plain arguments."""
     if not _is_subclass(_target(node, source, modules), Distiller):
         raise BadResult(f"{source} is refused: its method _target_={node['_target_']!r} is no Distiller")
+
+
+def check_dataset(node: Any, source: Path, modules: Sequence[str] = ()) -> None:
+    """Raises `BadResult` unless the node names a data set of kdexp or of one of these modules, and plain arguments."""
+    if not _is_subclass(_target(node, source, (*modules, "kdexp.data")), ImageDataset):
+        raise BadResult(f"{source} is refused: its data set _target_={node['_target_']!r} is no ImageDataset")
 
 
 def _is_subclass(target: Any, base: type) -> bool:

@@ -12,6 +12,7 @@ from kdexp.experiment.advice import lower_rate
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal, lookup_words, stored_words, training_words
 from kdexp.experiment.progress import saving_progress
+from kdexp.experiment.quantised import quantise
 from kdexp.experiment.results import store_result
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
@@ -50,6 +51,11 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
     """
     spec, split, precision = entries[0].spec, experiment.split_of(entries[0]), experiment.precision
     experiment.prepare_torch()
+    if spec.quantised and spec.teacher:
+        source = experiment.store.require(spec.teacher)
+        for entry in entries:
+            quantise(entry, source, deployed_network(source), experiment.data, experiment.store, experiment.journal)
+        return
     with retain_freed_memory():
         learners, teacher = prepare(entries, experiment.teacher_network(entries), experiment.shape, precision, split.labels)
         steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)

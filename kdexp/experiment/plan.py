@@ -21,6 +21,7 @@ from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
 from kdexp.data.unread import UnreadData, look_up
+from kdexp.deployment.quantisation import QUANTISATION
 from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
@@ -207,17 +208,19 @@ class Plan:
             method=_without_starts(node_at(self.config, part.method)),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
-            epochs=0 if part.untrained or members or (part.teaches and checkpoint) else epochs,
+            epochs=0 if part.untrained or part.quantised or members or (part.teaches and checkpoint) else epochs,
             batch_size=settings.batch_size,
             seed=settings.teacher_seed + seed_offset(part.model) if part.teaches else settings.seed,
-            precision=self.precision.label,
+            precision="int8" if part.quantised else self.precision.label,
             limit_batches=settings.limit_batches,
             teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
             members=[self.spec(member).key for member in members],
+            quantised=QUANTISATION if part.quantised else None,
         )
 
     def _uses_teacher(self, role: str) -> bool:
-        return bool(target(node_at(self.config, self.part(role).method)).uses_teacher)
+        part = self.part(role)
+        return part.quantised or bool(target(node_at(self.config, part.method)).uses_teacher)
 
     def _data_identity(self, student_fraction: float) -> dict[str, Any]:
         data = self.unread if self.settings.dry_run else self.data

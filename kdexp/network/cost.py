@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -40,19 +41,32 @@ def multiply_adds(module: nn.Module, image: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def latency(module: nn.Module, image: Tensor, runs: int = 30) -> float:
-    """Measures the median seconds of a forward pass on `image` [N, C, H, W] in evaluation mode, after five warm-up runs."""
-    with evaluating(module):
-        return median_seconds(module, image, runs)
+Predict = Callable[[Tensor], object]
 
 
-def median_seconds(predict: Callable[[Tensor], Tensor], image: Tensor, runs: int = 30) -> float:
-    """Measures the median seconds of a call on `image`, after five warm-up calls."""
-    seconds = []
+def latencies(modules: Sequence[nn.Module], image: Tensor) -> list[float]:
+    """Measures the median seconds of a forward pass of each module on `image` [N, C, H, W], in evaluation mode."""
+    with ExitStack() as modes:
+        for module in modules:
+            modes.enter_context(evaluating(module))
+        return median_seconds(modules, image)
+
+
+def median_seconds(predicts: Sequence[Predict], image: Tensor, runs: int = 30) -> list[float]:
+    """Measures the median seconds of each call on `image`, after five warm-up calls.
+
+    The calls take turns, so that whatever else the machine does meanwhile slows all of them alike.
+    """
+    seconds: list[list[float]] = [[] for _ in predicts]
     for _ in range(runs + 5):
-        start = time.perf_counter()
-        predict(image)
-        if image.device.type != "cpu":
-            torch.get_device_module(image.device).synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[5:])
+        for predict, times in zip(predicts, seconds, strict=True):
+            times.append(_seconds(predict, image))
+    return [statistics.median(times[5:]) for times in seconds]
+
+
+def _seconds(predict: Predict, image: Tensor) -> float:
+    start = time.perf_counter()
+    predict(image)
+    if image.device.type != "cpu":
+        torch.get_device_module(image.device).synchronize()
+    return time.perf_counter() - start

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from kdexp.deployment.rebuild import deployed_network
-from kdexp.device.precision import on_device
-from kdexp.network import cost
+from kdexp.report.latency import measure
 from kdexp.report.published import departures, explain, reference
 from kdexp.store.stored import StoredLearner
 from kdexp.tasks.classification import agreement
@@ -16,8 +14,6 @@ from kdexp.tasks.classification import agreement
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
-
-LATENCY_BATCH = 128
 
 
 @dataclass
@@ -72,9 +68,11 @@ def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
         else:
             _fill(row, entry.stored)
             _compare(row, entry.stored, stored.get("teacher"), stored.get("baseline"))
-            if experiment.settings.latency:
-                _time(row, entry, experiment)
         rows.append(row)
+    if experiment.settings.latency:
+        measured = measure(stored, experiment)
+        for row in rows:
+            row.latency_ms, row.images_per_second = measured.get(row.role, (None, None))
     return rows
 
 
@@ -121,12 +119,3 @@ def _compare(row: Row, stored: StoredLearner, teacher: StoredLearner | None, bas
     if baseline is not None and row.role not in ("teacher", "baseline"):
         assert row.test_top1 is not None
         row.difference = 100 * (row.test_top1 - baseline.result["test"]["last"]["top1"])
-
-
-def _time(row: Row, entry: Entry, experiment: Experiment) -> None:
-    assert entry.stored is not None
-    network = on_device(deployed_network(entry.stored), experiment.precision)
-    with experiment.precision.autocast():
-        row.latency_ms = 1e3 * cost.latency(network, experiment.shape.probe(experiment.device, images=1))
-        many = cost.latency(network, experiment.shape.probe(experiment.device, images=LATENCY_BATCH))
-    row.images_per_second = LATENCY_BATCH / many

@@ -25,6 +25,8 @@ METHOD_ROOM = 8
 """The method's column gets more characters than this, so that it wraps between words."""
 YIELDING = ("smaller", "time", "params")
 """Columns that are dropped to make that room, in order."""
+OF_INT8 = ("MB", "ms / image")
+"""Columns that are shown in any terminal next to a quantised row, which is smaller and faster but has as many parameters."""
 
 HEAD_RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """One space between columns and a line under the headings."""
@@ -104,7 +106,9 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
 
 def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
     """Columns that fit; if the method has too little room, with headings of two lines and without those in `YIELDING`."""
-    columns = fitting(rows, width, COLUMNS)
+    quantised = any(row.role == "int8" for row in rows)
+    wanted = [column._replace(always=column.always or (quantised and column.heading in OF_INT8)) for column in COLUMNS]
+    columns = fitting(rows, width, wanted)
     if _crowds_method(rows, width, columns):
         columns = [column.stacked(rows) for column in columns]
     for heading in YIELDING:

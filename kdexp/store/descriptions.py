@@ -52,6 +52,7 @@ class Spec(TypedDict):
     limit_batches: Count | None
     teacher: Key | None
     members: NotRequired[list[Key]]
+    quantised: NotRequired[Node]
     sources: dict[str, Digest]
 
 
@@ -149,10 +150,17 @@ class OutputsFile(StoredFile):
     computed_at: Name
 
 
+class Resizing(TypedDict):
+    """The part of an exported file's `preprocessing` that `Data` does not say."""
+
+    resize: Annotated[int, Range(at_least=1, at_most=2 * LARGEST_IMAGE)]
+
+
 class Exported(Data):
     """Parsed metadata of a safetensors file written by `kdexp-export`."""
 
     model: Node
+    preprocessing: NotRequired[Resizing]
 
 
 Role = Literal[tuple(PARTS)]  # type: ignore[valid-type]

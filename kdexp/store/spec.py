@@ -43,14 +43,17 @@ class LearnerSpec:
     """The teacher's key."""
     members: list[str] = field(default_factory=list)
     """The keys of an ensemble's members."""
+    quantised: dict[str, Any] | None = None
+    """The node that quantises the teacher's network, if this is what the learner is."""
 
     def identity(self) -> dict[str, Any]:
         """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.
 
         Source files are those of every `_target_`, of its base classes, and of modules next to these that they import.
         """
-        sources = {name: digest for node in _nodes(asdict(self)) for name, digest in _sources(node["_target_"])}
-        return {"format": FORMAT, **asdict(self), "sources": sources}
+        values = {name: value for name, value in asdict(self).items() if name != "quantised" or value}
+        sources = {name: digest for node in _nodes(values) for name, digest in _sources(node["_target_"])}
+        return {"format": FORMAT, **values, "sources": sources}
 
     @cached_property
     def key(self) -> str:

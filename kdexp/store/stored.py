@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESULT = "result.json"
+QUANTISED = "int8.onnx"
+"""The network of a learner that was quantised."""
 
 LEARNERS, OUTPUTS, SUMMARIES = "learner", "outputs", "summaries"
 """Folders of a store."""

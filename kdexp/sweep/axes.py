@@ -21,9 +21,12 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     """The settings that determine the learner in this role, from a job's resolved configuration.
 
     In every role, the learner's own network, optimizer, schedule and epochs are called `student`, `optimizer`, `schedule` and
-    `epochs`, so that teacher and student share columns; settings of its teacher keep the prefix `teacher`.
+    `epochs`, so that teacher and student share columns; settings of its teacher keep the prefix `teacher`. A quantised network
+    has the settings of the one that it is made from.
     """
     part = role_spec(role, config)
+    if part.quantised:
+        return axis_values(config, part.teacher)
     own = {"dataset": "dataset", part.model: "student"}
     own |= {part.method: part.method} if part.method in config else {}  # otherwise it is inside the node of the network
     own |= {part.optimizer: "optimizer", part.schedule: "schedule"}

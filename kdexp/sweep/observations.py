@@ -92,6 +92,12 @@ def _by_teacher_seed(group: list[Observation]) -> list[list[Observation]]:
     return [[replace(each, crossed=True) for each in group if each.teacher_seed == seed] for seed in seeds]
 
 
+def _teacher(result: Result, sweep: Sweep) -> Result | None:
+    """The result of a learner's teacher; for a quantised network, of the teacher of the one that it is made from."""
+    teacher = sweep.results.get(result.spec["teacher"] or "")
+    return _teacher(teacher, sweep) if teacher and "quantised" in result.spec else teacher
+
+
 def observations(sweep: Sweep) -> Iterator[Observation]:
     """All results of all jobs that have a test accuracy."""
     for job in sweep.jobs:
@@ -100,5 +106,5 @@ def observations(sweep: Sweep) -> Iterator[Observation]:
             if math.isnan(result.test):
                 continue
             baseline = None if role in ("teacher", "baseline") else results.get("baseline")
-            teacher = sweep.results.get(result.spec["teacher"] or "")
+            teacher = _teacher(result, sweep)
             yield Observation(role, result, baseline, teacher.seed if teacher else None, job)

@@ -36,11 +36,11 @@ class Origins:
         """A learner's epochs, read from the store."""
         return list(read_result(self.sweep.results[key].folder).result["history"])
 
-    def latencies(self, table: DataTable) -> dict[tuple[str, int], list[float]]:
-        """All measured latencies (`latency=true`) in milliseconds per image, by network: model and parameters."""
-        found = defaultdict[tuple[str, int], list[float]](list)
+    def latencies(self, table: DataTable) -> dict[tuple[str, int, bool], list[float]]:
+        """All measured latencies (`latency=true`) in milliseconds per image, by network."""
+        found = defaultdict[tuple[str, int, bool], list[float]](list)
         for row in table.rows:
             for job in self.jobs(row):
                 if job.config.get("latency") and row.role in job.latencies:
-                    found[row.model, row.parameters].append(job.latencies[row.role])
+                    found[row.network].append(job.latencies[row.role])
         return found

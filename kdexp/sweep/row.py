@@ -62,6 +62,11 @@ class SweepRow:
         return self.method if self.option == "none" else self.option
 
     @property
+    def network(self) -> tuple[str, int, bool]:
+        """What its latency depends on: model, parameters, and whether it is quantised."""
+        return self.model, self.parameters, self.role == "int8"
+
+    @property
     def n(self) -> int:
         """The number of seeds."""
         return len(self.seeds)

@@ -12,9 +12,10 @@ from kdexp.configuration.arguments import misfit
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import PARTS, Control, RoleSpec
 from kdexp.data.shape import Shape
+from kdexp.deployment.formats import FORMATS
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, probe_of
-from kdexp.errors import InvalidArguments, Problem, first_line
+from kdexp.errors import InvalidArguments, Problem, first_line, listed
 from kdexp.network.build import starts_trained, with_values
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import Room
@@ -88,6 +89,11 @@ def check_controls(
     for control in {"from_scratch", "frozen_backbone"} & set(controls):
         if not starts_trained(config["student"]):
             yield Problem("controls", f"={control}: needs a student that starts from trained weights; {GIVE_START}")
+    if "int8" in controls:
+        if config["distillation"]["_target_"] == config["baseline"]["_target_"]:
+            yield Problem("controls", "=int8: quantises the distilled student; choose a method: distillation=kd")
+        if missing := FORMATS["onnx"].missing():
+            yield Problem("controls", f'=int8: needs {listed(missing)}: pip install "kdexp[onnx]"')
     taught = {"random_teacher", "self_teacher"} & set(controls)
     if taught and not build(method).uses_teacher:
         yield Problem("controls", f"={min(taught)}: needs a method that learns from a teacher; choose one: distillation=kd")

@@ -214,7 +214,10 @@ def test_a_network_that_can_not_be_traced_is_refused(export, tmp_path):
 
 REFUSALS = [
     (["--format", "tflite"], "argument --format: invalid choice: 'tflite' (choose from"),
-    ([], "the following arguments are required: --format (kdexp-export --help)"),
+    ([], "choose what to write: --format safetensors, torch_export, onnx, or --card, or both (kdexp-export --help)"),
+    (["--card", "--output", "~nobody_at_all/x.md"], "there is no user 'nobody_at_all' on this machine"),
+    (["--card", "--output", "x.txt"], "--output x.txt: the file's name must end in .md"),
+    (["--card", "--role", "baseline", "--epoch", "best"], "has no weights of its 'best' epoch; it has: last"),
     (["--format", "onnx", "--output", "x.pt2"], "--output x.pt2: the file's name must end in .onnx"),
     (["--format", "onnx", "--output", "no/x.onnx"], "the folder no does not exist; choose another one with --output FILE"),
     (["--format", "torch_export", "--output", "folder.pt2"], "folder.pt2 is a folder; choose a file with --output FILE"),

@@ -11,18 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from crafted import KEY, as_run, craft
+from crafted import as_run, craft, spec_of
 from experiments import SHORT, compose_command
+from folders import picture
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 
 import kdexp.distillation
-from kdexp.commands import export
+from kdexp.commands import export, predict
 from kdexp.commands.run import run
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
+from kdexp.deployment.formats import FORMATS
 from kdexp.network.build import build_network
 from kdexp.validation.jobs import compose_and_check
 from kdexp.validation.validator import validate
@@ -39,6 +42,7 @@ def blocks(page, kind):
 
 LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
 INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]
+EXPORTS = [line.partition("  #")[0] for line in LINES if line.startswith("kdexp-export")]
 ALL_COMMANDS = [line for line in dict.fromkeys([*LINES, *INLINE]) if line.split()[:1] == ["kdexp"]]
 COMMANDS = [
     command for command in ALL_COMMANDS if not re.search("--config-dir|METHOD|FOLDER|=mine|distillation.methods=", command)
@@ -103,15 +107,81 @@ def test_the_student_is_loaded_in_five_lines(tmp_path, page):
     assert names["classes"].shape == (16,)
 
 
+def craft_run():
+    """`outputs/runs/RUN` with an untrained student for colour images of 8×8 with two named classes."""
+    shape = Shape(num_classes=2, in_channels=3, image_size=8)
+    data = spec_of(shape=shape)["data"] | {"classes": ["cat", "dog"], "resized_crop": [0.5, 1.0]}
+    learner = craft(Path("outputs/runs/RUN"), shape=shape, data=data)
+    return as_run(Path("outputs/runs/RUN"), ("distilled", learner.name), store="learner")
+
+
 @pytest.mark.slow
-def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["student.onnx", "student.md"])
+def test_the_student_is_exported_by_one_command(tmp_path, monkeypatch, file):
     pytest.importorskip("onnxruntime")
-    (command,) = [line for line in LINES if line.startswith("kdexp-export")]
+    wanted = "--card" if file.endswith(".md") else "--format onnx"
+    (command,) = [words for words in EXPORTS if wanted in words and "--int8" not in words]
     monkeypatch.chdir(tmp_path)
-    craft(Path("outputs/runs/RUN"))
-    as_run(Path("outputs/runs/RUN"), ("distilled", KEY), store="learner")
-    export.main(shlex.split(command, comments=True)[1:])
-    assert Path("outputs/runs/RUN/student.onnx").is_file()
+    run_folder = craft_run()
+    export.main(shlex.split(command)[1:])
+    assert (run_folder / file).is_file()
+
+
+def test_every_export_of_the_page_is_valid(tmp_path, monkeypatch):
+    monkeypatch.setattr(FORMATS["onnx"], "needs", (), raising=False)
+    monkeypatch.chdir(tmp_path)
+    craft_run()
+    for command in EXPORTS:
+        arguments = export.parser().parse_args(shlex.split(command)[1:])
+        assert list(export.problems(arguments, export.destination(arguments))) == []
+
+
+@pytest.mark.slow
+def test_the_exported_student_needs_fifteen_lines_and_no_kdexp(tmp_path, monkeypatch, capsys):
+    """The code of the page gives the logits of kdexp's own student, for large, small, turned and grey images."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    run_folder = craft_run()
+    export.main([str(run_folder), "--format", "onnx", "--output", "student.onnx"])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, 61, 40).save("cat.jpg", exif=exif.tobytes())
+    picture(1, 5, 9, "L").save("dog.png")
+    (code,) = [block for block in blocks("docs/deployment.md", "python") if "onnxruntime" in block]
+    assert "kdexp" not in code and "torch" not in code and len([line for line in code.splitlines() if line]) <= 16
+    names, student = {}, kdexp.load(run_folder)
+    capsys.readouterr()
+    exec(code, names)
+    with torch.no_grad():
+        expected = student(student.preprocess(["cat.jpg", "dog.png"]))
+    torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=0, atol=1e-5)
+    assert capsys.readouterr().out == f"{[student.classes[number] for number in expected.argmax(1)]}\n"
+
+
+@pytest.mark.slow
+def test_files_are_classified_by_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    craft_run()
+    Path("photos").mkdir()
+    Path("more").mkdir()
+    picture(0).save("photos/a.png")
+    picture(1).save("more/cat.jpg")
+    for command in (line for line in LINES if line.startswith("kdexp-predict")):
+        with pytest.raises(SystemExit, match="0"):
+            predict.main(shlex.split(command)[1:])
+    assert "more/cat.jpg" in capsys.readouterr().out
+    assert len(Path("classes.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_the_page_preprocesses_images_of_any_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = kdexp.load(craft_run())
+    picture(0, 30, 20).save("cat.jpg")
+    picture(1, 9, 9).save("dog.png")
+    (code,) = [block for block in blocks("docs/deployment.md", "python") if "student.preprocess" in block]
+    exec(code, names := {"student": student, "Image": Image, "tensor": torch.rand(4, 3, 20, 30)})
+    assert names["logits"].shape == (4, 2)
 
 
 METHODS = [

@@ -13,7 +13,7 @@ from experiments import SHORT
 from rich.table import Table
 
 import kdexp
-from kdexp.commands import export, run
+from kdexp.commands import export, predict, run
 from kdexp.commands import main as cli
 from kdexp.commands import report as command
 from kdexp.commands import store as inventory
@@ -210,6 +210,7 @@ COMMANDS = {
     "kdexp-store": (inventory.main, ["--help"]),
     "kdexp-report": (command.main, ["--help"]),
     "kdexp-export": (export.main, ["--help"]),
+    "kdexp-predict": (predict.main, ["--help"]),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from crafted_sweeps import CraftedSweep, right_first
 
 from kdexp.commands import dry_run, store
+from kdexp.experiment.obtain import obtain
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS
 from kdexp.sweep import fold, read
@@ -80,7 +81,7 @@ def test_the_columns_of_the_store_and_of_dry_runs():
 
 @pytest.mark.slow
 def test_the_columns_of_the_epochs(make_experiment, tmp_path):
-    entries = make_experiment("epochs=1").run()
+    entries = obtain(make_experiment("epochs=1"))
     names = {name for entry in entries for name in entry.stored.result["history"][0]}
     terms = {"ce", "kd"}
     assert names - terms == names_of(EPOCHS) - {"ce,", "kd,", "..."}

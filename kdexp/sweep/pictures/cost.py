@@ -30,9 +30,9 @@ def draw_parameters(table: DataTable) -> Figure:
     return _draw(table, lambda row: row.parameters, "parameters")
 
 
-def draw_latency(table: DataTable, latencies: dict[tuple[str, int], list[float]]) -> Figure:
+def draw_latency(table: DataTable, latencies: dict[tuple[str, int, bool], list[float]]) -> Figure:
     """Mean test accuracy against the median of all measured latencies of the same network."""
-    return _draw(table, lambda row: median(latencies[row.model, row.parameters]), "latency, ms for one image (median)")
+    return _draw(table, lambda row: median(latencies[row.network]), "latency, ms for one image (median)")
 
 
 def _draw(table: DataTable, cost: Cost, name: str) -> Figure:

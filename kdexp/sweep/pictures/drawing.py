@@ -39,7 +39,7 @@ def _of_table(table: DataTable, sources: Origins, prefix: str) -> Iterator[tuple
     caption = f"Test accuracy against parameters. {about}"
     yield draw_parameters(table), f"{prefix}parameters", caption
     latencies = sources.latencies(table)
-    if all(latencies[row.model, row.parameters] for row in table.rows):
+    if all(latencies[row.network] for row in table.rows):
         caption = f"Test accuracy against latency: that of a network is the median of all its measurements. {about}"
         yield draw_latency(table, latencies), f"{prefix}latency", caption
     if figure := draw_curves(table, sources):
