@@ -16,7 +16,7 @@ from rich.console import Console
 
 from kdexp.configuration.compose import as_yaml
 from kdexp.configuration.roles import EXPLAINED
-from kdexp.errors import BadFile, Unwritable, first_line
+from kdexp.errors import BadFile, ImageLost, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.starts import start_notes
@@ -153,7 +153,7 @@ def _write_page(
     """Writes the page; returns why it is missing, empty if it is there."""
     try:
         write_page(folder, rows, notes, entries, experiment)
-    except BadFile as error:  # test logits that were damaged since
+    except (BadFile, ImageLost) as error:  # test logits or images that were damaged since
         journal.warn(f"no report.html: {error}")
     except OSError as error:
         return reason(error)

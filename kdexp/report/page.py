@@ -97,8 +97,8 @@ class RunPage:
         )
         first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends} {ONE_SEED}."
         gained, lost = only_one_right(self.answers.logits["distilled"], self.answers.logits["baseline"], self.answers.labels)
-        chance = chance_of_split(gained, lost)
-        second = f"It alone is right on {gained} images, the baseline alone on {lost} (p = {chance:.2g}, exact McNemar test)"
+        chance = _chance(chance_of_split(gained, lost))
+        second = f"It alone is right on {gained} of them, the baseline alone on {lost} ({chance}, exact McNemar test)"
         if teacher and teacher.model and ours.compression:
             second += f"; the teacher {teacher.model} has {percent(teacher.test_top1)} %"
             second += f" and {ours.compression:.1f} times the parameters"
@@ -166,6 +166,9 @@ def _span(middle: float, margin: float) -> str:
 
 
 def _explained(estimates: Sequence[Estimate]) -> str:
-    several = " each by itself" if len(estimates) > 1 else ""
-    told = f"Test accuracy minus the baseline's, with 95 % intervals over test images{several}"
-    return f"{told}. They say nothing about other seeds."
+    several = "s over test images, each by itself" if len(estimates) > 1 else " over test images"
+    return f"Test accuracy minus the baseline's; 95 % interval{several}, which says nothing about other seeds."
+
+
+def _chance(p: float) -> str:
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
