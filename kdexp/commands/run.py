@@ -17,7 +17,7 @@ from rich.console import Console
 from kdexp.configuration.compose import as_yaml
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.device.precision import BF16_SPEED_UPS, cpu_computes_bf16
-from kdexp.errors import BadFile, Unwritable, first_line
+from kdexp.errors import BadFile, ImageLost, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.obtain import obtain
@@ -160,7 +160,7 @@ def _write_page(
     """Writes the page; returns why it is missing, empty if it is there."""
     try:
         write_page(folder, rows, notes, entries, experiment)
-    except BadFile as error:  # test logits that were damaged since
+    except (BadFile, ImageLost) as error:  # test logits or images that were damaged since
         journal.warn(f"no report.html: {error}")
     except OSError as error:
         return reason(error)

@@ -38,13 +38,13 @@ def days(times: Iterable[str]) -> str:
 
     A time that does not is left as it is.
     """
-    ends = sorted(set(times))[:: max(1, len(set(times)) - 1)]
+    ends = sorted(times)
     if not ends:
         return ""
     try:
         first, last = (date.fromisoformat(time[:10]) for time in (ends[0], ends[-1]))
     except ValueError:
-        return " to ".join(ends)
+        return " to ".join(dict.fromkeys((ends[0], ends[-1])))
     end = f"{last.day} {MONTHS[last.month - 1]} {last.year}"
     if first == last:
         return end

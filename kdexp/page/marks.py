@@ -27,6 +27,7 @@ NAMES = (
         "self_teacher",
         "from_scratch",
         "frozen_backbone",
+        "int8",
     ),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""

@@ -65,12 +65,14 @@
     frame.before(choice);
     const ranked = (rank) => heads.map((head, column) => column).filter((column) => heads[column].dataset.rank === rank);
     const spare = [...ranked("2"), ...ranked("1")];
-    while (spare.length && table.scrollWidth > frame.clientWidth) {
+    const widths = heads.map((head) => head.offsetWidth);
+    for (let excess = table.offsetWidth - frame.clientWidth; excess > 0 && spare.length;) {
       const column = spare.pop();
+      excess -= widths[column];
       hidden.set(column, "screen");
       boxes[column - 1].firstElementChild.checked = false;
-      apply();
     }
+    apply();
   }
 
   // Copying. A page from a disk may lack the clipboard, but not the older command.

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
+LEVEL = f"{100 * CONFIDENCE:.4g} %"
 
 
 def write_page(
@@ -90,15 +91,11 @@ class RunPage:
         if ours is None or theirs is None or ours.difference is None or self.answers is None:
             return "No distilled student can be compared with a baseline."
         margin = _margin(self.answers.correct, "distilled")
-        ends = (
-            f" ({LEVEL:.0%} interval {_span(ours.difference, margin)} over {len(self.answers.labels):,} test images)".replace(
-                "%", " %"
-            )
-        )
+        ends = f" ({LEVEL} interval {_span(ours.difference, margin)} over {len(self.answers.labels):,} test images)"
         first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends} {ONE_SEED}."
         gained, lost = only_one_right(self.answers.logits["distilled"], self.answers.logits["baseline"], self.answers.labels)
-        chance = chance_of_split(gained, lost)
-        second = f"It alone is right on {gained} images, the baseline alone on {lost} (p = {chance:.2g}, exact McNemar test)"
+        chance = _chance(chance_of_split(gained, lost))
+        second = f"It alone is right on {gained} of them, the baseline alone on {lost} ({chance}, exact McNemar test)"
         if teacher and teacher.model and ours.compression:
             second += f"; the teacher {teacher.model} has {percent(teacher.test_top1)} %"
             second += f" and {ours.compression:.1f} times the parameters"
@@ -112,7 +109,7 @@ class RunPage:
                 name = row.method if row.role == "distilled" else row.role
                 number, ends = signed(row.difference), _span(row.difference, margin)
                 interval = (row.difference - margin, row.difference + margin)
-                tip = f"test {percent(row.test_top1)} %\nvs base {number}\n95 % over test images: {ends}"
+                tip = f"test {percent(row.test_top1)} %\nvs base {number}\n{LEVEL} over test images: {ends}"
                 yield Estimate(name, self.marks[row.role], row.difference, number, ends, tip, interval=interval)
 
     def _charts(self) -> Iterator[Html]:
@@ -158,7 +155,7 @@ def _curve(history: Sequence[dict[str, float]], kind: str) -> Curve:
 def _margin(correct: dict[str, Tensor], role: str) -> float:
     """Half the width of the interval of a row's difference to the baseline over test images, in points."""
     differences = correct[role].numpy().astype(float) - correct["baseline"].numpy().astype(float)
-    return image_margin(100**2 * image_variance(differences[None]), LEVEL) if len(differences) > 1 else math.inf
+    return image_margin(100**2 * image_variance(differences[None]), CONFIDENCE) if len(differences) > 1 else math.inf
 
 
 def _span(middle: float, margin: float) -> str:
@@ -166,6 +163,9 @@ def _span(middle: float, margin: float) -> str:
 
 
 def _explained(estimates: Sequence[Estimate]) -> str:
-    several = " each by itself" if len(estimates) > 1 else ""
-    told = f"Test accuracy minus the baseline's, with 95 % intervals over test images{several}"
-    return f"{told}. They say nothing about other seeds."
+    several = "s over test images, each by itself" if len(estimates) > 1 else " over test images"
+    return f"Test accuracy minus the baseline's; {LEVEL} interval{several}, which says nothing about other seeds."
+
+
+def _chance(p: float) -> str:
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.page.dots import Dots, draw_dots
@@ -20,11 +21,12 @@ from kdexp.tasks.answers import by_class, confusions, decisive, most_confused
 if TYPE_CHECKING:
     from kdexp.data.load import Data
 
+DRAWN = ("teacher", "baseline", "distilled")
 CLASSES = 20
 """Of more classes those are drawn on which distillation changed most."""
 PAIRS, IMAGES = 2, 16
-SHARP = 64
-"""Larger images are smoothed when they are shrunk."""
+SHARP, LARGEST = 64, 96
+"""Height in pixels from which on images are smoothed, and to which larger ones are shrunk."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Answers:
     labels: Tensor
     marks: Mapping[str, Mark]
     classes: Sequence[str]
+
+    @property
+    def drawn(self) -> dict[str, Tensor]:
+        """The logits without those of controls."""
+        return {role: self.logits[role] for role in DRAWN if role in self.logits}
 
     @property
     def comparable(self) -> bool:
@@ -48,8 +55,8 @@ class Answers:
 
 
 def accuracy_by_class(answers: Answers) -> Html:
-    """The accuracy of every learner on each class, or on those where distillation changed most."""
-    counts = {role: by_class(values, answers.labels) for role, values in answers.logits.items()}
+    """The accuracies of teacher, baseline and distilled student on each class, or on those where distillation changed most."""
+    counts = {role: by_class(values, answers.labels) for role, values in answers.drawn.items()}
     shares = {role: [right / total if total else None for right, total in found] for role, found in counts.items()}
     totals = [total for _, total in next(iter(counts.values()))]
     changes = [_change(shares, number) for number in range(len(totals))]
@@ -75,16 +82,16 @@ def _class_line(number: int, name: str, total: int, shares: Mapping[str, Sequenc
     values = [None if share[number] is None else 100 * (share[number] or 0.0) for share in shares.values()]
     told = [f"{role}: {percent(share[number])} %" for role, share in shares.items()]
     text = "" if change is None else f"{change:+.1f}".replace("-", "−")
-    return Dots(name, values, text, "\n".join([f"{name}: {total} test images", *told]))
+    return Dots(name, values, text, "\n".join([f"{name}: {total} test image{'s' if total > 1 else ''}", *told]))
 
 
 def confused_pairs(answers: Answers) -> Iterator[Html]:
     """The two pairs of classes that the student confuses most, and how often the others do."""
-    role = "distilled" if "distilled" in answers.logits else list(answers.logits)[-1]
+    role = list(answers.drawn)[-1]
     pairs = most_confused(answers.logits[role], answers.labels, PAIRS)
     if not pairs:
         return
-    counts = {name: confusions(values, answers.labels) for name, values in answers.logits.items()}
+    counts = {name: confusions(values, answers.labels) for name, values in answers.drawn.items()}
     head = tag(
         "tr", tag("th", "taken for each other", scope="col"), *(tag("th", name, scope="col", class_="right") for name in counts)
     )
@@ -92,7 +99,7 @@ def confused_pairs(answers: Answers) -> Iterator[Html]:
         tag(
             "tr",
             tag("th", f"{answers.classes[first]} and {answers.classes[second]}", scope="row"),
-            *(tag("td", int(found[first, second]), class_="right") for found in counts.values()),
+            *(tag("td", found[first, second], class_="right") for found in counts.values()),
         )
         for first, second in pairs
     ]
@@ -138,6 +145,8 @@ def _pixels(data: Data, rows: Sequence[int]) -> list[np.ndarray]:
     """Test images uint8 [H, W, 1 or 3] as they were before they were normalised; of other channels the first."""
     images = data.test.images(torch.tensor(rows, device=data.test.labels.device), None).float().cpu()
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-    bytes_ = (255 * (images * std + mean)).round_().clamp_(0, 255).byte()
-    shown = bytes_ if bytes_.shape[1] == 3 else bytes_[:, :1]
-    return list(shown.permute(0, 2, 3, 1).contiguous().numpy())
+    images = images * std + mean
+    images = images if images.shape[1] == 3 else images[:, :1]
+    if images.shape[2] > LARGEST:
+        images = F.interpolate(images, size=(LARGEST, LARGEST), mode="area")
+    return list((255 * images).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy())

@@ -71,17 +71,19 @@ def _section(table: DataTable, prefix: str, details: Details) -> Iterator[Html]:
     yield tag("p", lead(table), class_="lead")
     yield from charts(table, details.sources)
     yield tag("h3", "All rows")
-    yield page_table(
-        table.rows, columns_of(table), f"rows-{prefix[:-1]}", lambda number, row: _line(number, row, prefix, details)
-    )
+    columns = columns_of(table)
+    intervals = [column.heading for column in columns if column.heading.endswith("interval")]
+
+    def line(number: int, row: SweepRow) -> dict[str, object]:
+        tips = seeds_of(row)
+        tips |= {heading: tips["vs base"] for heading in intervals if "vs base" in tips}
+        command = "\n".join(details.commands_of(row))
+        return {"tips": tips, "command": command, "target": f"{prefix}{number}", "chosen": bool(row.mark)}
+
+    yield page_table(table.rows, columns, f"rows-{prefix[:-1]}", line)
     yield tag("ul", *map(_remark, remarks(table)))
     parts = [details.of_row(row, table, f"{prefix}{number}", number) for number, row in enumerate(table.rows, 1)]
     yield tag("section", tag("h3", "Command, configuration and provenance of each row"), *parts, class_="details")
-
-
-def _line(number: int, row: SweepRow, prefix: str, details: Details) -> dict[str, object]:
-    command = "\n".join(details.commands_of(row))
-    return {"tips": seeds_of(row), "command": command, "target": f"{prefix}{number}", "chosen": bool(row.mark)}
 
 
 def _remark(remark: str) -> Html:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
@@ -13,19 +15,18 @@ def by_class(logits: Tensor, labels: Tensor) -> list[tuple[int, int]]:
     return list(zip(right.bincount(minlength=classes).tolist(), labels.bincount(minlength=classes).tolist(), strict=True))
 
 
-def confusions(logits: Tensor, labels: Tensor) -> Tensor:
-    """Counts, for each pair of classes, the images of either that are taken for the other [K, K], above the diagonal."""
-    classes = logits.shape[1]
-    counts = (labels * classes + logits.argmax(1)).bincount(minlength=classes**2).view(classes, classes)
-    return (counts + counts.T).triu(1)
+def confusions(logits: Tensor, labels: Tensor) -> Counter[tuple[int, int]]:
+    """Counts, for each pair of classes, the lower first, the images of either that are taken for the other."""
+    said = logits.argmax(1)
+    wrong = said != labels
+    pairs = zip(labels[wrong].tolist(), said[wrong].tolist(), strict=True)
+    return Counter((min(pair), max(pair)) for pair in pairs)
 
 
 def most_confused(logits: Tensor, labels: Tensor, most: int) -> list[tuple[int, int]]:
-    """Returns the pairs of classes that are confused most often, at most that many."""
+    """Returns the pairs of classes that are confused most often, at most that many; of equals the lower classes."""
     counts = confusions(logits, labels)
-    found = counts.flatten().sort(descending=True, stable=True)
-    pairs = [divmod(position, logits.shape[1]) for position in found.indices[:most].tolist()]
-    return [(first, second) for first, second in pairs if counts[first, second]]
+    return sorted(counts, key=lambda pair: (-counts[pair], pair))[:most]
 
 
 def decisive(ours: Tensor, theirs: Tensor, labels: Tensor, most: int) -> tuple[list[int], list[int]]:

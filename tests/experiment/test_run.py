@@ -50,6 +50,7 @@ def test_the_files_of_a_run_folder(finished):
         "table.json",
         "table.md",
         "curves.png",
+        "report.html",
         "diagnosis.json",
     }
     assert json.loads((folder / "provenance.json").read_text())["versions"]["torch"] == torch.__version__.partition("+")[0]

@@ -146,7 +146,8 @@ def test_a_script_in_a_name_does_not_run(browser, tmp_path):
     assert browser.run("window.bad === undefined") and browser.errors == []
 
 
-def test_three_hundred_rows_open_at_once(browser, tmp_path):
+@pytest.mark.alone
+def test_three_hundred_rows_open_within_a_second(browser, tmp_path):
     sweep, draws = CraftedSweep(tmp_path), np.random.default_rng(0)
     for number in range(300):
         right = (draws.random(100) < 0.8).astype(np.int64)
@@ -156,5 +157,4 @@ def test_three_hundred_rows_open_at_once(browser, tmp_path):
     assert path.stat().st_size < 2_000_000
     assert len([tag for tag, _ in Page(path.read_text()).tags if tag == "tr"]) > 300
     browser.open(path)
-    took = browser.run("performance.getEntriesByType('navigation')[0].loadEventEnd")
-    assert took < 3000, "milliseconds, while other tests have the cores"
+    assert browser.run("performance.getEntriesByType('navigation')[0].loadEventEnd") < 1000

@@ -69,7 +69,7 @@ def test_the_columns_of_the_page(tmp_path):
     sweep.job("a")
     sweep.job("b", state="interrupted", reason="Ctrl-C")
     found = read([sweep.close()])
-    page = html(fold(found), Origins(found), [[] for _ in fold(found).tables])
+    page = html(fold(found), Origins(found))
     shown = {explained(heading) for heading in re.findall(r"<th[^>]*>([^<]*)</th>", page)}
     assert shown <= headings_of(PAGES) | headings_of(SWEEPS)
 
