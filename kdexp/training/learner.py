@@ -52,14 +52,23 @@ class Learner:
     """Why the training ended: a loss that is not finite, or an error in a step."""
     traceback: str = ""
     remark: str = ""
-    """Why its steps are not recorded, for `graph=true`."""
+    """Why its steps are not recorded although `graph` is on."""
 
     def __post_init__(self) -> None:
         self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        if self.precision.graph:
-            keep_on_device(self.optimizer)
+        self._let_record()
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
+
+    def _let_record(self) -> None:
+        """Prepares the optimizer for recorded steps, if there will be any."""
+        if self.precision.graph and self.fused:
+            keep_on_device(self.optimizer)
+
+    @property
+    def fused(self) -> bool:
+        """Whether its optimizer takes its step in one kernel; others can't be recorded."""
+        return all(group.get("fused") for group in self.optimizer.param_groups)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -195,8 +204,7 @@ class Learner:
         """Goes back to where `progress` was taken; training on from there gives bitwise the same weights (CPU)."""
         self.load_state_dict(progress["weights"])
         self.optimizer.load_state_dict(progress["optimizer"])
-        if self.precision.graph:
-            keep_on_device(self.optimizer)
+        self._let_record()
         self.stream.states = progress["random"]
         self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
         self.best_weights = progress["best_weights"]
