@@ -48,10 +48,10 @@ PARTICIPANTS: dict[str, tuple[str, Callable[[Work], Participant]]] = {
     "tutorial": ("fp32", lambda work: Peer(work, TUTORIAL)),
     "strong": ("bf16", lambda work: Peer(work, STRONG)),
     "by hand": ("fp32", Resident),
-    "kdexp": ("fp32", Ours),
-    "kdexp fast": ("fp32", lambda work: Ours(work, ["fast=true"])),
+    "kdexp": ("fp32", lambda work: Ours(work, ["fast=false", "graph=false"])),
+    "kdexp fast": ("fp32", lambda work: Ours(work, ["fast=true", "graph=false"])),
     "by hand bf16": ("bf16", lambda work: Resident(work, fast=True, bf16=True)),
-    "kdexp bf16 fast": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true"])),
+    "kdexp bf16 fast": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true", "graph=false"])),
 }
 """Participants, and their precision."""
 

@@ -59,7 +59,7 @@ def train_group(entries: Sequence[Entry], shared: Shared) -> None:
             if shared.resume:
                 _resume(learner, entry, shared)
         if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
-            _look_up(teacher, shared, full_epochs=spec.limit_batches is None)
+            _look_up(teacher, shared, spec.epochs, full_epochs=spec.limit_batches is None)
         keys = {entry.name: entry.spec.key for entry in entries}
         with journal.watching(learners, spec.epochs, steps.count) as watch:
             train(
@@ -100,10 +100,10 @@ def _resume(learner: Learner, entry: Entry, shared: Shared) -> None:
         shared.journal.say(f"{learner.name}: goes on after epoch {len(learner.history)}, where a run was interrupted")
 
 
-def _look_up(teacher: Teacher, shared: Shared, *, full_epochs: bool) -> None:
+def _look_up(teacher: Teacher, shared: Shared, epochs: int, *, full_epochs: bool) -> None:
     """Chooses where the teacher's outputs come from; if all are needed, computes the missing ones."""
     assert shared.lookup_source is not None
-    lookup = choose_lookup(teacher, shared.split, shared.lookup_source)
+    lookup = choose_lookup(teacher, shared.split, shared.lookup_source, epochs)
     teacher.use(lookup.table, lookup.extra_layers)
     shared.journal.say(lookup_words(lookup, len(shared.split), full_epochs=full_epochs))
     if full_epochs and (stored := compute_all(teacher, shared.split, shared.lookup_source.stored)):

@@ -17,6 +17,8 @@ STEPS = 2
 UNNOTICEABLE = 1e-6
 """Share of the weights' norm below which a change of the weights is rounding."""
 
+COMPARED = ("weights", "buffers")
+
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -50,13 +52,13 @@ class Snapshot:
             "rest": [buffer for buffer in buffers if not buffer.is_floating_point()]
             + [value for state in states for value in state.values() if isinstance(value, Tensor)],
         }
-        self.before = self.copied()
+        self.before = self.copied(*self.changing)
         self._random = learner.stream.states
         self._taken, self._seconds = len(learner.log.trace), learner.log.seconds
 
-    def copied(self) -> dict[str, list[Tensor]]:
-        """Copies of everything as it is now."""
-        return {kind: [tensor.detach().clone() for tensor in tensors] for kind, tensors in self.changing.items()}
+    def copied(self, *kinds: str) -> dict[str, list[Tensor]]:
+        """Copies of these kinds of tensors as they are now."""
+        return {kind: [tensor.detach().clone() for tensor in self.changing[kind]] for kind in kinds}
 
     @torch.no_grad()
     def restore(self, *, new_generator: bool = False) -> None:
@@ -102,7 +104,7 @@ class BothWays:
         if failures := [snapshot.learner.failure for snapshot in self.snapshots if snapshot.learner.failure]:
             raise RuntimeError(failures[0])
         self._losses = [snapshot.losses for snapshot in self.snapshots]
-        self._plain = [snapshot.copied() for snapshot in self.snapshots]
+        self._plain = [snapshot.copied(*COMPARED) for snapshot in self.snapshots]
         self._go_back()
 
     def differences(self, traces: Sequence[Tensor], precision: str) -> list[str]:
@@ -116,7 +118,7 @@ class BothWays:
                 _relative_change(snapshot.changing[kind], plain[kind], snapshot.before[kind])
                 if plain[kind]
                 else losses.new_zeros(())
-                for kind in ("weights", "buffers")
+                for kind in COMPARED
             ]
             found.append(torch.stack([losses.sum(), _relative_loss(trace[:, :-1], losses), *changes]))
         return [_words(numbers, BOUNDS[precision]) for numbers in torch.stack(found).tolist()]
