@@ -238,3 +238,22 @@ def test_plain_steps_of_a_comparison_that_fail_are_left_to_the_training(make_exp
     monkeypatch.setattr(both_ways.Snapshot, "copied", fails_once)
     (learner,) = trained(on_trial(make_experiment(*SHORT, "distillation=kd")), "distilled")
     assert learner.remark.endswith("since no room for copies") and not learner.failure and len(learner.history) == 2
+
+
+def test_cudnn_looks_for_algorithms_before_a_recording_and_never_else(make_experiment, monkeypatch):
+    seen, step = [], graph.Learner.step
+
+    def spy(self, *given):
+        seen.append(("step", torch.backends.cudnn.benchmark))
+        step(self, *given)
+
+    def record(work, generators):
+        seen.append(("recording", torch.backends.cudnn.benchmark))
+        return lambda: seen.append(("replay", torch.backends.cudnn.benchmark)) or work()
+
+    monkeypatch.setattr(graph.Learner, "step", spy)
+    monkeypatch.setattr(graph, "record_graph", record)
+    trained(on_trust(make_experiment(*SHORT, "distillation=kd")), "distilled")
+    first = [("step", True)] * 3 + [("recording", False)] + [("replay", False)] * 2 + [("step", False)]
+    assert seen == [*first, *[("replay", False)] * 5, ("step", False)]
+    assert not torch.backends.cudnn.benchmark
