@@ -47,10 +47,10 @@ PARTICIPANTS: dict[str, tuple[str, Callable[[Work], Participant]]] = {
     "tutorial": ("fp32", lambda work: Peer(work, TUTORIAL)),
     "strong": ("bf16", lambda work: Peer(work, STRONG)),
     "by hand": ("fp32", Resident),
-    "kdexp": ("fp32", Ours),
-    "kdexp fast": ("fp32", lambda work: Ours(work, ["fast=true"])),
+    "kdexp": ("fp32", lambda work: Ours(work, ["fast=false", "graph=false"])),
+    "kdexp fast": ("fp32", lambda work: Ours(work, ["fast=true", "graph=false"])),
     "by hand bf16": ("bf16", lambda work: Resident(work, fast=True, bf16=True)),
-    "kdexp bf16 fast": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true"])),
+    "kdexp bf16 fast": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true", "graph=false"])),
     "kdexp fast graph": ("fp32", lambda work: Ours(work, ["fast=true", "graph=true"])),
     "kdexp bf16 fast graph": ("bf16", lambda work: Ours(work, ["precision=bf16", "fast=true", "graph=true"])),
 }

@@ -11,6 +11,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from kdexp.errors import listed
+from kdexp.training.both_ways import BOUNDS
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "benchmarks")]
 
@@ -76,13 +79,23 @@ once per input that repeats: on {rows["kd"]["kdexp"]["teacher_images"]:,} images
 system, which clears it again at every step). 2×2 poolings are vectorised and come before their ReLU. Losses stay on the device
 until the epoch ends.
 
-**What is exact.** Everything by default: fp32 gives the tutorial loop's losses after twenty steps (tests allow 1e-6). Two
-options round differently and are named in the table. `fast=true`: channels-last memory and fused optimizers. `precision=bf16`:
-autocast with fp32 weights and losses. Distance of the mean loss of steps 11 to 20 from the tutorial loop's, relative to it:
+**What is exact.** Everything by default on a CPU: fp32 gives the tutorial loop's losses after twenty steps (tests allow 1e-6).
+Options that round differently are named in the table. `fast=true`: channels-last memory and fused optimizers. `precision=bf16`:
+autocast with fp32 weights and losses; on CUDA TF32 for what a method computes outside of it. Distance of the mean loss of steps
+11 to 20 from the tutorial loop's, relative to it:
 
 {distances(rows)}
 
 {whole_job(rows)}
+
+**On CUDA** the defaults are TF32 in convolutions (`precision=auto`), `fast=auto` and `graph=auto`, which are on there and off
+elsewhere: the log and the table say so. `precision=fp32 fast=false graph=false` is the plain loop. With `graph`, the whole step
+of all learners is recorded after three plain ones, and replayed at once; cuDNN looks for its quickest algorithms before that,
+so two trainings may round differently. With `graph=auto`, the first recorded steps are taken both ways, recorded and plain,
+from the same weights, optimizer and random numbers. If losses differ by more than a bound ({bounds("loss")}), or the changes of
+weights and statistics do ({bounds("change")}), the learner goes on with plain steps, and a line says by how much; so it does if
+its step can't be recorded. `graph=true` trusts the recording, and an error
+in it ends the learner. None of this was measured on a GPU yet.
 
 **What bf16 changes.** {gains([*rows.values(), crd["kd"]["rows"]])} {accuracy(precision)}
 
@@ -91,7 +104,8 @@ resnet32x4 → resnet8x4 as in the CRD code (crops and flips, batches of {crd["k
 {crd["kd"]["epochs"]} epochs of distilling are {ratio(crd["kd"]["rows"], "kdexp")} times as fast as that loop,
 {ratio(crd["kd"]["rows"], "kdexp bf16 fast")} times in bf16; the strong loop is
 {ratio(crd["kd"]["rows"], "strong")} times as fast. The logits of all 162 views are cached for further epochs, seeds and
-jobs of a sweep.
+jobs of a sweep. On CUDA a few batches are measured first: where running the teacher in every step is
+quicker than such a table, it runs there.
 
 **Jobs trained together** (`hydra/launcher=lockstep`): an additional job costs {share(lockstep, "fp32")} of a single student in
 the tutorial's loop (two epochs and its test), {share(lockstep, "bf16 fast")} in bf16. Repeating a finished sweep takes
@@ -116,6 +130,11 @@ def gpu_sections(path: Path) -> list[str]:
     machine, dates = results["machine"], [part["date"] for part in results["parts"].values()]
     facts = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
     return [f"## {machine['device']}", f"Measured by `python benchmarks/gpu.py`, {max(dates)}; {facts}.", *sections(results)]
+
+
+def bounds(of: str) -> str:
+    """The largest differences between recorded and plain steps, by precision."""
+    return listed(f"{100 * getattr(bound, of):g} % in {precision}" for precision, bound in BOUNDS.items())
 
 
 def wrapped(text: str) -> str:

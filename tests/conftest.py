@@ -29,6 +29,18 @@ with suppress(ImportError):  # the tests that need a GPU do without
     settings.load_profile("steady")
 
 
+OF_TORCH = (r"default:::torch(\.|$)", r"default:(?s).*Triggered internally")
+"""Warnings from PyTorch's Python code, and from its C++ code, which are attributed to whoever called it."""
+
+
+def pytest_collection_modifyitems(items):
+    """On CUDA, PyTorch's own warnings are no errors: which there are depends on the driver, the libraries and the GPU."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            for warnings in OF_TORCH:
+                item.add_marker(pytest.mark.filterwarnings(warnings))
+
+
 @pytest.fixture
 def make_experiment(tmp_path):
     """Composes a short experiment on the embedded digits, its store in the test's own folder."""

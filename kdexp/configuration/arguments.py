@@ -139,9 +139,11 @@ def misfit(value: Any, annotation: Any) -> str:
         sentences = [misfit(value, option) for option in inner if option is not type(None)]
         if (value is None and type(None) in inner) or "" in sentences:
             return ""
-        return f"{sentences[0]}{' (or null)' if type(None) in inner else ''}"
+        others = [sentence.removeprefix("must be ") for sentence in sentences[1:]]
+        return f"{' or '.join([sentences[0], *others])}{' (or null)' if type(None) in inner else ''}"
     if origin is Literal:
-        return "" if value in inner and not isinstance(value, bool) else f"must be one of {listed(map(str, inner))}"
+        words = f"one of {listed(map(str, inner))}" if len(inner) > 1 else str(inner[0])
+        return "" if value in inner and not isinstance(value, bool) else f"must be {words}"
     if origin is list:
         if not isinstance(value, list | tuple):
             return "must be a list, written [a,b]"

@@ -12,6 +12,9 @@ from kdexp.configuration.roles import Control
 Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
 """Number of threads or processes of a run; with thousands, systems kill the process that starts them."""
 
+Switch = bool | Literal["auto"]
+"""On, off, or on where it pays."""
+
 Memory = Literal["auto", "device", "ram", "disk"]
 
 
@@ -27,9 +30,9 @@ class Settings(Checked):
     limit_batches: Count | None
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]
-    fast: bool
+    fast: Switch
     compile: bool
-    graph: bool
+    graph: Switch
     num_threads: Threads | None
     memory: Memory
     workers: Threads | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -20,18 +20,43 @@ WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2
 def record_graph(work: Callable[[], None], generators: Sequence[torch.Generator | None]) -> Callable[[], None]:
     """Has CUDA record the work without doing it; the function returned does it at every call.
 
-    `generators` are all random generators that the work uses; each replay draws their next numbers.
+    `generators` are all random generators that the work uses; each replay draws their next numbers. An error in the work is
+    raised as it is, and afterwards nothing is being recorded any more.
     """
-    graph = torch.cuda.CUDAGraph()
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer versions of torch find generators themselves, and warn
         for generator in generators:
             graph.register_generator_state(generator)
     # Threads that fetch the next images may go on. The outer stream is restored even if ending the graph fails.
-    recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
-    with torch.cuda.stream(torch.cuda.current_stream()), recording:
-        work()
+    recording = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+    errors: list[BaseException] = []
+    try:
+        with torch.cuda.stream(torch.cuda.current_stream()), recording:
+            try:
+                work()
+            except BaseException as error:
+                errors.append(error)
+                raise
+    except BaseException:
+        _abandon(graph, pool)
+        if errors:  # ending the recording has then failed too, with an error that says less
+            raise errors[0]  # noqa: B904
+        raise
     return graph.replay
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """Has the allocator forget a recording that failed.
+
+    If CUDA refuses to end the recording, older versions of torch leave the allocator serving it, and never give its pool back.
+    Newer ones see to that in `reset`; allocating has then ended, and ending it again raises.
+    """
+    with suppress(RuntimeError):
+        graph.reset()
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
 
 
 class HostReads(TorchDispatchMode):
@@ -67,22 +92,51 @@ def buffers_in_place(*roots: nn.Module) -> Iterator[None]:
             setattr(owner, name, buffer)
 
 
+OnStream = Callable[[torch.cuda.Stream | None], AbstractContextManager[None]]
+
+
 @contextmanager
-def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Work inside runs on that CUDA stream, after everything queued so far; without a stream, on the current one."""
-    if stream is None:
-        yield
-        return
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
+def side_by_side() -> Iterator[OnStream]:
+    """Gives a context manager for work on a CUDA stream (None: the current one), after everything queued so far.
+
+    At the end everything queued from then on waits for these streams, also if there was an error: a recording in which a stream
+    was left alone can't be ended.
+    """
+    used: list[torch.cuda.Stream] = []
+
+    @contextmanager
+    def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
+        if stream is None:
+            yield
+            return
+        stream.wait_stream(torch.cuda.current_stream())
+        used.append(stream)
+        with torch.cuda.stream(stream):
+            yield
+
+    try:
+        yield on_stream
+    except BaseException:
+        with suppress(RuntimeError):
+            _join(used)
+        raise
+    _join(used)
 
 
-def join(streams: Sequence[torch.cuda.Stream | None]) -> None:
-    """Everything queued from here on waits for these streams."""
+def _join(streams: Sequence[torch.cuda.Stream]) -> None:
     for stream in streams:
-        if stream is not None:
-            torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+@contextmanager
+def cudnn_benchmark(on: bool) -> Iterator[None]:
+    """Inside, cuDNN tries all its algorithms on each new shape, and keeps the quickest (`on`), or tries nothing."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class Stopwatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +23,10 @@ def free_memory(device: torch.device) -> int:
 
 
 def available_memory() -> int:
-    """Bytes available to new arrays: on Linux as the system and its control groups say, elsewhere all physical memory."""
+    """Bytes available to new arrays: on Linux as the system and its control groups say, elsewhere all physical memory.
+
+    Linux counts memory here that it has not touched since it started, although none of its zones lists it as free.
+    """
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":") for line in meminfo.read_text("utf-8").splitlines())
@@ -30,15 +34,42 @@ def available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+@dataclass(frozen=True)
+class GroupFiles:
+    """Where a version of control groups keeps the limit of a group's memory, its use, and the page cache in that."""
+
+    controller: str
+    folder: str
+    limit: str
+    used: str
+    cache: str
+
+
+VERSIONS = (
+    GroupFiles("", "", "memory.max", "memory.current", "inactive_file"),
+    GroupFiles("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
 def _left_by_control_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """What each control group (version 2) of this process leaves it; containers and batch systems limit memory by these."""
-    names = [line.removeprefix("0::/") for line in own.read_text("utf-8").splitlines() if line.startswith("0::/")]
-    for group in (folder for name in names for folder in (root / name, *(root / name).parents) if folder.is_relative_to(root)):
-        limit = group / "memory.max"
-        if limit.is_file() and (text := limit.read_text("utf-8").strip()) != "max":
-            pages = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
-            used = int((group / "memory.current").read_text("utf-8")) - int(pages["inactive_file"])
-            yield max(0, int(text) - used)
+    """What each control group of this process leaves it; containers and batch systems limit memory by these."""
+    for line in own.read_text("utf-8").splitlines():
+        _, controllers, name = line.split(":", 2)
+        for files in VERSIONS:
+            if files.controller in controllers.split(","):
+                top = root / files.folder
+                lowest = top / name.removeprefix("/")
+                groups = [folder for folder in (lowest, *lowest.parents) if folder.is_relative_to(top)]
+                yield from (left for group in groups if (left := _left_by(group, files)) is not None)
+
+
+def _left_by(group: Path, files: GroupFiles) -> int | None:
+    limit = group / files.limit
+    if not limit.is_file() or (text := limit.read_text("utf-8").strip()) == "max":
+        return None
+    pages = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
+    used = int((group / files.used).read_text("utf-8")) - int(pages[files.cache])
+    return max(0, int(text) - used)
 
 
 def size_text(size: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from functools import cache
 import torch
 from torch import nn
 
-from kdexp.errors import first_line
+from kdexp.configuration.settings import Switch
+from kdexp.errors import first_line, listed
 
 
 def device_problem(name: str) -> str:
@@ -49,14 +51,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(next((kind for kind in ("cuda", "mps") if not device_problem(kind)), "cpu"))
 
 
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
 @dataclass(frozen=True)
 class Precision:
     """`fp32`; `tf32`: TF32 in convolutions, PyTorch's default on CUDA; `bf16`: autocast with fp32 weights and losses.
 
-    By default the operations are those of a plain loop, in its order. With `fast`, memory is channels-last and optimizers are
-    fused, which is quicker but rounds differently; Adam's first steps amplify that beyond what a seed reproduces. `compile`
-    has torch.compile generate the networks' kernels. With `graph`, steps are recorded and replayed: the operations are the same
-    except for optimizers, which are fused and keep their step counters on the device.
+    With all options off, the operations are those of a plain loop, in its order. With `fast`, memory is channels-last and
+    optimizers are fused, which is quicker but rounds differently; Adam's first steps amplify that beyond what a seed
+    reproduces. `compile` has torch.compile generate the networks' kernels. With `graph`, steps are recorded and replayed: the
+    operations are the same except for optimizers, which are fused and keep their step counters on the device.
     """
 
     name: str
@@ -64,19 +69,42 @@ class Precision:
     fast: bool = False
     compile: bool = False
     graph: bool = False
+    auto: tuple[str, ...] = ()
+    """The options that are on because they were left to the device. A recorded step that was not asked for by name is checked
+    before it is trusted, and learners do without where it fails.
+    """
 
     @classmethod
-    def pick(cls, name: str, device: torch.device, **options: bool) -> Precision:
-        """`auto` is PyTorch's default on the device."""
+    def pick(
+        cls, name: str, device: torch.device, *, fast: Switch = False, compile: bool = False, graph: Switch = False
+    ) -> Precision:
+        """Settles what is `auto`: the precision is PyTorch's default on the device, `fast` and `graph` are on on CUDA alone."""
+        on_cuda = device.type == "cuda"
         if name == "auto":
-            name = "tf32" if device.type == "cuda" else "fp32"
-        return cls(name, device, **options)
+            name = "tf32" if on_cuda else "fp32"
+        auto = tuple(option for option, asked in (("fast", fast), ("graph", graph)) if asked == "auto" and on_cuda)
+        settled = {"fast": "fast" in auto or fast is True, "graph": "graph" in auto or graph is True}
+        return cls(name, device, compile=compile, auto=auto, **settled)
 
     @property
     def label(self) -> str:
         """What the table calls it."""
         options = {"fast": self.fast, "compiled": self.compile, "graph": self.graph}
         return " ".join([self.name, *(name for name, chosen in options.items() if chosen)])
+
+    @property
+    def words(self) -> str:
+        """Says what was left to the device and is on there, with everything that rounds differently; empty if nothing was."""
+        if not self.auto:
+            return ""
+        parts = {
+            "recorded steps": self.graph,
+            "compiled networks": self.compile,
+            "channels-last memory": self.fast,
+            "fused optimizers": self.fused,
+        }
+        on = listed([self.name, *(part for part, used in parts.items() if used)])
+        return f"{self.device.type}: {on} ({' '.join(f'{option}=auto' for option in self.auto)}; false goes without)"
 
     @property
     def fused(self) -> bool:
@@ -89,10 +117,24 @@ class Precision:
         return torch.channels_last if self.fast else torch.contiguous_format
 
     def set(self) -> None:
-        """Sets the global switch that convolutions read; the rest is `autocast`."""
-        # The older switch must agree with it: torch.export and torch.compile read that one and raise if they differ.
-        torch.backends.cudnn.allow_tf32 = self.name == "tf32"
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if self.name == "tf32" else "ieee"  # type: ignore[attr-defined]
+        """Sets the global switches that kernels read; the rest is `autocast`.
+
+        Under bf16, CUDA may use TF32 for what runs outside of autocast, the modules and losses of methods.
+        """
+        on_cuda = self.device.type == "cuda"
+        rounded = self.name == "bf16" and on_cuda
+        # The older switches must agree: torch.export and torch.compile read those and raise if they differ.
+        torch.backends.cudnn.allow_tf32 = rounded or self.name == "tf32"
+        torch.backends.cudnn.conv.fp32_precision = _tf32(rounded or self.name == "tf32")  # type: ignore[attr-defined]
+        if not on_cuda:
+            return
+        torch.backends.cuda.matmul.allow_tf32 = rounded
+        torch.backends.cuda.matmul.fp32_precision = _tf32(rounded)
+        if self.graph:
+            # cuBLAS takes a workspace per thread and stream, on newer GPUs 32 MiB each, and every learner has a stream, since
+            # learners side by side are what fills a GPU with small networks. 8 MiB is what it takes on all other GPUs. It is
+            # read at the first product of matrices.
+            os.environ.setdefault(WORKSPACE, ":4096:2:16:8")
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks run."""
@@ -102,3 +144,7 @@ class Precision:
 def on_device(network: nn.Module, precision: Precision) -> nn.Module:
     """The network on the device, in the memory format of the precision."""
     return network.to(device=precision.device, memory_format=precision.memory_format)  # type: ignore[call-overload]
+
+
+def _tf32(allowed: bool) -> str:
+    return "tf32" if allowed else "ieee"

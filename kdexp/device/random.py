@@ -36,6 +36,11 @@ class RandomStream:
         if self.generator:
             self.generator.set_state(states[-1])
 
+    def replace_generator(self) -> None:
+        """Takes a new generator, whose state is to be set; one that was part of a failed recording may refuse to draw."""
+        if self.generator:
+            self.generator = torch.Generator(self.generator.device)
+
     def __enter__(self) -> None:
         self._outside = [module.get_rng_state() for module in self._modules]
         self._set(self._states)

@@ -16,6 +16,7 @@ from kdexp.experiment.quantised import quantise
 from kdexp.experiment.results import store_result
 from kdexp.files import reason
 from kdexp.store.learners import LearnerStore
+from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
 from kdexp.training.entry import Entry
@@ -64,7 +65,7 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
             _load_members(learner, entry, experiment.store)
             _resume(learner, entry, experiment)
         if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
-            _look_up(teacher, split, experiment.lookup_source(entries, teacher.model), experiment.journal, spec.limit_batches)
+            _look_up(teacher, split, experiment.lookup_source(entries, teacher.model), experiment.journal, spec)
         keys = {entry.name: entry.spec.key for entry in entries}
         with (
             experiment.journal.watching(learners, spec.epochs, steps.count) as watch,
@@ -95,10 +96,10 @@ def _resume(learner: Learner, entry: Entry, experiment: Experiment) -> None:
         experiment.journal.say(f"{learner.name}: resuming after epoch {len(learner.history):,}")
 
 
-def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Journal, limit_batches: int | None) -> None:
+def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Journal, spec: LearnerSpec) -> None:
     """Chooses where the teacher's outputs come from; if all are needed, computes the missing ones."""
-    full_epochs = limit_batches is None
-    lookup = choose_lookup(teacher, split, source)
+    full_epochs = spec.limit_batches is None
+    lookup = choose_lookup(teacher, split, source, spec.epochs)
     teacher.use(lookup.table, lookup.extra_layers)
     journal.say(lookup_words(lookup, len(split), full_epochs=full_epochs))
     if full_epochs and (stored := compute_all(teacher, split, source.stored)):

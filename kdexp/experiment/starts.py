@@ -1,4 +1,4 @@
-"""Networks that start from checkpoints, and notes on them for the user."""
+"""Notes for the user at the start of a run: how it computes, and which checkpoints its networks start from."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def load_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | Non
 
 
 def start_notes(plan: Plan) -> list[str]:
-    """Notes for the user on the checkpoints that a plan's learners start from, a sentence each."""
+    """Notes for the user, a sentence each: what was left to the device, and checkpoints that a plan's learners start from."""
     parts = [plan.part(role) for role in plan.needed]
     paths = dict.fromkeys(part.model for part in parts if not part.from_scratch)
-    return [note for path in paths for note in _notes(path, plan)]
+    arithmetic = [plan.precision.words] if plan.precision.words else []
+    return [*arithmetic, *(note for path in paths for note in _notes(path, plan))]
 
 
 def _notes(path: str, plan: Plan) -> list[str]:

@@ -37,6 +37,10 @@ class OutputCache:
         self._tables[key] = self._tables.pop(key) if key in self._tables else make()
         return self._tables[key]
 
+    def drop(self, key: str) -> None:
+        """Frees the memory of the table under a key."""
+        self._tables.pop(key, None)
+
     def limit(self, device: torch.device) -> int:
         """Bytes that all tables stored on a device may take together."""
         return int(OUTPUTS_SHARE * (free_memory(device) + self._used(device)))

@@ -16,6 +16,7 @@ from kdexp.store.outputs import OutputStore, worth_storing
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.output_table import LOGITS, OutputTable, by_layer
+from kdexp.teacher.view_cost import measure
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Lookup:
     """Bytes per layer; the logits are `LOGITS`."""
 
 
-def choose_lookup(teacher: Teacher, split: Split, source: LookupSource) -> Lookup:
+def choose_lookup(teacher: Teacher, split: Split, source: LookupSource, epochs: int = 0) -> Lookup:
     """Chooses a table wherever outputs are needed more than once and all fit into memory.
 
-    Reserves the table's memory and fills it from disk. The teacher stays as it is: `teacher.use` does what was chosen.
+    Reserves the table's memory and fills it from disk. The teacher stays as it is: `teacher.use` does what was chosen. For
+    `epochs` of augmented images on CUDA, where the teacher may run faster than the host looks up, both ways are measured.
     """
     layers = list(teacher.capture.layers)
     if split.views is None:
@@ -66,8 +68,19 @@ def choose_lookup(teacher: Teacher, split: Split, source: LookupSource) -> Looku
         limit = size_text(source.cache.limit(table.stored_on))
         return Lookup("live", f"its outputs for all images ({sizes}) are larger than the cache ({limit})")
     if split.views > 1:
-        return Lookup("views", f"each image has {split.views} views", table, sizes={LOGITS: table.bytes})
+        return _choose_views(teacher, split, source, table, epochs)
     return _choose_unaugmented(teacher, source, table)
+
+
+def _choose_views(teacher: Teacher, split: Split, source: LookupSource, table: OutputTable, epochs: int) -> Lookup:
+    reason = f"each image has {split.views} views"
+    if epochs and teacher.precision.device.type == "cuda":
+        costs = measure(teacher, split, table, epochs)
+        if costs.live < costs.table:
+            source.cache.drop(source.key)
+            return Lookup("live", str(costs))
+        reason += f" and {costs}"
+    return Lookup("views", reason, table, sizes={LOGITS: table.bytes})
 
 
 def _choose_unaugmented(teacher: Teacher, source: LookupSource, table: OutputTable) -> Lookup:

@@ -63,6 +63,11 @@ class OutputTable:
         """Whether every output of a layer has been computed."""
         return name in self._missing and not self._missing[name].any()
 
+    def missing_share(self, name: str, epoch: Epoch | None = None) -> float:
+        """The share of a layer's outputs, for all views or for those that an epoch shows, that have not been computed."""
+        missing = self._missing[name] if epoch is None else self._missing[name][self._positions(epoch)]
+        return int(missing.count_nonzero()) / len(missing)
+
     def shows_all(self, names: Iterable[str]) -> bool:
         """Whether `shown` is complete for these layers in every epoch."""
         return self.views == 1 and all(map(self.complete, names))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from traceback import format_exc
 from typing import Any
 
@@ -53,24 +52,23 @@ class Learner:
     """Why the training ended: a loss that is not finite, or an error in a step."""
     traceback: str = ""
     remark: str = ""
-    """Why its steps are not recorded, for `graph=true`."""
+    """Why its steps are not recorded although `graph` is on."""
 
     def __post_init__(self) -> None:
+        self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._let_record()
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
 
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of all trained parameters."""
-        return self._optimizer_and_rates[0]
+    def _let_record(self) -> None:
+        """Prepares the optimizer for recorded steps, if there will be any."""
+        if self.precision.graph and self.fused:
+            keep_on_device(self.optimizer)
 
-    @cached_property
-    def _optimizer_and_rates(self) -> tuple[torch.optim.Optimizer, list[float]]:
-        """The optimizer and its learning rates; made when they are first needed, since torch then imports its compiler."""
-        optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        if self.precision.graph:
-            keep_on_device(optimizer)
-        return optimizer, rates
+    @property
+    def fused(self) -> bool:
+        """Whether its optimizer takes its step in one kernel; others can't be recorded."""
+        return all(group.get("fused") for group in self.optimizer.param_groups)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -120,7 +118,7 @@ class Learner:
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
         factor = self.schedule.factor(progress.epoch, progress.epochs)
-        return [rate * factor for rate in self._optimizer_and_rates[1]]
+        return [rate * factor for rate in self._base_rates]
 
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms of the step just taken and its training accuracy [terms + 1], on the device."""
@@ -206,8 +204,7 @@ class Learner:
         """Goes back to where `progress` was taken; training on from there gives bitwise the same weights (CPU)."""
         self.load_state_dict(progress["weights"])
         self.optimizer.load_state_dict(progress["optimizer"])
-        if self.precision.graph:
-            keep_on_device(self.optimizer)
+        self._let_record()
         self.stream.states = progress["random"]
         self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
         self.best_weights = progress["best_weights"]

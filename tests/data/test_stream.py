@@ -409,6 +409,14 @@ def test_control_groups_limit_what_is_free(tmp_path, monkeypatch):
         (tmp_path / group / "memory.current").write_text("3000\n")
         (tmp_path / group / "memory.stat").write_text("anon 1\ninactive_file 500\n")
     assert list(memory._left_by_control_groups(tmp_path, tmp_path / "own")) == [2500]
+    older = tmp_path / "memory"
+    (older / "x").mkdir(parents=True)
+    for group, most in (("x", 4000), (".", 2**63 - 4096)):
+        (older / group / "memory.limit_in_bytes").write_text(f"{most}\n")
+        (older / group / "memory.usage_in_bytes").write_text("3000\n")
+        (older / group / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 200\n")
+    left = list(memory._left_by_control_groups(tmp_path, tmp_path / "own"))
+    assert left == [1200, 2**63 - 4096 - 2800, 2500], "the older version's groups, too"
     monkeypatch.setattr(memory, "_left_by_control_groups", lambda: [2500])
     assert memory.available_memory() == 2500
 

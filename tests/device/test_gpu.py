@@ -7,13 +7,15 @@ from loops import Silent, look_up, prepared, quiet_training
 
 from kdexp.device.random import RandomStream
 from kdexp.experiment.obtain import obtain
+from kdexp.teacher.cache import OutputCache
+from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.training import recorded_steps as graph
 from kdexp.training.loop import Steps
 from kdexp.training.recorded_steps import RecordedSteps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
-LONG = ("device=cuda", "precision=fp32", "batch_size=16", "limit_batches=null", "epochs=4", "graph=true")
+LONG = ("device=cuda", "precision=fp32", "batch_size=16", "limit_batches=null", "epochs=4", "graph=true", "fast=false")
 """24 steps: in each epoch five on full batches and one on ten images."""
 
 
@@ -114,10 +116,42 @@ def test_a_random_stream_draws_like_a_plain_script_and_is_independent():
 
 
 def test_a_graph_run_is_stored_under_its_own_precision(make_experiment):
-    entries = obtain(make_experiment("device=cuda", "graph=true", "limit_batches=null"))
+    entries = obtain(make_experiment("device=cuda", "graph=true", "fast=false", "limit_batches=null"))
     assert all(entry.stored and not entry.failure for entry in entries)
     assert {entry.spec.precision for entry in entries} == {"tf32 graph"}
     assert all(entry.stored.result["train_seconds"] > 0 for entry in entries)
+
+
+@pytest.mark.parametrize("more", [(), ("precision=tf32",), ("precision=bf16", "fast=true")])
+@pytest.mark.parametrize("method", METHODS)
+def test_rounding_is_not_taken_for_a_difference(make_experiment, method, more):
+    overrides = (*PAIR, *SLOWED.get(method, ()), f"distillation={method}", "graph=auto", *more)
+    (learner,) = trained(make_experiment(*LONG, *overrides), role_of(method))
+    assert not learner.failure and not learner.remark
+
+
+def test_after_a_step_that_can_not_be_recorded_plain_ones_and_other_recordings_go_on(make_experiment, monkeypatch):
+    work = RecordedSteps._recorded_work
+
+    def waits(self, recording, progress):
+        work(self, recording, progress)
+        recording.number.item()
+
+    words = (*LONG, "teacher=lightnn", "student=lightnn", "distillation=hint", "graph=auto")
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordedSteps, "_recorded_work", waits)
+        (learner,) = trained(make_experiment(*words), "distilled")
+    assert "its steps are not recorded, since the step can't be recorded: " in learner.remark
+    assert not learner.failure and len(learner.history) == 4
+    (other,) = trained(make_experiment(*words), "distilled")
+    assert_near(other, learner)
+
+
+def test_both_ways_of_asking_a_teacher_are_measured(make_experiment):
+    experiment = make_experiment(*LONG, *PAIR, "distillation=kd", "dataset.crop_padding=1", "dataset.flip=true")
+    _, teacher = prepared(experiment, "distilled")
+    found = choose_lookup(teacher, experiment.data.student_train, LookupSource("", OutputCache(), None), epochs=4)
+    assert found.kind in ("live", "views") and "ms in the step" in found.reason
 
 
 @pytest.mark.slow

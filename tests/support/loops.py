@@ -1,8 +1,11 @@
 """Prepared learners, and the train loop without a journal."""
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.device.random import RandomStream
 from kdexp.experiment.obtain import obtain
+from kdexp.network.build import build_network
 from kdexp.teacher.cache import OutputCache
 from kdexp.teacher.lookup import LookupSource, choose_lookup
 from kdexp.training.loop import train
@@ -24,6 +27,14 @@ def prepared(experiment, *roles):
     entries = [experiment.entry(role) for role in roles]
     network = experiment.teacher_network(entries)
     return prepare(entries, network, experiment.shape, experiment.precision, experiment.split_of(entries[0]).labels)
+
+
+def fresh(experiment, *roles):
+    """Learners for these roles and an untrained teacher."""
+    entries = [experiment.entry(role) for role in roles]
+    with RandomStream(1, torch.device("cpu")):
+        network = build_network(experiment.spec("teacher").model, experiment.shape)
+    return prepare(entries, network, experiment.shape, experiment.precision, experiment.data.student_train.labels)
 
 
 def look_up(teacher, split):

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from each_method import PAIR
+from loops import fresh, quiet_training
 from own_networks import StagedNet
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device import precision as device
 from kdexp.experiment.obtain import obtain
+from kdexp.experiment.starts import start_notes
 from kdexp.network.capture import Capture
 
 LAYERS = ["stages.0", "stages.0.1", "stages.0.2.input", "stages.2", "head.input"]
@@ -49,6 +52,60 @@ def test_less_exact_settings_are_separate_learners(make_experiment):
     assert len({spec.key for spec in specs}) == len(specs)
 
 
+def test_a_compiled_network_stays_compiled_while_its_steps_are_inspected(make_experiment, monkeypatch):
+    """Inside a dispatch mode, torch runs it uncompiled."""
+    inspected = []
+
+    class Uncompiled:
+        def __init__(self, run):
+            self.run = run
+
+        def __call__(self, image):
+            inspected.append(is_in_torch_dispatch_mode())
+            return self.run(image)
+
+    monkeypatch.setattr(torch, "compile", lambda run, **_: Uncompiled(run))
+    monkeypatch.setattr("kdexp.training.recorded_steps.record_graph", lambda work, generators: work)
+    experiment = make_experiment(*PAIR, "batch_size=16", "limit_batches=null", "compile=true", "graph=true", "fast=true")
+    (learner,), _ = fresh(experiment, "baseline")
+    quiet_training([learner], experiment.data.student_train, None, None, epochs=1, batch_size=16)
+    assert len(inspected) >= 6 and not any(inspected) and not learner.remark
+
+
+def test_auto_is_off_on_a_cpu_and_on_with_cuda(make_experiment):
+    here, cuda = make_experiment(), make_experiment("device=cuda")
+    assert (here.settings.fast, here.settings.graph) == ("auto", "auto")
+    assert here.precision.label == make_experiment("fast=false", "graph=false").precision.label == "fp32"
+    assert cuda.precision.label == "tf32 fast graph" and cuda.precision.auto == ("fast", "graph")
+    assert here.spec("distilled").key == make_experiment("fast=false", "graph=false").spec("distilled").key
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "said"),
+    [
+        ((), "tf32 fast graph", "tf32, recorded steps, channels-last memory, fused optimizers (fast=auto graph=auto; "),
+        (("fast=false",), "tf32 graph", "tf32, recorded steps, fused optimizers (graph=auto; "),
+        (("graph=false", "precision=bf16"), "bf16 fast", "bf16, channels-last memory, fused optimizers (fast=auto; "),
+        (("graph=true", "compile=true"), "tf32 fast compiled graph", "tf32, recorded steps, compiled networks, channels-last"),
+    ],
+)
+def test_what_was_left_to_the_device_is_said_in_a_line(make_experiment, words, label, said):
+    experiment = make_experiment("device=cuda", *words)
+    assert experiment.precision.label == label
+    (line,) = start_notes(experiment)
+    assert line.startswith(f"cuda: {said}") and line.endswith("=auto; false goes without)")
+
+
+@pytest.mark.parametrize("words", [("device=cuda", "fast=true", "graph=false"), ("device=cpu",)])
+def test_nothing_is_said_where_nothing_was_left_to_the_device(make_experiment, words):
+    assert start_notes(make_experiment(*words)) == []
+
+
+def test_a_misspelled_auto_is_answered_with_what_there_is(refused):
+    said = " ".join(refused("graph=auot", "fast=1").split())
+    assert "graph='auot': must be true or false or auto" in said and "fast=1: must be true or false or auto" in said
+
+
 @pytest.mark.exhaustive
 def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
     torch.manual_seed(0)
@@ -73,7 +130,7 @@ def test_a_compiled_capture_equals_the_plain_one_and_keeps_nothing():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["at", "mutual"])
 def test_a_compiled_training_is_stored_and_loaded_like_any_other(make_experiment, monkeypatch, method):
-    monkeypatch.setattr("kdexp.training.recorded_steps.record", lambda work, generators: work)
+    monkeypatch.setattr("kdexp.training.recorded_steps.record_graph", lambda work, generators: work)
     ways = ("fast=true", "optimizer.lr=0.0009765625", "batch_size=16", "limit_batches=4")
     usual = obtain(make_experiment(*PAIR, f"distillation={method}", *ways))[-1]
     entry = obtain(make_experiment(*PAIR, f"distillation={method}", *ways, "compile=true", "graph=true"))[-1]

@@ -6,20 +6,17 @@ import pytest
 import torch
 from each_method import PAIR, SLOWED, role_of
 from experiments import compose_command
-from loops import Operators, Silent, look_up, quiet_training
+from loops import Operators, Silent, fresh, look_up, quiet_training
 from on_meta import let_meta_train, prepared_on_meta
 from shipped import options
 from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.device.cuda_graphs import HostReads, buffers_in_place
-from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress
 from kdexp.distillation.kd import KD
-from kdexp.network.build import build_network
 from kdexp.training import recorded_steps as graph
 from kdexp.training.loop import Steps
-from kdexp.training.prepare import prepare
 
 METHODS = options("distillation")
 SMALL = (
@@ -65,14 +62,6 @@ def unwatched(monkeypatch):
             super().__init__(self)
 
     monkeypatch.setattr(graph, "HostReads", Unwatched)
-
-
-def fresh(experiment, *roles):
-    """Learners for these roles and an untrained teacher."""
-    entries = [experiment.entry(role) for role in roles]
-    with RandomStream(1, torch.device("cpu")):
-        network = build_network(experiment.spec("teacher").model, experiment.shape)
-    return prepare(entries, network, experiment.shape, experiment.precision, experiment.data.student_train.labels)
 
 
 def trained(experiment, *roles, epochs=3, change=lambda *_: None):

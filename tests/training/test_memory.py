@@ -112,7 +112,9 @@ def test_every_cifar_experiment_trains_on_a_gpu_with_four_gigabytes(planned, sma
         free_all()
 
 
-@pytest.mark.parametrize("graph", [pytest.param(graph, marks=needs_cuda) for graph in (False, True)])
+@pytest.mark.parametrize("graph", [pytest.param(graph, marks=needs_cuda) for graph in (False, True, "auto")])
 def test_a_lockstep_sweep_trains_on_a_gpu_with_four_gigabytes(planned, small_card, graph):
-    take_two_steps(*nine_points(planned), Precision.pick("auto", CUDA, fast=True, graph=graph), steps=8)
+    precision = Precision.pick("auto", CUDA, fast=True, graph=graph)
+    precision.set()
+    take_two_steps(*nine_points(planned), precision, steps=8)
     print(f"nine points and a baseline, graph={graph}: {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB")

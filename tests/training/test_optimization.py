@@ -1,4 +1,5 @@
 import math
+import os
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdexp.device.precision import Precision
+from kdexp.device.precision import WORKSPACE, Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.none import NoDistillation
 from kdexp.errors import InvalidArguments
@@ -17,7 +18,7 @@ from kdexp.network.capture import Capture
 from kdexp.training.learner import Learner
 from kdexp.training.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHARED = {"lr": 0.1, "weight_decay": 0.0, "decay_biases_and_norms": True, "clip_norm": None}
 ADAM = SHARED | {"betas": [0.9, 0.999], "eps": 1e-8}
 SGD_KNOBS = SHARED | {"momentum": 0.0, "nesterov": False}
@@ -269,7 +270,43 @@ def test_multistep_without_milestones_is_constant():
     assert MultiStep(milestones=[], gamma=0.5).factor(9.5, 10) == 1.0
 
 
-@pytest.mark.parametrize("name", ["tf32", "bf16", "fp32"])
-def test_both_tf32_switches_of_cudnn_agree(name):
+@pytest.fixture
+def switches(monkeypatch):
+    """Puts PyTorch's switches back."""
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    yield
+    Precision("fp32", CUDA).set()
+    os.environ.pop(WORKSPACE, None)
+
+
+@pytest.mark.parametrize(("name", "convolutions"), [("tf32", True), ("bf16", False), ("fp32", False)])
+def test_both_tf32_switches_of_cudnn_agree(switches, name, convolutions):
     Precision(name, CPU).set()
-    assert torch.backends.cudnn.allow_tf32 == (torch.backends.cudnn.conv.fp32_precision == "tf32") == (name == "tf32")
+    assert torch.backends.cudnn.allow_tf32 == (torch.backends.cudnn.conv.fp32_precision == "tf32") == convolutions
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "products"), [("tf32", True, False), ("bf16", True, True), ("fp32", False, False)]
+)
+@pytest.mark.parametrize("before", ["bf16", "fp32"])
+def test_cuda_may_use_tf32_outside_of_autocast_under_bf16(switches, before, name, convolutions, products):
+    Precision(before, CUDA).set()
+    Precision(name, CUDA).set()
+    assert torch.backends.cudnn.allow_tf32 == (torch.backends.cudnn.conv.fp32_precision == "tf32") == convolutions
+    assert torch.backends.cuda.matmul.allow_tf32 == (torch.backends.cuda.matmul.fp32_precision == "tf32") == products
+
+
+@pytest.mark.parametrize(
+    ("precision", "given", "expected"),
+    [
+        (Precision("tf32", CUDA, graph=True), None, ":4096:2:16:8"),
+        (Precision("tf32", CUDA, graph=True), ":16:8", ":16:8"),
+        (Precision("tf32", CUDA), None, None),
+        (Precision("fp32", CPU, graph=True), None, None),
+    ],
+)
+def test_workspaces_of_recorded_learners_are_bounded_unless_the_user_did(switches, monkeypatch, precision, given, expected):
+    if given:
+        monkeypatch.setenv(WORKSPACE, given)
+    precision.set()
+    assert os.environ.get(WORKSPACE) == expected

@@ -167,7 +167,7 @@ def test_a_step_never_waits_for_the_device(make_experiment, method, optimizer):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_epoch_on_a_gpu_waits_for_the_device_once(make_experiment):
-    experiment = make_experiment("device=cuda", "precision=fp32")
+    experiment = make_experiment("device=cuda", "precision=fp32", "fast=false", "graph=false")
     learners, teacher = prepared(experiment, "baseline", "distilled")
     look_up_all(teacher, experiment.data.student_train)
     batches = list(experiment.data.student_train.batches(32, seed=0, epoch=0))

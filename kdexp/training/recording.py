@@ -1,0 +1,87 @@
+"""What a recorded step reads and writes: tensors that stay where they are, and the batches of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdexp.data.batch import Batch
+from kdexp.data.split import Epoch, Split
+from kdexp.device.cuda_graphs import buffers_in_place
+from kdexp.distillation.base import Progress
+from kdexp.network.capture import Outputs
+from kdexp.training.learner import Learner
+
+
+@dataclass
+class Recording:
+    """The tensors that a recorded step of some learners reads and writes."""
+
+    learners: list[Learner]
+    batch: Batch
+    outputs: Outputs | None
+    images: Epoch
+    """The images of an epoch's full batches."""
+    rates: list[Tensor]
+    """Per learner, the learning rates in an epoch [steps, parameter groups]."""
+    traces: list[Tensor]
+    """Per learner, what an epoch's steps measured [steps, terms + 1]."""
+    number: Tensor
+    """[1], the next step of the epoch."""
+    phases: list[Any] = field(default_factory=list)
+    """The methods' phases when the step was recorded."""
+    replay: Callable[[], None] | None = None
+    images_asked: int = 0
+    """Images that go through the teacher in one replay, unseen by the host."""
+
+    def fill(self, batch: Batch, outputs: Outputs | None) -> None:
+        """Copies a batch and the teacher's outputs to where the learners read them."""
+        for part in fields(Batch):
+            if (target := getattr(self.batch, part.name)) is not None:
+                target.copy_(getattr(batch, part.name))
+        if self.outputs is not None and outputs is not None:
+            self.outputs.logits.copy_(outputs.logits)
+            for name, target in self.outputs.features.items():
+                target.copy_(outputs.features[name])
+
+    def begin(self, images: Epoch, points: Sequence[Progress], step: int) -> None:
+        """Copies an epoch's images and learning rates to where the steps from `step` on read them."""
+        self.images.copy_(images)
+        for learner, target in zip(self.learners, self.rates, strict=True):
+            target.copy_(torch.tensor([learner.rates(progress) for progress in points]))
+        self.number.fill_(step)
+
+    def step(self, learner: Learner, rates: Tensor, trace: Tensor, progress: Progress) -> None:
+        """One step of one learner on the batch that `fill` copied."""
+        now = rates.index_select(0, self.number).unbind(1)
+        for group, rate in zip(learner.optimizer.param_groups, now, strict=True):
+            group["lr"].copy_(rate[0])
+        with buffers_in_place(learner.model, learner.distiller), learner.stream:
+            terms = learner.distiller.update(learner, self.batch, self.outputs, progress)
+        trace.index_copy_(0, self.number, learner.measure(terms, self.batch.label)[None])
+
+
+class EpochBatches:
+    """The batches of an epoch, fetched ahead unless they are made on the device."""
+
+    def __init__(self, split: Split, images: Epoch, batch_size: int):
+        self._split, self.images = split, images
+        self._parts = list(images.split(batch_size))
+        self._fetched = None if split.static else split.batches_of(images, batch_size)
+        self._latest: tuple[int, Batch] | None = None
+        self.full = len(images.rows) // batch_size
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def get(self, step: int) -> Batch:
+        """The batch of a step. Unless batches are made on the device, steps must come in order; the latest may be repeated."""
+        if self._fetched is None:
+            return self._split.batch(*self._parts[step])
+        if self._latest is None or self._latest[0] != step:
+            self._latest = step, next(self._fetched)
+        return self._latest[1]
