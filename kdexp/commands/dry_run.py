@@ -54,6 +54,8 @@ def preview(config: Mapping[str, Any], console: Console | None = None, composer:
     journal.say(table)
     if shelf.doubt:
         journal.say(f"{UNKNOWN}: {shelf.doubt}")
+    elif not experiment.dataset.present():
+        journal.say(experiment.unread.gap)
     journal.say(f"dry run: nothing was trained or written ({experiment.where})")
 
 
@@ -143,13 +145,14 @@ def _estimate(missing: Sequence[tuple[Experiment, Entry]]) -> str:
     if not missing:
         return ""
     paces: dict[Path, Pace] = {}
-    times = []
+    times, uncounted = [], False
     for experiment, entry in missing:
         pace = paces.setdefault(experiment.store.root, Pace(experiment.store.root))
-        images = _images(experiment, entry)
-        times.append(None if images is None else pace.seconds(asdict(entry.spec), images))
+        seconds, images = pace.seconds(asdict(entry.spec), 1), _images(experiment, entry)
+        uncounted |= seconds is not None and images is None
+        times.append(None if seconds is None or images is None else seconds * images)
     known = [seconds for seconds in times if seconds is not None]
-    if not known and all(_images(experiment, entry) is None for experiment, entry in missing):
+    if not known and uncounted:
         return "; how long that takes is not known before the images are read"
     if not known:
         return "; no estimate of the time, since nothing similar is stored"

@@ -171,8 +171,10 @@ def measured(row: dict[str, float]) -> str:
 
 def training_words(names: str, spec: LearnerSpec, batches: int, images: int) -> str:
     """Says what is trained: epochs, batches per epoch, and how many of a split's images these have."""
+    if spec.members:
+        return f"{names}: the mean of {len(spec.members)} members"
     if not spec.epochs:
-        return f"{names}: left untrained"
+        return f"{names}: as in its checkpoint" if spec.model.get("checkpoint") else f"{names}: left untrained"
     seen = min(images, batches * spec.batch_size)
     of_all = count(images, "image") if seen == images else f"{seen:,} of {count(images, 'image')}"
     return f"training {names}: {count(spec.epochs, 'epoch')} of {count(batches, 'batch', 'batches')} ({of_all})"

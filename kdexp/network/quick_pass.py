@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -58,7 +59,15 @@ class QuickPass(TorchFunctionMode):
 
 
 def _is_plain(*arguments: Any) -> bool:
-    """Whether all tensors among the arguments are contiguous ones on the meta device, and gradients are off."""
+    """Whether all tensors among the arguments are row-major ones on the meta device, and gradients are off."""
     values = [value for argument in arguments for value in (argument if isinstance(argument, list | tuple) else [argument])]
     tensors = [value for value in values if isinstance(value, Tensor)]
-    return not torch.is_grad_enabled() and all(tensor.is_meta and tensor.is_contiguous() for tensor in tensors)
+    return not torch.is_grad_enabled() and all(tensor.is_meta and _is_row_major(tensor) for tensor in tensors)
+
+
+def _is_row_major(tensor: Tensor) -> bool:
+    """Whether what PyTorch computes from it is contiguous: it is so itself, or it is a part of such images, such as a chunk."""
+    if tensor.is_contiguous():
+        return True
+    strides = tensor.stride()
+    return tensor.dim() == 4 and min(tensor.shape) > 1 and strides[-1] > 0 and all(a > b for a, b in pairwise(strides))

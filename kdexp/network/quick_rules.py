@@ -1,5 +1,5 @@
 # ruff: noqa: ARG001 (a rule has the arguments of its function)
-"""Outputs of usual functions of networks for contiguous tensors on the meta device, from shapes alone."""
+"""Outputs of usual functions of networks for row-major tensors on the meta device, from shapes alone."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from kdexp.data.binary_files import idx_tensor
 from kdexp.data.torchvision_sets import CIFAR10, CIFAR100
+from kdexp.errors import DataUnavailable
 
 COLOUR = {
     "val_fraction": 0.25,
@@ -59,6 +60,20 @@ def test_every_published_file_is_read_once(cifar, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
     ours.read()
     assert sorted(read) == sorted(ours.digests)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b"!"])
+def test_a_damaged_batch_is_named_and_not_unpickled(cifar, monkeypatch, damage):
+    ours, _ = cifar
+    name, unpickled, real = list(ours.digests)[-1], [], pickle.loads
+    monkeypatch.setattr(pickle, "loads", lambda content, **how: unpickled.append(content) or real(content, **how))
+    path = ours.root / ours.folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    what = f"{ours.folder}/{name} is damaged, its {ours.algorithm} is not the published file's"
+    for ours.download in (True, False):
+        with pytest.raises(DataUnavailable, match=f"{what} .delete it, and dataset.download=true fetches it again"):
+            ours.read()
+    assert path.read_bytes() not in unpickled
 
 
 def test_an_idx_file_of_other_numbers_is_refused():

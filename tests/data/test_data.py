@@ -460,20 +460,6 @@ def test_an_absent_file_is_downloaded_if_allowed_and_named_if_not(mnist, monkeyp
         mnist.read()
 
 
-@pytest.mark.parametrize("download", [True, False])
-def test_a_damaged_batch_of_cifar_is_named(tmp_path, no_network, monkeypatch, download):
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in CIFAR10.digests:
-        (folder / name).write_bytes(name.encode())
-    whole = hashlib.sha256(b"data_batch_1").hexdigest()
-    monkeypatch.setitem(CIFAR10.digests, "data_batch_1", whole)
-    with pytest.raises(
-        DataUnavailable, match=r"cifar-10-batches-py/data_batch_2 is damaged, its sha256 is not the published file's"
-    ):
-        CIFAR10(**COLOUR, root=str(tmp_path), download=download).read()
-
-
 def write_escaping_archive(path):
     with tarfile.open(path, "w:gz") as archive:
         entry = tarfile.TarInfo("../escaped.txt")

@@ -38,7 +38,11 @@ def agrees(function, *tensors, **named):
     def without_values(value):
         if isinstance(value, list):
             return [without_values(one) for one in value]
-        return value.to("meta") if isinstance(value, Tensor) else value
+        return (
+            torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+            if isinstance(value, Tensor)
+            else value
+        )
 
     sketched = [without_values(value) for value in tensors]
     with warnings.catch_warnings(), torch.no_grad():
@@ -50,6 +54,23 @@ def agrees(function, *tensors, **named):
 
 
 sides = st.integers(1, 9)
+layouts = st.sampled_from(["whole", "chunk", "rows", "columns", "turned", "last"])
+
+
+def images(layout, *size):
+    """Zeros of that size: contiguous, a part of something larger, or in another order."""
+    number, channels, height, width = size
+    if layout == "chunk":
+        return torch.zeros(number, 2 * channels, height, width).chunk(2, 1)[1]
+    if layout == "rows":
+        return torch.zeros(number, channels, 2 * height, width)[:, :, ::2]
+    if layout == "columns":
+        return torch.zeros(number, channels, height, width + 1)[..., 1:]
+    if layout == "turned":
+        return torch.zeros(number, channels, width, height).mT
+    return torch.zeros(size).contiguous(memory_format=torch.channels_last if layout == "last" else torch.contiguous_format)
+
+
 steps = st.integers(1, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
@@ -64,10 +85,11 @@ steps = st.integers(1, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3))
     padding=st.integers(0, 3) | st.sampled_from(["same", "valid"]),
     dilation=steps,
     groups=st.sampled_from([1, 1, 2]),
+    layout=layouts,
 )
-def test_convolutions(channels, weights, height, width, bias, **named):
+def test_convolutions(channels, weights, height, width, bias, layout, **named):
     bias = bias if bias is None else torch.zeros(bias)
-    agrees(F.conv2d, torch.zeros(2, channels, height, width), torch.zeros(weights), bias, **named)
+    agrees(F.conv2d, images(layout, 2, channels, height, width), torch.zeros(weights), bias, **named)
 
 
 @few
@@ -84,9 +106,20 @@ def test_linear_layers(sizes, ins, outs, bias):
     stride=st.none() | steps,
     padding=st.integers(0, 2),
     ceil_mode=st.booleans(),
+    layout=layouts,
 )
-def test_pools(pool, size, **named):
-    agrees(pool, torch.zeros(2, 3, *size), **named)
+def test_pools(pool, size, layout, **named):
+    agrees(pool, images(layout, 2, 3, *size), **named)
+
+
+@few
+@given(st.tuples(st.integers(1, 2), st.integers(1, 3), sides, sides), layouts, layouts, st.booleans())
+def test_functions_of_single_values(size, layout, other, inplace):
+    agrees(F.relu, images(layout, *size), inplace=inplace)
+    agrees(F.leaky_relu, images(layout, *size), inplace=inplace)
+    agrees(Tensor.add, images(layout, *size), images(other, *size))
+    agrees(torch.cat, [images(layout, *size), images(other, *size)], dim=1)
+    agrees(Tensor.mean, images(layout, *size), dim=(2, 3))
 
 
 @few

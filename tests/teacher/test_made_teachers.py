@@ -1,6 +1,7 @@
 """Teachers made of other learners: ensembles, and distilled students that teach."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -27,9 +28,8 @@ def ensemble(combine="logits", temperature=1.0, count=3):
 
 
 def trained(experiment):
-    """The roles that this experiment trained, in order."""
-    lines = [line for line in said(experiment).splitlines() if line.startswith("training ")]
-    return [line.removeprefix("training ").partition(":")[0] for line in lines]
+    """The roles that this experiment trained or made of others, in order."""
+    return re.findall(r"^(?:training (?=.*epoch))?([\w.]+): (?:\d+ epoch|the mean of)", said(experiment), re.MULTILINE)
 
 
 @torch.no_grad()
