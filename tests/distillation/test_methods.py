@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from each_method import METHODS, PAIR, TEACHING
+from each_method import METHODS, PAIR, TEACHING, by_kind
 
 from kdexp.distillation.base import Progress
 from kdexp.experiment.obtain import obtain
@@ -157,7 +157,7 @@ def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", by_kind())
 def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_path, monkeypatch, method):
     def experiment(store):
         return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / store}")

@@ -1,5 +1,6 @@
 """The shipped methods, and networks small enough to try them all."""
 
+import pytest
 import yaml
 from hydra.utils import get_class
 from shipped import CONF, options
@@ -21,3 +22,15 @@ SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.w
 
 def role_of(method):
     return "baseline" if method == "none" else "distilled"
+
+
+KINDS = ("none", "kd", "crd", "fitnet", "simkd", "dkd", "mutual", "sum")
+"""One method of each kind of training; the others train like one of these.
+
+Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum of methods.
+"""
+
+
+def by_kind():
+    """All methods as parameters, those that train like another one marked exhaustive."""
+    return [method if method in KINDS else pytest.param(method, marks=pytest.mark.exhaustive) for method in METHODS]

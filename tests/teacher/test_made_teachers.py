@@ -29,7 +29,7 @@ def ensemble(combine="logits", temperature=1.0, count=3):
 
 def trained(experiment):
     """The roles that this experiment trained or made of others, in order."""
-    return re.findall(r"^(?:training (?=.*epoch))?([\w.]+): (?:\d+ epoch|the mean of)", said(experiment), re.MULTILINE)
+    return re.findall(r"^(?:training )?(\w[\w. ,]*): (?:\d+ epoch|the mean of)", said(experiment), re.MULTILINE)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from each_method import PAIR, SLOWED, role_of
+from each_method import PAIR, SLOWED, by_kind, role_of
 from experiments import compose_command
 from loops import Operators, Silent, fresh, look_up, quiet_training
 from on_meta import let_meta_train, prepared_on_meta
@@ -197,7 +197,7 @@ def places(learner):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", by_kind())
 def test_tensors_that_a_recorded_step_changes_keep_their_memory(make_experiment, monkeypatch, method):
     watched, seen = [], []
 
