@@ -27,7 +27,7 @@ def role_of(method):
 KINDS = ("none", "kd", "crd", "fitnet", "simkd", "dkd", "mutual", "sum")
 """One method of each kind of training; the others train like one of these.
 
-Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum of methods.
+Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum.
 """
 
 
