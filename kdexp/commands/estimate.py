@@ -7,7 +7,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ class Lookalikes:
 
     def has(self, spec: LearnerSpec) -> bool:
         """Whether the store has a learner that may be the one with this spec, if its images are those."""
-        return _without_images(asdict(spec)) in self._known
+        return _without_images(spec.values()) in self._known
 
 
 OF_IMAGES = ("fingerprint", "mean", "std")

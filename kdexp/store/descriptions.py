@@ -222,11 +222,17 @@ class Choices(TypedDict):
     distillation: str | None
 
 
+class Dataset(Node):
+    """A data set, with the share of the teacher's images that its students see."""
+
+    student_fraction: NotRequired[Fraction]
+
+
 class Configuration(TypedDict):
     """The keys of a run's `config.yaml` that reports read."""
 
     choices: Choices
-    dataset: Node
+    dataset: Dataset
     teacher: NotRequired[Node | None]
     student: Node
     distillation: Node

@@ -46,12 +46,16 @@ class LearnerSpec:
     quantised: dict[str, Any] | None = None
     """The node that quantises the teacher's network, if this is what the learner is."""
 
+    def values(self) -> dict[str, Any]:
+        """The spec as plain values; what only some kinds of learners have is left out of others."""
+        return {name: value for name, value in asdict(self).items() if name != "quantised" or value}
+
     def identity(self) -> dict[str, Any]:
         """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.
 
         Source files are those of every `_target_`, of its base classes, and of modules next to these that they import.
         """
-        values = {name: value for name, value in asdict(self).items() if name != "quantised" or value}
+        values = self.values()
         sources = {name: digest for node in _nodes(values) for name, digest in _sources(node["_target_"])}
         return {"format": FORMAT, **values, "sources": sources}
 

@@ -99,7 +99,7 @@ def test_unreadable_images_are_named_and_the_others_go_on(command, learner, phot
     assert error.splitlines() == [
         f"kdexp-predict: {photos / 'loop'} (a link to a folder above it) can't be read",
         f"kdexp-predict: {photos / 'y.heic'} can't be read: convert it to PNG or JPEG",
-        f"kdexp-predict: {photos / 'x.png'} can't be read: no image that Pillow knows",
+        f"kdexp-predict: {photos / 'x.png'} can't be read: not an image that Pillow can read",
         f"kdexp-predict: {photos / 'z.png'} can't be read: a FIFO, not a file",
         f"kdexp-predict: {photos / 'gone.png'} can't be read: the file does not exist",
     ]

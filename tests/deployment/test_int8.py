@@ -193,7 +193,10 @@ def test_images_that_moved_are_found_in_another_folder(as_config, tmp_path, monk
     read = []
     others = SimpleNamespace(fingerprint="of other images", close=lambda: None)
     monkeypatch.setattr(run_data, "load", lambda dataset, device: read.append(dataset) or others)
-    (tmp_path / "here" / "MNIST" / "raw").mkdir(parents=True)
+    folder = tmp_path / "here" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (folder / name).touch()
     code, error = refused(run_folder, "--format", "onnx", "--int8", "--root", tmp_path / "here")
     assert code == 2 and "the images are not those that" in error
     assert read[0].root == tmp_path / "here" and read[0].download is False
@@ -216,7 +219,9 @@ def test_the_int8_row_is_made_from_the_distilled_student(make_experiment):
     assert speeds["baseline"] == speeds["distilled"] != speeds["int8"]
     row, fp32 = make_rows(entries, experiment)[3], make_rows(entries, experiment)[2]
     assert (row.parameters, row.macs, row.precision) == (fp32.parameters, fp32.macs, "int8") and row.size_mb < fp32.size_mb / 2
-    headings = [column.header for column in draw_table(make_rows(entries, experiment), experiment, 80).columns]
+    headings = [
+        str(column.header).replace("\n", " ") for column in draw_table(make_rows(entries, experiment), experiment, 80).columns
+    ]
     assert {"MB", "ms / image"} <= set(headings)
     assert any(line.startswith("int8: the distilled student in 8-bit integers") for line in remarks(entries, experiment))
     again = make_experiment("controls=[int8]")

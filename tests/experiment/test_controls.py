@@ -48,7 +48,7 @@ def test_a_random_teacher_has_the_teachers_architecture_and_no_training(make_exp
     untrained = experiment.store.find(experiment.spec("untrained_teacher").key)
     assert untrained.result["history"] == [] and untrained.result["parameters"] == 85_002
     assert entries[-1].spec.teacher == untrained.key != entries[2].spec.teacher
-    assert "training untrained_teacher" in said(experiment)
+    assert "untrained_teacher: left untrained" in said(experiment)
 
 
 @pytest.mark.slow

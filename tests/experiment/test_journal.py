@@ -24,12 +24,14 @@ def test_the_progress_bar_names_the_epoch(learners):
 
 
 def test_a_training_is_announced_in_words():
-    spec = SimpleNamespace(epochs=1, batch_size=128)
-    assert training_words("teacher", spec, 10, 50_000) == "training teacher: 1 epoch of 10 batches (1,280 of 50,000 images)"
-    assert training_words("a and b", SimpleNamespace(epochs=1200, batch_size=32), 3, 90) == (
-        "training a and b: 1,200 epochs of 3 batches (90 images)"
-    )
+    def spec(epochs, batch_size=1, members=(), **model):
+        return SimpleNamespace(epochs=epochs, batch_size=batch_size, members=members, model=model)
+
     assert (
-        training_words("untrained_teacher", SimpleNamespace(epochs=0, batch_size=1), 9, 9)
-        == "untrained_teacher: left untrained"
+        training_words("teacher", spec(1, 128), 10, 50_000)
+        == "training teacher: 1 epoch of 10 batches (1,280 of 50,000 images)"
     )
+    assert training_words("a and b", spec(1200, 32), 3, 90) == ("training a and b: 1,200 epochs of 3 batches (90 images)")
+    assert training_words("untrained_teacher", spec(0), 9, 9) == "untrained_teacher: left untrained"
+    assert training_words("teacher", spec(0, checkpoint="a digest"), 9, 9) == "teacher: as in its checkpoint"
+    assert training_words("teacher", spec(0, members=["one", "two"]), 9, 9) == "teacher: the mean of 2 members"

@@ -178,9 +178,7 @@ def test_refused_with_a_sentence(words, sentence):
 
 def test_a_last_batch_of_one_image_is_refused_before_anything_is_written(tmp_path):
     overrides = [*SQUARES, *pair("shufflenet_v2_x0_5", "shufflenet_v2_x0_5"), "dataset.images=9", f"output_dir={tmp_path}"]
-    with pytest.raises(
-        DataUnavailable, match=r"^teacher: the last batch has a single image \\(of 9\\), .*; batch_size=5 avoids"
-    ):
+    with pytest.raises(DataUnavailable, match=r"^teacher: the last batch has a single image \(of 9\), .*; batch_size=5 avoids"):
         run(COMPOSER.compose(overrides))
     assert not (tmp_path / "runs").exists()
 

@@ -336,7 +336,7 @@ def test_a_job_that_is_still_waiting_is_not_reported_as_dropped(tmp_path):
     (sweep / "jobs.json").write_text(json.dumps({"command": [], "jobs": jobs}))
     assert read([sweep]).jobs[0].reason == "the sweep ended before this job started"
     with another(f"{HOLD}hold(Path({str(sweep / 'run.lock')!r}), stack)") as process:
-        assert read([sweep]).jobs[0].reason == f"{process} has not reached it yet"
+        assert read([sweep]).jobs[0].reason == f"{process} has not started it yet"
         (sweep / "000").mkdir()
         assert read([sweep]).jobs[0].state == "still running"
 

@@ -260,7 +260,7 @@ def test_an_invalid_table_is_refused(tmp_path, table):
 def test_weights_without_a_description_are_refused(tmp_path):
     path = tmp_path / "net.safetensors"
     save_file({"weight": torch.ones(1)}, path)
-    assert "does not say whose weights it holds" in refused(path)
+    assert "does not describe its network" in refused(path)
     path.write_text("text")
     assert "is not a safetensors file, or a damaged one" in refused(path, BadCheckpoint)
 

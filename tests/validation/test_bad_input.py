@@ -228,8 +228,8 @@ def write_data(wrong):
         (wrong / "mnist" / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
         (wrong / "mnist" / "MNIST" / "raw" / name).write_bytes(b"damaged")
     (wrong / "cifar" / "cifar-10-batches-py").mkdir(parents=True)
-    for number in range(1, 6):
-        (wrong / "cifar" / "cifar-10-batches-py" / f"data_batch_{number}").write_bytes(pickle.dumps(Mischief()))
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
+        (wrong / "cifar" / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(Mischief()))
 
 
 class Mischief:
