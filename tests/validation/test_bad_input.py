@@ -140,7 +140,7 @@ DATA = [
     ),
     (
         ["dataset=cifar10", "dataset.root={wrong}/cifar", "teacher=deepnn", "student=lightnn"],
-        "cifar-10-batches-py/data_batch_1 is damaged, its md5 is not the published file's",
+        "cifar-10-batches-py/data_batch_1 is damaged, its sha256 is not the published file's",
     ),
 ]
 
