@@ -18,6 +18,7 @@ from kdexp.configuration.nodes import build
 from kdexp.configuration.shipped import conf_dir
 from kdexp.experiment.advice import HIGHEST_TEMPERATURE, alternatives, higher_rate, longer, lower_rate, override
 from kdexp.report.facts import GREW, Facts
+from kdexp.text.numbers import count
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -116,9 +117,9 @@ def noise(facts: Facts, _experiment: Experiment) -> Finding | None:
         return None
     if not facts.gained + facts.lost:
         return Finding("Not significant: both students classify the same test images correctly", MORE_SEEDS)
-    images = f"it wins {facts.gained:,} test images, the baseline {facts.lost:,}"
+    images = f"it wins {count(facts.gained, 'test image')}, the baseline {facts.lost:,}"
     if facts.gained == facts.lost:
-        images = f"each wins {facts.gained:,} test images"
+        images = f"each wins {count(facts.gained, 'test image')}"
     return Finding(f"Not significant: {images} (p = {facts.chance:.2f})", MORE_SEEDS)
 
 

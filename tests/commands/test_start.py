@@ -22,13 +22,14 @@ def check(main, *words):
 
 
 @pytest.mark.slow
-def test_only_training_imports_pytorchs_compiler(here, tmp_path):
+def test_no_command_imports_pytorchs_compiler(here, tmp_path):
     assert here(*BRIEF, "diagnosis=always")[0] == 0
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     code = (
         CHECK
         + f"""
 from kdexp.commands import export, main, report, store
+check(main.main, *{BRIEF}, "force=true")
 check(store.main, "list")
 check(store.main, "verify")
 check(main.main, "dry_run=true")
