@@ -106,7 +106,7 @@ def _cost(table: DataTable, cost: Callable[[SweepRow], float], unit: str, told: 
         plot.mark(point, marks[row.drawn_as], tip=told_by(row, table), spread=spread(row), aside=aside)
     counts = Counter(row.drawn_as for row in rows)
     keys = [(key(marks[name]), name if count == 1 else f"{name}, {count} rows") for name, count in counts.items()]
-    caption = [told, "Dashed: Pareto front." if has_front else "", "What costs the same stands side by side."]
+    caption = [told, "Dashed: Pareto front." if has_front else "", "Marks of equal cost are shifted sideways."]
     caption += [f"Dots: {len(others)} that validation data did not choose."] if others else []
     ticks = costs if len(costs) <= 3 and apart(x, costs, 0.25) else None
     drawn = plot.html(unit, axis_title(rows), ticks, lambda value: f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
