@@ -95,7 +95,7 @@ class RunPage:
         first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends} {ONE_SEED}."
         gained, lost = only_one_right(self.answers.logits["distilled"], self.answers.logits["baseline"], self.answers.labels)
         chance = _chance(chance_of_split(gained, lost))
-        second = f"The distilled student alone is right on {gained}, the baseline alone on {lost} ({chance}, exact McNemar test)"
+        second = f"Only the distilled one is right on {gained}, only the baseline on {lost} ({chance}, exact McNemar test)"
         if teacher and teacher.model and ours.compression:
             second += f"; the teacher {teacher.model} has {percent(teacher.test_top1)} %"
             second += f" and {ours.compression:.1f} times the parameters"
