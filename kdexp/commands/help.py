@@ -35,7 +35,7 @@ Often changed (KEY=VALUE)
 Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;
 --config-dir FOLDER adds your own options; --config-name NAME starts from your own file; --version.
 kdexp --help columns explains every column of the tables.
-See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (classes of your files), kdexp-export (ONNX, ...).
+See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
 eval "$(kdexp -sc install=bash)" turns on TAB completion."""
 
 CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")

@@ -50,7 +50,7 @@ def agrees(function, *tensors, **named):
         real = outcome(function, tensors, named)
         with QuickPass():
             quick = outcome(function, sketched, named)
-        assert quick == (outcome(function, sketched, named) if real == "refused" else real)
+        assert quick == real or quick == outcome(function, sketched, named), "as with values, or as PyTorch has it without them"
 
 
 sides = st.integers(1, 9)
