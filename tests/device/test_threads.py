@@ -1,8 +1,11 @@
 """The number of CPU threads that a run uses."""
 
+import os
+
 import pytest
 import torch
 
+from kdexp.commands import main
 from kdexp.device import threads
 
 
@@ -29,3 +32,19 @@ def test_the_configured_number_wins_and_does_not_outlast_its_job(make_experiment
     assert make_experiment("num_threads=3", "batch_size=1024").threads == torch.get_num_threads() == 3
     make_experiment()
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, main.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_the_command_limits_how_long_waiting_threads_spin_unless_told_otherwise(monkeypatch, given, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["kdexp", "--version"])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
