@@ -25,6 +25,7 @@ from kdexp.experiment.starts import start_notes
 from kdexp.files import reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
+from kdexp.report.imbalance import imbalance_remarks
 from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
 from kdexp.report.rows import Row
@@ -131,7 +132,7 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     _conclude(folder, entries, written.rows, written.failure)
     journal.say("")
     journal.say(draw_table(written.rows, experiment, journal.console.width))
-    notes = [*remarks(entries, experiment), *written.notes]
+    notes = [*remarks(entries, experiment), *imbalance_remarks(written.rows, experiment), *written.notes]
     for line in notes:
         journal.say(line)
     missing = written.failure or _explain(folder, entries, experiment, journal, brief)

@@ -136,10 +136,13 @@ def misfit(value: Any, annotation: Any) -> str:
         allowed = next((note for note in inner[1:] if isinstance(note, Range)), Range())
         return misfit(value, inner[0]) or allowed.refusal(value)
     if origin in (typing.Union, types.UnionType):
-        sentences = [misfit(value, option) for option in inner if option is not type(None)]
-        if (value is None and type(None) in inner) or "" in sentences:
+        options = [option for option in inner if option is not type(None)]
+        sentences = {option: misfit(value, option) for option in options}
+        if (value is None and type(None) in inner) or "" in sentences.values():
             return ""
-        return f"{sentences[0]}{' (or null)' if type(None) in inner else ''}"
+        alike = [option for option in options if typing.get_origin(option) is type(value)]  # a list is compared with lists
+        told = dict.fromkeys(sentences[option] for option in alike or options)
+        return f"{', or '.join(told)}{' (or null)' if type(None) in inner else ''}"
     if origin is Literal:
         return "" if value in inner and not isinstance(value, bool) else f"must be one of {listed(map(str, inner))}"
     if origin is list:

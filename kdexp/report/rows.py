@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
@@ -38,6 +38,9 @@ class Row:
     images_per_second: float | None = None
     test_top1: float | None = None
     test_top5: float | None = None
+    balanced_accuracy: float | None = None
+    """Mean test accuracy of the classes, if these are imbalanced; then `class_accuracies` has each one's."""
+    class_accuracies: list[float | None] | None = None
     best_epoch: int | None = None
     best_epoch_test_top1: float | None = None
     validation_top1: float | None = None
@@ -54,7 +57,7 @@ class Row:
     n: int = 0
     precision: str = ""
 
-    def plain(self) -> dict[str, str | int | float | None]:
+    def plain(self) -> dict[str, Any]:
         """The row as a dictionary, in the order of the table's columns."""
         return asdict(self)
 
@@ -104,6 +107,7 @@ def _fill(row: Row, stored: StoredLearner) -> None:
     ):
         setattr(row, name, result[name])
     row.test_top1, row.test_top5 = last["top1"], last.get("top5")
+    row.balanced_accuracy, row.class_accuracies = last.get("balanced_accuracy"), last.get("class_accuracies")
     row.nll, row.ece, row.n = last["nll"], last["ece"], 1
     row.best_epoch_test_top1 = best["top1"] if best else None
     if result["history"]:

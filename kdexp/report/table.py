@@ -86,6 +86,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("training only", lambda row: written(row.training_only_parameters or None, "+,d")),
     Column("smaller", lambda row: "–" if row.compression is None else f"{row.compression:.1f}×", always=True),
     Column("test %", lambda row: percent(row.test_top1), always=True),
+    Column("balanced %", lambda row: percent(row.balanced_accuracy), always=True),
     Column("top-5 %", lambda row: percent(row.test_top5)),
     Column("vs base", lambda row: written(row.difference, "+.2f"), always=True),
     Column("published", lambda row: plus_minus(row.published, row.published_std), always=True),

@@ -45,7 +45,8 @@ def write(folder: Path, entries: list[Entry], experiment: Experiment, overrides:
 def write_table(folder: Path, rows: list[Row], experiment: Experiment) -> None:
     """Writes `table.csv`, `table.md` and `table.json`; the last also has the relative path of the store and its own digest."""
     plain = [row.plain() for row in rows]
-    write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
+    single = [{name: value for name, value in row.items() if name != "class_accuracies"} for row in plain]
+    write_whole(folder / "table.csv", csv_text(list(single[0]), single))
     write_whole(folder / "table.md", markdown(rows, COLUMNS))
     table = {"store": Path(os.path.relpath(experiment.store.root, folder)).as_posix(), "rows": plain}
     write_whole(folder / "table.json", json.dumps({**table, "digest": self_digest(table)}, indent=1), lasting=True)

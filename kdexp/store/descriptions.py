@@ -52,6 +52,7 @@ class Spec(TypedDict):
     limit_batches: Count | None
     teacher: Key | None
     members: NotRequired[list[Key]]
+    class_weights: NotRequired[Literal["balanced"] | list[Positive]]
     sources: dict[str, Digest]
 
 
@@ -59,9 +60,12 @@ class Metrics(TypedDict):
     """Measures on the test images; a likelihood that is not finite is null."""
 
     top1: Fraction | None
-    top5: NotRequired[Fraction]
+    top5: NotRequired[Fraction | None]
     nll: float | None
     ece: float | None
+    balanced_accuracy: NotRequired[Fraction | None]
+    class_accuracies: NotRequired[list[Fraction | None] | None]
+    majority: NotRequired[Fraction | None]
 
 
 class Test(TypedDict):

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from kdexp.files import file_digest
 
@@ -43,14 +43,19 @@ class LearnerSpec:
     """The teacher's key."""
     members: list[str] = field(default_factory=list)
     """The keys of an ensemble's members."""
+    class_weights: Literal["balanced"] | list[float] | None = None
+    """Weights of the classes in the loss on labels; hashed only if there are any."""
 
     def identity(self) -> dict[str, Any]:
         """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.
 
         Source files are those of every `_target_`, of its base classes, and of modules next to these that they import.
         """
-        sources = {name: digest for node in _nodes(asdict(self)) for name, digest in _sources(node["_target_"])}
-        return {"format": FORMAT, **asdict(self), "sources": sources}
+        values = asdict(self)
+        if self.class_weights is None:
+            del values["class_weights"]
+        sources = {name: digest for node in _nodes(values) for name, digest in _sources(node["_target_"])}
+        return {"format": FORMAT, **values, "sources": sources}
 
     @cached_property
     def key(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.published import explain
-from kdexp.report.table import signed
+from kdexp.report.table import percent, signed
 from kdexp.sweep.axes import written_values
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
@@ -20,7 +20,7 @@ IN_WORDS = 6
 
 def remarks(table: DataTable) -> list[str]:
     """All remarks below a table. A command follows its sentence on a line of its own."""
-    parts = (_numbers, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
+    parts = (_numbers, _imbalance, _controls, _tried, _choice, _chance, _winners, _several, _best_baselines, _gaps, _variants)
     sentences = [sentence for part in parts for sentence in part(table)]
     return [*sentences, *explain(table.published, table.departures), *table.unsourced]
 
@@ -33,6 +33,12 @@ def _numbers(table: DataTable) -> Iterator[str]:
     yield "Test accuracy after the last epoch, mean ± standard deviation over n seeds; vs base in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
         yield "One teacher serves all seeds: everything here holds for that teacher (teacher_seed=${seed} trains one per seed)."
+
+
+def _imbalance(table: DataTable) -> Iterator[str]:
+    if (majority := next((row.majority for row in table.rows if row.majority is not None), None)) is not None:
+        constant = f"always naming the largest class has {percent(majority)} %"
+        yield f"The classes of the test images differ in size: {constant}; balanced % is the mean accuracy of the classes."
 
 
 def _controls(table: DataTable) -> Iterator[str]:

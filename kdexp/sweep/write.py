@@ -54,6 +54,8 @@ def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
         "test_mean": row.test_mean,
         "test_std": row.test_std,
     }
+    if row.balanced_mean is not None:
+        line |= {"balanced_mean": row.balanced_mean, "balanced_std": row.balanced_std}
     if number := row.published:
         line |= {"published": number.mean, "published_std": number.std, "published_n": number.n}
         line |= {"standard_errors": row.standard_errors}
