@@ -34,6 +34,7 @@ from kdexp.report.write import write
 from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
+from kdexp.store.size import size_remark
 from kdexp.training.entry import Entry
 
 LONG = 60.0
@@ -135,6 +136,8 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     notes = [*remarks(entries, experiment), *imbalance_remarks(written.rows, experiment), *written.notes]
     for line in notes:
         journal.say(line)
+    if not brief and (told := size_remark(str(experiment.config["store"]))):
+        journal.say(told)
     missing = written.failure or _explain(folder, entries, experiment, journal, brief)
     if not brief and not missing:
         missing = _write_page(folder, written.rows, notes, entries, experiment, journal)
