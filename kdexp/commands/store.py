@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -31,8 +32,8 @@ CHOICES = ("unfinished", "damaged", "outputs", "keep_best", "all")
 
 
 KEEP_BEST = (
-    "of each data set and network (names and validation images as listed) keep the learner with the best validation accuracy, "
-    "and its teacher and members; alone, it chooses all other finished learners"
+    "of each data set (with its validation images) and network, keep the learner with the best validation accuracy, and the "
+    "teachers and members that it needs; alone, it chooses all other finished learners"
 )
 
 
@@ -119,7 +120,9 @@ def list_items(root: Path, _arguments: argparse.Namespace, console: Console) -> 
 
 def _name_killed(root: Path, console: Console) -> None:
     """Prints the folder of each run that was killed before it finished, and the command that resumes it."""
-    killed = killed_runs(root)
+    killed: list[Path] = []
+    with suppress(OSError):  # claims that another user may not read
+        killed = killed_runs(root)
     if not killed:
         return
     one = len(killed) == 1

@@ -236,4 +236,5 @@ class Configuration(TypedDict):
     teacher_epochs: int
     batch_size: int
     limit_batches: int | None
+    class_weights: NotRequired[Literal["balanced"] | list[Positive] | None]
     published: NotRequired[dict[str, Any] | None]

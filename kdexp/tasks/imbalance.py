@@ -47,7 +47,7 @@ def imbalance_metrics(logits: Tensor, labels: Tensor) -> dict[str, float | list[
 
 
 def weights_of_classes(setting: ClassWeights, labels: Tensor, classes: int) -> Tensor | None:
-    """Returns the weight of each class [K] in the loss on images with labels [N]; None if all weigh the same.
+    """Returns the weight of each class [K] in the loss on images with labels [N], on the host; None if all weigh the same.
 
     `balanced` is N / (C · n) for a class with n of the N images, where C classes have any: their inverse frequency, whose
     mean over the images is 1 (King, Zeng 2001, doi 10.1093/oxfordjournals.pan.a004868). A class without images has 0.
@@ -55,7 +55,7 @@ def weights_of_classes(setting: ClassWeights, labels: Tensor, classes: int) -> T
     if setting is None:
         return None
     if setting != "balanced":
-        return torch.tensor(setting, dtype=torch.float32, device=labels.device)
-    counts = labels.bincount(minlength=classes).double()
+        return torch.tensor(setting, dtype=torch.float32)
+    counts = labels.cpu().bincount(minlength=classes).double()
     weights = len(labels) / (int((counts > 0).sum()) * counts)
     return torch.where(counts > 0, weights, torch.zeros_like(weights)).float()
