@@ -163,6 +163,7 @@ def _run_all(command: Command) -> int:
     """Runs the jobs of a multirun and prints their table; returns the exit code."""
     from kdexp.commands.multirun import Lockstep, run_jobs
     from kdexp.commands.report import print_report
+    from kdexp.store.size import size_remark
 
     lockstep = Lockstep(command.hydra.launcher.max_learners) if command.launcher == "lockstep" else None
     try:
@@ -170,7 +171,10 @@ def _run_all(command: Command) -> int:
     except Unwritable as error:
         return _refuse([Problem("", str(error))])
     try:
-        return print_report([folder], folder)
+        code = print_report([folder], folder)
+        for told in filter(None, map(size_remark, dict.fromkeys(str(job.config["store"]) for job in command.jobs))):
+            print(told)
+        return code
     except Unwritable as error:
         elsewhere = f"kdexp-report {shlex.quote(str(folder))} --output FOLDER writes the table elsewhere"
         print_error("kdexp", f"{error}; every finished learner is in the store, and {elsewhere}")

@@ -25,6 +25,7 @@ from kdexp.experiment.starts import start_notes
 from kdexp.files import reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
+from kdexp.report.imbalance import imbalance_remarks
 from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
 from kdexp.report.rows import Row
@@ -33,6 +34,7 @@ from kdexp.report.write import write
 from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
+from kdexp.store.size import size_remark
 from kdexp.training.entry import Entry
 
 LONG = 60.0
@@ -131,9 +133,11 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     _conclude(folder, entries, written.rows, written.failure)
     journal.say("")
     journal.say(draw_table(written.rows, experiment, journal.console.width))
-    notes = [*remarks(entries, experiment), *written.notes]
+    notes = [*remarks(entries, experiment), *imbalance_remarks(written.rows, experiment), *written.notes]
     for line in notes:
         journal.say(line)
+    if not brief and (told := size_remark(str(experiment.config["store"]))):
+        journal.say(told)
     missing = written.failure or _explain(folder, entries, experiment, journal, brief)
     if not brief and not missing:
         missing = _write_page(folder, written.rows, notes, entries, experiment, journal)

@@ -3,100 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from stat import S_ISREG
-from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
-from kdexp.errors import CorruptEntry, did_you_mean, listed
-from kdexp.files import DRAFT, reason
-from kdexp.report.table import HEAD_RULE
-from kdexp.store.descriptions import LearnerFile, OutputsFile
-from kdexp.store.in_use import registering, settle_killed
-from kdexp.store.pruning import number_of_days, reason_to_keep, remove
-from kdexp.store.stored import LEARNERS, OUTPUTS, SUMMARIES, read_entry, read_result, under_its_key
+from kdexp.commands.store_table import draw_items
+from kdexp.errors import did_you_mean, listed
+from kdexp.files import abandoned, reason
+from kdexp.store.best import reasons_to_keep_best
+from kdexp.store.in_use import forget_killed, killed_runs, registering, settle_killed
+from kdexp.store.items import Item, items
+from kdexp.store.killed import resuming_command
+from kdexp.store.pruning import days_of, reason_to_keep, remove
+from kdexp.store.size import size_words
+from kdexp.store.stored import LEARNERS, RESULT
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen, print_error, printing
-from kdexp.text.numbers import percent
 from kdexp.version import __version__
 
 BAD_REQUEST, DAMAGE = 2, 1
-HEADINGS = ("key", "model", "method", "data", "seed", "epochs", "test %", "teaches", "MB", "age")
+CHOICES = ("unfinished", "damaged", "outputs", "keep_best", "all")
+"""Options of prune that choose items."""
+
+
+KEEP_BEST = (
+    "of each data set (with its validation images) and network, keep the learner with the best validation accuracy, and the "
+    "teachers and members that it needs; alone, it chooses all other finished learners"
+)
 
 
 class Refused(ValueError):
     """A command that can't be carried out; the message says why and what would help."""
-
-
-@dataclass
-class Item:
-    """A learner, the progress of an unfinished one, a teacher's outputs, or a leftover of a killed process."""
-
-    path: Path
-    kind: str
-    """`finished`, `unfinished`, `outputs`, `leftover` or `damaged`."""
-    result: dict[str, Any]
-    damage: str = ""
-
-    @property
-    def key(self) -> str:
-        """The hash under which it is stored."""
-        return self.path.name.partition(".")[0]
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes on disk; 0 if the item was removed meanwhile."""
-        files = [self.path, *self.path.rglob("*")] if self.path.is_dir() else [self.path]
-        return sum(state.st_size for state in map(_state, files) if state and S_ISREG(state.st_mode))
-
-    @cached_property
-    def days(self) -> float:
-        """Days since it was last written; 0 if the item was removed meanwhile."""
-        state = _state(self.path)
-        return (time.time() - state.st_mtime) / 86_400 if state else 0.0
-
-
-def _state(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
-
-
-def items(root: Path, *, verified: bool = False) -> list[Item]:
-    """All items of a store, newest first; `verified` reads every file. Items that are removed meanwhile are left out."""
-    found = [item for item in _items(root, verified) if _state(item.path)]
-    return sorted(found, key=lambda item: item.days)
-
-
-def _items(root: Path, verified: bool) -> Iterator[Item]:
-    for folder in (LEARNERS, OUTPUTS, SUMMARIES):
-        for path in (root / folder).iterdir() if (root / folder).is_dir() else ():
-            if DRAFT in path.name:
-                yield Item(path, "leftover", {})
-            elif path.suffix == ".progress":
-                yield Item(path, "unfinished", {})
-            elif path.is_dir():
-                yield _read(path, verified)
-
-
-def _read(path: Path, verified: bool) -> Item:
-    kind, declared = ("outputs", OutputsFile) if path.parent.name == OUTPUTS else ("finished", LearnerFile)
-    try:
-        found = read_entry(path, declared) if verified else read_result(path, declared)
-        return Item(path, kind, under_its_key(found).result)
-    except CorruptEntry as error:
-        return Item(path, "damaged", {}, str(error))
 
 
 @printing("kdexp-store")
@@ -139,15 +81,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prune_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("keys", nargs="*", help="keys or their beginnings")
-    command.add_argument("--unfinished", action="store_true", help="also progress of unfinished learners")
-    command.add_argument("--damaged", action="store_true", help="also damaged items and leftovers of killed processes")
+    command.add_argument("keys", nargs="*", metavar="KEY", help="keys or their beginnings")
+    command.add_argument("--unfinished", action="store_true", help="also progress of unfinished learners; forgets killed runs")
+    command.add_argument("--damaged", action="store_true", help="also damaged items and all leftovers")
     command.add_argument(
-        "--older-than", type=number_of_days, metavar="DAYS", help="also finished learners and outputs that are older"
+        "--older-than",
+        type=days_of,
+        metavar="AGE",
+        help="also finished learners and outputs that are older, such as 12h, 30d or 2w (30 are days)",
     )
     command.add_argument("--outputs", action="store_true", help="also teachers' outputs")
     command.add_argument("--all", action="store_true", help="everything")
+    command.add_argument("--keep-best", action="store_true", help=KEEP_BEST)
     command.add_argument("--yes", action="store_true", help="remove, instead of only showing")
+    command.epilog = "What killed processes left half-written goes with every prune. What a running process needs is kept."
 
 
 def _read_items(root: Path, *, verified: bool = False) -> list[Item]:
@@ -163,17 +110,33 @@ def _print(console: Console, sentence: str) -> None:
 
 
 def list_items(root: Path, _arguments: argparse.Namespace, console: Console) -> int:
-    """Prints a line per item; names items with a damaged result, and returns 1 if there are any."""
+    """Prints a line per item; names killed runs, and items with a damaged result; returns 1 if there are any of these."""
     found = _read_items(root)
-    students = Counter(item.result["spec"]["teacher"] for item in found if item.kind == "finished")
-    table = Table(box=HEAD_RULE, pad_edge=False, padding=0)
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number < 4 else "right", no_wrap=heading != "method")
-    for item in found:
-        table.add_row(*map(one_line, (item.key, *_line(item, students[item.key]))))
-    console.print(table, markup=False)
-    _print(console, f"{len(found):,} in {root}, {sum(item.size for item in found) / 1e6:,.1f} MB")
+    console.print(draw_items(found, console.width), markup=False)
+    _print(console, f"{len(found):,} in {root}, {size_words(sum(item.size for item in found))}")
+    _name_killed(root, console)
     return _name_damaged(found, console)
+
+
+def _name_killed(root: Path, console: Console) -> None:
+    """Prints the folder of each run that was killed before it finished, and the command that resumes it."""
+    killed: list[Path] = []
+    with suppress(OSError):  # claims that another user may not read
+        killed = killed_runs(root)
+    if not killed:
+        return
+    one = len(killed) == 1
+    what = "1 run was killed; its command resumes it" if one else f"{len(killed)} runs were killed; their commands resume them"
+    _print(console, f"{what} (kdexp-store prune --unfinished --yes forgets):")
+    for folder in killed:
+        _print(console, f"  {_from_here(folder)}")
+        if command := resuming_command(folder):
+            _print(console, f"    {command}")
+
+
+def _from_here(folder: Path) -> Path:
+    """The folder as a path from the working directory, if it is inside."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _name_damaged(found: Sequence[Item], console: Console) -> int:
@@ -182,24 +145,6 @@ def _name_damaged(found: Sequence[Item], console: Console) -> int:
     for item in damaged:
         _print(console, item.damage)
     return DAMAGE if damaged else 0
-
-
-def _line(item: Item, students: int) -> list[str]:
-    size = f"{item.size / 1e6:,.2f}"
-    if not item.result:
-        return [item.kind, "", "", "", "", "", "", size, _age(item.days)]
-    result, spec = item.result, item.result["spec"]
-    if item.kind == "outputs":
-        layer = f"outputs: {spec['layer'] or 'logits'}"
-        return [result["model"], layer, result["dataset"], "", "", "", "", size, _age(item.days)]
-    accuracy = percent(result["test"]["last"]["top1"])
-    numbers = [str(spec["seed"]), f"{spec['epochs']:,}", accuracy, str(students or ""), size, _age(item.days)]
-    return [result["model"], result["method"], result["dataset"], *numbers]
-
-
-def _age(days: float) -> str:
-    hours = 24 * days
-    return f"{days:,.0f} d" if days >= 2 else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
 
 
 def show(root: Path, arguments: argparse.Namespace, console: Console) -> int:
@@ -227,42 +172,43 @@ def verify(root: Path, _arguments: argparse.Namespace, console: Console) -> int:
 
 def prune(root: Path, arguments: argparse.Namespace, console: Console) -> int:
     """Removes the chosen items that no run needs, with `--yes`; otherwise only shows them."""
+    if not (arguments.keys or any(getattr(arguments, name) for name in CHOICES) or arguments.older_than is not None):
+        choices = "KEY ..., --unfinished, --damaged, --outputs, --older-than AGE, --keep-best or --all"
+        raise Refused(f"choose what to remove: {choices}")
     found = _read_items(root, verified=True)
-    if not (
-        arguments.keys
-        or arguments.unfinished
-        or arguments.damaged
-        or arguments.outputs
-        or arguments.all
-        or arguments.older_than is not None
-    ):
-        raise Refused("choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all")
-    chosen = _with_keys(found, arguments.keys) + [item for item in found if _matches(item, arguments)]
-    chosen = list({item.path: item for item in chosen}.values())
+    named = _with_keys(found, arguments.keys)
+    chosen = list({item.path: item for item in (*named, *(item for item in found if _matches(item, arguments)))}.values())
+    best = reasons_to_keep_best({i.key: i.result for i in found if i.kind == "finished"}) if arguments.keep_best else {}
     free = []
     for item in chosen:
-        line = f"{item.path.name}  {item.kind}  {item.size / 1e6:,.2f} MB"
-        why_kept = remove(root, item.path) if arguments.yes else reason_to_keep(root, item.path)
+        about = f"  {item.result['model']} on {item.result['dataset']}" if item.result else ""
+        line = f"{item.path.name}  {item.kind}{about}  {size_words(item.size)}"
+        why_kept = best.get(item.key, "") if item.kind == "finished" else ""
+        why_kept = why_kept or (remove if arguments.yes else reason_to_keep)(root, item.path)
         free += [] if why_kept else [item.size]
         _print(console, f"{line}  kept: {why_kept}" if why_kept else line)
     if arguments.yes:
         with registering(root):
             settle_killed(root)
+            if arguments.unfinished or arguments.all:
+                forget_killed(root)
     which = f"these {len(free)}" if len(free) == len(chosen) else f"{len(free)} of these {len(chosen)}"
     what = "removed" if arguments.yes else "nothing was removed; --yes removes"
-    _print(console, f"{what} {which}, {sum(free) / 1e6:,.1f} MB")
+    _print(console, f"{what} {which}, {size_words(sum(free))}")
     return 0
 
 
 def _matches(item: Item, arguments: argparse.Namespace) -> bool:
+    """Whether an item is chosen by any option. A killed process's leftover always is, unless it is a complete learner."""
     kinds = {
         "unfinished": arguments.unfinished,
         "damaged": arguments.damaged,
-        "leftover": arguments.damaged,
+        "leftover": arguments.damaged or (abandoned(item.path) and not (item.path / RESULT).is_file()),
         "outputs": arguments.outputs,
+        "finished": arguments.keep_best and arguments.older_than is None,
     }
     old = arguments.older_than is not None and item.kind in ("finished", "outputs") and item.days > arguments.older_than
-    return arguments.all or old or kinds.get(item.kind, False)
+    return arguments.all or old or kinds[item.kind]
 
 
 def _with_keys(found: list[Item], keys: Sequence[str]) -> list[Item]:

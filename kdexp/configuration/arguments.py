@@ -136,11 +136,14 @@ def misfit(value: Any, annotation: Any) -> str:
         allowed = next((note for note in inner[1:] if isinstance(note, Range)), Range())
         return misfit(value, inner[0]) or allowed.refusal(value)
     if origin in (typing.Union, types.UnionType):
-        sentences = [misfit(value, option) for option in inner if option is not type(None)]
-        if (value is None and type(None) in inner) or "" in sentences:
+        options = [option for option in inner if option is not type(None)]
+        sentences = {option: misfit(value, option) for option in options}
+        if (value is None and type(None) in inner) or "" in sentences.values():
             return ""
-        others = [sentence.removeprefix("must be ") for sentence in sentences[1:]]
-        return f"{' or '.join([sentences[0], *others])}{' (or null)' if type(None) in inner else ''}"
+        alike = [option for option in options if typing.get_origin(option) is type(value)]  # a list is compared with lists
+        told = dict.fromkeys(sentences[option].removeprefix("must be ") for option in alike or options)
+        start = "must be " if sentences[(alike or options)[0]].startswith("must be ") else ""
+        return f"{start}{' or '.join(told)}{' (or null)' if type(None) in inner else ''}"
     if origin is Literal:
         words = f"one of {listed(map(str, inner))}" if len(inner) > 1 else str(inner[0])
         return "" if value in inner and not isinstance(value, bool) else f"must be {words}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class Overrides:
         if problem.sentence.endswith("must be a text") and isinstance(value, int | float):
             return Problem(problem.name, f"{problem.sentence}; quote it: {as_word(problem.name, typed)}")
         scalars = isinstance(value, list) and bool(value) and not any(isinstance(item, list | dict) for item in value)
-        if scalars and "must be a" in problem.sentence and "must be a list" not in problem.sentence:
+        if scalars and "must be a" in problem.sentence and not re.search("must be a list|each entry", problem.sentence):
             inside = typed.strip()[1:-1]
             words = [f"{problem.name}={inside}" if key_of(text) == problem.name else text for text in self.words]
             return Problem(problem.name, f"{problem.sentence}; {several_values(problem.name, inside, {}, words)}")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from kdexp.configuration.arguments import Checked, Count, Range, Seed
+from kdexp.configuration.arguments import Checked, Count, Positive, Range, Seed
 from kdexp.configuration.roles import Control
 
 Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
@@ -27,6 +27,7 @@ class Settings(Checked):
     epochs: Count
     teacher_epochs: Count
     batch_size: Count
+    class_weights: Literal["balanced"] | list[Positive] | None
     limit_batches: Count | None
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]

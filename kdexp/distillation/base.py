@@ -103,6 +103,7 @@ class Distiller(nn.Module, Checked):
     """
     features_only: bool = False
     """Whether the method's own terms read only the teacher's features, not its logits or classifier. Not inherited."""
+    class_weights: Tensor | None
     tempered: bool = False
     """Whether the method's own term also depends on `temperature`."""
 
@@ -126,9 +127,26 @@ class Distiller(nn.Module, Checked):
             raise InvalidArguments([Problem("alpha", f"={alpha!r}: {BOTH_WEIGHTINGS}")])
         if alpha is not None:
             ce_weight, kd_weight = alpha, 1 - alpha
+        self.register_buffer("class_weights", None, persistent=False)
         self.temperature = temperature
         self.ce_weight = self.own_weights[0] if ce_weight is None else ce_weight
         self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
+
+    def weigh_classes(self, weights: Tensor | None) -> None:
+        """Sets the weight of each class [K] in the cross-entropy with the labels; None weighs all the same."""
+        self.class_weights = weights
+
+    def hard_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Returns the cross-entropy of logits [N, K] with labels [N], averaged over the batch by the weights of its classes.
+
+        With weights w this is Σ w[label]·CE / Σ w[label], as PyTorch defines it: the plain mean if the batch has one class.
+        """
+        return F.cross_entropy(logits, label, weight=self.class_weights)
+
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether `class_weights` reach the class's cross-entropy: it leaves that term to `losses` of the base."""
+        return not overrides(type(self), "losses", "update")
 
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
         """Returns the names of the student's and the teacher's layers whose outputs the method reads."""
@@ -152,7 +170,7 @@ class Distiller(nn.Module, Checked):
         """Returns the weighted scalar terms of one step by name: their sum is the objective, the names are logged."""
         terms = {}
         if self.ce_weight:
-            terms["ce"] = self.ce_weight * F.cross_entropy(student.logits, batch.label)
+            terms["ce"] = self.ce_weight * self.hard_loss(student.logits, batch.label)
         if teacher is None:
             return terms
         if self.kd_weight:

@@ -6,7 +6,7 @@ import errno
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import nn
@@ -50,10 +50,13 @@ class Experiment(Plan):
             if start := self._start(entry):
                 self.journal.say(f"{entry.role}: starts from {start}")
 
-    def claim(self, keys: Iterable[str], run: Path | None = None) -> None:
-        """Keeps `kdexp-store prune` from these keys until the process or its last job ends; `run` is this job's folder."""
+    def claim(self, keys: Iterable[str], run: Path | None = None, *, learners: bool = True) -> None:
+        """Keeps `kdexp-store prune` from these keys until the process or its last job ends; `run` is this job's folder.
+
+        The keys are those of `learners`, or else of teachers' outputs.
+        """
         try:
-            self.session.claim(self.store.root.parent).add(keys, run)
+            self.session.claim(self.store.root.parent).add(keys, run, learners=learners)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):  # nothing can be removed there either
                 self.journal.warn_once(
@@ -165,7 +168,7 @@ class Experiment(Plan):
         assert stored is not None
         identity = identity_of(stored, teacher, spec, self.device)
         about = {"model": stored.result["model"], "dataset": entries[0].dataset}
-        on_disk = OutputStore(self.settings.store, identity, about, self.journal.say, self.claim)
+        on_disk = OutputStore(self.settings.store, identity, about, self.journal.say, partial(self.claim, learners=False))
         later = self.session.layers.get(network_name(stored.result["spec"]["model"], self.shape), ())
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -179,6 +179,8 @@ class Plan:
             counts = Counter(sources).items()
             return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts)
         described = build(node_at(self.config, part.method)).describe()
+        if weights := self.spec(role).class_weights:
+            described += ", balanced" if weights == "balanced" else ", weighted"
         return f"{described} from {sources[0]}" if sources else described
 
     def spec(self, role: str) -> LearnerSpec:
@@ -202,21 +204,30 @@ class Plan:
         if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
         epochs = settings.teacher_epochs if part.teaches else settings.epochs
+        if part.untrained or part.quantised or members or (part.teaches and checkpoint):
+            epochs = 0
         return LearnerSpec(
             data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
             model=model,
             method=_without_starts(node_at(self.config, part.method)),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
-            epochs=0 if part.untrained or part.quantised or members or (part.teaches and checkpoint) else epochs,
+            epochs=epochs,
             batch_size=settings.batch_size,
             seed=settings.teacher_seed + seed_offset(part.model) if part.teaches else settings.seed,
             precision="int8" if part.quantised else self.precision.label,
             limit_batches=settings.limit_batches,
+            class_weights=self._class_weights(part, epochs),
             teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
             members=[self.spec(member).key for member in members],
             quantised=QUANTISATION if part.quantised else None,
         )
+
+    def _class_weights(self, part: RoleSpec, epochs: int) -> Literal["balanced"] | list[float] | None:
+        """The setting, unless it changes nothing: the learner is not trained, or not on labels."""
+        if self.settings.class_weights is None or not epochs or not build(node_at(self.config, part.method)).ce_weight:
+            return None
+        return self.settings.class_weights
 
     def _uses_teacher(self, role: str) -> bool:
         part = self.part(role)

@@ -43,7 +43,7 @@ def store_result(
     return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())
 
 
-def _accuracies(learner: Learner, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+def _accuracies(learner: Learner, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Metrics on test images; None throughout if the learner's classifier is untrained."""
     return {name: None if learner.untrained else value for name, value in metrics(logits, labels).items()}
 

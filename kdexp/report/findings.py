@@ -154,7 +154,10 @@ def poor_fit(facts: Facts, experiment: Experiment) -> Finding | None:
     config, more = experiment.config, more_epochs(facts, experiment)
     if facts.late_progress is not None and facts.late_progress < 0.01:
         if facts.distilled_train < facts.majority_train + 0.02:
-            fact = f"{fit}: it knows no more than the largest class ({percent(facts.majority_train, 1)}), and its loss is flat"
+            chance = 1 / experiment.shape.num_classes
+            known = percent(facts.majority_train, 1)
+            known += f"; chance {percent(chance, 1)}" if percent(chance, 1) != known else ""
+            fact = f"{fit}: it knows no more than the largest class ({known}), and its loss is flat"
             return Finding(fact, lower_rate(config, "optimizer"))
         larger = facts.parameter_ratio > 1
         # Mirzadeh et al. 2020, arXiv 1902.03393.

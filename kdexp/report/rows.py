@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdexp.report.latency import measure
 from kdexp.report.published import departures, explain, reference
@@ -34,6 +34,9 @@ class Row:
     images_per_second: float | None = None
     test_top1: float | None = None
     test_top5: float | None = None
+    balanced_accuracy: float | None = None
+    """Mean test accuracy of the classes, if these are imbalanced; then `class_accuracies` has each one's."""
+    class_accuracies: list[float | None] | None = None
     best_epoch: int | None = None
     best_epoch_test_top1: float | None = None
     validation_top1: float | None = None
@@ -52,7 +55,7 @@ class Row:
     shortened: str = ""
     """What makes the run shorter than it should be; empty for a complete one."""
 
-    def plain(self) -> dict[str, str | int | float | None]:
+    def plain(self) -> dict[str, Any]:
         """The row as a dictionary, in the order of the table's columns."""
         return asdict(self)
 
@@ -104,6 +107,7 @@ def _fill(row: Row, stored: StoredLearner) -> None:
     ):
         setattr(row, name, result[name])
     row.test_top1, row.test_top5 = last["top1"], last.get("top5")
+    row.balanced_accuracy, row.class_accuracies = last.get("balanced_accuracy"), last.get("class_accuracies")
     row.nll, row.ece, row.n = last["nll"], last["ece"], 1
     row.best_epoch_test_top1 = best["top1"] if best else None
     if result["history"]:

@@ -67,6 +67,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("training only", lambda row: written(row.training_only_parameters or None, "+,d")),
     Column("smaller", lambda row: written(row.compression, ",.1f") + ("×" if row.compression else ""), always=True),
     Column("test %", lambda row: percent(row.test_top1), always=True),
+    Column("balanced %", lambda row: percent(row.balanced_accuracy), always=True),
     Column("top-5 %", lambda row: percent(row.test_top5)),
     Column("vs base", lambda row: signed(row.difference), always=True),
     Column("published", lambda row: plus_minus(row.published, row.published_std), always=True),

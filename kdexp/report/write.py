@@ -51,7 +51,8 @@ def write(folder: Path, entries: list[Entry], experiment: Experiment, overrides:
 def write_table(folder: Path, rows: list[Row], experiment: Experiment, notes: Sequence[str] = ()) -> None:
     """Writes `table.csv`, `table.md` and `table.json`; the last also has the relative path of the store and its own digest."""
     plain = [row.plain() for row in rows]
-    write_whole(folder / "table.csv", csv_text(list(plain[0]), plain))
+    single = [{name: value for name, value in row.items() if name != "class_accuracies"} for row in plain]
+    write_whole(folder / "table.csv", csv_text(list(single[0]), single))
     write_whole(
         folder / "table.md", markdown(rows, COLUMNS) + "".join(f"\n- {one_line(note)}" for note in notes) + "\n" * bool(notes)
     )

@@ -53,6 +53,7 @@ class Spec(TypedDict):
     teacher: Key | None
     members: NotRequired[list[Key]]
     quantised: NotRequired[Node]
+    class_weights: NotRequired[Literal["balanced"] | list[Positive]]
     sources: dict[str, Digest]
 
 
@@ -60,9 +61,12 @@ class Metrics(TypedDict):
     """Measures on the test images; a likelihood that is not finite is null."""
 
     top1: Fraction | None
-    top5: NotRequired[Fraction]
+    top5: NotRequired[Fraction | None]
     nll: float | None
     ece: float | None
+    balanced_accuracy: NotRequired[Fraction | None]
+    class_accuracies: NotRequired[list[Fraction | None] | None]
+    majority: NotRequired[Fraction | None]
 
 
 class Test(TypedDict):
@@ -246,4 +250,5 @@ class Configuration(TypedDict):
     teacher_epochs: int
     batch_size: int
     limit_batches: int | None
+    class_weights: NotRequired[Literal["balanced"] | list[Positive] | None]
     published: NotRequired[dict[str, Any] | None]

@@ -12,11 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from kdexp.files import remove_drafts, write_whole
+from kdexp.files import is_file, is_folder, remove_drafts, write_whole
 from kdexp.store.locks import hold, holder, take_turns
-from kdexp.store.run_state import settle
+from kdexp.store.run_state import settle, was_killed
+from kdexp.store.stored import LEARNERS, RESULT
 
 IN_USE = "in_use"
+NOTE = ".killed"
+"""Suffix of the files that note the runs of a killed process."""
 
 
 class Claim:
@@ -26,29 +29,34 @@ class Claim:
         self.root = root
         self.path = root / IN_USE / f"{uuid4().hex}.json"
         self._keys: set[str] = set()
+        self._learners: set[str] = set()
         self._runs: set[str] = set()
         self._until = ExitStack()
         self._held = False
 
-    def add(self, keys: Iterable[str], run: Path | None = None) -> None:
-        """Protects these keys, and records a run's folder in case this process is killed; raises `OSError`."""
-        keys, runs = self._keys.union(keys), self._runs | ({str(run.resolve())} if run else set())
-        if (keys, runs) == (self._keys, self._runs):
+    def add(self, keys: Iterable[str], run: Path | None = None, *, learners: bool = True) -> None:
+        """Protects these keys of `learners` or of outputs; raises `OSError`.
+
+        Records them and a run's folder in case this process is killed.
+        """
+        added, runs = set(keys), self._runs | ({str(run.resolve())} if run else set())
+        if added <= self._keys and runs == self._runs:
             return
+        keys, trained = self._keys | added, self._learners | (added if learners else set())
         with registering(self.root):
             if not self._held:
                 settle_killed(self.root)
                 hold(self.path.with_suffix(".lock"), self._until)
                 self._held = True
-            write_whole(self.path, json.dumps({"keys": sorted(keys), "runs": sorted(runs)}))
-        self._keys, self._runs = keys, runs
+            write_whole(self.path, json.dumps({"keys": sorted(keys), "learners": sorted(trained), "runs": sorted(runs)}))
+        self._keys, self._learners, self._runs = keys, trained, runs
 
     def release(self) -> None:
         """Gives up all keys."""
         with suppress(OSError):
             self.path.unlink()
         self._until.close()
-        self._keys, self._runs, self._held = set(), set(), False
+        self._keys, self._learners, self._runs, self._held = set(), set(), set(), False
 
 
 @contextmanager
@@ -66,15 +74,45 @@ def user_of(root: Path, key: str) -> str:
 
 
 def settle_killed(root: Path) -> None:
-    """Removes the claims of killed processes, and marks their runs as killed."""
+    """Removes the claims of killed processes, and marks their runs as killed; a note of these stays while they can resume."""
     for path, user in _claims(root):
         if not user:
+            if killed := [folder for folder in _listed(path, "runs") if was_killed(Path(folder))]:
+                note = {"runs": killed, "learners": _listed(path, "learners")}
+                with suppress(OSError):
+                    write_whole(path.with_suffix(NOTE), json.dumps(note))
             for folder in _listed(path, "runs"):
                 settle(Path(folder))
             for file in (path, path.with_suffix(".lock")):
                 with suppress(OSError):
                     file.unlink()
+    for note_file in (root / IN_USE).glob(f"*{NOTE}"):
+        if not _resumable(root, note_file):
+            with suppress(OSError):
+                note_file.unlink()
     remove_drafts(root / IN_USE)
+
+
+def killed_runs(root: Path) -> list[Path]:
+    """The folders of killed runs and sweeps that the same command would resume; those inside a killed sweep are left out."""
+    dead = [path for path, user in _claims(root) if not user]
+    found = [folder for path in dead for folder in _resumable(root, path) if was_killed(folder)]
+    found += [folder for path in sorted((root / IN_USE).glob(f"*{NOTE}")) for folder in _resumable(root, path)]
+    return sorted({folder for folder in found if folder.parent not in found})
+
+
+def forget_killed(root: Path) -> None:
+    """Removes the notes of killed runs."""
+    for path in (root / IN_USE).glob(f"*{NOTE}"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _resumable(root: Path, path: Path) -> list[Path]:
+    """The existing run folders that a claim or a note lists; none if all of its learners are stored."""
+    if all(is_file(root / LEARNERS / key / RESULT) for key in _listed(path, "learners")):
+        return []
+    return [folder for folder in map(Path, _listed(path, "runs")) if is_folder(str(folder))]
 
 
 def _claims(root: Path) -> Iterator[tuple[Path, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,9 @@ from kdexp.files import abandoned, writer_of
 from kdexp.store.in_use import registering, user_of
 from kdexp.store.locks import holder
 from kdexp.store.stored import RESULT
+
+DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0, "": 1.0}
+"""Days of the units of an age."""
 
 
 def reason_to_keep(root: Path, path: Path) -> str:
@@ -39,9 +43,9 @@ def remove(root: Path, path: Path) -> str:
     return ""
 
 
-def number_of_days(text: str) -> float:
-    """Parses an argument; raises `ArgumentTypeError`."""
-    with suppress(ValueError):
-        if 0 <= (days := float(text)) < math.inf:
-            return days
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days, such as 30 or 0.5")
+def days_of(text: str) -> float:
+    """The days of an age such as `12h`, `30d`, `2w` or `30` (days); raises `ArgumentTypeError`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([hdw]?)", text.strip().lower(), re.ASCII)
+    if found and (days := float(found[1]) * DAYS[found[2]]) < math.inf:
+        return days
+    raise argparse.ArgumentTypeError(f"{text!r} is not an age, such as 12h, 30d or 2w (hours, days, weeks)")

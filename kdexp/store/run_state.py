@@ -28,13 +28,27 @@ def runner(folder: Path) -> str:
         return "another process"
 
 
+def was_killed(folder: Path) -> bool:
+    """Whether the process of a run or sweep was killed before it finished; a sweep has no state of its own."""
+    if not (folder / ALIVE).is_file() or runner(folder):
+        return False
+    return _state(folder) in (RUNNING, "")
+
+
+def _state(folder: Path) -> str:
+    """The state in `status.json`; empty if there is none."""
+    try:
+        return str(json.loads((folder / STATUS).read_text("utf-8"))["state"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def settle(folder: Path) -> None:
     """Marks a run or sweep whose process was killed as killed, and removes its drafts."""
     if runner(folder) or not (folder / ALIVE).is_file():
         return
-    with suppress(OSError, ValueError, AttributeError):
-        if json.loads((folder / STATUS).read_text("utf-8")).get("state") == RUNNING:
-            write_state(folder, KILLED)
+    if _state(folder) == RUNNING:
+        write_state(folder, KILLED)
     remove_drafts(folder)
     with suppress(OSError):
         (folder / ALIVE).unlink()

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from kdexp.files import file_digest
 
@@ -45,10 +45,12 @@ class LearnerSpec:
     """The keys of an ensemble's members."""
     quantised: dict[str, Any] | None = None
     """The node that quantises the teacher's network, if this is what the learner is."""
+    class_weights: Literal["balanced"] | list[float] | None = None
+    """Weights of the classes in the loss on labels."""
 
     def values(self) -> dict[str, Any]:
-        """The spec as plain values; what only some kinds of learners have is left out of others."""
-        return {name: value for name, value in asdict(self).items() if name != "quantised" or value}
+        """The spec as plain values; what only some learners have is left out of others."""
+        return {name: value for name, value in asdict(self).items() if name not in ("quantised", "class_weights") or value}
 
     def identity(self) -> dict[str, Any]:
         """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.

@@ -32,6 +32,7 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     own |= {part.optimizer: "optimizer", part.schedule: "schedule"}
     epochs = "teacher_epochs" if part.teaches else "epochs"
     found = {"epochs": config[epochs], "batch_size": config["batch_size"], "limit_batches": config["limit_batches"]}
+    found["class_weights"] = config.get("class_weights")
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
     if part.teaches:
         found.pop("dataset.student_fraction", None)  # teachers train on all images

@@ -45,6 +45,10 @@ class Result:
     test: float
     """Test accuracy; nan for a teacher whose classifier is not used."""
     validation: float | None
+    balanced: float | None = None
+    """Mean test accuracy of the classes, if they are imbalanced."""
+    majority: float | None = None
+    """Share of the largest class in the test images, if the classes are imbalanced."""
     logits: str = ""
     """Digest of its file of test logits."""
     trained_at: str = ""
@@ -198,10 +202,12 @@ def _result(stored: StoredLearner) -> Result:
     result = stored.result
     model, method, dataset = (one_line(result[name]) for name in ("model", "method", "dataset"))
     validation = result["history"][-1].get("validation_accuracy") if result["history"] else None
+    last = result["test"]["last"]
+    imbalance = (last.get("balanced_accuracy"), last.get("majority"))
     rest = (result["files"].get("logits.safetensors", ""), result["trained_at"], result["provenance"])
-    test = result["test"]["last"]["top1"]
+    test = last["top1"]
     named = (model, method, dataset, alike(result["spec"]), result["parameters"])
-    return Result(stored.key, stored.path, *named, math.nan if test is None else test, validation, *rest)
+    return Result(stored.key, stored.path, *named, math.nan if test is None else test, validation, *imbalance, *rest)
 
 
 def _command(path: Path, sweep: Sweep) -> tuple[str, ...]:

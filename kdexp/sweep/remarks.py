@@ -13,7 +13,7 @@ from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference, Interval
 from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
-from kdexp.text.numbers import MISSING, signed, written
+from kdexp.text.numbers import MISSING, percent, signed, written
 
 ONE_SEED = "n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five."
 IN_WORDS = 6
@@ -25,6 +25,7 @@ def remarks(table: DataTable) -> list[str]:
     parts = (
         _shortened,
         _numbers,
+        _imbalance,
         _controls,
         _tried,
         _choice,
@@ -56,6 +57,12 @@ def _numbers(table: DataTable) -> Iterator[str]:
     yield "Test accuracy after the last epoch: mean ± standard deviation over n seeds. vs base: in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
         yield ("All seeds share one teacher; variation between teachers is not included (it is with teacher_seed=${seed}).")
+
+
+def _imbalance(table: DataTable) -> Iterator[str]:
+    if (majority := next((row.majority for row in table.rows if row.majority is not None), None)) is not None:
+        constant = f"always naming the largest class has {percent(majority)} %"
+        yield f"The classes of the test images differ in size: {constant}; balanced % is the mean accuracy of the classes."
 
 
 def _controls(table: DataTable) -> Iterator[str]:

@@ -38,6 +38,11 @@ class SweepRow:
     test_std: float | None
     validation_mean: float | None
     """None unless every seed has one."""
+    balanced_mean: float | None = None
+    """Mean test accuracy of the classes, if they are imbalanced in the test images; with its standard deviation over seeds."""
+    balanced_std: float | None = None
+    majority: float | None = None
+    """Share of the largest class in the test images, if the classes are imbalanced."""
     mark: str = ""
     """★ for the student's best configuration on validation data, ☆ for the best of its method, else empty."""
     chosen_among: int = 1
@@ -77,6 +82,7 @@ class SweepRow:
         ordered = sorted(observations, key=lambda each: each.result.seed)
         results, first = [each.result for each in ordered], ordered[0]
         test, validation = [result.test for result in results], [result.validation for result in results]
+        balanced = [result.balanced for result in results if result.balanced is not None]
         known = [value for value in validation if value is not None]
         numbers = (reference(each.job.config, each.role, each.job.overrides) for each in ordered)
         published = next((number for number in numbers if number is not None), None)
@@ -98,6 +104,9 @@ class SweepRow:
             test_std=std,
             validation_mean=fmean(known) if len(known) == len(validation) else None,
             latency_ms=median(latencies) if latencies else None,
+            balanced_mean=fmean(balanced) if len(balanced) == len(results) else None,
+            balanced_std=std_of(balanced) if len(balanced) == len(results) else None,
+            majority=first.result.majority,
             difference=Pairs.of(ordered).difference(),
             published=published,
             standard_errors=published.distance(mean, std, len(test)) if published else None,

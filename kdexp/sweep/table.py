@@ -91,6 +91,7 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRo
         Column("n", lambda row: f"{row.n:,}", always=True),
         *validation,
         Column("test %", lambda row: plus_minus(row.test_mean, row.test_std), always=True),
+        Column("balanced %", lambda row: plus_minus(row.balanced_mean, row.balanced_std), always=True),
         Column("vs base", lambda row: signed(row.difference.mean) if row.difference else MISSING, always=True),
         Column("published", lambda row: str(row.published or MISSING), always=True),
         Column("Δ in SE", lambda row: written(row.standard_errors, "+,.1f"), always=True),

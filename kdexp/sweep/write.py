@@ -61,6 +61,8 @@ def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
     }
     line |= {"latency_ms": row.latency_ms} if row.latency_ms is not None else {}
     line |= {"shortened": "; ".join(table.shortened)} if table.shortened else {}
+    if row.balanced_mean is not None:
+        line |= {"balanced_mean": row.balanced_mean, "balanced_std": row.balanced_std}
     if number := row.published:
         line |= {"published": number.mean, "published_std": number.std, "published_n": number.n}
         line |= {"standard_errors": row.standard_errors}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kdexp.tasks.imbalance import imbalance_metrics
 
 TOP5_FROM = 20
 """Smallest number of classes for which top-5 accuracy is reported."""
@@ -15,12 +19,16 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).sum()
 
 
-def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Computes accuracy (`top1`, and `top5` from 20 classes on), negative log-likelihood in nats, and calibration error."""
-    values = {
+def metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Computes accuracy (`top1`, and `top5` from 20 classes on), negative log-likelihood in nats, and calibration error.
+
+    If the classes of the labels are imbalanced, also the accuracy of each, and their mean.
+    """
+    values: dict[str, Any] = {
         "top1": float(correct(logits, labels)) / len(labels),
         "nll": float(F.cross_entropy(logits, labels)),
         "ece": calibration_error(logits, labels),
+        **imbalance_metrics(logits, labels),
     }
     if logits.shape[1] >= TOP5_FROM:
         values["top5"] = float((logits.topk(5).indices == labels[:, None]).any(1).float().mean())

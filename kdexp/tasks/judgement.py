@@ -60,15 +60,19 @@ class Judgement:
 
     def warning(self, who: str) -> str:
         """Returns a warning about a teacher with these predictions, or an empty string."""
-        accuracy, largest = (
-            f"test accuracy {100 * self.accuracy:.2f} %",
-            f"always naming the largest class has {100 * self.majority:.2f} %",
-        )
+        accuracy = f"test accuracy {100 * self.accuracy:.2f} %"
+        largest = f"always naming the largest class has {100 * self.majority:.2f} %{self._or_any}"
         if self.reordered:
             return f"{who} seems to have its classes in another order than the labels: {accuracy}, {self.evidence}"
         if self.near_chance:
             return f"{who} is near chance: {accuracy}, and {largest}; what it teaches is noise"
         return f"{who} is worse than a constant answer: {accuracy}, and {largest}" if self.accuracy < self.majority else ""
+
+    @property
+    def _or_any(self) -> str:
+        """What naming a class at random has, as part of a sentence; empty if all classes have as many images."""
+        chance = f"{100 / self.classes:.2f} %"
+        return "" if f"{100 * self.majority:.2f} %" == chance else f", naming any at random {chance}"
 
     @property
     def evidence(self) -> str:

@@ -24,6 +24,10 @@ RUNS = (
     Entry("smaller", "compression", "the teacher's parameters divided by this network's"),
     Entry("test %", "test_top1", "test accuracy after the last epoch; in files accuracies are fractions of 1"),
     Entry("top-5 %", "test_top5", "share of test images whose class is among the five highest logits, after the last epoch"),
+    Entry(
+        "balanced %", "balanced_accuracy", "mean of the classes' test accuracies, where classes differ in size by more than 2×"
+    ),
+    Entry("", "class_accuracies", "the test accuracy of each class then, in table.json"),
     Entry("vs base", "difference", "test accuracy minus the baseline's of the same seed, in percentage points"),
     Entry("published", "published published_std", "the accuracy in the paper, with ± its standard deviation, if it has one"),
     Entry(
@@ -96,6 +100,7 @@ PAGES = (
     Entry("seed", "", "the student's seed"),
     Entry("val %", "", "validation accuracy of this seed after the last epoch"),
     Entry("test %", "", "test accuracy of this seed after the last epoch"),
+    Entry("balanced %", "balanced_mean balanced_std", "mean of balanced accuracy over seeds, ± its standard deviation"),
     Entry("vs base", "", "its difference to the baseline of this seed, in points"),
     Entry("key in the store", "", "the learner's key (kdexp-store show KEY)"),
     Entry("job", "", "folder of the job that made or used it; of an unfinished job its number"),

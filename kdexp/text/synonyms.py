@@ -37,6 +37,7 @@ _KEYS = {
     "num_threads": "threads n_threads nthreads",
     "output_dir": "o out out_dir output outdir save_dir save_path save log_dir logdir results_dir result_dir exp_dir",
     "store": "store_dir cache_dir",
+    "class_weights": "class_weight weighted loss_weights pos_weight balanced imbalance",
     "limit_batches": "limit_train_batches max_steps max_batches",
     "controls": "control rows",
     "dry_run": "dry dryrun",

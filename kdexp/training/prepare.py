@@ -22,6 +22,7 @@ from kdexp.network.build import PretrainedWeights, build_network, sketch_network
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
+from kdexp.tasks.imbalance import weights_of_classes
 from kdexp.teacher.frozen import Teacher
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
@@ -149,6 +150,7 @@ class _Draft:
         spec, device = self.entry.spec, self.precision.device
         teacher_capture = teacher.capture if teacher and self.distiller.uses_teacher else None
         capture = Capture(self.network, self.layers, self.shape.probe(device), compiled=self.precision.compile)
+        self.distiller.weigh_classes(weights_of_classes(spec.class_weights, labels, self.shape.num_classes))
         with RandomStream(spec.seed + AUXILIARY_SEED, device):
             self.distiller.setup(probe_of(capture, teacher_capture, labels, spec.batch_size, self.shape))
         deployed = self.distiller.deployed(self.network, teacher_capture.model if teacher_capture else None)

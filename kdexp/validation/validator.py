@@ -24,6 +24,7 @@ from kdexp.network.footprint import Room
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.checkpoints import check_frozen, check_reader, check_start
+from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
@@ -102,6 +103,9 @@ class Validator:
         found += self._dataset(candidate)
         if not candidate.shape.num_classes:  # then no network can be built
             return found
+        if "class_weights" not in {problem.name for problem in found}:
+            shared = (candidate.shape.num_classes, candidate.broken, candidate.distilled_teachers)
+            found += check_class_weights(candidate.config, *shared)
         candidate.rooms = self._rooms(candidate, found)
         found += self._networks(candidate)
         found += self._starts(candidate)

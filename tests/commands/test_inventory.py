@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from crafted import spec_of
+from crafted import craft, rewrite, spec_of
 
 from kdexp.commands import store as inventory
 from kdexp.experiment.obtain import obtain
@@ -28,7 +28,10 @@ def store(tmp_path, make_experiment):
 
 @pytest.fixture
 def kdexp_store(tmp_path, call_main):
-    return lambda *words: call_main(inventory.main, "kdexp-store", *words, "--store", tmp_path / "store", columns=100)
+    def call(*words, columns=100):
+        return call_main(inventory.main, "kdexp-store", *words, "--store", tmp_path / "store", columns=columns)
+
+    return call
 
 
 @pytest.mark.slow
@@ -41,6 +44,45 @@ def test_list_shows_everything_with_size_and_age(store, kdexp_store):
         assert word in shown, shown
     teacher = next(line for line in shown.splitlines() if store[1]["teacher"] in line)
     assert teacher.split()[-4] == "1", "it teaches one student"
+
+
+METHODS = (
+    ("mlp_small", "CE"),
+    ("mobilenetv2_half", "0.1 CE + 0.9 KD, T=4"),
+    ("resnet110x2", "CE, balanced"),
+    ("resnet14", "0.1 CE + 0.9 KD + 1000 AT, T=4"),
+)
+
+
+def test_each_learner_has_one_line_of_80_columns(tmp_path, kdexp_store):
+    """Cells are whole, but for keys and spaces of methods; a method that can't fit loses its end, which wide terminals show."""
+    named = {craft(tmp_path / "store", seed=seed): names for seed, names in enumerate(METHODS)}
+    for learner, (model, method) in named.items():
+        rewrite(learner, model=model, method=method)
+
+    def listed(columns):
+        code, shown = kdexp_store("list", columns=columns)
+        assert code == 0 and max(map(len, shown.splitlines()[:7])) <= columns
+        return {line.split()[0]: line for line in shown.splitlines() if line.strip()[:8] in {path.name[:8] for path in named}}
+
+    narrow, wide = listed(80), listed(200)
+    assert set(narrow) == {path.name[:8] for path in named} and set(wide) == {path.name for path in named}
+    for learner, (model, method) in named.items():
+        for cell in (model, "digits", "50.00"):
+            assert cell in narrow[learner.name[:8]].split()
+        assert method in wide[learner.name] and method.replace(" ", "") in narrow[learner.name[:8]]
+    long = "CE + RKD + 0.5 logit MSE + 0.8 CRD + 20 attention, T=4"
+    rewrite(learner, method=long)
+    assert "CE+RKD+0.5logit" in listed(80)[learner.name[:8]] and "…" in listed(80)[learner.name[:8]]
+    assert long in listed(200)[learner.name]
+
+
+def test_keys_with_the_same_beginning_are_told_apart(tmp_path, kdexp_store):
+    folder = tmp_path / "store" / "learner"
+    for key in ("0123456789abcdef", "0123456789abcdee"):
+        (folder / key).mkdir(parents=True)
+    shown = kdexp_store("list", columns=30)[1]
+    assert "0123456789abcdef" in shown and "0123456789abcdee" in shown
 
 
 @pytest.mark.slow
@@ -83,7 +125,7 @@ def test_prune_removes_only_the_chosen_items(store, kdexp_store):
 def test_prune_by_age(store, kdexp_store):
     long_ago = time.time() - 40 * 86_400
     os.utime(store[0].root / store[1]["baseline"], (long_ago, long_ago))
-    assert kdexp_store("prune", "--older-than", "30", "--yes")[0] == 0
+    assert kdexp_store("prune", "--older-than", "30d", "--yes")[0] == 0
     assert not store[0].has(store[1]["baseline"]) and store[0].has(store[1]["teacher"])
 
 
@@ -126,9 +168,12 @@ REFUSED = [
     (["show", "zzz"], "'zzz': no item has that key"),
     (["show", "0123"], "0123456789abcdef.progress is unfinished"),
     (["show", ""], "items have that key"),
-    (["prune"], "choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than DAYS or --all"),
+    (["prune"], "choose what to remove: KEY ..., --unfinished, --damaged, --outputs, --older-than AGE, --keep-best or --all"),
     (["prune", "beef"], "'beef': no item has that key"),
-    *((["prune", "--older-than", days], f"{days!r} is not a number of days") for days in ("old", "-1", "nan", "inf", "1e999")),
+    *(
+        (["prune", "--older-than", age], f"{age!r} is not an age")
+        for age in ("old", "-1", "nan", "inf", "1e999", "30 days", "9" * 400)
+    ),
     (["lst"], "invalid choice: 'lst'"),
 ]
 

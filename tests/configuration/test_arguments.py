@@ -138,6 +138,8 @@ def test_a_fitting_value_is_accepted(annotation, value):
         (float | None, "x", "must be a finite number (or null)"),
         (Literal["a"] | None, "x", "must be a (or null)"),
         (int | str, 0.5, f"{WHOLE} or a text"),
+        (Literal["a"] | list[Positive] | None, [1, 0], "each entry must be above 0 (or null)"),
+        (Literal["a"] | list[Positive] | None, 3, "must be a or a list, written [a,b] (or null)"),
         (Positive, 0, "must be above 0"),
         (Positive, "1", NUMBER),
         (NonNegative, -1e-9, "must be at least 0"),

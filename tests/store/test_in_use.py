@@ -27,7 +27,7 @@ from kdexp.errors import LearnerLost
 from kdexp.experiment.obtain import obtain, train_group
 from kdexp.files import abandoned, draft_of, remove_drafts, write_whole
 from kdexp.processes import Process
-from kdexp.store import pruning
+from kdexp.store import items, pruning
 from kdexp.store.in_use import Claim, settle_killed, user_of
 from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import fcntl, holder
@@ -121,9 +121,9 @@ def test_what_is_removed_just_before_it_is_claimed_is_trained(make_experiment, m
     obtain(first)
     add = Claim.add
 
-    def too_late(self, *words):
+    def too_late(self, *words, **more):
         shutil.rmtree(first.store.root / first.spec("teacher").key)
-        return add(self, *words)
+        return add(self, *words, **more)
 
     monkeypatch.setattr(Claim, "add", too_late)
     again = make_experiment()
@@ -153,7 +153,7 @@ def test_the_first_job_of_a_sweep_keeps_what_the_last_one_needs(tmp_path, monkey
 
 def test_a_store_without_claims_says_so_unless_nothing_can_be_removed(make_experiment, monkeypatch):
     def refuse(number):
-        def add(*_):
+        def add(*_, **_more):
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(Claim, "add", add)
@@ -195,13 +195,13 @@ def test_two_prunes_at_once_remove_everything_once(root, kdexp_store, monkeypatc
 
 
 def test_entries_that_vanish_while_a_store_is_listed_are_left_out(root, kdexp_store, monkeypatch):
-    read = inventory._read
+    read = items._read
 
     def vanishing(path, verified):
         shutil.rmtree(path)
         return read(path, verified)
 
-    monkeypatch.setattr(inventory, "_read", vanishing)
+    monkeypatch.setattr(items, "_read", vanishing)
     code, shown = kdexp_store("list")
     assert code == 0 and "1 in" in shown and "unfinished" in shown
 

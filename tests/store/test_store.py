@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from crafted import as_run, craft, result_of, spec_of
+from crafted import as_run, craft, result_of, rewrite, spec_of
 from experiments import said
 from processes import command
 
@@ -42,6 +42,13 @@ def test_what_is_saved_is_found(store):
     assert found.result["trained_at"] == "now"
     assert torch.equal(found.tensors("last")["model.weight"], torch.full((2, 2), 3.0))
     assert store.find("4567") is None
+
+
+@pytest.mark.parametrize("measures", [{"top5": None}, {"balanced_accuracy": None, "class_accuracies": None, "majority": None}])
+def test_a_learner_whose_classifier_is_untrained_has_no_measures_and_is_found(tmp_path, measures):
+    learner = craft(tmp_path)
+    rewrite(learner, test={"last": dict.fromkeys(("top1", "nll", "ece")) | measures})
+    assert LearnerStore(tmp_path).find(learner.name) is not None
 
 
 def test_saving_again_replaces(store):
@@ -107,7 +114,7 @@ def test_a_damaged_learner_is_trained_again(make_experiment):
 SAME_KEY = ["device=cpu", "output_dir=elsewhere", "num_threads=1", "latency=true", "memory=ram", "workers=3"]
 OTHER_KEY = ["seed=1", "epochs=3", "batch_size=16", "precision=bf16", "fast=true", "optimizer.lr=0.1", "schedule=cosine"]
 OTHER_KEY += ["student.hidden=[8]", "dataset.student_fraction=0.5", "dataset.split_seed=1", "dataset.val_fraction=0.2"]
-OTHER_KEY += ["dataset.flip=true", "limit_batches=1"]
+OTHER_KEY += ["dataset.flip=true", "limit_batches=1", "class_weights=balanced"]
 
 
 @pytest.mark.parametrize("override", SAME_KEY)

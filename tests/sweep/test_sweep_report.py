@@ -10,6 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from crafted import METRICS, rewrite
 from crafted_sweeps import CraftedSweep, right_first
 from experiments import COMPOSER, SHORT
 from rich.console import Console
@@ -49,6 +50,24 @@ def test_a_grid_fits_eighty_columns(grid, kdexp_report):
     rows = [line.split() for line in shown.splitlines() if line.lstrip("★ ").startswith(("teacher", "baseline", "distilled"))]
     assert rows[1][:4] == ["baseline", "CE", "–", "–"] and rows[2][:4] == ["distilled", "kd", "1", "0.1"]
     assert [row[0] for row in rows].count("★") == 1 and len(rows) == 6
+
+
+def test_imbalanced_classes_have_a_column_and_a_remark(tmp_path, kdexp_report):
+    sweep = CraftedSweep(tmp_path)
+    for seed, balanced in enumerate((0.25, 0.35)):
+        sweep.job(f"seed={seed}", baseline=right_first(80 + seed), seed=seed)
+        rewrite(
+            sweep.store / sweep.keys["baseline"], test={"last": {**METRICS, "balanced_accuracy": balanced, "majority": 0.8}}
+        )
+    code, shown = kdexp_report(sweep.close())
+    assert code == 0 and "30.00 ± 7.07" in shown
+    assert "always naming the largest class has 80.00 %; balanced % is the mean" in " ".join(shown.split())
+    lines = {line["role"]: line for line in csv.DictReader((sweep.folder / "sweep.csv").read_text().splitlines())}
+    assert float(lines["baseline"]["balanced_mean"]) == pytest.approx(0.3) and not lines["distilled"]["balanced_mean"]
+
+
+def test_equal_classes_have_neither(grid, kdexp_report):
+    assert "balanced" not in kdexp_report(grid.close())[1]
 
 
 @pytest.mark.slow

@@ -41,7 +41,11 @@ CASES = {
         torch.eye(10)[torch.full((1000,), 3)],
         "near chance: test accuracy 10.00 %, and always naming the ",
     ),
-    "the majority": (SKEWED, torch.eye(2)[torch.zeros(1000).long()], "largest class has 94.00 %; what it teaches is noise"),
+    "the majority": (
+        SKEWED,
+        torch.eye(2)[torch.zeros(1000).long()],
+        "has 94.00 %, naming any at random 50.00 %; what it teaches is noise",
+    ),
     "a little above the majority": (SKEWED, torch.eye(2)[(torch.arange(1000) % 1000 >= 995).long()], "is near chance"),
     "the minority": (SKEWED, torch.eye(2)[torch.ones(1000).long()], "worse than a constant answer: test accuracy 6.00 %, and"),
     "useful, but below the majority": (SKEWED, answers(SKEWED, 8), "worse than a constant answer: test accuracy 80"),

@@ -102,6 +102,17 @@ def test_recorded_steps_equal_plain_steps_bitwise(make_experiment, recorded, unw
 
 
 @pytest.mark.slow
+def test_recorded_steps_weigh_classes(make_experiment, recorded, unwatched):
+    options = (*PAIR, *SMALL, "distillation=kd", "class_weights=[3,1,1,1,1,1,1,1,1,2]")
+    (usual,) = trained(make_experiment(*options), "distilled")
+    (learner,) = trained(make_experiment(*options, "graph=true"), "distilled")
+    assert len(recorded) == 1 and not learner.remark
+    assert_same(learner, usual)
+    (without,) = trained(make_experiment(*options[:-1]), "distilled")
+    assert without.history != usual.history
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_recorded_steps_follow_changing_learning_rates(make_experiment, recorded, monkeypatch, optimizer):
     rates = ("schedule=cosine", "schedule.warmup_epochs=1", "optimizer.weight_decay=0", "dataset.crop_padding=1")
