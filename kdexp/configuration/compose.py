@@ -106,7 +106,18 @@ def _first_file(folders: Sequence[Path], option: str, suffix: str = ".yaml") -> 
     return next((Path(file) for folder in folders if is_file(file := option_file(folder, option, suffix))), None)
 
 
-GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
+GROUPS = (
+    "dataset",
+    "strong",
+    "teacher",
+    "student",
+    "distillation",
+    "optimizer",
+    "schedule",
+    "protocol",
+    "experiment",
+    "recipe",
+)
 
 
 def conf_dir() -> str:

@@ -112,7 +112,11 @@ class Validator:
         """Problems of nodes: their classes and arguments. Fills in `candidate.broken`."""
         found: list[Problem] = []
         for path in (*REQUIRED, *candidate.teachers, *(f"{path}.distillation" for path in candidate.distilled_teachers)):
-            of_node = self._check_node(path, candidate.node(path), path in candidate.network_paths)
+            node, of_node = candidate.node(path), []
+            if path == "dataset" and isinstance(node, dict) and node.get("strong") is not None:
+                of_node = self._check_node("dataset.strong", node["strong"], False)
+                node = {**node, "strong": None} if of_node else node
+            of_node = of_node + self._check_node(path, node, path in candidate.network_paths)
             found += of_node
             if of_node:
                 candidate.broken.add(path)
