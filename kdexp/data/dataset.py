@@ -56,7 +56,7 @@ class ImageDataset(Checked):
         if crop_mode != "black" and not crop_padding:
             found.append(Problem("crop_mode", f"={crop_mode!r}: is what crop_padding adds, and that is 0; set both"))
         if strong is not None and self.in_channels not in (1, 3):
-            found.append(Problem("strong", f": works on images of 1 or 3 channels, not {self.in_channels}"))
+            found.append(Problem("strong", f"works on images of 1 or 3 channels, not {self.in_channels}"))
         if found:
             raise InvalidArguments(found)
         self.val_fraction = val_fraction

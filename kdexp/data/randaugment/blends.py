@@ -15,7 +15,7 @@ def blended(pixels: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
     for name, make in MAKERS.items():
         degenerate = replaced(degenerate, kind == NUMBERS[name], make, images)
     factor = factor.view(-1, 1, 1, 1)
-    return images.sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)
+    return (images - degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)
 
 
 def grey(images: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from kdexp.data.randaugment.steps import NUMBERS, doubles
 
+ONE = 2**16
+"""One pixel in numbers with 16 bits behind the point."""
+
 
 def moved(pixels: Tensor, kind: Tensor, amount: Tensor, fill: Tensor) -> Tensor:
     """Returns images [n, C, H, W], each moved in its way; what comes from outside is `fill` [C].
@@ -14,15 +17,16 @@ def moved(pixels: Tensor, kind: Tensor, amount: Tensor, fill: Tensor) -> Tensor:
     `amount` [n] is in degrees counter-clockwise, in columns per row (or rows per column), or a share of the side.
     """
     count, channels, height, width = pixels.shape
-    ax, ay, a0, bx, by, b0 = _fixed_point(kind, amount, height, width).to(pixels.device)[:, :, None, None].unbind(1)
+    ax, ay, a0, bx, by, b0 = _fixed_point(kind, amount, height, width).to(pixels.device).view(count, 6, 1, 1).unbind(1)
     x = torch.arange(width, dtype=torch.int32, device=pixels.device)
     y = torch.arange(height, dtype=torch.int32, device=pixels.device)[:, None]
-    column, row = ((ax * x + (ay * y + a0)) >> 16).squeeze(1), ((bx * x + (by * y + b0)) >> 16).squeeze(1)
-    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
-    place = (row * width + column).masked_fill_(outside, height * width).view(count, 1, -1).long()
-    # The filling is one more pixel, behind the last.
-    source = torch.cat([pixels.flatten(2), fill.view(1, -1, 1).expand(count, -1, 1)], 2)
-    return source.gather(2, place.expand(-1, channels, -1)).view_as(pixels)
+    # What lies outside is found on a border of one pixel.
+    source = fill.view(1, -1, 1, 1).repeat(count, 1, height + 2, width + 2)
+    source[:, :, 1:-1, 1:-1] = pixels
+    column = (ax * x + (ay * y + (a0 + ONE))).bitwise_right_shift_(16).clamp_(0, width + 1)
+    row = (bx * x + (by * y + (b0 + ONE))).bitwise_right_shift_(16).clamp_(0, height + 1)
+    place = row.mul_(width + 2).add_(column).view(count, 1, -1).long()
+    return source.flatten(2).gather(2, place.expand(-1, channels, -1)).view_as(pixels)
 
 
 def _fixed_point(kind: Tensor, amount: Tensor, height: int, width: int) -> Tensor:
@@ -40,4 +44,4 @@ def _fixed_point(kind: Tensor, amount: Tensor, height: int, width: int) -> Tenso
     a0 = a0 + rotates * ((-cos * middle_x - sin * middle_y) + middle_x)
     b0 = b0 + rotates * ((sin * middle_x - cos * middle_y) + middle_y)
     a0, b0 = a0 + cos * 0.5 + ay * 0.5, b0 + bx * 0.5 + cos * 0.5
-    return (torch.stack([cos, ay, a0, bx, cos, b0], 1) * 65536 + 0.5).floor().int()
+    return (torch.stack([cos, ay, a0, bx, cos, b0], 1) * ONE + 0.5).floor().int()

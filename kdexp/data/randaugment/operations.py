@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,27 +11,43 @@ from torch import Tensor
 from kdexp.data.randaugment.blends import blended, grey
 from kdexp.data.randaugment.cutout import cut_out
 from kdexp.data.randaugment.moves import moved
-from kdexp.data.randaugment.steps import BLENDS, MOVES, TABLES, replaced, within
+from kdexp.data.randaugment.steps import BLENDS, MOVES, NAMES, TABLES, replaced, within
 from kdexp.data.randaugment.tables import looked_up
 
 COLUMNS = 4
 """Numbers of a step for one image: the operation, its magnitude, and the place of a cutout, from 0 to below 1, y before x."""
 
 
-def operate(pixels: Tensor, step: Tensor, fill: Sequence[int], cutout_fill: Sequence[int], *, inclusive: bool) -> Tensor:
-    """Returns images uint8 [n, C, H, W] of one or three channels after one step, given by a row [4] of numbers for each."""
-    kind, amount, y, x = step.unbind(1)
+@dataclass(frozen=True)
+class Operations:
+    """The operations with their colours, of one or three values: what comes from outside an image, and that of cutouts."""
 
-    def move(images: Tensor, kind: Tensor, amount: Tensor) -> Tensor:
-        return moved(images, kind, amount, colour(fill, pixels))
+    fill: Sequence[int]
+    cutout_fill: Sequence[int]
+    inclusive: bool
+    """Whether cutouts begin anywhere and include the pixel in which they end."""
 
-    def cut(images: Tensor, amount: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        return cut_out(images, amount, y, x, colour(cutout_fill, pixels), inclusive=inclusive)
+    def apply(self, pixels: Tensor, step: Tensor, names: Collection[str] = NAMES) -> Tensor:
+        """Returns images uint8 [n, C, H, W] of one or three channels after one step, a row of `COLUMNS` numbers for each.
 
-    pixels = replaced(pixels, within(kind, MOVES), move, pixels, kind, amount)
-    pixels = replaced(pixels, within(kind, TABLES), looked_up, pixels, kind, amount)
-    pixels = replaced(pixels, within(kind, BLENDS), blended, pixels, kind, amount)
-    return replaced(pixels, within(kind, ("cutout",)), cut, pixels, amount, y, x)
+        `names` are the operations that may occur; leaving out others spares a GPU their arithmetic.
+        """
+        kind, amount, y, x = step.unbind(1)
+        if not set(MOVES).isdisjoint(names):
+            pixels = replaced(pixels, within(kind, MOVES), self._move, pixels, kind, amount)
+        if not set(TABLES).isdisjoint(names):
+            pixels = replaced(pixels, within(kind, TABLES), looked_up, pixels, kind, amount)
+        if not set(BLENDS).isdisjoint(names):
+            pixels = replaced(pixels, within(kind, BLENDS), blended, pixels, kind, amount)
+        if "cutout" in names:
+            pixels = replaced(pixels, within(kind, ("cutout",)), self._cut, pixels, amount, y, x)
+        return pixels
+
+    def _move(self, pixels: Tensor, kind: Tensor, amount: Tensor) -> Tensor:
+        return moved(pixels, kind, amount, colour(self.fill, pixels))
+
+    def _cut(self, pixels: Tensor, amount: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        return cut_out(pixels, amount, y, x, colour(self.cutout_fill, pixels), inclusive=self.inclusive)
 
 
 def colour(values: Sequence[int], pixels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdexp.configuration.arguments import Checked, Fraction, Range
 from kdexp.data.randaugment.magnitudes import at, problems
-from kdexp.data.randaugment.operations import COLUMNS, operate
+from kdexp.data.randaugment.operations import COLUMNS, Operations
 from kdexp.data.randaugment.steps import NUMBERS
 from kdexp.errors import InvalidArguments, Problem
 
@@ -53,6 +53,7 @@ class RandAugment(Checked):
         self.operations: dict[str, Any] = operations
         self.cutout = cutout
         self.fill, self.cutout_fill, self.cutout_inclusive = fill, cutout_fill, cutout_inclusive
+        self._acting = Operations(fill, cutout_fill, cutout_inclusive)
         self.before_crop = before_crop
 
     @property
@@ -90,7 +91,8 @@ class RandAugment(Checked):
     def apply(self, pixels: Tensor, choice: Tensor) -> Tensor:
         """Returns images uint8 [n, C, H, W] of one or three channels after the steps of their choices [n, columns]."""
         pixels = pixels.contiguous()
-        for first in range(0, self.columns, COLUMNS):
-            step = choice[:, first : first + COLUMNS]
-            pixels = operate(pixels, step, self.fill, self.cutout_fill, inclusive=self.cutout_inclusive)
+        names = [*[list(self.operations)] * self.draws, *[["cutout"]] * (self.cutout is not None)]
+        for number, possible in enumerate(names):
+            step = choice[:, number * COLUMNS : (number + 1) * COLUMNS]
+            pixels = self._acting.apply(pixels, step, possible)
         return pixels

@@ -30,9 +30,12 @@ def replaced(target: Tensor, chosen: Tensor, compute: Callable[..., Tensor], *gi
     if fixed_shapes(target.device):
         return torch.where(chosen.view(-1, *[1] * (target.dim() - 1)), compute(*given), target)
     rows = chosen.nonzero().flatten()
-    if not len(rows):
-        return target
-    return target.index_copy(0, rows, compute(*(values.index_select(0, rows) for values in given)))
+    if len(rows) in (0, len(target)):
+        return compute(*given) if len(rows) else target
+    made = compute(*(values.index_select(0, rows) for values in given))
+    # Whole rows are copied several times faster than by `index_copy`.
+    source = torch.arange(len(target)).index_copy_(0, rows, torch.arange(len(target), len(target) + len(rows)))
+    return torch.cat([target, made]).index_select(0, source)
 
 
 def within(kind: Tensor, names: tuple[str, ...]) -> Tensor:
