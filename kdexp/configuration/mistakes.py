@@ -148,6 +148,8 @@ def _group(override: Override, value: str, error: Exception, composer: Composer)
         return f"={value!r}: {_no_option(override, value, options, composer)}"
     if override.is_delete():
         return f"can't be removed: {cause_of(error)}"
+    if override.package is None and (sentence := note(override.key_or_group)):
+        return f"={value!r}: {sentence}"
     file = composer.own_file_of(f"{override.key_or_group}/{value}")
     where = f"{file}: " if file and not isinstance(error, BadOptionFile) else ""
     return f"={value!r}: {where}{cause_of(error)}"

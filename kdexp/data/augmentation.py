@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kdexp.data.randaugment.policy import RandAugment
+
+Border = Literal["black", "reflect", "grey"]
+"""What images are padded with before they are cropped: black, their own mirror image without its outermost pixels, or 128."""
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:
@@ -16,22 +22,26 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
 
 class NumberedViews:
-    """Crops after padding with black, optionally mirrored: (2·padding + 1)²·(2 if flip) views of an image.
+    """Crops after padding, optionally mirrored: (2·padding + 1)²·(2 if flip) views of an image.
 
     A choice is the number of a view. Views only move pixels, so images may be normalised before or after.
     """
 
     moves_pixels = True
 
-    def __init__(self, size: int, padding: int = 0, flip: bool = False):
-        self.size, self.padding, self.flip = size, padding, flip
+    def __init__(self, size: int, padding: int = 0, flip: bool = False, border: Border = "black"):
+        self.size, self.padding, self.flip, self.border = size, padding, flip, border
         self.span = 2 * padding + 1
         self.count = self.span**2 * (2 if flip else 1)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Returns raw images with their border, which is black because it is added before normalising."""
+        """Returns raw images with their border, which is added before normalising: black is 0."""
         pixels = centre(pixels, self.size)
-        return F.pad(pixels, [self.padding] * 4) if self.padding else pixels
+        if not self.padding:
+            return pixels
+        if self.border == "reflect":
+            return F.pad(pixels, [self.padding] * 4, mode="reflect")
+        return F.pad(pixels, [self.padding] * 4, value=128 if self.border == "grey" else 0)
 
     def draw(self, images: int, generator: torch.Generator) -> Tensor | None:
         """Draws a choice [N] for every image; None if there is only one view."""
@@ -91,4 +101,45 @@ class ResizedCrops:
         return F.grid_sample(pixels[rows].float(), grid, padding_mode="border", align_corners=False)
 
 
-Augmentation = NumberedViews | ResizedCrops
+WeakViews = NumberedViews | ResizedCrops
+
+
+class StrongViews:
+    """Weak views, such as crops, with RandAugment after them, or before them if it says so.
+
+    A choice is a row of numbers: the weak view's, if there are several, then those of RandAugment.
+    """
+
+    moves_pixels = False
+    count = None
+
+    def __init__(self, weak: WeakViews, strong: RandAugment):
+        self.weak, self.strong = weak, strong
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Returns raw images as the first of the two takes them."""
+        return pixels if self.strong.before_crop else self.weak.prepare(pixels)
+
+    def draw(self, images: int, generator: torch.Generator) -> Tensor:
+        """Draws a choice [N, columns] for every image; the number of a weak view is exact up to 2²⁴."""
+        weak, strong = self.weak.draw(images, generator), self.strong.draw(images, generator)
+        return strong if weak is None else torch.cat([weak.view(images, -1).float(), strong], 1)
+
+    def cut(self, pixels: Tensor, rows: Tensor, choice: Tensor | None) -> Tensor:
+        """Returns the given rows [n, C, H, W] of prepared images, each in its view, or unaugmented without a choice."""
+        if choice is None:
+            return self.weak.cut(pixels, rows, None)
+        weak, strong = choice.tensor_split([choice.shape[1] - self.strong.columns], 1)
+        if not self.strong.before_crop:
+            images = self._weak(pixels, rows, weak)
+            return self.strong.apply(images if images.dtype == torch.uint8 else images.round().to(torch.uint8), strong)
+        images = self.weak.prepare(self.strong.apply(pixels[rows], strong))
+        return self._weak(images, torch.arange(len(rows), device=rows.device), weak)
+
+    def _weak(self, pixels: Tensor, rows: Tensor, choice: Tensor) -> Tensor:
+        if not choice.shape[1]:
+            return self.weak.cut(pixels, rows, None)
+        return self.weak.cut(pixels, rows, choice[:, 0].long() if self.weak.count else choice.unflatten(1, (2, 3)))
+
+
+Augmentation = WeakViews | StrongViews

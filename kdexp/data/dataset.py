@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
-from kdexp.data.augmentation import Augmentation, NumberedViews
+from kdexp.configuration.nodes import build
+from kdexp.data.augmentation import Augmentation, Border, NumberedViews, StrongViews, WeakViews
 from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
@@ -39,6 +40,8 @@ class ImageDataset(Checked):
         std: list[Annotated[float, Range(above=0, within=(1e-6, 1e6))]] | None,
         crop_padding: NonNegativeInt,
         flip: bool,
+        crop_mode: Border = "black",
+        strong: dict | None = None,
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -47,6 +50,13 @@ class ImageDataset(Checked):
         ]
         if crop_padding > self.image_size:
             found.append(Problem("crop_padding", f"={crop_padding}: must be at most {self.image_size}, the size of the images"))
+        elif crop_mode == "reflect" and crop_padding >= self.image_size:
+            sentence = f"={crop_padding}: must be less than {self.image_size}, the size of the images, with crop_mode=reflect"
+            found.append(Problem("crop_padding", sentence))
+        if crop_mode != "black" and not crop_padding:
+            found.append(Problem("crop_mode", f"={crop_mode!r}: is what crop_padding adds, and that is 0; set both"))
+        if strong is not None and self.in_channels not in (1, 3):
+            found.append(Problem("strong", f"works on images of 1 or 3 channels, not {self.in_channels}"))
         if found:
             raise InvalidArguments(found)
         self.val_fraction = val_fraction
@@ -56,6 +66,17 @@ class ImageDataset(Checked):
         self.std = std
         self.crop_padding = crop_padding
         self.flip = flip
+        self.crop_mode = crop_mode
+        self.strong = strong if self._does_anything(strong) else None
+        used = {"crop_mode": crop_mode != "black", "strong": self.strong is not None}
+        self.decisive = (*self.decisive, *(name for name in used if used[name]))
+
+    def _does_anything(self, strong: dict | None) -> bool:
+        """Whether a node of RandAugment changes images at all; the option `none` does not."""
+        try:
+            return strong is not None and build(strong).columns > 0
+        except InvalidArguments as error:
+            raise InvalidArguments(problem.under("strong") for problem in error.problems) from error
 
     def missing(self) -> str:
         """Returns why the data can't be read, in one sentence with a fix; empty if no reason is known."""
@@ -85,9 +106,13 @@ class ImageDataset(Checked):
         """Returns a mask [N] of the validation images among the training images that `read` returns."""
         return stratified_draw(labels, self.val_fraction, self.split_seed)
 
+    def weak_views(self) -> WeakViews:
+        """Returns the crops and mirrored images that are trained on, or that `strong` changes further."""
+        return NumberedViews(self.image_size, self.crop_padding, self.flip, self.crop_mode)
+
     def augmentation(self) -> Augmentation:
         """Returns the augmentation of training images."""
-        return NumberedViews(self.image_size, self.crop_padding, self.flip)
+        return self.weak_views() if self.strong is None else StrongViews(self.weak_views(), build(self.strong))
 
     def split_problem(self, counts: Sequence[int]) -> str:
         """Returns why the fractions can't be drawn from classes with these numbers of images, or an empty string."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdexp.configuration.arguments import Fraction, Range
-from kdexp.data.augmentation import Augmentation, ResizedCrops
+from kdexp.data.augmentation import ResizedCrops, WeakViews
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.decoding import CHUNK, decode
 from kdexp.data.images import ImageFiles, RawImages
@@ -160,8 +160,8 @@ class ImageFolder(ImageDataset):
             return super().held_out(labels)
         return torch.arange(len(labels)) >= len(labels) - self.validation_images
 
-    def augmentation(self) -> Augmentation:
+    def weak_views(self) -> WeakViews:
         if self.resized_crop is None:
-            return super().augmentation()
+            return super().weak_views()
         smallest, largest = self.resized_crop
         return ResizedCrops(self.image_size, (smallest, largest), self.flip)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kdexp.configuration.roles import PARTS, option, role_spec
+from kdexp.configuration.roles import PARTS, node_at, option, role_spec
 from kdexp.text.characters import one_line
 
 AxisValues = dict[str, Any]
@@ -34,6 +34,7 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     found = {"epochs": config[epochs], "batch_size": config["batch_size"], "limit_batches": config["limit_batches"]}
     found["class_weights"] = config.get("class_weights")
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
+    found |= _strong(found, config)
     if part.teaches:
         found.pop("dataset.student_fraction", None)  # teachers train on all images
     if part.method == "distillation" and role_spec(part.teacher, config).teaches and config.get("teacher"):
@@ -43,9 +44,17 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     return found
 
 
+def _strong(found: AxisValues, config: Mapping[str, Any]) -> AxisValues:
+    """The strong augmentation as an option of its own group; its many numbers are columns only within an option."""
+    for key in [key for key in found if key.startswith("dataset.strong")]:
+        del found[key]
+    node = config["dataset"].get("strong")
+    return {"strong": "none"} if node is None else dict(_node(config, "dataset.strong", "strong"))
+
+
 def _node(config: Mapping[str, Any], node: str, called: str) -> Iterator[tuple[str, Any]]:
     yield called, option(config, node)
-    yield from _flat(called, config[node])
+    yield from _flat(called, node_at(config, node))
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

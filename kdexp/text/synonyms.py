@@ -69,10 +69,12 @@ _SWITCHES = {
 NOTES = {
     "resume": "a run that was interrupted resumes by itself: run the same command again",
     "name": "folders are named by time and configuration; output_dir=FOLDER chooses where they go",
+    "strong": "RandAugment of the training images is chosen with strong@dataset.strong=OPTION, such as fixmatch",
 }
-"""Sentences about settings that are not needed here."""
+"""Sentences about settings that are not needed here, or have a name that no one guesses."""
 
 _SAME_NOTE = {"restart": "resume", "continue": "resume", "expname": "name", "runname": "name", "experimentname": "name"}
+_SAME_NOTE |= dict.fromkeys(("randaugment", "randaug", "augment", "augmentation", "autoaugment", "aa", "cutout"), "strong")
 
 
 def plain(word: str) -> str:
@@ -134,6 +136,6 @@ OFF = ("false", "no", "off", "-1", "none", "null")
 
 
 def note(key: str) -> str:
-    """The sentence about a setting that is not needed here, or an empty string."""
+    """The sentence about a setting that is not needed here or not guessed, or an empty string."""
     last = plain(key.rpartition(".")[2])
     return NOTES.get(_SAME_NOTE.get(last, last), "")

@@ -15,6 +15,7 @@ from kdexp.configuration.arguments import parameters, problems, short_repr
 from kdexp.configuration.nodes import arguments, build, target
 from kdexp.configuration.shipped import conf_dir
 from kdexp.data.dataset import ImageDataset
+from kdexp.data.randaugment.policy import RandAugment
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed, refusals
@@ -44,6 +45,7 @@ UNTAUGHT = {"baseline": "the baseline", "label_smoothing": "controls=[label_smoo
 
 BASES: dict[str, type] = {
     "dataset": ImageDataset,
+    "strong": RandAugment,
     "distillation": Distiller,
     "baseline": Distiller,
     "label_smoothing": Distiller,
@@ -55,6 +57,7 @@ BASES: dict[str, type] = {
 """The base class of a node's class, by the last part of the node's path; functions are refused there."""
 
 GROUPS = {
+    "dataset.strong": "strong@",
     "teacher_optimizer": "optimizer@",
     "teacher_schedule": "schedule@",
     "baseline": "distillation@",

@@ -16,6 +16,7 @@ from torchvision.datasets.utils import extract_archive
 
 from kdexp.commands.dry_run import preview
 from kdexp.data import torchvision_sets
+from kdexp.data.augmentation import NumberedViews
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.digits import Digits
 from kdexp.data.fingerprint import fingerprint
@@ -85,12 +86,16 @@ def normalised_by_hand(pixels):
     return (pixels.float() / 255 - mean) / std
 
 
-def view_by_hand(pixels, padding, flips, number):
-    """Returns a view of one uint8 image [C, H, W]: black padding, crops numbered row by row, mirrored or not."""
+BORDERS = {"black": {"constant_values": 0}, "reflect": {"mode": "reflect"}, "grey": {"constant_values": 128}}
+"""How NumPy pads for each `crop_mode`."""
+
+
+def view_by_hand(pixels, padding, flips, number, border="black"):
+    """Returns a view of one uint8 image [C, H, W]: padded, crops numbered row by row, mirrored or not."""
     size, span = pixels.shape[1], 2 * padding + 1
     offset, mirrored = divmod(number, 2) if flips else (number, 0)
     top, left = divmod(offset, span)
-    padded = np.pad(pixels.numpy(), ((0, 0), (padding, padding), (padding, padding)))
+    padded = np.pad(pixels.numpy(), ((0, 0), (padding, padding), (padding, padding)), **BORDERS[border])
     cropped = padded[:, top : top + size, left : left + size]
     return torch.from_numpy((cropped[:, :, ::-1] if mirrored else cropped).copy())
 
@@ -316,17 +321,45 @@ def test_padding_and_flipping_determine_the_number_of_views(raw, padding, flips,
     assert Split(raw, dataset, CPU, augmented=False).views == 1
 
 
-@pytest.mark.parametrize(("padding", "flips"), [(0, True), (1, False), (1, True), (2, True)])
-def test_every_numbered_view_is_the_padded_cropped_and_mirrored_image(raw, padding, flips):
-    split = Split(raw, small(crop_padding=padding, flip=flips), CPU, augmented=True)
+@pytest.mark.parametrize(
+    ("padding", "flips", "border"),
+    [
+        (0, True, "black"),
+        (1, False, "black"),
+        (1, True, "black"),
+        (2, True, "reflect"),
+        (3, False, "reflect"),
+        (1, True, "grey"),
+    ],
+)
+def test_every_numbered_view_is_the_padded_cropped_and_mirrored_image(raw, padding, flips, border):
+    split = Split(raw, small(crop_padding=padding, flip=flips, crop_mode=border), CPU, augmented=True)
     seen = set()
     for epoch in range(8):
         for batch in epoch_of(split, batch_size=60, epoch=epoch):
             views = batch.view.tolist()
-            pixels = [view_by_hand(raw.images[row], padding, flips, view) for row, view in zip(batch.index, views, strict=True)]
+            pixels = [
+                view_by_hand(raw.images[row], padding, flips, view, border)
+                for row, view in zip(batch.index, views, strict=True)
+            ]
             assert torch.equal(batch.image, normalised_by_hand(torch.stack(pixels)))
             seen |= set(views)
     assert seen == set(range(split.views))
+
+
+def test_a_reflected_border_is_torchvisions():
+    pixels = torch.arange(5 * 5, dtype=torch.uint8).view(1, 1, 5, 5)
+    ours = NumberedViews(5, 2, border="reflect").prepare(pixels)
+    assert torch.equal(ours, transforms.functional.pad(pixels, 2, padding_mode="reflect"))
+
+
+def test_a_border_without_padding_or_wider_than_the_image_is_refused():
+    with pytest.raises(InvalidArguments, match="crop_mode='reflect': is what crop_padding adds, and that is 0; set both"):
+        small(crop_mode="reflect")
+    with pytest.raises(InvalidArguments, match="crop_padding=4: must be less than 4, the size of the images, with crop_mode"):
+        small(crop_mode="reflect", crop_padding=4)
+    with pytest.raises(InvalidArguments, match="crop_mode='mirror': must be one of black, reflect, grey"):
+        small(crop_mode="mirror", crop_padding=1)
 
 
 def test_an_image_has_different_views_in_one_epoch_and_another(raw):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import said
+from experiments import compose_command, said
 from folders import BRIEF, CPU, GIVEN, SMALL, folder, picture, write_classes
 from PIL import Image
 
@@ -28,10 +28,12 @@ from kdexp.errors import DataUnavailable, ImageLost
 from kdexp.experiment.obtain import obtain
 
 GB = 10**9
+FIXMATCH = compose_command(["strong@dataset.strong=fixmatch"])["dataset"]["strong"]
 VARIED = {
     "plain": {},
     "views": {"crop_padding": 2, "flip": True},
     "crops": {"resized_crop": [0.3, 1.0], "flip": True, "image_size": 7},
+    "strong": {"strong": FIXMATCH, "crop_padding": 2, "crop_mode": "reflect", "flip": True},
     "few": {"student_fraction": 0.5, "flip": True, "in_channels": 1},
 }
 

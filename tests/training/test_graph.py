@@ -134,6 +134,17 @@ def test_learners_recorded_together_equal_learners_recorded_alone(make_experimen
 
 
 @pytest.mark.slow
+def test_strong_augmentation_is_recorded_with_the_step(make_experiment, recorded, monkeypatch):
+    monkeypatch.setattr("kdexp.data.randaugment.steps.fixed_shapes", lambda device: True)  # as on a GPU
+    options = (*PAIR, *SMALL, "strong@dataset.strong=fixmatch", "dataset.crop_padding=1", "graph=true")
+    (learner,) = trained(make_experiment(*options), "distilled")
+    assert recorded
+    monkeypatch.setattr(graph, "RecordedSteps", Steps)
+    (usual,) = trained(make_experiment(*options), "distilled")
+    assert_same(learner, usual)
+
+
+@pytest.mark.slow
 def test_batches_made_off_the_device_are_copied_to_it(make_experiment, recorded, monkeypatch):
     options = (*PAIR, *SMALL, "graph=true", "dataset.crop_padding=1", "distillation=at")
     (recorded_whole,) = trained(make_experiment(*options), "distilled")
