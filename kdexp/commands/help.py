@@ -25,10 +25,9 @@ Often changed (KEY=VALUE)
   training seed  epochs  teacher_epochs (as epochs; 40 on the digits)  batch_size  teacher_seed
   compute  device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast=auto|true|false  graph=auto|true|false
            compile  num_threads  memory=auto|device|ram|disk  workers
-  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  class_weights=balanced
-           strong@dataset.strong=fixmatch
+  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  strong@dataset.strong=fixmatch
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
-  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
+  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  class_weights=balanced
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
   rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir

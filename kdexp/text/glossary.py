@@ -66,6 +66,7 @@ SWEEPS = (
     Entry("n", "n", "number of seeds that finished"),
     Entry("val %", "validation_mean", "validation accuracy after the last epoch, mean over seeds"),
     Entry("test %", "test_mean test_std", "test accuracy after the last epoch, mean ± standard deviation (n−1) over seeds"),
+    Entry("balanced %", "balanced_mean balanced_std", "mean of balanced accuracy over seeds, ± its standard deviation"),
     Entry(
         "vs base", "difference difference_std", "mean over seeds of the difference to the baseline of the same seed, in points"
     ),
@@ -100,7 +101,6 @@ PAGES = (
     Entry("seed", "", "the student's seed"),
     Entry("val %", "", "validation accuracy of this seed after the last epoch"),
     Entry("test %", "", "test accuracy of this seed after the last epoch"),
-    Entry("balanced %", "balanced_mean balanced_std", "mean of balanced accuracy over seeds, ± its standard deviation"),
     Entry("vs base", "", "its difference to the baseline of this seed, in points"),
     Entry("key in the store", "", "the learner's key (kdexp-store show KEY)"),
     Entry("job", "", "folder of the job that made or used it; of an unfinished job its number"),

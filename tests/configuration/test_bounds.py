@@ -175,7 +175,8 @@ def test_a_network_with_extreme_numbers_is_refused_or_sketched(name):
 
 def test_settings_that_exceed_the_largest_count_are_refused():
     for name, many in numbers_of(Settings):
-        assert not many
+        if many:  # class_weights, which are no counts
+            continue
         largest = max(limits(Settings, name))
         assert largest < 2**32 and misfit(largest, parameters(Settings)[name][0]) == ""
         for value in (largest + 1, 2**63, 10**30, -1, 1e300):
