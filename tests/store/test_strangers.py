@@ -27,6 +27,7 @@ from kdexp.commands import export
 from kdexp.commands import report as command
 from kdexp.commands import store as inventory
 from kdexp.commands.run import run
+from kdexp.commands.store_table import draw_items
 from kdexp.data import fingerprint, summary
 from kdexp.data.images import ImageFiles
 from kdexp.data.shape import Shape
@@ -36,6 +37,7 @@ from kdexp.files import file_digest
 from kdexp.models import torchvision_weights
 from kdexp.store import schema
 from kdexp.store.descriptions import LearnerFile
+from kdexp.store.items import items
 from kdexp.store.learners import LearnerStore
 from kdexp.store.schema import read_json
 from kdexp.store.spec import key_of
@@ -630,8 +632,8 @@ def test_a_result_with_any_content_is_used_or_refused(folder_of_sweep, mutation)
             assert "\n" not in str(error)
         if isinstance(found, dict) and isinstance(found.get("spec"), dict):
             place = learner.rename(root / key_of_any(found["spec"], learner.name))
-        (item,) = inventory.items(root.parent)
-        inventory._line(item, 0)
+        (item,) = items(root.parent)
+        draw_items([item], 80)
         LearnerStore(root.parent, lambda _: None).find(place.name)
     finally:
         place.rename(learner)

@@ -52,13 +52,13 @@ def test_a_grid_fits_eighty_columns(grid, kdexp_report):
     assert [row[0] for row in rows].count("★") == 1 and len(rows) == 6
 
 
+@pytest.mark.slow
 def test_imbalanced_classes_have_a_column_and_a_remark(tmp_path, kdexp_report):
     sweep = CraftedSweep(tmp_path)
     for seed, balanced in enumerate((0.25, 0.35)):
         sweep.job(f"seed={seed}", baseline=right_first(80 + seed), seed=seed)
-        rewrite(
-            sweep.store / sweep.keys["baseline"], test={"last": {**METRICS, "balanced_accuracy": balanced, "majority": 0.8}}
-        )
+        measures = {**METRICS, "balanced_accuracy": balanced, "majority": 0.8}
+        rewrite(sweep.store / sweep.keys["baseline"], test={"last": measures})
     code, shown = kdexp_report(sweep.close())
     assert code == 0 and "30.00 ± 7.07" in shown
     assert "always naming the largest class has 80.00 %; balanced % is the mean" in " ".join(shown.split())
@@ -66,6 +66,7 @@ def test_imbalanced_classes_have_a_column_and_a_remark(tmp_path, kdexp_report):
     assert float(lines["baseline"]["balanced_mean"]) == pytest.approx(0.3) and not lines["distilled"]["balanced_mean"]
 
 
+@pytest.mark.slow
 def test_equal_classes_have_neither(grid, kdexp_report):
     assert "balanced" not in kdexp_report(grid.close())[1]
 
