@@ -112,15 +112,19 @@ class Validator:
         """Problems of nodes: their classes and arguments. Fills in `candidate.broken`."""
         found: list[Problem] = []
         for path in (*REQUIRED, *candidate.teachers, *(f"{path}.distillation" for path in candidate.distilled_teachers)):
-            node, of_node = candidate.node(path), []
-            if path == "dataset" and isinstance(node, dict) and node.get("strong") is not None:
-                of_node = self._check_node("dataset.strong", node["strong"], False)
-                node = {**node, "strong": None} if of_node else node
-            of_node = of_node + self._check_node(path, node, path in candidate.network_paths)
+            of_node = self._node(path, candidate.node(path), path in candidate.network_paths)
             found += of_node
             if of_node:
                 candidate.broken.add(path)
         return found
+
+    def _node(self, path: str, node: Any, is_network: bool) -> list[Problem]:
+        """Problems of one node, and of the strong augmentation inside that of the data set."""
+        found: list[Problem] = []
+        if path == "dataset" and isinstance(node, dict) and node.get("strong") is not None:
+            found = self._check_node("dataset.strong", node["strong"], False)
+            node = {**node, "strong": None} if found else node  # the rest is checked all the same
+        return found + self._check_node(path, node, is_network)
 
     def _dataset(self, candidate: Candidate) -> list[Problem]:
         """Problems of the data as a whole. Fills in `candidate.shape` and `candidate.classes`."""

@@ -347,11 +347,10 @@ def test_every_numbered_view_is_the_padded_cropped_and_mirrored_image(raw, paddi
     assert seen == set(range(split.views))
 
 
-@pytest.mark.parametrize("mode", ["reflect", "edge", "constant"])
-def test_reflected_borders_are_those_of_torchvision(mode):
+def test_a_reflected_border_is_torchvisions():
     pixels = torch.arange(5 * 5, dtype=torch.uint8).view(1, 1, 5, 5)
     ours = NumberedViews(5, 2, border="reflect").prepare(pixels)
-    assert torch.equal(ours, transforms.functional.pad(pixels, 2, padding_mode=mode)) == (mode == "reflect")
+    assert torch.equal(ours, transforms.functional.pad(pixels, 2, padding_mode="reflect"))
 
 
 def test_a_border_without_padding_or_wider_than_the_image_is_refused():

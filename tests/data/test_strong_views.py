@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from by_pillow import as_image, as_tensor
 from experiments import compose_command
 
 from kdexp.configuration.nodes import build
@@ -150,7 +149,3 @@ def test_a_run_trains_on_strong_views_and_finds_the_learner_again(make_experimen
     assert plain[0].stored.result["history"] != strong[0].stored.result["history"]
     again = make_experiment(*options, GEOMETRIC)
     assert again.store.find(again.spec("baseline").key) is not None
-
-
-def test_pillow_and_tensors_are_translated_without_loss():
-    assert torch.equal(as_tensor(as_image(pixels()[0])), pixels()[0])
