@@ -118,7 +118,8 @@ OTHER_KEY += ["dataset.flip=true", "limit_batches=1", "class_weights=balanced"]
 
 
 @pytest.mark.parametrize("override", SAME_KEY)
-def test_where_it_runs_is_not_part_of_the_key(make_experiment, override):
+def test_where_it_runs_is_not_part_of_the_key(make_experiment, override, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert make_experiment(override).spec("baseline").key == make_experiment().spec("baseline").key
 
 
