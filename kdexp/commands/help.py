@@ -27,10 +27,9 @@ Often changed (KEY=VALUE)
            compile  num_threads  memory=auto|device|ram|disk  workers
   data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
-  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
+  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  views=same|fixed|independent|mixup
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
-  rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,
-           int8]
+  rows     controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
 Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;

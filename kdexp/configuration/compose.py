@@ -107,7 +107,7 @@ def _first_file(folders: Sequence[Path], option: str, suffix: str = ".yaml") -> 
     return next((Path(file) for folder in folders if is_file(file := option_file(folder, option, suffix))), None)
 
 
-GROUPS = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "recipe")
+GROUPS = ("dataset", "teacher", "student", "distillation", "views", "optimizer", "schedule", "protocol", "experiment", "recipe")
 
 
 def compose_command(overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "config") -> DictConfig:

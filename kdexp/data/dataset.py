@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 import torch
 from torch import Tensor
 
-from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
-from kdexp.data.augmentation import Augmentation, NumberedViews
+from kdexp.configuration.arguments import Checked, Fraction, NonNegativeInt, Range, Seed
+from kdexp.data.augmentation import Augmentation, NumberedViews, ResizedCrops
 from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
@@ -39,6 +39,7 @@ class ImageDataset(Checked):
         std: list[Annotated[float, Range(above=0, within=(1e-6, 1e6))]] | None,
         crop_padding: NonNegativeInt,
         flip: bool,
+        resized_crop: list[Fraction] | None = None,
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -47,6 +48,7 @@ class ImageDataset(Checked):
         ]
         if crop_padding > self.image_size:
             found.append(Problem("crop_padding", f"={crop_padding}: must be at most {self.image_size}, the size of the images"))
+        found += _crop_problems(resized_crop, crop_padding)
         if found:
             raise InvalidArguments(found)
         self.val_fraction = val_fraction
@@ -56,6 +58,14 @@ class ImageDataset(Checked):
         self.std = std
         self.crop_padding = crop_padding
         self.flip = flip
+        self.resized_crop = resized_crop
+        if resized_crop is not None and "resized_crop" not in self.decisive:
+            self.decisive = (*self.decisive, "resized_crop", "stored_size")
+
+    @property
+    def stored_size(self) -> int:
+        """Side in pixels of the squares that images are stored as."""
+        return self.image_size
 
     def missing(self) -> str:
         """Returns why the data can't be read, in one sentence with a fix; empty if no reason is known."""
@@ -87,7 +97,10 @@ class ImageDataset(Checked):
 
     def augmentation(self) -> Augmentation:
         """Returns the augmentation of training images."""
-        return NumberedViews(self.image_size, self.crop_padding, self.flip)
+        if self.resized_crop is None:
+            return NumberedViews(self.image_size, self.crop_padding, self.flip)
+        smallest, largest = self.resized_crop
+        return ResizedCrops(self.image_size, (smallest, largest), self.flip)
 
     def split_problem(self, counts: Sequence[int]) -> str:
         """Returns why the fractions can't be drawn from classes with these numbers of images, or an empty string."""
@@ -121,6 +134,16 @@ class ImageDataset(Checked):
         normalised = copy(self)
         normalised.mean, normalised.std = self.mean or mean, self.std or std
         return normalised
+
+
+def _crop_problems(area: list[float] | None, padding: int) -> list[Problem]:
+    """Why random resized crops of these shares of the area can't be taken."""
+    if area is None:
+        return []
+    if len(area) != 2 or not 0 < area[0] <= area[1]:
+        sentence = f"={area!r}: must be [smallest, largest], shares of the area such as [0.25, 1.0]"
+        return [Problem("resized_crop", sentence)]
+    return [Problem("crop_padding", f"={padding}: must be 0 with resized_crop, which crops too")] if padding else []
 
 
 def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:
