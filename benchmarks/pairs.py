@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
+from kdexp.data.views import VIEWS, WEAK
 from kdexp.device.precision import Precision
 from kdexp.network.build import STARTING, build_network
 from kdexp.store.spec import LearnerSpec
@@ -43,8 +44,9 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: in
 
 
 def random_batch(shape: Shape, batch_size: int) -> Batch:
-    """The first images of a random data set with alternating classes."""
+    """The first images of a random data set with alternating classes; every view but `weak` shows other random images."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(batch_size, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
-    index = torch.arange(batch_size)
-    return Batch(image, index % shape.num_classes, index)
+    index, other = torch.arange(batch_size), torch.rand(image.shape, generator=generator)
+    views = {view: other for view in VIEWS if view != WEAK}
+    return Batch(image, index % shape.num_classes, index, views=views, share=torch.tensor([0.75]))

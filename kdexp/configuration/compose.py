@@ -113,6 +113,7 @@ GROUPS = (
     "teacher",
     "student",
     "distillation",
+    "views",
     "optimizer",
     "schedule",
     "protocol",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
+
+from kdexp.data.views import MIXED, WEAK, View
 
 
 @dataclass
@@ -12,10 +15,31 @@ class Batch:
     """One batch on the device: normalised images, labels, and their origin in the training split."""
 
     image: Tensor
-    """Images [N, C, H, W]."""
+    """Images [N, C, H, W]; what the split serves is the view `weak`, what a method gets is its student's view."""
     label: Tensor
     """Class numbers [N]."""
     index: Tensor
     """Rows [N] of the training split."""
     view: Tensor | None = None
     """Numbers [N] of the augmented views; None without augmentation, or if views can't be numbered."""
+    views: dict[View, Tensor] = field(default_factory=dict)
+    """Images [N, C, H, W] in the other views that are read, by name."""
+    share: Tensor | None = None
+    """[1], the share of each image in the view `mixed`; the rest is the image before it."""
+    is_mixed: bool = False
+    """Whether `image` is the view `mixed`."""
+
+    def seen(self, view: View) -> Tensor:
+        """The images [N, C, H, W] in a view, of a batch as the split serves it."""
+        return self.image if view == WEAK else self.views[view]
+
+    def as_seen(self, view: View) -> Batch:
+        """The batch with that view as its images."""
+        return self if view == WEAK else replace(self, image=self.seen(view), is_mixed=view == MIXED)
+
+    def label_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """`loss` of the labels [N]; for mixed images, that of both images' labels, each by its share."""
+        if not self.is_mixed:
+            return loss(self.label)
+        assert self.share is not None
+        return (self.share * loss(self.label) + (1 - self.share) * loss(self.label.roll(1))).squeeze(0)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 import torch
 from torch import Tensor
 
-from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
+from kdexp.configuration.arguments import Checked, Fraction, NonNegativeInt, Range, Seed
 from kdexp.configuration.nodes import build
-from kdexp.data.augmentation import Augmentation, Border, NumberedViews, StrongViews, WeakViews
+from kdexp.data.augmentation import Augmentation, Border, NumberedViews, ResizedCrops, StrongViews, WeakViews
 from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
@@ -42,6 +42,7 @@ class ImageDataset(Checked):
         flip: bool,
         crop_mode: Border = "black",
         strong: dict | None = None,
+        resized_crop: list[Fraction] | None = None,
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -57,6 +58,7 @@ class ImageDataset(Checked):
             found.append(Problem("crop_mode", f"={crop_mode!r}: is what crop_padding adds, and that is 0; set both"))
         if strong is not None and self.in_channels not in (1, 3):
             found.append(Problem("strong", f"works on images of 1 or 3 channels, not {self.in_channels}"))
+        found += _crop_problems(resized_crop, crop_padding)
         if found:
             raise InvalidArguments(found)
         self.val_fraction = val_fraction
@@ -70,6 +72,9 @@ class ImageDataset(Checked):
         self.strong = strong if self._does_anything(strong) else None
         used = {"crop_mode": crop_mode != "black", "strong": self.strong is not None}
         self.decisive = (*self.decisive, *(name for name in used if used[name]))
+        self.resized_crop = resized_crop
+        if resized_crop is not None and "resized_crop" not in self.decisive:
+            self.decisive = (*self.decisive, "resized_crop", "stored_size")
 
     def _does_anything(self, strong: dict | None) -> bool:
         """Whether a node of RandAugment changes images at all; the option `none` does not."""
@@ -77,6 +82,11 @@ class ImageDataset(Checked):
             return strong is not None and build(strong).columns > 0
         except InvalidArguments as error:
             raise InvalidArguments(problem.under("strong") for problem in error.problems) from error
+
+    @property
+    def stored_size(self) -> int:
+        """Side in pixels of the squares that images are stored as."""
+        return self.image_size
 
     def missing(self) -> str:
         """Returns why the data can't be read, in one sentence with a fix; empty if no reason is known."""
@@ -108,7 +118,10 @@ class ImageDataset(Checked):
 
     def weak_views(self) -> WeakViews:
         """Returns the crops and mirrored images that are trained on, or that `strong` changes further."""
-        return NumberedViews(self.image_size, self.crop_padding, self.flip, self.crop_mode)
+        if self.resized_crop is None:
+            return NumberedViews(self.image_size, self.crop_padding, self.flip, self.crop_mode)
+        smallest, largest = self.resized_crop
+        return ResizedCrops(self.image_size, (smallest, largest), self.flip)
 
     def augmentation(self) -> Augmentation:
         """Returns the augmentation of training images."""
@@ -146,6 +159,16 @@ class ImageDataset(Checked):
         normalised = copy(self)
         normalised.mean, normalised.std = self.mean or mean, self.std or std
         return normalised
+
+
+def _crop_problems(area: list[float] | None, padding: int) -> list[Problem]:
+    """Why random resized crops of these shares of the area can't be taken."""
+    if area is None:
+        return []
+    if len(area) != 2 or not 0 < area[0] <= area[1]:
+        sentence = f"={area!r}: must be [smallest, largest], shares of the area such as [0.25, 1.0]"
+        return [Problem("resized_crop", sentence)]
+    return [Problem("crop_padding", f"={padding}: must be 0 with resized_crop, which crops too")] if padding else []
 
 
 def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from kdexp.configuration.arguments import Fraction, Range
-from kdexp.data.augmentation import ResizedCrops, WeakViews
 from kdexp.data.dataset import ImageDataset, stratified_draw
 from kdexp.data.decoding import CHUNK, decode
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.used_folders import UsedFolders
 from kdexp.device.memory import available_memory
-from kdexp.errors import InvalidArguments, Problem, a_few
+from kdexp.errors import a_few
 from kdexp.files import reason
 from kdexp.text.characters import printable
 
@@ -28,8 +27,12 @@ LARGEST_SIZE = 2**20
 
 
 def stored_size(data: Mapping[str, Any]) -> int:
-    """Returns the side of the squares that images are stored as, by `image_size` and, if there is one, `resized_crop`."""
-    return round(data["image_size"] * MARGIN) if data.get("resized_crop") else data["image_size"]
+    """Returns the side of the squares that images are stored as, by the `data` of a learner's spec.
+
+    Sets that are not folders of images say it if they have a `resized_crop`.
+    """
+    with_margin = data.get("resized_crop") and "stored_size" not in data
+    return round(data["image_size"] * MARGIN) if with_margin else data["image_size"]
 
 
 class ImageFolder(ImageDataset):
@@ -54,12 +57,9 @@ class ImageFolder(ImageDataset):
         **shared,
     ):
         self.in_channels, self.image_size = in_channels, image_size
-        super().__init__(**shared)
-        if resized_crop is not None:
-            self._check_crop(resized_crop)
+        super().__init__(resized_crop=resized_crop, **shared)
         self.root = Path(root).expanduser()
         self.test_fraction = test_fraction
-        self.resized_crop = resized_crop
         self.folders = UsedFolders(self.root, test_fraction, self.val_fraction)
         if self.folders.validation is not None:  # nothing is drawn then, and the folder decides which epoch is the best
             self.val_fraction, self.decisive = 0.0, (*self.decisive, "validation_images")
@@ -71,18 +71,8 @@ class ImageFolder(ImageDataset):
         """Number of images in the validation folder; `read` returns them as the last of the training images."""
         return 0 if self.folders.validation is None else self.folders.validation.count
 
-    def _check_crop(self, area: list[float]) -> None:
-        if len(area) != 2 or not 0 < area[0] <= area[1]:
-            sentence = f"={area!r}: must be [smallest, largest], shares of the area such as [0.25, 1.0]"
-            raise InvalidArguments([Problem("resized_crop", sentence)])
-        if self.crop_padding:
-            raise InvalidArguments(
-                [Problem("crop_padding", f"={self.crop_padding}: must be 0 with resized_crop, which crops too")]
-            )
-
     @property
     def stored_size(self) -> int:
-        """Side in pixels of the squares that images are stored as."""
         return stored_size(vars(self))
 
     def missing(self) -> str:
@@ -159,9 +149,3 @@ class ImageFolder(ImageDataset):
         if self.folders.validation is None:
             return super().held_out(labels)
         return torch.arange(len(labels)) >= len(labels) - self.validation_images
-
-    def weak_views(self) -> WeakViews:
-        if self.resized_crop is None:
-            return super().weak_views()
-        smallest, largest = self.resized_crop
-        return ResizedCrops(self.image_size, (smallest, largest), self.flip)

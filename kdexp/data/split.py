@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from kdexp.data.dataset import ImageDataset
 from kdexp.data.images import ImageFiles
 from kdexp.data.pixels import InMemory, OnDevice, OnDisk, Storage
 from kdexp.data.source import Images
+from kdexp.data.views import MIXED, PLAIN, WEAK2, View, folded, mixed
 from kdexp.data.workers import Workers
 
 NORMALISED_LIMIT = 2**30
@@ -26,25 +29,41 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Epoch:
-    """The images of an epoch in order: `rows` [n] of the split and, if there are several views, a choice for each."""
+    """The images of an epoch in order: `rows` [n] of the split and, if there are several views, a choice for each.
+
+    `views` are the named views that its batches have besides `weak`. If there are any, `second` has another choice for each
+    image, and `shares` [n] what `mixed` is made with: a batch takes that of its first image.
+    """
 
     rows: Tensor
-    choices: Tensor | None
+    choices: Tensor | None = None
+    second: Tensor | None = None
+    shares: Tensor | None = None
+    views: tuple[View, ...] = ()
 
-    def split(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yields rows and choices of `size` images at a time."""
-        parts = self.rows.split(size)
-        yield from zip(parts, [None] * len(parts) if self.choices is None else self.choices.split(size), strict=True)
+    @property
+    def plain(self) -> Epoch:
+        """The same images without augmentation."""
+        return Epoch(self.rows)
 
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns copies of the rows and choices at these positions [m]."""
-        return self.rows[positions], None if self.choices is None else self.choices[positions]
+    def split(self, size: int) -> Iterator[Epoch]:
+        """Yields `size` images at a time."""
+        for start in range(0, max(len(self.rows), 1), size):
+            yield self.at(slice(start, start + size))
+
+    def at(self, positions: Tensor | slice) -> Epoch:
+        """Returns the images at these positions [m]; copies of their rows and choices, unless they are a slice."""
+        found: dict[str, Any] = {name: values[positions] for name, values in self._tensors()}
+        return replace(self, **found)
 
     def copy_(self, other: Epoch) -> None:
         """Overwrites rows and choices with the first of another epoch's."""
-        for mine, theirs in ((self.rows, other.rows), (self.choices, other.choices)):
-            if mine is not None and theirs is not None:
-                mine.copy_(theirs[: len(mine)])
+        for name, values in self._tensors():
+            values.copy_(getattr(other, name)[: len(values)])
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        named = ((part.name, getattr(self, part.name)) for part in fields(self))
+        return [(name, values) for name, values in named if isinstance(values, Tensor)]
 
 
 class Split:
@@ -121,38 +140,57 @@ class Split:
         before = (self.steps(batch_size, limit) - 1) * batch_size
         return min(batch_size, len(self) - before) == 1
 
-    def epoch(self, seed: int, epoch: int, images: int | None = None) -> Epoch:
-        """Returns the first `images` (None: all) of an epoch; order and views depend on `seed` and `epoch` alone."""
+    def epoch(self, seed: int, epoch: int, images: int | None = None, views: tuple[View, ...] = ()) -> Epoch:
+        """Returns the first `images` (None: all) of an epoch; order and all draws depend on `seed` and `epoch` alone."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         device = self.labels.device
         rows = torch.randperm(len(self), generator=generator).to(device)[:images]
-        drawn = self.augmentation.draw(len(self), generator)
-        return Epoch(rows, None if drawn is None else drawn.to(device)[rows])
 
-    def batches(self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None) -> Iterator[Batch]:
+        def choices() -> Tensor | None:
+            drawn = self.augmentation.draw(len(self), generator)
+            return None if drawn is None else drawn.to(device)[rows]
+
+        first = choices()
+        if not views:
+            return Epoch(rows, first)
+        # Drawn last and always both, so that no draw depends on which views are read.
+        shares = folded(torch.rand(len(self), generator=generator)).to(device)[:images]
+        return Epoch(rows, first, choices(), shares, views)
+
+    def batches(
+        self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None, views: tuple[View, ...] = ()
+    ) -> Iterator[Batch]:
         """Draws an epoch and yields its batches, or the first `limit` of them."""
-        return self.batches_of(self.epoch(seed, epoch, limit and limit * batch_size), batch_size)
+        return self.batches_of(self.epoch(seed, epoch, limit and limit * batch_size, views), batch_size)
 
     def batches_of(self, epoch: Epoch, batch_size: int) -> Iterator[Batch]:
         """The batches of an epoch that was drawn before."""
-        for (rows, choice), image in zip(epoch.split(batch_size), self.show(epoch, batch_size), strict=True):
-            yield self._batch(image, rows, choice)
+        for part, pixels in zip(epoch.split(batch_size), self.pixels.serve(epoch.rows, batch_size), strict=True):
+            yield self._batch(part, *pixels)
 
-    def batch(self, rows: Tensor, choice: Tensor | None) -> Batch:
-        """Returns a batch of the given rows in the given views."""
-        return self._batch(self.images(rows, choice), rows, choice)
+    def batch(self, part: Epoch) -> Batch:
+        """Returns the images of a part of an epoch as one batch."""
+        return self._batch(part, *self.pixels.at(part.rows))
 
-    def _batch(self, image: Tensor, rows: Tensor, choice: Tensor | None) -> Batch:
-        return Batch(image, self.labels[rows], rows, choice if self.views else None)
+    def _batch(self, part: Epoch, pixels: Tensor, positions: Tensor) -> Batch:
+        """Returns a batch in all its views, each cut from the same pixels."""
+        cut = partial(self._cut, pixels, positions)
+        image, number = cut(part.choices), part.choices if self.views else None
+        batch = Batch(image, self.labels[part.rows], part.rows, number)
+        if part.shares is None:
+            return batch
+        share = part.shares[:1]
+        makers = {PLAIN: lambda: cut(None), WEAK2: lambda: cut(part.second), MIXED: lambda: mixed(image, share)}
+        return replace(batch, views={view: makers[view]() for view in part.views}, share=share)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Yields all images without augmentation, in the order of their rows, `batch_size` at a time."""
-        return self.show(Epoch(torch.arange(len(self), device=self.labels.device), None), batch_size)
+        return self.show(Epoch(torch.arange(len(self), device=self.labels.device)), batch_size)
 
     def show(self, epoch: Epoch, size: int) -> Iterator[Tensor]:
         """Yields the images of an epoch, `size` at a time; images that are not on the device are prefetched."""
-        for (_, choice), (pixels, positions) in zip(epoch.split(size), self.pixels.serve(epoch.rows, size), strict=True):
-            yield self._cut(pixels, positions, choice)
+        for part, (pixels, positions) in zip(epoch.split(size), self.pixels.serve(epoch.rows, size), strict=True):
+            yield self._cut(pixels, positions, part.choices)
 
     def images(self, rows: Tensor, choice: Tensor | None) -> Tensor:
         """Returns the images [N, C, H, W] of the given rows in the given views."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Literal, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
+from kdexp.data.views import WEAK, View
 from kdexp.errors import InvalidArguments, Problem, UnknownLayer
 from kdexp.network.capture import Capture, Outputs
 from kdexp.network.landmarks import classifier_of, has_landmarks, landmarks_of
@@ -88,12 +90,16 @@ class Distiller(nn.Module, Checked):
     precision, caching and joint training stay outside the method. Modules that only training needs are built in `setup`.
 
     `alpha` is short for `ce_weight=alpha, kd_weight=1-alpha` and excludes both; a weight that is None is taken from
-    `own_weights`.
+    `own_weights`. The networks read one view of the images each (see `kdexp.data.views`), `own_views` where none is given.
     """
 
     own_weights: tuple[float, float] = (1.0, 0.0)
     """The method's default (ce_weight, kd_weight)."""
+    own_views: tuple[View, View] = (WEAK, WEAK)
+    """The method's default (student_view, teacher_view)."""
     uses_teacher: bool = True
+    reads_labels: bool = False
+    """Whether the method's own terms read `batch.label`, which mixed images have two of."""
     label: str = ""
     """Name of the method's own term in the table."""
     weight: float = 1.0
@@ -121,6 +127,8 @@ class Distiller(nn.Module, Checked):
         alpha: Fraction | None,
         ce_weight: Weight | None,
         kd_weight: Weight | None,
+        student_view: View | None = None,
+        teacher_view: View | None = None,
     ):
         super().__init__()
         if alpha is not None and (ce_weight is not None or kd_weight is not None):
@@ -131,6 +139,8 @@ class Distiller(nn.Module, Checked):
         self.temperature = temperature
         self.ce_weight = self.own_weights[0] if ce_weight is None else ce_weight
         self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
+        self.student_view: View = student_view or self.own_views[0]
+        self.teacher_view: View = teacher_view or self.own_views[1]
 
     def weigh_classes(self, weights: Tensor | None) -> None:
         """Sets the weight of each class [K] in the cross-entropy with the labels; None weighs all the same."""
@@ -170,7 +180,7 @@ class Distiller(nn.Module, Checked):
         """Returns the weighted scalar terms of one step by name: their sum is the objective, the names are logged."""
         terms = {}
         if self.ce_weight:
-            terms["ce"] = self.ce_weight * self.hard_loss(student.logits, batch.label)
+            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, student.logits))
         if teacher is None:
             return terms
         if self.kd_weight:
@@ -210,7 +220,15 @@ class Distiller(nn.Module, Checked):
         """Returns the objective as the table shows it, such as `0.1 CE + 0.9 KD, T=4`."""
         terms = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in self.weighted() if weight)
         tempered = self.kd_weight or (self.tempered and self.weight)
-        return f"{terms}, T={self.temperature:g}" if tempered else terms
+        return (f"{terms}, T={self.temperature:g}" if tempered else terms) + self._views()
+
+    def _views(self) -> str:
+        """The views in words, an empty string for those that most methods read."""
+        if (self.student_view, self.teacher_view) == Distiller.own_views:
+            return ""
+        if self.student_view == self.teacher_view:
+            return f", views {self.student_view}"
+        return f", student {self.student_view}, teacher {self.teacher_view}"
 
 
 BEYOND_TERMS = ("update", "losses", "answer", "deployed")

@@ -104,6 +104,7 @@ class CRD(FeatureDistiller):
 
     label = "CRD"
     capturable = True
+    reads_labels = True
     features_only = True
     landmarks = ("pooled",)
 

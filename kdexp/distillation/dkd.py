@@ -44,6 +44,7 @@ class DKD(Distiller):
 
     label = "DKD"
     capturable = True
+    reads_labels = True
     tempered = True
 
     def __init__(

@@ -12,8 +12,11 @@ from kdexp.configuration.nodes import arguments, build, target
 from kdexp.distillation.base import BEYOND_TERMS, Distiller, overrides
 from kdexp.errors import InvalidArguments, Problem, refusals
 
-SHARED_WEIGHTS = ("alpha", "ce_weight", "kd_weight")
-"""Arguments that only the sum itself may set."""
+SHARED = {
+    **dict.fromkeys(("alpha", "ce_weight", "kd_weight"), "labels and soft targets are weighted by the sum"),
+    **dict.fromkeys(("student_view", "teacher_view"), "all methods of a sum read the same views"),
+}
+"""Arguments that only the sum itself may set, and why."""
 
 
 class Sum(Distiller):
@@ -39,6 +42,7 @@ class Sum(Distiller):
         if found:
             raise InvalidArguments(found)
         self.capturable = type(self).capturable and all(method.capturable for method in self.parts.values())
+        self.reads_labels = any(method.reads_labels for method in self.parts.values())
 
     @property
     def parts(self) -> dict[str, Distiller]:
@@ -92,10 +96,9 @@ def _build_method(node: Any) -> Distiller:
             [Problem("", f"{method.__name__} does not just add terms of its own, so it can't be part of a sum; {fix}")]
         )
     found = problems(method, arguments(node))
-    for key in SHARED_WEIGHTS:
+    for key, why in SHARED.items():
         if node.get(key) is not None:
-            fix = f"labels and soft targets are weighted by the sum; set distillation.{key} and leave this null"
-            found.append(Problem(key, f"={node[key]!r}: {fix}"))
+            found.append(Problem(key, f"={node[key]!r}: {why}; set distillation.{key} and leave this null"))
     if found:
         raise InvalidArguments(found)
     return build(node)

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from kdexp.data.split import Split
+from kdexp.data.views import WEAK
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
@@ -21,6 +22,7 @@ from kdexp.store.outputs import OutputStore, identity_of
 from kdexp.store.spec import key_of
 from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
+from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource
 from kdexp.training.entry import Entry
 from kdexp.training.prepare import check_start
@@ -162,14 +164,14 @@ class Experiment(Plan):
         key = next((entry.spec.teacher for entry in entries if entry.spec.teacher), None)
         return self.store.require(key) if key else None
 
-    def lookup_source(self, entries: Sequence[Entry], teacher: nn.Module) -> LookupSource:
-        """Where the outputs of these entries' teacher for their training images may be found."""
+    def lookup_source(self, entries: Sequence[Entry], teacher: Teacher) -> LookupSource:
+        """Where the outputs of these entries' teacher for their training images, in the view that it reads, may be found."""
         spec, stored = entries[0].spec, self._teacher_of(entries)
         assert stored is not None
-        identity = identity_of(stored, teacher, spec, self.device)
+        identity = identity_of(stored, teacher.model, spec, self.device, "" if teacher.view == WEAK else teacher.view)
         about = {"model": stored.result["model"], "dataset": entries[0].dataset}
         on_disk = OutputStore(self.settings.store, identity, about, self.journal.say, partial(self.claim, learners=False))
-        later = self.session.layers.get(network_name(stored.result["spec"]["model"], self.shape), ())
+        later = self.session.layers.get((network_name(stored.result["spec"]["model"], self.shape), teacher.view), ())
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
 
     def announce(self, entry: Entry) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at
 from kdexp.data.shape import Shape
+from kdexp.distillation.base import Distiller
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.plan import Plan
 from kdexp.network.build import sketch_network, without_start
@@ -26,9 +28,9 @@ def _sketch_of(name: str):
     return sketch_network(node, Shape(**shape))
 
 
-def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names of the layers by network; reads no data."""
-    found: dict[str, dict[str, None]] = {}
+def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """The names of the layers by network and the view that it reads; reads no data."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
     seen = set()
     for config in configs:
         plan = Plan(config, Journal(quiet=True))
@@ -42,13 +44,9 @@ def layers_read(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
             combination = (student, teacher, json.dumps(method, sort_keys=True))
             if combination not in seen:
                 seen.add(combination)
-                found.setdefault(teacher, {}).update(dict.fromkeys(_layers(student, teacher, method)))
+                with suppress(Exception):  # the job with this method will report it
+                    distiller: Distiller = build(method)
+                    names = distiller.layers(_sketch_of(student), _sketch_of(teacher))[1]
+                    found.setdefault((teacher, distiller.teacher_view), {}).update(dict.fromkeys(names))
     _sketch_of.cache_clear()
     return {teacher: list(names) for teacher, names in found.items()}
-
-
-def _layers(student: str, teacher: str, method: dict[str, Any]) -> list[str]:
-    try:
-        return build(method).layers(_sketch_of(student), _sketch_of(teacher))[1]
-    except Exception:  # the job with this method will report it
-        return []

@@ -64,8 +64,9 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
         for learner, entry in zip(learners, entries, strict=True):
             _load_members(learner, entry, experiment.store)
             _resume(learner, entry, experiment)
-        if teacher is not None and any(len(learner.history) < spec.epochs for learner in learners):
-            _look_up(teacher, split, experiment.lookup_source(entries, teacher.model), experiment.journal, spec)
+        if any(len(learner.history) < spec.epochs for learner in learners):
+            for each in steps.teachers:
+                _look_up(each, split, experiment.lookup_source(entries, each), experiment.journal, spec)
         keys = {entry.name: entry.spec.key for entry in entries}
         with (
             experiment.journal.watching(learners, spec.epochs, steps.count) as watch,

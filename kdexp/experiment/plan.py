@@ -34,11 +34,17 @@ from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
 
+VIEW_KNOBS = ("student_view", "teacher_view")
 
-def _without_starts(method: dict[str, Any]) -> dict[str, Any]:
-    """A method's node, without the starting weights of networks inside it, since these are always newly initialised."""
-    nodes = nodes_within(method)
-    return {name: without_start(value) if name in nodes else value for name, value in method.items()}
+
+def _decisive(method: dict[str, Any]) -> dict[str, Any]:
+    """A method's node, without the starting weights of networks inside it, since these are always newly initialised.
+
+    Also without views that are the method's own: learners of before there was a choice keep their keys.
+    """
+    nodes, own = nodes_within(method), dict(zip(VIEW_KNOBS, target(method).own_views, strict=True))
+    named = {name: value for name, value in method.items() if name not in own or value not in (None, own[name])}
+    return {name: without_start(value) if name in nodes else value for name, value in named.items()}
 
 
 class Plan:
@@ -209,7 +215,7 @@ class Plan:
         return LearnerSpec(
             data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
             model=model,
-            method=_without_starts(node_at(self.config, part.method)),
+            method=_decisive(node_at(self.config, part.method)),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
             epochs=epochs,

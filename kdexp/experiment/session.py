@@ -40,8 +40,8 @@ class Session:
     unread: dict[str, UnreadData] = field(default_factory=dict)
     """What is known of data sets whose images are not read, by their nodes."""
     outputs: OutputCache = field(default_factory=OutputCache)
-    layers: dict[str, list[str]] = field(default_factory=dict)
-    """The teacher layers that the jobs of this process read, by network (see `kdexp.experiment.lookahead`)."""
+    layers: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """The teacher layers that the jobs of this process read, by network and view (see `kdexp.experiment.lookahead`)."""
     starts: dict[str, str] = field(default_factory=dict)
     """The published weights that trainings start from, by everything that was checked."""
     notes: dict[str, list[str]] = field(default_factory=dict)

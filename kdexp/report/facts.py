@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.data.batch import Batch
+from kdexp.data.views import MIXED, VIEWS, WEAK
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.device.precision import on_device
 from kdexp.distillation.base import Distiller, Progress
@@ -20,6 +21,7 @@ from kdexp.network.layers import evaluating
 from kdexp.store.stored import StoredLearner
 from kdexp.tasks.classification import chance_of_split, correct, only_one_right
 from kdexp.tasks.judgement import Judgement
+from kdexp.teacher.frozen import Teacher
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
 
@@ -131,16 +133,17 @@ def _on_training_images(
     assert teacher is not None
     spec, split = entry.spec, experiment.data.student_train
     limit = min(-(-IMAGES // spec.batch_size), spec.limit_batches or IMAGES)
-    first_epoch = split.epoch(spec.seed, 0, limit * spec.batch_size)
+    views = tuple(view for view in VIEWS if view in (learner.distiller.student_view, teacher.view) and view != WEAK)
+    first_epoch = split.epoch(spec.seed, 0, limit * spec.batch_size, views)
     batches = list(split.batches_of(first_epoch, spec.batch_size))
     labels = torch.cat([batch.label for batch in batches])
-    source = experiment.lookup_source([entry], teacher.model)
+    source = experiment.lookup_source([entry], teacher)
     if table := source.cache.find(source.key, teacher.capture.layers):
         teacher.use(table)
         teacher.prepare_epoch(split, first_epoch)
-    pairs = [(batch, teacher(batch)) for batch in batches[:GRADIENT_BATCHES]]
-    rest = [teacher(batch).logits for batch in batches[GRADIENT_BATCHES:]]
-    logits = torch.cat([*(outputs.logits for _, outputs in pairs), *rest])
+    pairs = [_read(learner, batch, teacher) for batch in batches[:GRADIENT_BATCHES]]
+    # Answers to mixed images can't be held against a label.
+    logits = torch.cat([(teacher.ask(b.image) if teacher.view == MIXED else teacher(b)).logits for b in batches])
     # Halfway, terms with a warm-up have their full weight.
     halfway = Progress(spec.epochs / 2, spec.epochs, step=spec.epochs * split.steps(spec.batch_size, spec.limit_batches) // 2)
     objective_before, before = objective(learner, pairs, halfway), gradient_norms(learner, pairs, halfway)
@@ -161,6 +164,11 @@ def _on_training_images(
         "gradients_before": before,
         "gradients_after": gradient_norms(learner, pairs, halfway),
     }
+
+
+def _read(learner: Learner, batch: Batch, teacher: Teacher) -> tuple[Batch, Outputs]:
+    """The batch as the learner's student reads it, and its teacher's outputs."""
+    return batch.as_seen(learner.distiller.student_view), teacher(batch)
 
 
 def _accuracy(stored: StoredLearner, batches: Sequence[Batch], experiment: Experiment) -> float:

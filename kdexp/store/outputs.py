@@ -47,8 +47,14 @@ def computed_on(device: torch.device) -> dict[str, Any]:
     return {"torch": torch.__version__, "device": f"{device.type} {chip}", "threads": torch.get_num_threads()}
 
 
-def identity_of(taught_by: StoredLearner, network: nn.Module, spec: LearnerSpec, device: torch.device) -> dict[str, Any]:
-    """Everything but the layer that a teacher's outputs for a learner's images depend on; `network` is the teacher."""
+def identity_of(
+    taught_by: StoredLearner, network: nn.Module, spec: LearnerSpec, device: torch.device, view: str = ""
+) -> dict[str, Any]:
+    """Everything but the layer that a teacher's outputs for a learner's images depend on; `network` is the teacher.
+
+    `view` names what it reads, if that is not the images as the data set augments them.
+    """
+    of_view = {"view": view} if view else {}
     return {
         "format": FORMAT,
         "dtype": "float32",
@@ -58,6 +64,7 @@ def identity_of(taught_by: StoredLearner, network: nn.Module, spec: LearnerSpec,
         "batch_size": spec.batch_size,
         "precision": spec.precision,
         "computed_on": computed_on(device),
+        **of_view,
     }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
+from kdexp.data.views import PLAIN, WEAK, View
 from kdexp.device.precision import Precision
 from kdexp.network.capture import Capture, Outputs
 from kdexp.teacher.output_table import LOGITS, OutputTable
@@ -17,11 +18,22 @@ from kdexp.teacher.output_table import LOGITS, OutputTable
 class Teacher:
     """A network in evaluation mode, without gradients, whose weights and statistics never change.
 
-    Every pass is padded to one fixed batch size, so that an image's outputs don't depend on the batch it comes in.
+    Every pass is padded to one fixed batch size, so that an image's outputs don't depend on the batch it comes in. It reads
+    one `view` of the images; `by_view` has the teachers for all views that learners ask for, which share the network.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str], probe_image: Tensor, precision: Precision, batch_size: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        probe_image: Tensor,
+        precision: Precision,
+        batch_size: int,
+        view: View = WEAK,
+    ):
         self.model = model.eval().requires_grad_(False)
+        self.view = view
+        self.by_view: dict[View, Teacher] = {view: self}
         self.precision = precision
         self.batch_size = batch_size
         self.images_asked = 0
@@ -37,7 +49,7 @@ class Teacher:
     def __call__(self, batch: Batch) -> Outputs:
         """Logits and the captured features for a batch of the training split."""
         if self.table is None:
-            return self.ask(batch.image)
+            return self.ask(batch.seen(self.view))
         shown = self.table.shown
         return Outputs(shown[LOGITS][batch.index], {name: shown[name][batch.index] for name in self.capture.layers})
 
@@ -72,11 +84,11 @@ class Teacher:
 
     def prepare_epoch(self, split: Split, epoch: Epoch) -> None:
         """Fills the table with the outputs that an epoch needs, if there is a table and it isn't complete."""
-        self._fill(split, epoch)
+        self._fill(split, epoch.plain if self.view == PLAIN else epoch)
 
     def prepare_all(self, split: Split) -> None:
-        """Fills the table with the outputs for every image of a split that is not augmented."""
-        self._fill(split, Epoch(torch.arange(len(split), device=split.labels.device), None))
+        """Fills the table with the outputs for every image of a split without augmentation."""
+        self._fill(split, Epoch(torch.arange(len(split), device=split.labels.device)))
 
     def _fill(self, split: Split, epoch: Epoch) -> None:
         if self.table is not None and not self.table.shows_all(self.recorded_layers):

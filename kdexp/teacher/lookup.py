@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from kdexp.data.split import Split
+from kdexp.data.views import MIXED, PLAIN, WEAK2
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
 from kdexp.store.outputs import OutputStore, worth_storing
@@ -54,22 +55,28 @@ def choose_lookup(teacher: Teacher, split: Split, source: LookupSource, epochs: 
     Reserves the table's memory and fills it from disk. The teacher stays as it is: `teacher.use` does what was chosen. For
     `epochs` of augmented images on CUDA, where the teacher may run faster than the host looks up, both ways are measured.
     """
-    layers = list(teacher.capture.layers)
-    if split.views is None:
+    layers, views = list(teacher.capture.layers), 1 if teacher.view == PLAIN else split.views
+    if teacher.view in CHANGING:
+        return Lookup("live", CHANGING[teacher.view])
+    if views is None:
         return Lookup("live", "augmented images never repeat")
-    if split.views > 1 and not split.pixels.at_hand:
+    if views > 1 and not split.pixels.at_hand:
         return Lookup("live", "augmented images would have to be decoded a second time")
-    if split.views > 1 and layers:
+    if views > 1 and layers:
         return Lookup("live", f"features of augmented images ({listed(layers)}) are not cached")
-    table = source.cache.use(source.key, lambda: OutputTable(len(split), split.views or 1, split.labels.device))
+    table = source.cache.use(source.key, lambda: OutputTable(len(split), views, split.labels.device))
     examples = table.new_layers(by_layer(teacher.capture.probe))
     if not source.cache.reserve(table, examples):
         sizes = size_words({name: table.size(example) for name, example in examples.items()})
         limit = size_text(source.cache.limit(table.stored_on))
         return Lookup("live", f"its outputs for all images ({sizes}) are larger than the cache ({limit})")
-    if split.views > 1:
+    if views > 1:
         return _choose_views(teacher, split, source, table, epochs)
     return _choose_unaugmented(teacher, source, table)
+
+
+CHANGING = {WEAK2: "it reads a second view of each image (weak2)", MIXED: "mixed images never repeat"}
+"""Why the teacher runs on every batch, for views that no table is kept for."""
 
 
 def _choose_views(teacher: Teacher, split: Split, source: LookupSource, table: OutputTable, epochs: int) -> Lookup:
@@ -84,7 +91,8 @@ def _choose_views(teacher: Teacher, split: Split, source: LookupSource, table: O
 
 
 def _choose_unaugmented(teacher: Teacher, source: LookupSource, table: OutputTable) -> Lookup:
-    reason, names = "nothing is augmented", [LOGITS, *teacher.capture.layers]
+    reason = "it reads images without augmentation (plain)" if teacher.view == PLAIN else "nothing is augmented"
+    names = [LOGITS, *teacher.capture.layers]
     if all(map(table.complete, names)):
         return Lookup("memory", reason, table, sizes=table.sizes(names))
     for name in names:
@@ -123,7 +131,7 @@ class StoredOutputs:
 
 
 def compute_all(teacher: Teacher, split: Split, store: OutputStore | None) -> StoredOutputs | None:
-    """Completes the teacher's table in one pass over a split that is not augmented; does nothing for other lookups.
+    """Completes the teacher's table in one pass over a split without augmentation; does nothing for other lookups.
 
     Stores the layers that are quicker to read than to compute, and returns those that were stored.
     """

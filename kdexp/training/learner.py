@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from traceback import format_exc
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
 from kdexp.data.split import Split
+from kdexp.data.views import View
 from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
@@ -98,8 +99,12 @@ class Learner:
             nn.utils.clip_grad_norm_(owned, self.recipe.clip_norm)
         self.optimizer.step()
 
+    def reads(self, batch: Batch, outputs: Mapping[View, Outputs]) -> tuple[Batch, Outputs | None]:
+        """What its method reads: the batch in its student's view, and the teacher's outputs for its teacher's view, if any."""
+        return batch.as_seen(self.distiller.student_view), outputs.get(self.distiller.teacher_view)
+
     def step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> None:
-        """Trains on one batch; an error in it ends this learner's training, and only this one's."""
+        """Trains on one batch, as `reads` gives it; an error in it ends this learner's training, and only this one's."""
         start = time.perf_counter()
         for group, rate in zip(self.optimizer.param_groups, self.rates(progress), strict=True):
             if isinstance(group["lr"], Tensor):

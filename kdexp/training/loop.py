@@ -10,6 +10,7 @@ import torch
 
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
+from kdexp.data.views import VIEWS, WEAK, View
 from kdexp.distillation.base import Progress
 from kdexp.network.capture import Outputs
 from kdexp.teacher.frozen import Teacher
@@ -42,25 +43,36 @@ class Steps:
         """Steps in an epoch."""
         return self.split.steps(self.batch_size, self.limit_batches)
 
-    def draw(self, epoch: int) -> Epoch:
+    def draw(self, epoch: int, views: tuple[View, ...] = ()) -> Epoch:
         """The images of an epoch (counted from 0), in an order and with views that depend on seed and epoch alone."""
-        return self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size)
+        return self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size, views)
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """The teacher, once for each view that is read."""
+        return [] if self.teacher is None else list(self.teacher.by_view.values())
+
+    def views(self, learners: Sequence[Learner]) -> tuple[View, ...]:
+        """The views besides `weak` that batches must have: those that students, and teachers without a table, read."""
+        read = {learner.distiller.student_view for learner in learners}
+        read |= {teacher.view for teacher in self.teachers if teacher.table is None}
+        return tuple(view for view in VIEWS if view in read and view != WEAK)
 
     def progress(self, epoch: int, step: int) -> Progress:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
         return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)
 
-    def outputs(self, batch: Batch) -> Outputs | None:
-        """The teacher's outputs, None without a teacher."""
-        return None if self.teacher is None else self.teacher(batch)
+    def outputs(self, batch: Batch) -> dict[View, Outputs]:
+        """The teacher's outputs by the view that it read, none without a teacher."""
+        return {teacher.view: teacher(batch) for teacher in self.teachers}
 
     def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
         """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""
         for step, batch in enumerate(self.split.batches_of(images, self.batch_size)):
-            teacher_outputs = self.outputs(batch)
+            outputs = self.outputs(batch)
             for learner in learners:
                 if not learner.failure:
-                    learner.step(batch, teacher_outputs, self.progress(epoch, step))
+                    learner.step(*learner.reads(batch, outputs), self.progress(epoch, step))
             watch.step(learners)
 
 
@@ -79,9 +91,9 @@ def train(
         active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
         if not active:
             continue
-        images = steps.draw(epoch)
-        if steps.teacher is not None:
-            steps.teacher.prepare_epoch(steps.split, images)
+        images = steps.draw(epoch, steps.views(learners))
+        for teacher in steps.teachers:
+            teacher.prepare_epoch(steps.split, images)
         steps.take(active, epoch, images, watch)
         active = [learner for learner in active if not learner.failure]
         if not active:

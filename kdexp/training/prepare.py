@@ -13,6 +13,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.data.split import Split
+from kdexp.data.views import WEAK, View
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
@@ -101,17 +102,24 @@ def prepare(
     precision: Precision,
     labels: Tensor,
 ) -> tuple[list[Learner], Teacher | None]:
-    """A new learner per entry, and the teacher that they share (None if no method uses one).
+    """A new learner per entry, and the teacher that they share (None without its network), for the first view that is read.
 
     `labels` [N] are those of the training images.
     """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
-    teacher = None
+    by_view: dict[View, Teacher] = {}
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
-        layers = [name for draft in drafts for name in draft.choose_layers(moved)]
-        teacher = Teacher(moved, layers, shape.probe(precision.device), precision, entries[0].spec.batch_size)
-    return [draft.finish(teacher, labels) for draft in drafts], teacher
+        layers: dict[View, list[str]] = {}
+        for draft in drafts:
+            if draft.distiller.uses_teacher:
+                layers.setdefault(draft.distiller.teacher_view, []).extend(draft.choose_layers(moved))
+        size = entries[0].spec.batch_size
+        for view, names in (layers or {WEAK: []}).items():
+            by_view[view] = Teacher(moved, names, shape.probe(precision.device), precision, size, view)
+            by_view[view].by_view = by_view
+    learners = [draft.finish(by_view.get(draft.distiller.teacher_view), labels) for draft in drafts]
+    return learners, next(iter(by_view.values()), None)
 
 
 def classifier_alone(network: nn.Module) -> nn.Module:
@@ -137,8 +145,6 @@ class _Draft:
 
     def choose_layers(self, teacher: nn.Module) -> list[str]:
         """The names of the teacher's layers that the method reads; the student's are kept in `layers`."""
-        if not self.distiller.uses_teacher:
-            return []
         self.layers, teacher_layers = self.distiller.layers(self.network, teacher)
         return teacher_layers
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from kdexp.data.batch import Batch
-from kdexp.data.split import Epoch
+from kdexp.data.views import View
 from kdexp.device.cuda_graphs import HostReads, Stopwatch, buffers_in_place, cudnn_benchmark, record_graph, side_by_side
 from kdexp.device.precision import Precision
 from kdexp.distillation.base import Progress
@@ -102,7 +102,7 @@ class RecordedSteps(Steps):
         self,
         learners: Sequence[Learner],
         batch: Batch,
-        outputs: Outputs | None,
+        outputs: Mapping[View, Outputs],
         progress: Progress,
         *,
         inspect: bool = False,
@@ -111,10 +111,8 @@ class RecordedSteps(Steps):
             for learner in learners:
                 if not learner.failure:
                     with on_stream(self._streams[learner.name]), buffers_in_place(learner.model, learner.distiller):
-                        if inspect and not learner.remark:
-                            _inspected_step(learner, batch, outputs, progress)
-                        else:
-                            learner.step(batch, outputs, progress)
+                        step = _inspected_step if inspect and not learner.remark else Learner.step
+                        step(learner, *learner.reads(batch, outputs), progress)
 
     def replay(self, learners: Sequence[Learner], epoch: int, batches: EpochBatches, start: int, watch: Watch) -> int:
         """Replays the steps on full batches, recording them where necessary; returns the next step.
@@ -154,13 +152,13 @@ class RecordedSteps(Steps):
     def _new_recording(self, batches: EpochBatches) -> Recording:
         images, steps = batches.images, batches.full
         positions = torch.arange(steps * self.batch_size, device=images.rows.device)
-        batch = self.split.batch(*images.at(positions[: self.batch_size]))
+        batch = self.split.batch(images.at(positions[: self.batch_size]))
         outputs, zeros = self.outputs(batch), partial(torch.zeros, device=positions.device)
         return Recording(
             learners=self._group,
             batch=batch,
-            outputs=outputs and outputs.map(torch.clone),
-            images=Epoch(*images.at(positions)),
+            outputs={view: theirs.map(torch.clone) for view, theirs in outputs.items()},
+            images=images.at(positions),
             rates=[zeros(steps, len(learner.optimizer.param_groups)) for learner in self._group],
             traces=[zeros(steps, len(learner.log.columns) + 1) for learner in self._group],
             number=zeros(1, dtype=torch.long),
@@ -217,12 +215,12 @@ class RecordedSteps(Steps):
         if batch is not None:
             recording.fill(batch, self.outputs(batch))
         recording.replay()
-        if self.teacher is not None:
-            self.teacher.images_asked += recording.images_asked
+        for teacher in self.teachers:
+            teacher.images_asked += recording.images_asked.get(teacher.view, 0)
 
     def record(self, recording: Recording, progress: Progress) -> Callable[[], None]:
         """Records one step of all learners in the group; returns what replays it."""
-        before = self.teacher.images_asked if self.teacher else 0
+        before = {teacher.view: teacher.images_asked for teacher in self.teachers}
         try:
             with cudnn_benchmark(False):  # it would wait for the device
                 replay = record_graph(
@@ -231,14 +229,15 @@ class RecordedSteps(Steps):
                 )
         except Exception as error:
             raise RuntimeError(f"the step can't be recorded: {first_line(error)}; graph=false runs without") from error
-        if self.teacher is not None:  # replays run the teacher, recording does not
-            recording.images_asked, self.teacher.images_asked = self.teacher.images_asked - before, before
+        for teacher in self.teachers:  # replays run the teacher, recording does not
+            recording.images_asked[teacher.view] = teacher.images_asked - before[teacher.view]
+            teacher.images_asked = before[teacher.view]
         return replay
 
     def _recorded_work(self, recording: Recording, progress: Progress) -> None:
         if self.split.static:
             positions = recording.number * self.batch_size + torch.arange(self.batch_size, device=recording.number.device)
-            batch = self.split.batch(*recording.images.at(positions))
+            batch = self.split.batch(recording.images.at(positions))
             recording.fill(batch, self.outputs(batch))
         with side_by_side() as on_stream:
             for learner, rates, trace in zip(recording.learners, recording.rates, recording.traces, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdexp.data.batch import Batch
 from kdexp.data.split import Epoch, Split
+from kdexp.data.views import View
 from kdexp.device.cuda_graphs import buffers_in_place
 from kdexp.distillation.base import Progress
 from kdexp.network.capture import Outputs
@@ -23,7 +24,8 @@ class Recording:
 
     learners: list[Learner]
     batch: Batch
-    outputs: Outputs | None
+    outputs: dict[View, Outputs]
+    """The teacher's, by the view that it read."""
     images: Epoch
     """The images of an epoch's full batches."""
     rates: list[Tensor]
@@ -35,18 +37,20 @@ class Recording:
     phases: list[Any] = field(default_factory=list)
     """The methods' phases when the step was recorded."""
     replay: Callable[[], None] | None = None
-    images_asked: int = 0
-    """Images that go through the teacher in one replay, unseen by the host."""
+    images_asked: dict[View, int] = field(default_factory=dict)
+    """Images that go through the teacher for each view in one replay, unseen by the host."""
 
-    def fill(self, batch: Batch, outputs: Outputs | None) -> None:
+    def fill(self, batch: Batch, outputs: Mapping[View, Outputs]) -> None:
         """Copies a batch and the teacher's outputs to where the learners read them."""
         for part in fields(Batch):
-            if (target := getattr(self.batch, part.name)) is not None:
+            if isinstance(target := getattr(self.batch, part.name), Tensor):
                 target.copy_(getattr(batch, part.name))
-        if self.outputs is not None and outputs is not None:
-            self.outputs.logits.copy_(outputs.logits)
-            for name, target in self.outputs.features.items():
-                target.copy_(outputs.features[name])
+        for view, images in self.batch.views.items():
+            images.copy_(batch.views[view])
+        for view, theirs in self.outputs.items():
+            theirs.logits.copy_(outputs[view].logits)
+            for name, target in theirs.features.items():
+                target.copy_(outputs[view].features[name])
 
     def begin(self, images: Epoch, points: Sequence[Progress], step: int) -> None:
         """Copies an epoch's images and learning rates to where the steps from `step` on read them."""
@@ -61,7 +65,7 @@ class Recording:
         for group, rate in zip(learner.optimizer.param_groups, now, strict=True):
             group["lr"].copy_(rate[0])
         with buffers_in_place(learner.model, learner.distiller), learner.stream:
-            terms = learner.distiller.update(learner, self.batch, self.outputs, progress)
+            terms = learner.distiller.update(learner, *learner.reads(self.batch, self.outputs), progress)
         trace.index_copy_(0, self.number, learner.measure(terms, self.batch.label)[None])
 
 
@@ -81,7 +85,7 @@ class EpochBatches:
     def get(self, step: int) -> Batch:
         """The batch of a step. Unless batches are made on the device, steps must come in order; the latest may be repeated."""
         if self._fetched is None:
-            return self._split.batch(*self._parts[step])
+            return self._split.batch(self._parts[step])
         if self._latest is None or self._latest[0] != step:
             self._latest = step, next(self._fetched)
         return self._latest[1]

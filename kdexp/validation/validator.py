@@ -29,6 +29,7 @@ from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
 from kdexp.validation.settings import check_settings
+from kdexp.validation.views import check_views
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -63,6 +64,8 @@ class Candidate:
     shape: Shape = UNKNOWN
     classes: list[str] | None = None
     """Names of the data's classes, where they have any."""
+    augmented: bool = False
+    """Whether training images have more than one view."""
     rooms: dict[str, Room] = field(default_factory=dict)
     """The memory for each network, by the path of its node."""
     networks: dict[str, nn.Module | None] = field(default_factory=dict)
@@ -131,9 +134,9 @@ class Validator:
         return found + self._check_node(path, node, is_network)
 
     def _dataset(self, candidate: Candidate) -> list[Problem]:
-        """Problems of the data as a whole. Fills in `candidate.shape` and `candidate.classes`."""
+        """Problems of the data as a whole. Fills in `candidate.shape`, `candidate.classes` and `candidate.augmented`."""
         node = candidate.config["dataset"]
-        candidate.shape, candidate.classes, sentence = self._read_dataset(node)
+        candidate.shape, candidate.classes, candidate.augmented, sentence = self._read_dataset(node)
         found = [Problem("", sentence)] if sentence else []
         if candidate.config.get("memory") == "disk" and target(node).image_files is ImageDataset.image_files:
             sentence = "='disk': only dataset=image_folder can be decoded during training; choose auto or ram"
@@ -193,6 +196,7 @@ class Validator:
         has_no_teacher = path == "student" and not config.get("teacher")
         if part.method in candidate.broken or pair["student"] is None or (pair["teacher"] is None and not has_no_teacher):
             return []
+        of_views = list(check_views(build(candidate.node(part.method)), part.method, augmented=candidate.augmented))
         room = candidate.rooms[path]
         if of_peers := self._peers(candidate, part.method, room):
             return of_peers
@@ -204,7 +208,7 @@ class Validator:
             if path == "student":
                 found += check_controls(config, *common)
             self._method_problems[key] = found
-        return self._method_problems[key]
+        return [*of_views, *self._method_problems[key]]
 
     def _peers(self, candidate: Candidate, path: str, room: Room) -> list[Problem]:
         """Problems of the networks that a method builds, unless they equal the student's or the teacher's."""
@@ -223,7 +227,8 @@ def _has_method(node: Any) -> bool:
     return isinstance(node, dict) and "distillation" in node
 
 
-def _read_dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, str]:
-    """The shape of the data, the names of the classes, and why the data can't be read (empty if nothing is known)."""
+def _read_dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, bool, str]:
+    """The shape of the data, the names of the classes, whether images are augmented, and why they can't be read, if known."""
     dataset: ImageDataset = build(node)
-    return Shape(dataset.num_classes, dataset.in_channels, dataset.image_size), dataset.classes, dataset.missing()
+    shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
+    return shape, dataset.classes, dataset.augmentation().count != 1, dataset.missing()

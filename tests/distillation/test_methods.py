@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from each_method import METHODS, PAIR, TEACHING, by_kind
+from loops import first_read
 
 from kdexp.distillation.base import Progress
 from kdexp.experiment.obtain import obtain
@@ -33,12 +34,15 @@ class Bench:
             self.experiment.precision,
             self.experiment.data.student_train.labels,
         )
+        self.read(32)
+
+    def read(self, batch_size):
         split = self.experiment.data.student_train
-        self.batch = next(split.batches(32, seed=0, epoch=0))
+        self.batch, self.outputs = first_read(self.learner, self.teacher, split, batch_size)
 
     def terms(self):
         student = self.learner.forward(self.batch.image)
-        return self.learner.distiller.losses(self.batch, student, self.teacher(self.batch), START)
+        return self.learner.distiller.losses(self.batch, student, self.outputs, START)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +97,8 @@ def test_the_teacher_is_bitwise_unchanged_by_training(bench):
     before = copy.deepcopy(bench.teacher.model.state_dict())
     statistics = copy.deepcopy(bench.learner.model.stem[1].running_mean)
     for _ in range(3):
-        bench.learner.step(bench.batch, bench.teacher(bench.batch), START)
+        bench.read(32)
+        bench.learner.step(bench.batch, bench.outputs, START)
     assert not bench.learner.failure
     after = bench.teacher.model.state_dict()
     assert "stem.1.running_mean" in after
@@ -109,7 +114,7 @@ def test_the_student_starts_from_the_baselines_weights(bench):
 
 @pytest.mark.parametrize("method", TEACHING)
 def test_a_partial_last_batch_works(bench):
-    bench.batch = next(iter(bench.experiment.data.student_train.batches(3, seed=0, epoch=0)))
+    bench.read(3)
     assert all(torch.isfinite(term) for term in bench.terms().values())
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.data.views import WEAK
 from kdexp.device.random import RandomStream
 from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network
@@ -35,6 +36,13 @@ def fresh(experiment, *roles):
     with RandomStream(1, torch.device("cpu")):
         network = build_network(experiment.spec("teacher").model, experiment.shape)
     return prepare(entries, network, experiment.shape, experiment.precision, experiment.data.student_train.labels)
+
+
+def first_read(learner, teacher, split, batch_size):
+    """The first batch as the learner's method reads it, and the teacher's outputs for it (None without a teacher)."""
+    views = tuple({learner.distiller.student_view, learner.distiller.teacher_view} - {WEAK})
+    batch = next(split.batches(batch_size, seed=0, epoch=0, views=views))
+    return learner.reads(batch, {teacher.view: teacher(batch)} if teacher else {})
 
 
 def look_up(teacher, split):

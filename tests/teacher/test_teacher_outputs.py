@@ -149,9 +149,7 @@ def test_a_resumed_run_computes_only_outputs_of_the_remaining_epochs(make_experi
         seen.append(drawn[-1])
         prepare(self, split, images)
 
-    monkeypatch.setattr(
-        Split, "epoch", lambda self, seed, epoch, images=None: drawn.append(epoch) or draw(self, seed, epoch, images)
-    )
+    monkeypatch.setattr(Split, "epoch", lambda self, seed, epoch, *rest: drawn.append(epoch) or draw(self, seed, epoch, *rest))
     monkeypatch.setattr(Teacher, "prepare_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
         obtain(experiment)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from each_method import PAIR, SLOWED, by_kind, role_of
 from experiments import compose_command
-from loops import Operators, Silent, fresh, look_up, quiet_training
+from loops import Operators, Silent, first_read, fresh, look_up, quiet_training
 from on_meta import let_meta_train, prepared_on_meta
 from shipped import options
 from torch import nn
@@ -256,9 +256,8 @@ def test_steps_in_one_phase_do_not_depend_on_the_progress(make_experiment, metho
     for progress in (Progress(3.5, 10, 100), Progress(8.25, 10, 777)):
         experiment = make_experiment(*options)
         (learner,), teacher = fresh(experiment, role_of(method))
-        batch = next(experiment.data.student_train.batches(16, seed=0, epoch=0))
         learner.train()
-        learner.step(batch, teacher(batch) if learner.distiller.uses_teacher else None, progress)
+        learner.step(*first_read(learner, teacher, experiment.data.student_train, 16), progress)
         assert not learner.failure
         found.append((learner.distiller.phase(progress), learner.log.trace[0], learner.state_dict()))
     (phase, numbers, state), (other_phase, other_numbers, other_state) = found
@@ -284,7 +283,8 @@ def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
         quiet_training([learner], split, teacher, split, epochs=2, batch_size=16)
     assert not learner.failure and not learner.remark, learner.traceback
     assert len(copies) == 2, "copies to the host in two epochs"
-    brought = ["_to_copy", "_to_copy"] + ["copy_"] * recording  # order and views; the learning rates of recorded steps
+    draws = 2 if learner.distiller.student_view == "weak" else 4  # order and views; a second view, shares of mixed images
+    brought = ["_to_copy"] * draws + ["copy_"] * recording  # the learning rates of recorded steps
     assert sorted(reads.names) == sorted(2 * brought)
     assert len(recorded) == recording * (2 if method in SLOWED else 1)
     if recording:
@@ -316,7 +316,7 @@ def test_the_number_of_operators_of_a_step(make_experiment, pair, pinned):
     steps = Steps(split, teacher, epochs=1, batch_size=16, seed=0, limit_batches=1)
     steps.take([learner], 0, steps.draw(0), Silent())
     with Operators() as seen:
-        batch = split.batch(*next(shown.split(16)))
+        batch = split.batch(next(shown.split(16)))
         learner.step(batch, teacher(batch), Progress(0.5, 1, 1))
     counted = len(seen.names)
     assert counted == pinned, f"{method} of {teacher_name} to {student}: {pinned} operators a step before, {counted} now"
