@@ -25,7 +25,7 @@ Often changed (KEY=VALUE)
   training seed  epochs  teacher_epochs (follows epochs)  batch_size  teacher_seed
   compute  device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast=auto|true|false  graph=auto|true|false
            compile  num_threads  memory=auto|device|ram|disk  workers
-  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction
+  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers
   learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Annotated, Self
 
-import torch
 from torch import Tensor
 
-from kdexp.configuration.arguments import Checked, NonNegativeInt, Range, Seed
+from kdexp.configuration.arguments import Checked, Count, NonNegativeInt, Range, Seed
 from kdexp.data.augmentation import Augmentation, NumberedViews
+from kdexp.data.draws import allot, draw_by_class, stratified_draw
 from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
@@ -39,6 +39,7 @@ class ImageDataset(Checked):
         std: list[Annotated[float, Range(above=0, within=(1e-6, 1e6))]] | None,
         crop_padding: NonNegativeInt,
         flip: bool,
+        limit: Count | None = None,  # runs stored before this key existed are read without it
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -56,6 +57,9 @@ class ImageDataset(Checked):
         self.std = std
         self.crop_padding = crop_padding
         self.flip = flip
+        self.limit = limit
+        if limit is not None:
+            self.decisive = (*self.decisive, "limit")
 
     def missing(self) -> str:
         """Returns why the data can't be read, in one sentence with a fix; empty if no reason is known."""
@@ -81,6 +85,29 @@ class ImageDataset(Checked):
         """Returns sentences for the user about how the images were found."""
         return []
 
+    def limited(self, labels: Tensor) -> Tensor:
+        """Returns a mask [N] of those training images, not for validation, that `limit` leaves; raises `DataUnavailable`.
+
+        Validation images, test images and measured `mean` and `std` do not depend on the limit.
+        """
+        counts = labels.bincount(minlength=self.num_classes).tolist()
+        if problem := self.limit_problem(counts):
+            raise DataUnavailable(problem)
+        return draw_by_class(labels, self.limited_counts(counts), self.split_seed + 3)
+
+    def limited_counts(self, counts: Sequence[int]) -> Sequence[int]:
+        """Returns how many of each class's training images `limit` leaves."""
+        return counts if self.limit is None else allot(self.limit, counts)
+
+    def limit_problem(self, counts: Sequence[int]) -> str:
+        """Returns why `limit` images can't be drawn from classes with these numbers of them, or an empty string."""
+        most, classes = sum(counts), sum(map(bool, counts))
+        if self.limit is None or classes <= self.limit <= most:
+            return ""
+        if self.limit > most:
+            return f"dataset.limit={self.limit} is more than the {most:,} training images; null takes all of them"
+        return f"dataset.limit={self.limit} can't have an image of each of the {classes} classes, make it larger"
+
     def held_out(self, labels: Tensor) -> Tensor:
         """Returns a mask [N] of the validation images among the training images that `read` returns."""
         return stratified_draw(labels, self.val_fraction, self.split_seed)
@@ -90,9 +117,9 @@ class ImageDataset(Checked):
         return NumberedViews(self.image_size, self.crop_padding, self.flip)
 
     def split_problem(self, counts: Sequence[int]) -> str:
-        """Returns why the fractions can't be drawn from classes with these numbers of images, or an empty string."""
+        """Returns why fractions and limit can't be drawn from classes with these numbers of images, or an empty string."""
         held = [round(self.val_fraction * count) for count in counts]
-        left = [count - taken for count, taken in zip(counts, held, strict=True)]
+        left: Sequence[int] = [count - taken for count, taken in zip(counts, held, strict=True)]
         names = self.classes or [f"class {label}" for label in range(len(counts))]
         emptied = [name for name, taken, rest in zip(names, held, left, strict=True) if taken and not rest]
         if emptied:
@@ -102,6 +129,9 @@ class ImageDataset(Checked):
                 f"dataset.val_fraction={self.val_fraction:g} gives no validation image (at most {max(counts):,} training "
                 "images per class), make it larger, or do without validation: dataset.val_fraction=0"
             )
+        if problem := self.limit_problem(left):
+            return problem
+        left = self.limited_counts(left)
         if not any(round(self.student_fraction * rest) for rest in left):
             return (
                 f"dataset.student_fraction={self.student_fraction:g} leaves students no image (at most {max(left):,} images "
@@ -121,14 +151,3 @@ class ImageDataset(Checked):
         normalised = copy(self)
         normalised.mean, normalised.std = self.mean or mean, self.std or std
         return normalised
-
-
-def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Returns a mask [N] of the given fraction of every class (rounded), drawn by `seed` alone."""
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
-        drawn = torch.randperm(len(rows), generator=generator)[: round(fraction * len(rows))]
-        mask[rows[drawn]] = True
-    return mask

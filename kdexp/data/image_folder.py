@@ -11,8 +11,9 @@ from torch import Tensor
 
 from kdexp.configuration.arguments import Fraction, Range
 from kdexp.data.augmentation import Augmentation, ResizedCrops
-from kdexp.data.dataset import ImageDataset, stratified_draw
+from kdexp.data.dataset import ImageDataset
 from kdexp.data.decoding import CHUNK, decode
+from kdexp.data.draws import stratified_draw
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.used_folders import UsedFolders
 from kdexp.device.memory import available_memory
@@ -133,8 +134,9 @@ class ImageFolder(ImageDataset):
     def _counts(self) -> str:
         train, test = self.image_files()
         held_out = int(self.held_out(train.labels).sum())
+        of = "" if self.limit is None else f"{self.limit:,} of "
         used = {"training": len(train.paths) - held_out, "validation": held_out, "test": len(test.paths)}
-        *some, last = (f"{count:,} {name}" for name, count in used.items() if count)
+        *some, last = (f"{of * (name == 'training')}{count:,} {name}" for name, count in used.items() if count)
         classes = f"{self.num_classes} classes ({a_few(self.classes, 3)})"
         return f"{printable(self.root)}: {', '.join(some)} and {last} images in {classes}"
 

@@ -24,6 +24,8 @@ def shortenings(config: Mapping[str, Any], words: Sequence[str] = ()) -> list[st
     """
     limit = config["limit_batches"]
     found = [f"limit_batches={limit} (at most {limit} batches per epoch)"] if limit else []
+    if images := config["dataset"].get("limit"):
+        found.append(f"dataset.limit={images} (of the training images)")
     folders = [*map(Path, _own_folders(words)), Path(conf_dir())]
     for group in ("experiment", "protocol"):
         if name := config["choices"].get(group):
