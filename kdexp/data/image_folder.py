@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.used_folders import UsedFolders
 from kdexp.device.memory import available_memory
 from kdexp.errors import InvalidArguments, Problem, a_few
-from kdexp.files import reason
+from kdexp.files import at_home, reason
 from kdexp.text.characters import printable
 
 MARGIN = 256 / 224
@@ -58,7 +57,7 @@ class ImageFolder(ImageDataset):
         super().__init__(**shared)
         if resized_crop is not None:
             self._check_crop(resized_crop)
-        self.root = Path(root).expanduser()
+        self.root = at_home(root)
         self.test_fraction = test_fraction
         self.resized_crop = resized_crop
         self.folders = UsedFolders(self.root, test_fraction, self.val_fraction)

@@ -26,7 +26,7 @@ from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
-from kdexp.files import file_digest
+from kdexp.files import at_home, file_digest
 from kdexp.network.build import device_of, sketch_network, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def _summaries(self) -> Path:
-        return Path(self.settings.store).expanduser() / SUMMARIES
+        return at_home(self.settings.store) / SUMMARIES
 
     def _describe(self, data: Data | UnreadData) -> None:
         """Prints what users may not expect of the data."""
