@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -59,7 +60,7 @@ def run_jobs(
             words = " ".join(text for text in job.overrides if text not in common)
             journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, session)}")
     except KeyboardInterrupt:
-        journal.headline(f"kdexp-report {folder} shows the finished part of this sweep")
+        journal.headline(f"kdexp-report {shlex.quote(str(folder))} shows the finished part of this sweep")
         raise
     finally:
         alive.close()

@@ -117,7 +117,9 @@ class Plan:
             self.journal.say(data.location)
         if data.mean is not None and data.std is not None and (self.dataset.mean is None or self.dataset.std is None):
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
-            self.journal.say(f"normalisation measured on {data.measured:,} images: dataset.mean=[{mean}] dataset.std=[{std}]")
+            self.journal.say(
+                f"normalisation measured on {data.measured:,} images: 'dataset.mean=[{mean}]' 'dataset.std=[{std}]'"
+            )
 
     @cached_property
     def roles(self) -> list[str]:

@@ -33,7 +33,7 @@ SWEEPS = [
     ("seed=choice(1,2)", "several values need -m"),
     ("seed=[0,1]", "seed=[0, 1]: must be a whole number; several values need -m: kdexp -m seed=0,1"),
     ("-m seed=[0,1]", "must be a whole number; several values need -m: kdexp -m seed=0,1"),
-    ("controls=self_teacher,random_teacher", "a list is written controls=[self_teacher,random_teacher]; to try several"),
+    ("controls=self_teacher,random_teacher", "a list is written 'controls=[self_teacher,random_teacher]'; to try several"),
     ("output_dir=a,b", "one text with a comma is written \"output_dir='a,b'\""),
     (
         "-m distillation.alpha=interval(0,1)",
