@@ -330,6 +330,14 @@ def test_an_option_that_would_never_be_read_is_refused(refused, own):
 
 
 @pytest.mark.slow
+def test_an_experiment_without_its_first_line_is_refused_with_that_line(refused, own):
+    (folder := own(GOOD) / "experiment").mkdir()
+    (folder / "first.yaml").write_text("# mine\n# @package _global_\nepochs: 3\n")
+    printed = refused("--config-dir", str(folder.parent), "experiment=first")
+    assert "first.yaml, line 1: an experiment's file begins with the line # @package _global_" in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["with space", "josé", ",'[%#={$?:\\", "a=b", "~tilde", "${x}"])
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")], ids=["run", "multirun"])
 def test_a_folder_of_options_may_have_any_name(here, own, name, words):
