@@ -144,6 +144,19 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def at_home(name: str | Path) -> Path:
+    """The path, with `~` or `~USER` at its start replaced by the user's home folder; unchanged if there is no such user."""
+    with suppress(RuntimeError):
+        return Path(name).expanduser()
+    return Path(name)
+
+
+def unknown_user(name: str) -> str:
+    """The sentence about a path that begins with `~USER` for a user that does not exist; empty for others."""
+    user = name.partition("/")[0]
+    return f"there is no user {user[1:]!r} on this machine" if user[:1] == str(at_home(user))[:1] == "~" else ""
+
+
 def is_folder(name: str) -> bool:
     """Whether the folder exists; False for names that are too long or that no folder can have."""
     with suppress(OSError, ValueError):
@@ -157,10 +170,9 @@ def folder_problems(name: str) -> list[str]:
         return ["must name a folder; this one is empty"]
     if "\0" in name:
         return ["must not contain a NUL character"]
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError:
-        return [f"there is no user {name.partition('/')[0][1:]!r} on this machine"]
+    if sentence := unknown_user(name):
+        return [sentence]
+    path = at_home(name)
     try:
         existing = next((folder for folder in (path, *path.parents) if folder.exists()), path)
     except OSError as error:  # a name that is too long, or a loop of links

@@ -15,6 +15,7 @@ from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
+from kdexp.files import unknown_user
 from kdexp.validation.jobs import compose_and_check
 
 _REMOVALS = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
@@ -79,7 +80,8 @@ def read_command(flags: Flags, composer: Composer) -> Command:
 
 
 def _read(flags: Flags, composer: Composer) -> Command:
-    overrides, found = _expand_homes(flags.overrides)
+    overrides = [expand_home(_REMOVALS.get(word, word)) for word in flags.overrides]
+    found = _unknown_users(flags.overrides)
     hydra_node = composer.hydra(overrides)
     multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
     effective, replaced = latest(overrides)
@@ -114,16 +116,10 @@ def _check_start(composer: Composer, flags: Flags) -> None:
         raise InvalidArguments([Problem("--config-name", f"={flags.config_name!r}: {cause_of(error)}")]) from error
 
 
-def _expand_homes(words: Sequence[str]) -> tuple[list[str], list[Problem]]:
-    """The overrides as Hydra reads them, `~` replaced by the home folder; and a problem for every unknown user."""
-    overrides, found = [], []
-    for word in words:
-        try:
-            overrides.append(expand_home(_REMOVALS.get(word, word)))
-        except RuntimeError:
-            key, _, value = word.partition("=")
-            found.append(Problem(key, f"={value!r}: there is no user {value.partition('/')[0][1:]!r} on this machine"))
-    return overrides, found
+def _unknown_users(words: Sequence[str]) -> list[Problem]:
+    """A problem for every value that begins with `~USER` for a user that does not exist."""
+    values = [(key, value) for key, _, value in (word.partition("=") for word in words)]
+    return [Problem(key, f"={value!r}: {sentence}") for key, value in values if (sentence := unknown_user(value))]
 
 
 def _malformed(flags: Flags, composer: Composer) -> list[Problem]:

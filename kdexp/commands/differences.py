@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def different_options(config: Mapping[str, Any], composer: Composer) -> list[str
 def different_values(config: Mapping[str, Any], composer: Composer) -> list[str]:
     """The values that are not those of the chosen options, as `KEY=VALUE`: set by hand, by an experiment or by a recipe."""
     default = dict(_flat(_plain(config, composer)))
-    return [f"{key}={written_value(value)}" for key, value in _flat(config) if default.get(key, ...) != value]
+    return [shlex.quote(f"{key}={written_value(value)}") for key, value in _flat(config) if default.get(key, ...) != value]
 
 
 def _plain(config: Mapping[str, Any], composer: Composer) -> dict[str, Any]:

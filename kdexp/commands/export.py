@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", type=expanded, help=RUN_HELP)
     made.add_argument("--format", choices=FORMATS, help=FORMAT_HELP)
     made.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on the run's training images (onnx)")
-    made.add_argument("--root", metavar="FOLDER", help="where these images are now, if not where the run found them")
+    made.add_argument(
+        "--root", metavar="FOLDER", type=expanded, help="where these images are now, if not where the run found them"
+    )
     made.add_argument("--card", action="store_true", help="write a model card in Markdown, next to the file or alone")
     add_choice(made)
     made.add_argument("--output", metavar="FILE", type=expanded, help="the file to write (default: RUN/student.SUFFIX)")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from kdexp.files import at_home, unknown_user
 from kdexp.text.console import print_error
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ class Parser(argparse.ArgumentParser):
 
 def expanded(name: str) -> Path:
     """The path of a name that may begin with `~`; raises `ArgumentTypeError` for a user that does not exist."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        user = name.partition("/")[0][1:]
-        raise argparse.ArgumentTypeError(f"{name}: there is no user {user!r} on this machine") from error
+    if sentence := unknown_user(name):
+        raise argparse.ArgumentTypeError(f"{name}: {sentence}")
+    return at_home(name)
 
 
 def refuse(command: str, sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:

@@ -133,10 +133,13 @@ def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
 def _preview(command: Command, composer: Composer) -> int:
     from kdexp.commands.dry_run import preview, preview_jobs
 
-    if command.multirun:
-        preview_jobs(command.jobs)
-    else:
-        preview(command.jobs[0].config, composer=composer)
+    try:
+        if command.multirun:
+            preview_jobs(command.jobs)
+        else:
+            preview(command.jobs[0].config, composer=composer)
+    except DataUnavailable as error:
+        return _refuse([Problem("", str(error))])
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -20,7 +21,7 @@ from kdexp.experiment.lockstep import train_together
 from kdexp.experiment.lookahead import layers_read
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.session import Session
-from kdexp.files import write_whole
+from kdexp.files import at_home, write_whole
 from kdexp.report.rows import Row
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
@@ -59,7 +60,7 @@ def run_jobs(
             words = " ".join(text for text in job.overrides if text not in common)
             journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, session)}")
     except KeyboardInterrupt:
-        journal.headline(f"kdexp-report {folder} shows the finished part of this sweep")
+        journal.headline(f"kdexp-report {shlex.quote(str(folder))} shows the finished part of this sweep")
         raise
     finally:
         alive.close()
@@ -99,7 +100,7 @@ def claim_sweep(jobs: Sequence[PlannedJob], command: Sequence[str]) -> Path:
     """Makes the sweep's folder and writes the list of its jobs; raises `Unwritable`."""
     config = jobs[0].config
     with writing_to(config):
-        folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "sweeps", config)
+        folder = claim_folder(at_home(str(config["output_dir"])) / "sweeps", config)
         listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
         write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
     return folder

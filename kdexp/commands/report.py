@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kdexp.commands.learner import expanded
 from kdexp.errors import Unwritable
 from kdexp.files import reason, write_whole
 from kdexp.sweep.bibliography import bibliography
@@ -63,7 +64,7 @@ def main() -> None:
     sys.exit(BAD_REQUEST)
 
 
-def _check(arguments: argparse.Namespace, output: str | None) -> None:
+def _check(arguments: argparse.Namespace, output: Path | None) -> None:
     """Raises `NothingToReport` for options that can't be followed."""
     if arguments.pictures and not available():
         raise NothingToReport('--pictures pdf needs matplotlib: pip install "kdexp[plot]"')
@@ -143,9 +144,12 @@ def _parser() -> argparse.ArgumentParser:
         "folders",
         nargs="+",
         metavar="DIR",
+        type=expanded,
         help="the folder of a sweep or a run, or a folder that contains some; several are merged into one table",
     )
-    parser.add_argument("--output", metavar="FOLDER", help="the folder to write into (default: DIR, if only one is given)")
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=expanded, help="the folder to write into (default: DIR, if only one is given)"
+    )
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--format", choices=FORMATS, help="only print the table, in this format, and write nothing")
     printed.add_argument(

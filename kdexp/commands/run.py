@@ -22,7 +22,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.starts import start_notes
-from kdexp.files import reason, write_whole
+from kdexp.files import at_home, reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
 from kdexp.report.imbalance import imbalance_remarks
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Conso
     with closing(experiment.session):
         experiment.make_ready()
         with writing_to(config):
-            folder = claim_folder(Path(str(config["output_dir"])).expanduser() / "runs", config)
+            folder = claim_folder(at_home(str(config["output_dir"])) / "runs", config)
             describe_run(folder, config, overrides, experiment)
         with running(experiment, folder):
             outcome = report(folder, obtain(experiment), experiment, journal)

@@ -18,7 +18,7 @@ from kdexp.sweep.read import parse_config
 CONFIG = "config.yaml"
 
 
-def read_data(run: Path, stored: StoredLearner, modules: Sequence[str] = (), root: str | None = None) -> Data:
+def read_data(run: Path, stored: StoredLearner, modules: Sequence[str] = (), root: Path | None = None) -> Data:
     """Reads the images of a run on the CPU, from another folder if `root` is given; downloads nothing.
 
     Raises `ValueError` with a message for the user if they are not there, or not those that the learner was trained on.
@@ -30,7 +30,7 @@ def read_data(run: Path, stored: StoredLearner, modules: Sequence[str] = (), roo
     check_dataset(node, source, modules)
     if root is not None and "root" not in node:
         raise ValueError(f"--root {root}: the images of {run} are not in a folder")
-    changed = {"root": root} if root is not None else {}
+    changed = {"root": str(root)} if root is not None else {}
     dataset: ImageDataset = build({**node, **changed, **({"download": False} if "download" in node else {})})
     moved = "; --root FOLDER names where its images are now" if "root" in node else ""
     if why := dataset.missing():

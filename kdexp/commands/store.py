@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from kdexp.commands.learner import expanded
 from kdexp.commands.store_table import draw_items
 from kdexp.errors import did_you_mean, listed
 from kdexp.files import abandoned, reason
@@ -49,7 +50,7 @@ def main() -> None:
     """
     arguments = _parser().parse_args()
     try:
-        sys.exit(arguments.run(Path(arguments.store).expanduser(), arguments, Screen()))
+        sys.exit(arguments.run(arguments.store, arguments, Screen()))
     except Refused as error:
         print_error("kdexp-store", str(error))
         sys.exit(BAD_REQUEST)
@@ -60,7 +61,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--store", default="outputs/store", help="the store's folder (default: outputs/store)")
+    common.add_argument("--store", type=expanded, default="outputs/store", help="the store's folder (default: outputs/store)")
     description = "Lists, shows, verifies and removes what kdexp has stored."
     parser = argparse.ArgumentParser("kdexp-store", description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"kdexp {__version__}")

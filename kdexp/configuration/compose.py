@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kdexp.configuration.option_files import ROLES, OptionFiles, option_file, option_names
-from kdexp.configuration.quoting import parse
+from kdexp.configuration.quoting import homes_within, parse
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.files import is_file
@@ -204,7 +204,7 @@ def with_choices(config: DictConfig, runtime: Any) -> dict[str, Any]:
         folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
         choices |= {f"teacher.members.{n}": one for n, one in enumerate(teacher["members"]) if isinstance(one, str)}
         teacher["members"] = [_model(member, folders) for member in teacher["members"]]
-    return {**resolved, "choices": choices}
+    return {**homes_within(resolved), "choices": choices}
 
 
 def _model(member: Any, folders: Sequence[Path]) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdexp.errors import Problem, listed
+from kdexp.files import at_home
 
 _SHORT = {
     "-h": "--help",
@@ -110,7 +111,7 @@ def read_flags(words: Sequence[str]) -> Flags:
         else:
             _read_flag(word, rest, flags)
     if flags.config_dir:
-        flags = replace(flags, given=flags.given | {"--config-dir": _expanded(flags.config_dir)})
+        flags = replace(flags, given=flags.given | {"--config-dir": str(at_home(flags.config_dir))})
     flags.problems.extend(_conflicts(flags))
     return flags
 
@@ -156,13 +157,6 @@ def _with_spaces(word: str, rest: list[str]) -> Stray | None:
         typed.append(rest.pop(0))
     value = typed[-1].lstrip("=")
     return Stray(" ".join(typed), word, value or None)
-
-
-def _expanded(folder: str) -> str:
-    try:
-        return str(Path(folder).expanduser())
-    except RuntimeError:  # an unknown user, so there is no such folder
-        return folder
 
 
 def _conflicts(flags: Flags) -> Iterator[Problem]:

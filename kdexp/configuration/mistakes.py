@@ -86,7 +86,7 @@ def several_values(key: str, value: str, composed: Mapping[str, Any], words: Seq
     current = _value_at(composed, key)
     command = shlex.join(["kdexp", "-m", *words])
     if isinstance(current, list):
-        return f"a list is written {key}=[{value}]; to try several values, add -m: {command}"
+        return f"a list is written {shlex.quote(f'{key}=[{value}]')}; to try several values, add -m: {command}"
     text = f"; one text with a comma is written {as_word(key, value)}" if isinstance(current, str) else ""
     return f"several values need -m: {command}{text}"
 
@@ -115,7 +115,7 @@ def _setting(key: str, value: str, composer: Composer) -> str:
         known = same(value, options)
         library, name = library_of(value) if key in NETWORKS and not known else ("", "")
         return f"{key}={library} {key}.name={name}" if library else f"{key}={known or 'OPTION'}"
-    return f"{key}={value}"
+    return shlex.quote(f"{key}={value}")
 
 
 def _no_setting(text: str, composed: Mapping[str, Any], composer: Composer) -> str:
@@ -128,7 +128,7 @@ def _no_setting(text: str, composed: Mapping[str, Any], composer: Composer) -> s
     elif groups:
         hint = f"did you mean {groups[0]}={text}?"
     elif colon and key in all_paths(composed):
-        hint = f"did you mean {key}={value}?"
+        hint = f"did you mean {shlex.quote(f'{key}={value}')}?"
     elif text in all_paths(composed):
         hint = f"write {text}=VALUE;"
     return f"{shortened(text)!r} is not KEY=VALUE; {f'{hint} ' if hint else ''}see kdexp --help"

@@ -100,6 +100,8 @@ class OptionFiles(FileConfigSource):
         except (OmegaConfBaseException, OSError, ValueError, TypeError) as error:
             raise BadOptionFile(path, first_line(error)) from error
         header = ConfigSource._get_header_dict(text[:512])
+        if role == "experiment" and header["package"] is None:
+            raise BadOptionFile(path, "an experiment's file begins with the line # @package _global_", 1)
         return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header=header)
 
     def _file(self, config_path: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 from kdexp.errors import first_cause, first_line
+from kdexp.files import at_home
 
 LONGEST = 4_000
 """Characters of one word at most; longer lists take Hydra's parser seconds."""
@@ -18,6 +19,9 @@ LONGEST = 4_000
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 _QUOTED = "\ue000"
 """Stands for a quoted part of a word."""
+
+_IN_BRACKETS = re.compile(r"(?<=[\[{(,:])( *)(~[^\[\]{}(),:]*)")
+"""A path that begins with `~`, as an entry of a list, a node or a choice."""
 
 _FREE = re.compile(r"[\w/\-\\+.$%*@?| ]", re.ASCII)
 """Characters that need no quotes."""
@@ -43,14 +47,29 @@ def as_word(key: str, text: str) -> str:
 
 
 def expand_home(word: str) -> str:
-    """The word with `~` or `~USER` at the start of its value replaced, which shells do not do in `dataset.root=~/data`.
+    """The word with each `~` or `~USER` at the start of a path replaced, which neither shells nor Hydra do in `KEY=~/data`.
 
-    Raises `RuntimeError` for an unknown user.
+    The value may be a path, several to sweep, or a list or node of them.
     """
     key, equals, value = word.partition("=")
-    if not equals or not value.startswith("~"):
-        return word
-    return f"{key}={QuotedString(str(Path(value).expanduser()), Quote.single).with_quotes()}"
+    if equals and value[:1] == "~":
+        return f"{key}={','.join(map(_quoted_home, re.split(',(?=~)', value)))}"
+    if not equals or "~" not in value or re.search("['\"]", value):
+        return word  # Hydra reads what is in quotes as it is, and `homes_within` replaces it later
+    return f"{key}={_IN_BRACKETS.sub(lambda found: found[1] + _quoted_home(found[2]), value)}"
+
+
+def _quoted_home(path: str) -> str:
+    return QuotedString(str(at_home(path)), Quote.single).with_quotes()
+
+
+def homes_within(value: Any) -> Any:
+    """The value with each `~` or `~USER` at the start of a text replaced, also of texts in dictionaries and lists."""
+    if isinstance(value, dict):
+        return {name: homes_within(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [homes_within(inner) for inner in value]
+    return str(at_home(value)) if isinstance(value, str) and value[:1] == "~" else value
 
 
 def shortened(word: str) -> str:

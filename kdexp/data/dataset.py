@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Annotated, Self
 
-import torch
 from torch import Tensor
 
-from kdexp.configuration.arguments import Checked, Fraction, NonNegativeInt, Range, Seed
+from kdexp.configuration.arguments import Checked, Count, Fraction, NonNegativeInt, Range, Seed
 from kdexp.configuration.nodes import build
 from kdexp.data.augmentation import Augmentation, Border, NumberedViews, ResizedCrops, StrongViews, WeakViews
+from kdexp.data.draws import allot, draw_by_class, stratified_draw
 from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
@@ -43,6 +43,7 @@ class ImageDataset(Checked):
         crop_mode: Border = "black",
         strong: dict | None = None,
         resized_crop: list[Fraction] | None = None,
+        limit: Count | None = None,  # runs stored before this key existed are read without it
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -75,6 +76,9 @@ class ImageDataset(Checked):
         self.resized_crop = resized_crop
         if resized_crop is not None and "resized_crop" not in self.decisive:
             self.decisive = (*self.decisive, "resized_crop", "stored_size")
+        self.limit = limit
+        if limit is not None:
+            self.decisive = (*self.decisive, "limit")
 
     def _does_anything(self, strong: dict | None) -> bool:
         """Whether a node of RandAugment changes images at all; the option `none` does not."""
@@ -112,6 +116,29 @@ class ImageDataset(Checked):
         """Returns sentences for the user about how the images were found."""
         return []
 
+    def limited(self, labels: Tensor) -> Tensor:
+        """Returns a mask [N] of those training images, not for validation, that `limit` leaves; raises `DataUnavailable`.
+
+        Validation images, test images and measured `mean` and `std` do not depend on the limit.
+        """
+        counts = labels.bincount(minlength=self.num_classes).tolist()
+        if problem := self.limit_problem(counts):
+            raise DataUnavailable(problem)
+        return draw_by_class(labels, self.limited_counts(counts), self.split_seed + 3)
+
+    def limited_counts(self, counts: Sequence[int]) -> Sequence[int]:
+        """Returns how many of each class's training images `limit` leaves."""
+        return counts if self.limit is None else allot(self.limit, counts)
+
+    def limit_problem(self, counts: Sequence[int]) -> str:
+        """Returns why `limit` images can't be drawn from classes with these numbers of them, or an empty string."""
+        most, classes = sum(counts), sum(map(bool, counts))
+        if self.limit is None or classes <= self.limit <= most:
+            return ""
+        if self.limit > most:
+            return f"dataset.limit={self.limit} is more than the {most:,} training images; null takes all of them"
+        return f"dataset.limit={self.limit} can't have an image of each of the {classes} classes, make it larger"
+
     def held_out(self, labels: Tensor) -> Tensor:
         """Returns a mask [N] of the validation images among the training images that `read` returns."""
         return stratified_draw(labels, self.val_fraction, self.split_seed)
@@ -128,9 +155,9 @@ class ImageDataset(Checked):
         return self.weak_views() if self.strong is None else StrongViews(self.weak_views(), build(self.strong))
 
     def split_problem(self, counts: Sequence[int]) -> str:
-        """Returns why the fractions can't be drawn from classes with these numbers of images, or an empty string."""
+        """Returns why fractions and limit can't be drawn from classes with these numbers of images, or an empty string."""
         held = [round(self.val_fraction * count) for count in counts]
-        left = [count - taken for count, taken in zip(counts, held, strict=True)]
+        left: Sequence[int] = [count - taken for count, taken in zip(counts, held, strict=True)]
         names = self.classes or [f"class {label}" for label in range(len(counts))]
         emptied = [name for name, taken, rest in zip(names, held, left, strict=True) if taken and not rest]
         if emptied:
@@ -140,6 +167,9 @@ class ImageDataset(Checked):
                 f"dataset.val_fraction={self.val_fraction:g} gives no validation image (at most {max(counts):,} training "
                 "images per class), make it larger, or do without validation: dataset.val_fraction=0"
             )
+        if problem := self.limit_problem(left):
+            return problem
+        left = self.limited_counts(left)
         if not any(round(self.student_fraction * rest) for rest in left):
             return (
                 f"dataset.student_fraction={self.student_fraction:g} leaves students no image (at most {max(left):,} images "
@@ -169,14 +199,3 @@ def _crop_problems(area: list[float] | None, padding: int) -> list[Problem]:
         sentence = f"={area!r}: must be [smallest, largest], shares of the area such as [0.25, 1.0]"
         return [Problem("resized_crop", sentence)]
     return [Problem("crop_padding", f"={padding}: must be 0 with resized_crop, which crops too")] if padding else []
-
-
-def stratified_draw(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Returns a mask [N] of the given fraction of every class (rounded), drawn by `seed` alone."""
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
-        drawn = torch.randperm(len(rows), generator=generator)[: round(fraction * len(rows))]
-        mask[rows[drawn]] = True
-    return mask

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from kdexp.configuration.arguments import Fraction, Range
-from kdexp.data.dataset import ImageDataset, stratified_draw
+from kdexp.data.dataset import ImageDataset
 from kdexp.data.decoding import CHUNK, decode
+from kdexp.data.draws import stratified_draw
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.used_folders import UsedFolders
 from kdexp.device.memory import available_memory
 from kdexp.errors import a_few
-from kdexp.files import reason
+from kdexp.files import at_home, reason
 from kdexp.text.characters import printable
 
 MARGIN = 256 / 224
@@ -58,7 +58,7 @@ class ImageFolder(ImageDataset):
     ):
         self.in_channels, self.image_size = in_channels, image_size
         super().__init__(resized_crop=resized_crop, **shared)
-        self.root = Path(root).expanduser()
+        self.root = at_home(root)
         self.test_fraction = test_fraction
         self.folders = UsedFolders(self.root, test_fraction, self.val_fraction)
         if self.folders.validation is not None:  # nothing is drawn then, and the folder decides which epoch is the best
@@ -123,8 +123,9 @@ class ImageFolder(ImageDataset):
     def _counts(self) -> str:
         train, test = self.image_files()
         held_out = int(self.held_out(train.labels).sum())
+        of = "" if self.limit is None else f"{self.limit:,} of "
         used = {"training": len(train.paths) - held_out, "validation": held_out, "test": len(test.paths)}
-        *some, last = (f"{count:,} {name}" for name, count in used.items() if count)
+        *some, last = (f"{of * (name == 'training')}{count:,} {name}" for name, count in used.items() if count)
         classes = f"{self.num_classes} classes ({a_few(self.classes, 3)})"
         return f"{printable(self.root)}: {', '.join(some)} and {last} images in {classes}"
 

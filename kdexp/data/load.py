@@ -8,7 +8,8 @@ from functools import partial
 
 import torch
 
-from kdexp.data.dataset import ImageDataset, stratified_draw
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.draws import stratified_draw
 from kdexp.data.fingerprint import summarise
 from kdexp.data.placement import AUTOMATIC, Placement
 from kdexp.data.source import open_source
@@ -29,6 +30,8 @@ class Data:
     fingerprint: str
     mean: list[float]
     std: list[float]
+    measured: int
+    """Number of images that `mean` and `std` were measured on, unless they were given: also those that a limit leaves out."""
     location: str = ""
     """A sentence on where the images are and why, if not on the device."""
     notes: Sequence[str] = ()
@@ -56,6 +59,7 @@ def load(
         raise DataUnavailable(problem)
     held_out = dataset.held_out(train.labels)
     rows, validation = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+    measured, rows = len(rows), rows[dataset.limited(train.labels[rows])]
     seen = stratified_draw(train.labels[rows], dataset.student_fraction, dataset.split_seed + 1)
     given = dataset.mean is not None and dataset.std is not None
     summary = summarise(source, ~held_out, given=given, cache=SummaryFile(placement.summaries, dataset))
@@ -78,6 +82,7 @@ def load(
         fingerprint=summary.fingerprint,
         mean=dataset.mean,
         std=dataset.std,
+        measured=measured,
         location=source.location,
         notes=dataset.notes(),
         warnings=summary.warnings,

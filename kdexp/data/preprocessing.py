@@ -17,6 +17,7 @@ from kdexp.data.augmentation import centre
 from kdexp.data.decoding import read_square, resized_square, square_of, why_unreadable
 from kdexp.data.image_folder import stored_size
 from kdexp.errors import UnfitImage
+from kdexp.files import at_home
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Preprocessing:
                 return square_of(image, self.channels, self.resize)
             except (OSError, SyntaxError, ValueError) as error:  # Pillow reads a file's pixels only now
                 raise UnfitImage(f"the image can't be used: {error}") from error
-        path = Path(image).expanduser()
+        path = at_home(image)
         try:
             return read_square(path, self.channels, self.resize)
         except Exception as error:  # Pillow raises anything on a damaged file

@@ -16,7 +16,7 @@ from kdexp.data.decoding import decode
 from kdexp.data.images import RawImages
 from kdexp.data.layout import holds_images, not_a_folder
 from kdexp.errors import DataUnavailable, first_line
-from kdexp.files import reason, stamp
+from kdexp.files import at_home, reason, stamp
 
 
 @contextmanager
@@ -44,7 +44,7 @@ class TorchvisionDataset(ImageDataset):
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)
-        self.root = Path(root).expanduser()
+        self.root = at_home(root)
         self.download = download
 
     def missing(self) -> str:

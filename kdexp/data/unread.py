@@ -20,6 +20,8 @@ class UnreadData:
     std: list[float] | None
     counts: list[int] | None
     """Training images of every class, without those for validation; None if they are unknown."""
+    measured: int | None = None
+    """Number of images that `mean` and `std` were measured on, unless they were given."""
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     gap: str = ""
@@ -37,7 +39,10 @@ class UnreadData:
 
 
 def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
-    """Returns what is known of a data set without reading its images: the notes of an earlier run with the same files."""
+    """Returns what is known of a data set without reading its images: the notes of an earlier run with the same files.
+
+    Raises `DataUnavailable` for a limit that these images can't have.
+    """
     if not dataset.present():
         return UnreadData("", dataset.mean, dataset.std, None, gap="the data are not here yet; a run would download them")
     found, _ = SummaryFile(summaries, dataset).read()
@@ -45,11 +50,14 @@ def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
         gap = _gap(dataset, found)
         notes = dataset.notes()
         if found is None or gap:
-            return UnreadData("", dataset.mean, dataset.std, _listed(dataset), notes, gap=gap)
-        measured = dataset.normalised_by(found.mean, found.std)
+            return UnreadData("", dataset.mean, dataset.std, _listed(dataset), notes=notes, gap=gap)
+        normalised = dataset.normalised_by(found.mean, found.std)
     except DataUnavailable as error:
         return UnreadData("", dataset.mean, dataset.std, None, gap=str(error))
-    return UnreadData(found.fingerprint, measured.mean, measured.std, found.counts, notes, found.warnings)
+    if problem := dataset.limit_problem(found.counts):
+        raise DataUnavailable(problem)
+    counts, measured = list(dataset.limited_counts(found.counts)), sum(found.counts)
+    return UnreadData(found.fingerprint, normalised.mean, normalised.std, counts, measured, notes, found.warnings)
 
 
 def _gap(dataset: ImageDataset, found: Summary | None) -> str:
@@ -66,4 +74,5 @@ def _listed(dataset: ImageDataset) -> list[int] | None:
     if (files := dataset.image_files()) is None:
         return None
     labels = files[0].labels
-    return labels[~dataset.held_out(labels)].bincount().tolist()
+    labels = labels[~dataset.held_out(labels)]
+    return labels[dataset.limited(labels)].bincount().tolist()

@@ -17,6 +17,7 @@ from kdexp.deployment.predictor import Predictor
 from kdexp.deployment.rebuild import build_bounded, deployed_network, shapes_in, teacher_of
 from kdexp.deployment.trust import check_method, check_model
 from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
+from kdexp.files import at_home
 from kdexp.network.checkpoint.fit import fit
 from kdexp.store.descriptions import Exported, Table
 from kdexp.store.schema import parse_json, read_json, require
@@ -40,7 +41,7 @@ def load(path: str | Path, role: str = "distilled", epoch: str = "last", *, modu
     path, but only kdexp's own networks and methods and the `modules` (or whole packages) that you trust are imported:
     `modules=["parts"]` for your own network `parts.Tiny`, whose folder is on `sys.path`.
     """
-    path, modules = Path(path).expanduser(), [modules] if isinstance(modules, str) else list(modules)
+    path, modules = at_home(path), [modules] if isinstance(modules, str) else list(modules)
     return load_file(path, modules) if path.is_file() else load_stored(find_stored(path, role), epoch, modules)
 
 

@@ -27,7 +27,7 @@ class Mutual(Distiller):
     def __init__(self, *, peer: dict[str, Any], **shared):
         super().__init__(**shared)
         if "_target_" not in peer:
-            fix = "the peer is a network: distillation.peer=${student} or distillation.peer=${teacher}"
+            fix = "the peer is a network: 'distillation.peer=${student}' or 'distillation.peer=${teacher}'"
             raise InvalidArguments([Problem("peer", f"={peer!r}: names no _target_; {fix}")])
         self.node = peer
 

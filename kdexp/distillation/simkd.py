@@ -70,8 +70,8 @@ class SimKD(FeatureDistiller):
         if head and layer == landmarks_of(teacher).last_map:
             raise ValueError(
                 f"simkd takes the map whose averages the teacher's classifier reads, and between {layer} and the classifier of "
-                f"{type(teacher).__name__} there is {listed(head)}: add distillation.teacher_layers=[{head[-1]}] if that gives "
-                "a map, else choose another teacher"
+                f"{type(teacher).__name__} there is {listed(head)}: add 'distillation.teacher_layers=[{head[-1]}]' if that "
+                "gives a map, else choose another teacher"
             )
 
     def setup(self, probe):

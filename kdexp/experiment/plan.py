@@ -26,7 +26,7 @@ from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
-from kdexp.files import file_digest
+from kdexp.files import at_home, file_digest
 from kdexp.network.build import device_of, sketch_network, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
@@ -96,7 +96,7 @@ class Plan:
         data: Data = self.session.data.get(
             key, lambda: load(self.dataset, self.device, self.precision.memory_format, placement)
         )
-        self._describe(data, len(data.train))
+        self._describe(data)
         return data
 
     @cached_property
@@ -106,15 +106,15 @@ class Plan:
         if key not in self.session.unread:
             self.session.unread[key] = look_up(self.dataset, self._summaries)
         found = self.session.unread[key]
-        self._describe(found, found.images)
+        self._describe(found)
         return replace(found, fingerprint=key) if found.gap else found
 
     @property
     def _summaries(self) -> Path:
-        return Path(self.settings.store).expanduser() / SUMMARIES
+        return at_home(self.settings.store) / SUMMARIES
 
-    def _describe(self, data: Data | UnreadData, images: int | None) -> None:
-        """Prints what users may not expect of the data; `images` is the number of training images."""
+    def _describe(self, data: Data | UnreadData) -> None:
+        """Prints what users may not expect of the data."""
         for note in data.notes:
             self.journal.remark(note)
         for sentence in data.warnings:
@@ -123,7 +123,9 @@ class Plan:
             self.journal.say(data.location)
         if data.mean is not None and data.std is not None and (self.dataset.mean is None or self.dataset.std is None):
             mean, std = (",".join(map(str, values)) for values in (data.mean, data.std))
-            self.journal.say(f"normalisation measured on {images:,} images: dataset.mean=[{mean}] dataset.std=[{std}]")
+            self.journal.say(
+                f"normalisation measured on {data.measured:,} images: 'dataset.mean=[{mean}]' 'dataset.std=[{std}]'"
+            )
 
     @cached_property
     def roles(self) -> list[str]:

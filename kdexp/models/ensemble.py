@@ -37,7 +37,7 @@ class Ensemble(nn.Module, Checked):
     ):
         super().__init__()
         if not members:
-            raise InvalidArguments([Problem("members", "=[]: must name networks, such as teacher.members=[resnet20,vgg8]")])
+            raise InvalidArguments([Problem("members", "=[]: must name networks, such as 'teacher.members=[resnet20,vgg8]'")])
         shape = Shape(num_classes, in_channels, image_size)
         self.members = nn.ModuleList(build_network(member, shape) for member in members)
         self.combine = combine

@@ -28,6 +28,7 @@ NAMES = (
         "from_scratch",
         "frozen_backbone",
         "int8",
+        "function_matching",
     ),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""

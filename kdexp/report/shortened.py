@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kdexp.configuration.shipped import conf_dir
+from kdexp.files import at_home
 
 DEEPEST = 5
 """Options that choose options are followed so far, since files from elsewhere may refer to each other."""
@@ -24,7 +25,9 @@ def shortenings(config: Mapping[str, Any], words: Sequence[str] = ()) -> list[st
     """
     limit = config["limit_batches"]
     found = [f"limit_batches={limit} (at most {limit} batches per epoch)"] if limit else []
-    folders = [*map(Path, _own_folders(words)), Path(conf_dir())]
+    if images := config["dataset"].get("limit"):
+        found.append(f"dataset.limit={images} (of the training images)")
+    folders = [*map(at_home, _own_folders(words)), Path(conf_dir())]
     for group in ("experiment", "protocol"):
         if name := config["choices"].get(group):
             return found + list(_missing_epochs(config, f"{group}/{name}", folders))

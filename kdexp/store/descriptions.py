@@ -227,9 +227,10 @@ class Choices(TypedDict):
 
 
 class Dataset(Node):
-    """A data set, with the share of the teacher's images that its students see."""
+    """A data set, with the share of the teacher's images that its students see, and a limit of all training images."""
 
     student_fraction: NotRequired[Fraction]
+    limit: NotRequired[Count | None]
 
 
 class Configuration(TypedDict):

@@ -22,7 +22,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from kdexp.errors import CorruptEntry, LearnerLost, Unwritable
-from kdexp.files import DRAFT, draft_of, file_digest, is_file, reason, sync, write_whole
+from kdexp.files import DRAFT, at_home, draft_of, file_digest, is_file, reason, sync, write_whole
 from kdexp.store.locks import acquire
 from kdexp.store.schema import self_digest
 from kdexp.store.stored import LEARNERS, RESULT, StoredLearner, read_entry, under_its_key
@@ -36,7 +36,7 @@ class LearnerStore:
     """Finished and unfinished learners under `root/learner/`; `say` prints messages for the user."""
 
     def __init__(self, root: str | Path, say: Say = print):
-        self.root = Path(root).expanduser() / LEARNERS
+        self.root = at_home(root) / LEARNERS
         self.say = say
 
     def find(self, key: str) -> StoredLearner | None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kdexp.errors import CorruptEntry
-from kdexp.files import reason
+from kdexp.files import at_home, reason
 from kdexp.store.descriptions import OutputsFile
 from kdexp.store.learners import write_entry, write_tensors
 from kdexp.store.spec import LearnerSpec, key_of
@@ -82,7 +82,7 @@ class OutputStore:
         say: Callable[[str], None],
         claim: Callable[[list[str]], None] | None = None,
     ):
-        self.root = Path(root).expanduser() / OUTPUTS
+        self.root = at_home(root) / OUTPUTS
         self.identity = identity
         self.about = about
         self.say = say

@@ -56,7 +56,7 @@ def _numbers(table: DataTable) -> Iterator[str]:
         return
     yield "Test accuracy after the last epoch: mean ± standard deviation over n seeds. vs base: in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
-        yield ("All seeds share one teacher; variation between teachers is not included (it is with teacher_seed=${seed}).")
+        yield "All seeds share one teacher; variation between teachers is not included (it is with 'teacher_seed=${seed}')."
 
 
 def _imbalance(table: DataTable) -> Iterator[str]:

@@ -28,6 +28,7 @@ _KEYS = {
     "dataset.test_fraction": "test_split test_size",
     "dataset.image_size": "size img_size imgsz resolution input_size",
     "dataset.in_channels": "channels in_chans",
+    "dataset.limit": "max_samples max_images num_samples n_samples n_train train_size subset",
     "dataset.flip": "hflip horizontal_flip",
     "epochs": "e n_epochs num_epochs max_epochs total_epochs",
     "teacher_epochs": "epochs_teacher",

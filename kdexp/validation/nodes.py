@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -40,7 +41,7 @@ REQUIRED = (
 )
 """Nodes that every configuration has."""
 
-UNTAUGHT = {"baseline": "the baseline", "label_smoothing": "controls=[label_smoothing]"}
+UNTAUGHT = {"baseline": "the baseline", "label_smoothing": "'controls=[label_smoothing]'"}
 """Nodes of methods that train rows without a teacher, and what those rows are called."""
 
 BASES: dict[str, type] = {
@@ -176,7 +177,7 @@ def _checkpoint_file(path: str, checkpoint: Any) -> Iterator[Problem]:
     is_run = (Path(checkpoint) / "table.json").is_file()
     role = " --role teacher" if path != "student" and is_run else ""
     has_network = is_run or (Path(checkpoint) / RESULT).is_file()
-    fix = f"; kdexp-export {checkpoint} --format safetensors{role} writes one" if has_network else ""
+    fix = f"; kdexp-export {shlex.quote(checkpoint)} --format safetensors{role} writes one" if has_network else ""
     yield Problem(name, f"={written}: is a folder, and a checkpoint is a file{fix}")
 
 

@@ -82,7 +82,7 @@ def test_other_measurements_are_unknown_until_a_run_makes_them(dry, here):
         assert here(*BRIEF, *words)[0] == 0
         assert dry(*words).count("stored 20") == 3, "given values do not replace the measured ones"
     shown = dry(*measured)
-    assert shown.count("stored 20") == 3 and "normalisation measured on 900 images: dataset.mean=[0.30" in shown
+    assert shown.count("stored 20") == 3 and "normalisation measured on 900 images: 'dataset.mean=[0.30" in shown
 
 
 @pytest.mark.slow

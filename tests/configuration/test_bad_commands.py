@@ -33,7 +33,7 @@ SWEEPS = [
     ("seed=choice(1,2)", "several values need -m"),
     ("seed=[0,1]", "seed=[0, 1]: must be a whole number; several values need -m: kdexp -m seed=0,1"),
     ("-m seed=[0,1]", "must be a whole number; several values need -m: kdexp -m seed=0,1"),
-    ("controls=self_teacher,random_teacher", "a list is written controls=[self_teacher,random_teacher]; to try several"),
+    ("controls=self_teacher,random_teacher", "a list is written 'controls=[self_teacher,random_teacher]'; to try several"),
     ("output_dir=a,b", "one text with a comma is written \"output_dir='a,b'\""),
     (
         "-m distillation.alpha=interval(0,1)",
@@ -327,6 +327,14 @@ def test_an_option_that_would_never_be_read_is_refused(refused, own):
     assert "is not read; rename it to mine.yaml" in refused("--config-dir", str(own(GOOD, file="mine.yml")), "student=mine")
     printed = refused("--config-dir", str(own(GOOD, file="resnet8.yaml")), "student=resnet8")
     assert "kdexp has an option of that name" in printed
+
+
+@pytest.mark.slow
+def test_an_experiment_without_its_first_line_is_refused_with_that_line(refused, own):
+    (folder := own(GOOD) / "experiment").mkdir()
+    (folder / "first.yaml").write_text("# mine\n# @package _global_\nepochs: 3\n")
+    printed = refused("--config-dir", str(folder.parent), "experiment=first")
+    assert "first.yaml, line 1: an experiment's file begins with the line # @package _global_" in printed
 
 
 @pytest.mark.slow

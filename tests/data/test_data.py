@@ -17,8 +17,9 @@ from torchvision.datasets.utils import extract_archive
 from kdexp.commands.dry_run import preview
 from kdexp.data import torchvision_sets
 from kdexp.data.augmentation import NumberedViews
-from kdexp.data.dataset import ImageDataset, stratified_draw
+from kdexp.data.dataset import ImageDataset
 from kdexp.data.digits import Digits
+from kdexp.data.draws import stratified_draw
 from kdexp.data.fingerprint import fingerprint
 from kdexp.data.images import RawImages
 from kdexp.data.load import load
@@ -598,6 +599,8 @@ def test_cifar100_with_damaged_images_is_refused(tmp_path):
             {"val_fraction": 0.0, "student_fraction": 0.01},
             "dataset.student_fraction=0.01 leaves students no image (at most 18 images per class)",
         ),
+        ({"limit": 46}, "dataset.limit=46 is more than the 45 training images; null takes all of them"),
+        ({"limit": 4}, "dataset.limit=4 can't have an image of each of the 5 classes, make it larger"),
     ],
 )
 def test_fractions_that_empty_a_class_or_draw_nothing_are_refused(changed, sentence):

@@ -489,7 +489,7 @@ def command(tmp_path, monkeypatch, capsys):
 def test_a_command_trains_on_grey_images_and_reuses_its_learners(root, command):
     code, printed = command("dataset.root=own", *SMALL, *BRIEF)
     assert code == 0, printed.err
-    assert "normalisation measured on 6 images: dataset.mean=[0." in printed.out and "Test accuracy on 4 images" in printed.out
+    assert "normalisation measured on 6 images: 'dataset.mean=[0." in printed.out and "Test accuracy on 4 images" in printed.out
     assert "teacher: reused" in command("dataset.root=own", *SMALL, *BRIEF)[1].out
     assert "stored 20" in command("dataset.root=own", *SMALL, *BRIEF, "dry_run=true")[1].out
     picture(99).save(root / "train" / "cat" / "00.png")
@@ -527,7 +527,7 @@ def test_the_measured_statistics_are_printed_and_stored(root, make_experiment):
     experiment = make_experiment("dataset=image_folder", f"dataset.root={root}", *SMALL)
     data = experiment.spec("teacher").data
     assert (data["mean"], data["std"], data["classes"]) == (experiment.data.mean, experiment.data.std, ["cat", "dog"])
-    assert f"dataset.mean=[{experiment.data.mean[0]}] dataset.std=[{experiment.data.std[0]}]" in said(experiment)
+    assert f"'dataset.mean=[{experiment.data.mean[0]}]' 'dataset.std=[{experiment.data.std[0]}]'" in said(experiment)
 
 
 @pytest.mark.slow

@@ -313,7 +313,7 @@ TORCHVISION = ["teacher=torchvision", "student=resnet8x4"]
 REFUSALS = [
     (
         ["teacher=mobilenetv2"],
-        "between stages.3 and the classifier of MobileNetV2 there is head: add distillation.teacher_layers=[head]",
+        "between stages.3 and the classifier of MobileNetV2 there is head: add 'distillation.teacher_layers=[head]'",
     ),
     (["teacher=deepnn"], "between features and the classifier of DeepNN there is classifier.0, classifier.1: "),
     (

@@ -42,6 +42,7 @@ def blocks(page, kind):
 
 LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
 INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]
+PREDICTIONS = [line for line in "".join(blocks("docs/deployment.md", "sh")).splitlines() if line.startswith("kdexp-predict")]
 EXPORTS = [line.partition("  #")[0] for line in LINES if line.startswith("kdexp-export")]
 ALL_COMMANDS = [line for line in dict.fromkeys([*LINES, *INLINE]) if line.split()[:1] == ["kdexp"]]
 COMMANDS = [
@@ -166,7 +167,7 @@ def test_files_are_classified_by_the_commands_of_the_page(tmp_path, monkeypatch,
     Path("more").mkdir()
     picture(0).save("photos/a.png")
     picture(1).save("more/cat.jpg")
-    for command in (line for line in LINES if line.startswith("kdexp-predict")):
+    for command in PREDICTIONS:
         with pytest.raises(SystemExit, match="0"):
             predict.main(shlex.split(command)[1:])
     assert "more/cat.jpg" in capsys.readouterr().out
@@ -218,7 +219,7 @@ def test_the_folder_of_ones_own_is_complete(tmp_path):
     for name, block in OWN_FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
-    (command,) = [command for command in ALL_COMMANDS if "--config-dir" in command]
+    (command,) = [line for line in "".join(blocks("docs/extending.md", "sh")).splitlines() if "--config-dir" in line]
     words = [word for word in shlex.split(command)[1:] if word != "epochs=20"]
     script = [sys.executable, "-P", "-c", "from kdexp.commands.main import main; main()", *words, *SHORT]
     package = str(Path(kdexp.__file__).parent.parent)

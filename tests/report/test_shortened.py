@@ -17,7 +17,7 @@ from kdexp.sweep.write import write
 
 def job(**changes):
     choices = {"experiment": None, "protocol": None}
-    return {"limit_batches": None, "epochs": 240, "teacher_epochs": 240, "choices": choices, **changes}
+    return {"limit_batches": None, "dataset": {}, "epochs": 240, "teacher_epochs": 240, "choices": choices, **changes}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def test_fewer_epochs_than_the_experiment_has_and_limited_batches_are_named():
     assert shortenings(job(epochs=60, teacher_epochs=60, choices=experiment)) == [f"epochs=60 ({name} has 240)"]
     assert shortenings(job(epochs=240, teacher_epochs=60, choices=experiment)) == [f"teacher_epochs=60 ({name} has 240)"]
     assert shortenings(job(limit_batches=2)) == ["limit_batches=2 (at most 2 batches per epoch)"]
+    assert shortenings(job(dataset={"limit": 90})) == ["dataset.limit=90 (of the training images)"]
 
 
 def test_an_experiment_in_a_folder_of_ones_own_is_found(tmp_path):
