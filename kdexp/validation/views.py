@@ -8,7 +8,7 @@ from kdexp.data.views import MIXED, PLAIN, WEAK2
 from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem
 
-AUGMENT = "dataset.crop_padding=1 or dataset.resized_crop=[0.4,1.0] augments images"
+AUGMENT = "dataset.crop_padding=1 or 'dataset.resized_crop=[0.4,1.0]' augments images"
 
 
 def check_views(distiller: Distiller, path: str, *, augmented: bool) -> Iterator[Problem]:

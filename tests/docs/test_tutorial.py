@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_docs import blocks
+from doc_pages import blocks
 
 from kdexp.commands import export, predict, report
 from kdexp.commands import main as cli
