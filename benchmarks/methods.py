@@ -36,19 +36,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7, help="of every method, after one to warm up")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--output", type=Path, default=FOLDER / "methods.json")
+    parser.add_argument("--methods", nargs="+", help="only these, into a file that has the others' ratios")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    seconds = step_seconds(asked.steps, asked.batch_size)
-    ratios = {method: round(value / seconds["none"], 2) for method, value in seconds.items()}
+    methods = sorted(path.stem for path in Path(conf_dir(), "distillation").glob("*.yaml"))
+    seconds = step_seconds(["none", *asked.methods] if asked.methods else methods, asked.steps, asked.batch_size)
+    others = json.loads(asked.output.read_text())["ratios"] if asked.methods else {}
+    ratios = others | {method: round(value / seconds["none"], 2) for method, value in seconds.items()}
     command = f"python benchmarks/methods.py --steps {asked.steps} --batch-size {asked.batch_size}"
     told = {"command": command, "pair": " ".join(WORDS[1:3]), "torch": torch.__version__, "threads": 1, "ratios": ratios}
     write(asked.output, told)
     print(json.dumps(told, indent=1))
 
 
-def step_seconds(steps: int, batch_size: int) -> dict[str, float]:
+def step_seconds(methods: list[str], steps: int, batch_size: int) -> dict[str, float]:
     """Seconds of each method's fastest step."""
-    methods = sorted(path.stem for path in Path(conf_dir(), "distillation").glob("*.yaml"))
     batch = random_batch(SHAPE, batch_size)
     found = dict.fromkeys(methods, float("inf"))
     pairs = {}

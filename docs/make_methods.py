@@ -25,7 +25,8 @@ PAGE = ROOT / "docs" / "methods.md"
 MEASURED = ROOT / "benchmarks" / "methods.json"
 FOLDER = ROOT / "conf" / "distillation"
 SHAPE = Shape(100, 3, 32)
-SHARED = ("_target_", "temperature", "alpha", "ce_weight", "kd_weight", "student_layers", "teacher_layers")
+VIEWS = ("student_view", "teacher_view")
+SHARED = ("_target_", "temperature", "alpha", "ce_weight", "kd_weight", "student_layers", "teacher_layers", *VIEWS)
 COLUMNS = ("method", "source", "objective", "compares", "own knobs", "training only", "step")
 
 

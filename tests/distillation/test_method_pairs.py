@@ -34,12 +34,12 @@ REFUSED: dict[tuple[str, str | None, str | None], str] = {
         "simkd",
         None,
         "mobilenet",
-    ): "classifier of MobileNetV2 there is head: add distillation.teacher_layers=[head] if that gives",
+    ): "classifier of MobileNetV2 there is head: add 'distillation.teacher_layers=[head]' if that gives",
     (
         "simkd",
         None,
         "shufflenet",
-    ): "classifier of ShuffleNetV2 there is head: add distillation.teacher_layers=[head] if that gives",
+    ): "classifier of ShuffleNetV2 there is head: add 'distillation.teacher_layers=[head]' if that gives",
 }
 """(method, student's family, teacher's family): the sentence; None stands for the small net."""
 

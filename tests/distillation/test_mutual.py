@@ -219,7 +219,7 @@ def test_the_key_covers_the_peers_own_node(make_experiment):
         (["distillation.peer=${baseline}"], ["distillation.peer.num_classes: unknown key"]),
         (
             ["+distillation.peer={a:3}"],
-            ["distillation.peer={'a': 3}: names no _target_; the peer is a network: distillation.peer=${student} or"],
+            ["distillation.peer={'a': 3}: names no _target_; the peer is a network: 'distillation.peer=${student}' or"],
         ),
     ],
 )
