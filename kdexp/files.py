@@ -146,7 +146,7 @@ def reason(error: OSError) -> str:
 
 def at_home(name: str | Path) -> Path:
     """The path, with `~` or `~USER` at its start replaced by the user's home folder; unchanged if there is no such user."""
-    with suppress(RuntimeError):
+    with suppress(RuntimeError, ValueError):  # names no user can have raise the latter
         return Path(name).expanduser()
     return Path(name)
 

@@ -27,8 +27,8 @@ Often changed (KEY=VALUE)
            compile  num_threads  memory=auto|device|ram|disk  workers
   data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers  views=mixup
-  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  class_weights=balanced  strong@dataset.strong=fixmatch
-  weights  teacher.checkpoint  student.checkpoint  .frozen_backbone
+  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  strong@dataset.strong=fixmatch
+  weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
   rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 

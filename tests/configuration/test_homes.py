@@ -70,6 +70,7 @@ SPELLINGS = {
     "['~/a']": "['~/a']",
     "a~b": "a~b",
     "~nobody-here/x": "'~nobody-here/x'",
+    "~\0": "'~\0'",
 }
 
 
