@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from kdexp.data.batch import Batch
+from kdexp.data.preprocessing import Preprocessing
 from kdexp.data.views import MIXED, PLAIN, VIEWS, WEAK, WEAK2, folded, mixed
 
 OTHERS = tuple(view for view in VIEWS if view != WEAK)
@@ -102,3 +103,10 @@ def test_the_loss_of_mixed_labels_is_that_of_the_mixed_targets(count, share):
     assert loss.shape == ()
     assert_close(loss, cross_entropy(logits, share * targets + (1 - share) * targets.roll(1, 0)))
     assert torch.equal(batch.label_loss(lambda labels: cross_entropy(logits, labels)), cross_entropy(logits, label))
+
+
+@pytest.mark.parametrize("words", [["dataset.resized_crop=[0.4,1.0]"], []], ids=["crops", "as they are"])
+def test_other_images_are_made_like_the_sets_own(make_experiment, words):
+    """Folders store images with a margin for crops; sets of fixed size do not."""
+    steps = Preprocessing.of(make_experiment(*words).spec("distilled").data)
+    assert (steps.resize, steps.crop) == (8, 8)
