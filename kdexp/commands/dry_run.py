@@ -108,13 +108,13 @@ def preview_jobs(jobs: Sequence[PlannedJob], console: Console | None = None) -> 
     journal.say("dry run: nothing was trained or written")
 
 
-UNKNOWN = "whether the store has the unknown ones can't be told"
+UNKNOWN = "unknown learners may already be stored"
 
 
 class Shelf:
-    """What an experiment's store has of its learners, as far as that can be told without reading images.
+    """Looks up which of an experiment's learners are stored, without reading images.
 
-    `doubt` says why it can't be told of the learners that `may_have` was asked about. `others` are of the jobs before.
+    `doubt` is the reason why `may_have` was uncertain, if it was. `others` are the look-ups of earlier jobs, by store.
     """
 
     def __init__(self, experiment: Experiment, others: dict[Path, Lookalikes] | None = None):

@@ -1,4 +1,4 @@
-"""What can be told about trainings from similar learners in the store: how long they take, and whether they were done."""
+"""Estimates from similar learners in the store: how long a training takes, and whether it may be stored already."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pace:
 
 
 class Lookalikes:
-    """Learners of a store that differ from others in nothing but their images, as far as can be told without reading these."""
+    """Finds stored learners whose specs agree with another one's in everything but the images."""
 
     def __init__(self, root: Path):
         self._known = {_without_images(result["spec"]) for result in _results(root)}

@@ -136,8 +136,8 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
     notes = [*remarks(entries, experiment), *imbalance_remarks(written.rows, experiment), *written.notes]
     for line in notes:
         journal.say(line)
-    if not brief and (told := size_remark(str(experiment.config["store"]))):
-        journal.say(told)
+    if not brief and (remark := size_remark(str(experiment.config["store"]))):
+        journal.say(remark)
     missing = written.failure or _explain(folder, entries, experiment, journal, brief)
     if not brief and not missing:
         missing = _write_page(folder, written.rows, notes, entries, experiment, journal)
@@ -217,7 +217,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
 
 
 def _would_gain_by_bf16(entries: list[Entry], experiment: Experiment) -> bool:
-    """Whether the run has trained for long in an fp32 that nobody asked for, on a CPU that computes bf16 too."""
+    """Whether the run trained for long in fp32, by default, on a CPU that has bf16 arithmetic."""
     trained = [entry.stored.result["train_seconds"] for entry in entries if entry.stored and not entry.reused]
     usual = experiment.config["precision"] == "auto" and experiment.precision.name == "fp32" and not experiment.precision.fast
     return usual and experiment.device.type == "cpu" and sum(trained) > LONG and cpu_computes_bf16()

@@ -50,13 +50,7 @@ class ImageDataset(Checked):
             for name, values in (("mean", mean), ("std", std))
             if values is not None and len(values) != self.in_channels
         ]
-        if crop_padding > self.image_size:
-            found.append(Problem("crop_padding", f"={crop_padding}: must be at most {self.image_size}, the size of the images"))
-        elif crop_mode == "reflect" and crop_padding >= self.image_size:
-            sentence = f"={crop_padding}: must be less than {self.image_size}, the size of the images, with crop_mode=reflect"
-            found.append(Problem("crop_padding", sentence))
-        if crop_mode != "black" and not crop_padding:
-            found.append(Problem("crop_mode", f"={crop_mode!r}: is what crop_padding adds, and that is 0; set both"))
+        found += _padding_problems(crop_padding, crop_mode, self.image_size)
         if strong is not None and self.in_channels not in (1, 3):
             found.append(Problem("strong", f"works on images of 1 or 3 channels, not {self.in_channels}"))
         found += _crop_problems(resized_crop, crop_padding)
@@ -71,14 +65,17 @@ class ImageDataset(Checked):
         self.flip = flip
         self.crop_mode = crop_mode
         self.strong = strong if self._does_anything(strong) else None
-        used = {"crop_mode": crop_mode != "black", "strong": self.strong is not None}
-        self.decisive = (*self.decisive, *(name for name in used if used[name]))
         self.resized_crop = resized_crop
-        if resized_crop is not None and "resized_crop" not in self.decisive:
-            self.decisive = (*self.decisive, "resized_crop", "stored_size")
         self.limit = limit
-        if limit is not None:
-            self.decisive = (*self.decisive, "limit")
+        newly_cropped = resized_crop is not None and "resized_crop" not in self.decisive  # image folders always name it
+        used = {
+            "crop_mode": crop_mode != "black",
+            "strong": self.strong is not None,
+            "resized_crop": newly_cropped,
+            "stored_size": newly_cropped,
+            "limit": limit is not None,
+        }
+        self.decisive = (*self.decisive, *(name for name in used if used[name]))
 
     def _does_anything(self, strong: dict | None) -> bool:
         """Whether a node of RandAugment changes images at all; the option `none` does not."""
@@ -101,7 +98,7 @@ class ImageDataset(Checked):
         return True
 
     def stamp(self) -> str | None:
-        """Returns a text that changes when the files of `read` do, without opening them; None if that can't be told."""
+        """Returns a text that changes when the files of `read` do, without opening them; None if there is no such text."""
         return None
 
     def read(self) -> tuple[RawImages, RawImages]:
@@ -189,6 +186,19 @@ class ImageDataset(Checked):
         normalised = copy(self)
         normalised.mean, normalised.std = self.mean or mean, self.std or std
         return normalised
+
+
+def _padding_problems(padding: int, border: Border, size: int) -> list[Problem]:
+    """Why images of that size can't be padded so and cropped again."""
+    if padding > size:
+        return [Problem("crop_padding", f"={padding}: must be at most {size}, the size of the images")]
+    if border == "reflect" and padding >= size:
+        return [
+            Problem("crop_padding", f"={padding}: must be less than {size}, the size of the images, with crop_mode=reflect")
+        ]
+    if border != "black" and not padding:
+        return [Problem("crop_mode", f"={border!r}: is what crop_padding adds, and that is 0; set both")]
+    return []
 
 
 def _crop_problems(area: list[float] | None, padding: int) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""What is known of a data set whose images are not read."""
+"""What an earlier run noted about a data set, for dry runs, which read no images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UnreadData:
 
 
 def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
-    """Returns what is known of a data set without reading its images: the notes of an earlier run with the same files.
+    """Returns what an earlier run with the same files noted about a data set.
 
     Raises `DataUnavailable` for a limit that these images can't have.
     """

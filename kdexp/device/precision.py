@@ -70,9 +70,7 @@ class Precision:
     compile: bool = False
     graph: bool = False
     auto: tuple[str, ...] = ()
-    """The options that are on because they were left to the device. A recorded step that was not asked for by name is checked
-    before it is trusted, and learners do without where it fails.
-    """
+    """Options that `auto` switched on. With `graph` among them, recorded steps are checked before they are trusted."""
 
     @classmethod
     def pick(
@@ -94,7 +92,7 @@ class Precision:
 
     @property
     def words(self) -> str:
-        """Says what was left to the device and is on there, with everything that rounds differently; empty if nothing was."""
+        """Says what `auto` switched on, with everything that rounds differently; empty if nothing."""
         if not self.auto:
             return ""
         parts = {

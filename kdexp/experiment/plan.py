@@ -101,7 +101,7 @@ class Plan:
 
     @cached_property
     def unread(self) -> UnreadData:
-        """What is known of the data set for a dry run, which reads no images."""
+        """What earlier runs noted about the data set, for a dry run, which reads no images."""
         key = json.dumps(self.config["dataset"])
         if key not in self.session.unread:
             self.session.unread[key] = look_up(self.dataset, self._summaries)

@@ -38,7 +38,7 @@ class Session:
 
     data: SingleCache = field(default_factory=SingleCache)
     unread: dict[str, UnreadData] = field(default_factory=dict)
-    """What is known of data sets whose images are not read, by their nodes."""
+    """What earlier runs noted about data sets, by their nodes."""
     outputs: OutputCache = field(default_factory=OutputCache)
     layers: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     """The teacher layers that the jobs of this process read, by network and view (see `kdexp.experiment.lookahead`)."""

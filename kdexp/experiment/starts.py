@@ -27,7 +27,7 @@ def load_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | Non
 
 
 def start_notes(plan: Plan) -> list[str]:
-    """Notes for the user, a sentence each: what was left to the device, and checkpoints that a plan's learners start from."""
+    """Notes for the user, a sentence each: what `auto` switched on, and checkpoints that a plan's learners start from."""
     parts = [plan.part(role) for role in plan.needed]
     paths = dict.fromkeys(part.model for part in parts if not part.from_scratch)
     arithmetic = [plan.precision.words] if plan.precision.words else []

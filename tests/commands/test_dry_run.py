@@ -6,6 +6,7 @@ import shutil
 import pytest
 from folders import picture, write_classes
 
+from kdexp.commands.dry_run import UNKNOWN
 from kdexp.data import decoding, fingerprint, load, source, summary
 from kdexp.data.digits import Digits
 from kdexp.data.split import Split
@@ -62,12 +63,15 @@ def test_a_run_notes_what_a_dry_run_needs(dry, here, tmp_path):
     shutil.rmtree(tmp_path / "outputs" / "store" / "summaries")
     shown = dry()
     assert len(re.findall(r"\d unknown", shown)) == 3
-    assert "can't be told: no run has noted these images in this store, or their files have changed since" in shown
+    assert (
+        "unknown learners may already be stored: no run has noted these images in this store, or their files have changed since"
+        in shown
+    )
     assert dry("distillation.alpha=0.7").count("to be trained") == 1, "the store has none that could be this student"
     assert dry("force=true").count("to be trained") == 3
     jobs = dry("-m", "seed=0,1")
     assert "2 of them to be trained, 3 unknown; how long that takes is not known before the images are read" in jobs
-    assert "teacher (unknown), baseline (unknown), distilled (unknown)" in jobs and jobs.count("can't be told:") == 1
+    assert "teacher (unknown), baseline (unknown), distilled (unknown)" in jobs and jobs.count(UNKNOWN) == 1
     assert here(*BRIEF)[0] == 0, "which trains nothing, and notes the images again"
     assert dry().count("stored 20") == 3
 
