@@ -11,8 +11,8 @@ from pathlib import Path
 from gpu_parts.context import Context, Item, Row, Skipped
 from gpu_parts.process import CUT_OFF, ROOT, python, run
 
-# Warnings that only this GPU's libraries give are no failures here. The project's own options need pytest-xdist.
-OPTIONS = ["-o", "addopts=", "-p", "no:cacheprovider", "-W", "default", "-rfE", "--tb=short", "-v"]
+# The project's own options need pytest-xdist; pytest-benchmark, where it is installed, warns about that.
+OPTIONS = ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:benchmark", "-rfE", "--tb=short", "-v"]
 
 FINE = ("", "exit code 1", "exit code 5")
 """How pytest may end: all passed, some failed, no tests."""

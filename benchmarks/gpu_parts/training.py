@@ -93,7 +93,7 @@ class Trainings:
         entries = [Entry(role, "", "", replace(spec, seed=seed), job=str(seed)) for seed in range(students)]
         network = build_network(_network_node(config["teacher"]), shape) if role == "distilled" else None
         learners, teacher = prepare(entries, network, shape, precision, split.labels)
-        outputs = _look_up(teacher, split) if teacher is not None else None
+        outputs = _look_up(teacher, split, config["epochs"]) if teacher is not None else None
         steps = recorded_steps.steps_for(precision)(split, teacher, self.size.epochs, spec.batch_size, 0, self.size.steps)
         for learner in learners:
             learner.train()
@@ -160,9 +160,10 @@ def spec_of(config: Mapping[str, Any], role: str, precision: Precision, epochs: 
     )
 
 
-def _look_up(teacher: Teacher, split: Split) -> str:
-    """Prepares the teacher for a training, as a run does; returns how its outputs are looked up."""
-    lookup = choose_lookup(teacher, split, LookupSource("", OutputCache(), None))
+def _look_up(teacher: Teacher, split: Split, epochs: int) -> str:
+    """Prepares the teacher for a training in full, as a run does; returns how its outputs are looked up."""
+    lookup = choose_lookup(teacher, split, LookupSource("", OutputCache(), None), epochs)
+    print(f"{lookup.kind}: {lookup.reason}")
     teacher.use(lookup.table, lookup.extra_layers)
     compute_all(teacher, split, None)
     return {"compute": "table", "views": "table of views"}.get(lookup.kind, lookup.kind)

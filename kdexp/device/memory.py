@@ -18,7 +18,9 @@ def free_memory(device: torch.device) -> int:
     if device.type != "cuda":
         return available_memory()
     free, total = torch.cuda.mem_get_info(device)
-    reserved, share = torch.cuda.memory_reserved(device), torch.cuda.get_per_process_memory_fraction(device)
+    # Given "cuda" without a number, this function alone raises an error; without a device it takes the current one.
+    share = torch.cuda.get_per_process_memory_fraction(device.index)
+    reserved = torch.cuda.memory_reserved(device)
     return max(0, min(free, int(share * total) - reserved)) + reserved - torch.cuda.memory_allocated(device)
 
 

@@ -25,3 +25,13 @@ def test_free_memory_of_a_gpu(monkeypatch, free, reserved, allocated, share, exp
     for name, value in found.items():
         monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
     assert free_memory(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 0), ("cuda:1", 1)])
+def test_the_limit_of_a_process_is_that_of_its_gpu(monkeypatch, device, number):
+    for name, value in {"mem_get_info": (100, 100), "memory_reserved": 0, "memory_allocated": 0, "current_device": 0}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_device, value=value: value)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda.memory._C, "_cuda_getMemoryFraction", lambda index: {number: 0.5}[index], raising=False)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", torch.cuda.memory.get_per_process_memory_fraction)
+    assert free_memory(torch.device(device)) == 50
