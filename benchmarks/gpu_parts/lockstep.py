@@ -8,7 +8,7 @@ from functools import partial
 from gpu_parts.context import Context, Item, Row
 from gpu_parts.training import Size, Trainings, peak_gib
 
-WAYS = ("tf32 fast", "tf32 fast graph", "bf16 fast graph", "tf32", "bf16 fast")
+WAYS = ("bf16 fast graph", "tf32 fast graph", "tf32 fast", "tf32", "bf16 fast")
 WORDS = ["experiment=cifar10_tutorial", "distillation=kd"]
 TINY = Size(32, 2, 2, ("student=resnet8", "teacher=resnet8", "batch_size=8"))
 

@@ -14,7 +14,7 @@ from work import PAIRS, Work
 
 from gpu_parts.context import Context, Item, Row
 
-WHO = ("tutorial", "strong", "kdexp", "kdexp fast", "kdexp fast graph", "kdexp bf16 fast", "kdexp bf16 fast graph")
+WHO = ("tutorial", "strong", "kdexp", "kdexp fast graph", "kdexp bf16 fast graph")
 PHASES = ("kd", "baseline", "teacher")
 IMAGES, EPOCHS = 50_000, 2
 

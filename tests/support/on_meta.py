@@ -17,7 +17,7 @@ from kdexp.training.prepare import prepare
 META = torch.device("meta")
 KERNELS = torch.library.Library("aten", "IMPL")
 for step in ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_", "_fused_sgd_.tensor_lr"):
-    KERNELS.impl(step, lambda *args, **kwargs: None, "Meta")
+    KERNELS.impl(step, lambda *args, **kwargs: None, "Meta", allow_override=True)
 
 
 # PyTorch decomposes batch norms on the meta device into many operators written in Python, 7 ms each time.
@@ -29,8 +29,8 @@ def _batch_norm_backward(grad, values, weight, mean, var, saved_mean, saved_invs
     return tuple(torch.empty_like(of) if wanted else None for of, wanted in zip((values, weight, weight), mask, strict=True))
 
 
-KERNELS.impl("native_batch_norm", _batch_norm, "Meta")
-KERNELS.impl("native_batch_norm_backward", _batch_norm_backward, "Meta")
+KERNELS.impl("native_batch_norm", _batch_norm, "Meta", allow_override=True)
+KERNELS.impl("native_batch_norm_backward", _batch_norm_backward, "Meta", allow_override=True)
 
 
 def let_meta_train(monkeypatch):
