@@ -44,6 +44,7 @@ def measured(name: str) -> dict[str, Any]:
 def page() -> str:
     """The text of the page."""
     bench, crd, lockstep, precision = (measured(name) for name in ("bench_cpu", "bench_crd_cpu", "lockstep", "precision"))
+    crd_gpu = measured("bench_crd_gpu")["kd"]
     kd, rows = bench["kd"], {phase: bench[phase]["rows"] for phase in PHASES}
     return wrapped(f"""# Speed
 
@@ -95,7 +96,7 @@ so two trainings may round differently. With `graph=auto`, the first recorded st
 from the same weights, optimizer and random numbers. If losses differ by more than a bound ({bounds("loss")}), or the changes of
 weights and statistics do ({bounds("change")}), the learner goes on with plain steps, and a line says by how much; so it does if
 its step can't be recorded. `graph=true` trusts the recording, and an error
-in it ends the learner. None of this was measured on a GPU yet.
+in it ends the learner. Figures of a GPU are at the end of this page.
 
 **What bf16 changes.** {gains([*rows.values(), crd["kd"]["rows"]])} {accuracy(precision)}
 
@@ -105,7 +106,9 @@ resnet32x4 → resnet8x4 as in the CRD code (crops and flips, batches of {crd["k
 {ratio(crd["kd"]["rows"], "kdexp bf16 fast")} times in bf16; the strong loop is
 {ratio(crd["kd"]["rows"], "strong")} times as fast. The logits of all 162 views are cached for further epochs, seeds and
 jobs of a sweep. On CUDA a few batches are measured first: where running the teacher in every step is
-quicker than such a table, it runs there.
+quicker than such a table, it runs there. On one {crd_gpu["device"]} (torch {crd_gpu["torch"]}), {crd_gpu["epochs"]} epochs of
+{crd_gpu["images"]:,} images, recording included, are {ratio(crd_gpu["rows"], "kdexp")} times as fast as that loop in plain steps,
+{ratio(crd_gpu["rows"], "kdexp bf16 fast graph")} times in recorded bf16 ones (`benchmarks/bench_crd_gpu.json`, a single turn).
 
 **Jobs trained together** (`hydra/launcher=lockstep`): an additional job costs {share(lockstep, "fp32")} of a single student in
 the tutorial's loop (two epochs and its test), {share(lockstep, "bf16 fast")} in bf16. Repeating a finished sweep takes

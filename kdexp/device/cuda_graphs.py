@@ -70,6 +70,11 @@ class HostReads(TorchDispatchMode):
         self.names: list[str] = []
         self._allowed = allowed
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps PyTorch from importing its compiler, which takes seconds, to exclude this class from it."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__

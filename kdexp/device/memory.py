@@ -1,13 +1,28 @@
-"""Free memory, and sizes as text."""
+"""Free memory, what to do without it, and sizes as text."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+
+def in_halves(network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Outputs of a network in evaluation mode for images [n, ...]; those that don't fit into a GPU's memory are halved.
+
+    Raises `torch.OutOfMemoryError` if a single image doesn't fit.
+    """
+    try:
+        return network(image)
+    except torch.OutOfMemoryError:
+        if len(image) == 1:
+            raise
+    torch.cuda.empty_cache()  # outside of the handler, whose error keeps the tensors of the attempt
+    return torch.cat([in_halves(network, half) for half in image.tensor_split(2)])
 
 
 def free_memory(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdexp.data.batch import Batch
 from kdexp.data.split import Split
 from kdexp.data.views import View
+from kdexp.device.memory import in_halves
 from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
@@ -158,7 +159,7 @@ class Learner:
         self.eval()
         for image, labels in zip(split.in_order(batch_size), split.labels.split(batch_size), strict=True):
             with self.precision.autocast():
-                logits = self.deployed(image)
+                logits = in_halves(self.deployed, image)
             yield logits.float(), labels
         self.train()
 

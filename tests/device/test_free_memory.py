@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdexp.device.memory import free_memory
+from kdexp.device.memory import free_memory, in_halves
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,25 @@ def test_the_limit_of_a_process_is_that_of_its_gpu(monkeypatch, device, number):
     monkeypatch.setattr(torch.cuda.memory._C, "_cuda_getMemoryFraction", lambda index: {number: 0.5}[index], raising=False)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", torch.cuda.memory.get_per_process_memory_fraction)
     assert free_memory(torch.device(device)) == 50
+
+
+def test_images_that_do_not_fit_are_halved():
+    sizes = []
+
+    def network(image):
+        sizes.append(len(image))
+        if len(image) > 2:
+            raise torch.OutOfMemoryError
+        return 2 * image
+
+    image = torch.arange(7.0)
+    assert torch.equal(in_halves(network, image), 2 * image)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+
+
+def test_a_single_image_that_does_not_fit_is_an_error():
+    def network(image):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_halves(network, torch.zeros(3))
