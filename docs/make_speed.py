@@ -107,8 +107,9 @@ resnet32x4 → resnet8x4 as in the CRD code (crops and flips, batches of {crd["k
 {ratio(crd["kd"]["rows"], "strong")} times as fast. The logits of all 162 views are cached for further epochs, seeds and
 jobs of a sweep. On CUDA a few batches are measured first: where running the teacher in every step is
 quicker than such a table, it runs there. On one {crd_gpu["device"]} (torch {crd_gpu["torch"]}), {crd_gpu["epochs"]} epochs of
-{crd_gpu["images"]:,} images, recording included, are {ratio(crd_gpu["rows"], "kdexp")} times as fast as that loop in plain steps,
-{ratio(crd_gpu["rows"], "kdexp bf16 fast graph")} times in recorded bf16 ones (`benchmarks/bench_crd_gpu.json`, a single turn).
+{crd_gpu["images"]:,} images, recording included, are {ratio(crd_gpu["rows"], "kdexp")} times as fast as that loop in plain
+steps, {ratio(crd_gpu["rows"], "kdexp bf16 fast graph")} times in recorded bf16 ones (`benchmarks/bench_crd_gpu.json`, a single
+turn).
 
 **Jobs trained together** (`hydra/launcher=lockstep`): an additional job costs {share(lockstep, "fp32")} of a single student in
 the tutorial's loop (two epochs and its test), {share(lockstep, "bf16 fast")} in bf16. Repeating a finished sweep takes
