@@ -11,6 +11,16 @@ from kdexp.data.views import MIXED, WEAK, View
 
 
 @dataclass
+class Unlabelled:
+    """Images on the device of which nothing but themselves is known: no label of theirs is anywhere in a batch."""
+
+    index: Tensor
+    """Rows [M] of the unlabelled images."""
+    views: dict[View, Tensor]
+    """Images [M, C, H, W] in the views that are read, by name."""
+
+
+@dataclass
 class Batch:
     """One batch on the device: normalised images, labels, and their origin in the training split."""
 
@@ -28,6 +38,8 @@ class Batch:
     """[1], the share of each image in the view `mixed`; the rest is the image before it."""
     is_mixed: bool = False
     """Whether `image` is the view `mixed`."""
+    unlabelled: Unlabelled | None = None
+    """Images without labels, for methods that read some."""
 
     def seen(self, view: View) -> Tensor:
         """The images [N, C, H, W] in a view, of a batch as the split serves it."""

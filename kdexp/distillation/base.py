@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -67,6 +67,16 @@ class Trainee(Protocol):
     def ask(self, network: nn.Module, image: Tensor) -> Tensor:
         """Returns the logits [N, K] of another network that the method trains."""
 
+    def forward_all(self, images: Sequence[Tensor], *, joint: bool) -> list[Outputs]:
+        """Returns the student's outputs for each of these batches of images, the labelled one first.
+
+        They go through the network in one pass (`joint`), or in passes of their own, of which the first alone changes the
+        running statistics of batch norms.
+        """
+
+    def note(self, **measures: Tensor) -> None:
+        """Adds scalars of this step to the learner's history that are no part of the objective."""
+
     def descend(self, terms: Terms) -> None:
         """Takes one optimizer step on the sum of the terms."""
 
@@ -107,6 +117,10 @@ class Distiller(nn.Module, Checked):
     """Whether a step may be recorded and replayed (graph=true): full batches do the same work on other tensors as long as
     `phase` stays equal, no computed value is read by Python, and the method's state is in buffers. Not inherited.
     """
+    unlabelled: tuple[View, ...] = ()
+    """The views of unlabelled images that the method reads; none for most methods."""
+    unlabelled_ratio: int = 0
+    """Unlabelled images in a batch for each labelled one."""
     features_only: bool = False
     """Whether the method's own terms read only the teacher's features, not its logits or classifier. Not inherited."""
     class_weights: Tensor | None
@@ -136,6 +150,7 @@ class Distiller(nn.Module, Checked):
         if alpha is not None:
             ce_weight, kd_weight = alpha, 1 - alpha
         self.register_buffer("class_weights", None, persistent=False)
+        self.now: Mapping[str, Tensor] = {}
         self.temperature = temperature
         self.ce_weight = self.own_weights[0] if ce_weight is None else ce_weight
         self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
@@ -191,6 +206,13 @@ class Distiller(nn.Module, Checked):
 
     def transfer(self, batch: Batch, student: Outputs, teacher: Outputs, progress: Progress) -> Terms:
         """Returns the method's own terms, scalars by name, before they are multiplied by `weight`."""
+        return {}
+
+    def scheduled(self, progress: Progress) -> dict[str, float]:
+        """Returns the numbers that change during training by name; `self.now` has them in a step, as scalars on the device.
+
+        A recorded step reads them there, where a number computed from `progress` would stay that of the recorded step.
+        """
         return {}
 
     def phase(self, progress: Progress) -> Any:

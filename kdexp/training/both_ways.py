@@ -76,7 +76,11 @@ class Snapshot:
     @property
     def losses(self) -> Tensor:
         """The loss terms of the steps taken since then [steps, terms]."""
-        return torch.stack(self.learner.log.trace[self._taken :])[:, :-1]
+        return self.terms(torch.stack(self.learner.log.trace[self._taken :]))
+
+    def terms(self, steps: Tensor) -> Tensor:
+        """The loss terms [steps, terms] among all that the steps measured [steps, width]."""
+        return steps[:, : len(self.learner.log.columns)]
 
 
 class BothWays:
@@ -110,7 +114,7 @@ class BothWays:
     def differences(self, traces: Sequence[Tensor], precision: str) -> list[str]:
         """How each learner's recorded steps differ by more than rounding, an empty string where they don't.
 
-        `traces` [steps, terms + 1] hold what the recorded steps measured. Waits for the device once.
+        `traces` [steps, width] hold what the recorded steps measured. Waits for the device once.
         """
         found = []
         for snapshot, trace, losses, plain in zip(self.snapshots, traces, self._losses, self._plain, strict=True):
@@ -120,7 +124,7 @@ class BothWays:
                 else losses.new_zeros(())
                 for kind in COMPARED
             ]
-            found.append(torch.stack([losses.sum(), _relative_loss(trace[:, :-1], losses), *changes]))
+            found.append(torch.stack([losses.sum(), _relative_loss(snapshot.terms(trace), losses), *changes]))
         return [_words(numbers, BOUNDS[precision]) for numbers in torch.stack(found).tolist()]
 
 

@@ -23,12 +23,19 @@ class History:
     seconds: float = 0.0
     columns: list[str] = field(default_factory=list)
     """Names of the loss terms."""
+    notes: list[str] = field(default_factory=list)
+    """Names of what methods measure beside them."""
     trace: list[Tensor] = field(default_factory=list)
-    """Loss terms and training accuracy [terms + 1] of each step of the current epoch, on the device."""
+    """Loss terms, notes and training accuracy [width] of each step of the current epoch, on the device."""
     _stopwatch: Callable[[], float] | None = field(default=None, init=False)
 
+    @property
+    def width(self) -> int:
+        """Numbers that a step measures."""
+        return len(self.columns) + len(self.notes) + 1
+
     def add_recorded(self, steps: Tensor, stopwatch: Callable[[], float]) -> None:
-        """Adds recorded steps [steps, terms + 1]; `stopwatch` gives their seconds once the device is done."""
+        """Adds recorded steps [steps, width]; `stopwatch` gives their seconds once the device is done."""
         self.trace += steps
         self._stopwatch = stopwatch
 
@@ -45,12 +52,12 @@ class History:
         if self._stopwatch is not None:
             self.seconds += self._stopwatch()
             self._stopwatch = None
-        steps = (numbers[:-1] if validated else numbers).view(-1, len(self.columns) + 1)
-        means = dict(zip([*self.columns, "train_accuracy"], steps.mean(0).tolist(), strict=True))
+        steps = (numbers[:-1] if validated else numbers).view(-1, self.width)
+        means = dict(zip([*self.columns, *self.notes, "train_accuracy"], steps.mean(0).tolist(), strict=True))
         row = {"epoch": len(self.epochs) + 1, "loss": sum(means[name] for name in self.columns), **means}
         if validated:
             row["validation_accuracy"] = float(numbers[-1])
-        failure = self._failure(steps[:, :-1])
+        failure = self._failure(steps[:, : len(self.columns)])
         self.epochs.append(row)
         if validated and not failure and row["validation_accuracy"] > self._best_accuracy():
             self.best_epoch = len(self.epochs)

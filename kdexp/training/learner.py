@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from traceback import format_exc
 from typing import Any
 
@@ -20,6 +21,7 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.network.capture import Capture, Outputs
+from kdexp.network.statistics import kept_statistics
 from kdexp.tasks.classification import correct
 from kdexp.training.history import History
 from kdexp.training.optimization import OptimizerRecipe, keep_on_device
@@ -60,6 +62,7 @@ class Learner:
         self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._let_record()
+        self._notes: dict[str, Tensor] = {}
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
 
     def _let_record(self) -> None:
@@ -83,6 +86,22 @@ class Learner:
             outputs = self.distiller.answer(self.capture(image))
         self._logits = outputs.logits.detach()
         return outputs
+
+    def forward_all(self, images: Sequence[Tensor], *, joint: bool) -> list[Outputs]:
+        """The student's outputs for several batches of images, the labelled one first; see `Trainee`."""
+        if joint:
+            outputs = self.forward(torch.cat(list(images)))
+            found = [outputs.map(partial(_rows, rows)) for rows in _slices(images)]
+        else:
+            found = [self.forward(images[0])]
+            with kept_statistics(self.model):
+                found += [self.forward(others) for others in images[1:]]
+        self._logits = found[0].logits.detach()
+        return found
+
+    def note(self, **measures: Tensor) -> None:
+        """Scalars of this step for the history."""
+        self._notes |= {name: value.detach().float() for name, value in measures.items()}
 
     def ask(self, network: nn.Module, image: Tensor) -> Tensor:
         """The logits [N, K] of another network that its method trains, in the run's precision and returned in fp32."""
@@ -112,6 +131,8 @@ class Learner:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+        scheduled = self.distiller.scheduled(progress)
+        self.distiller.now = {name: torch.full((), value, device=self.precision.device) for name, value in scheduled.items()}
         try:
             with self.stream:
                 terms = self.distiller.update(self, batch, teacher, progress)
@@ -127,10 +148,12 @@ class Learner:
         return [rate * factor for rate in self._base_rates]
 
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
-        """The terms of the step just taken and its training accuracy [terms + 1], on the device."""
-        self.log.columns = list(terms)
+        """The terms and notes of the step just taken and its training accuracy [width], on the device."""
+        self.log.columns, self.log.notes = list(terms), list(self._notes)
         accuracy = correct(self._logits, label).float() / len(label)
-        return torch.stack([*(term.detach() for term in terms.values()), accuracy])
+        found = [*(term.detach() for term in terms.values()), *self._notes.values(), accuracy]
+        self._notes = {}
+        return torch.stack(found)
 
     def fail(self, error: Exception) -> None:
         """Ends the training because of an error that is being handled."""
@@ -215,3 +238,15 @@ class Learner:
         self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
         self.best_weights = progress["best_weights"]
         self.continued_after = [*progress["continued_after"], len(self.history)]
+
+
+def _slices(images: Sequence[Tensor]) -> Iterator[slice]:
+    """Where each of several batches is among all of them together."""
+    start = 0
+    for batch in images:
+        yield slice(start, start + len(batch))
+        start += len(batch)
+
+
+def _rows(rows: slice, values: Tensor) -> Tensor:
+    return values[rows]

@@ -159,8 +159,11 @@ class RecordedSteps(Steps):
             batch=batch,
             outputs={view: theirs.map(torch.clone) for view, theirs in outputs.items()},
             images=images.at(positions),
+            scheduled=[
+                {name: zeros(steps) for name in learner.distiller.scheduled(self.progress(0, 0))} for learner in self._group
+            ],
             rates=[zeros(steps, len(learner.optimizer.param_groups)) for learner in self._group],
-            traces=[zeros(steps, len(learner.log.columns) + 1) for learner in self._group],
+            traces=[zeros(steps, learner.log.width) for learner in self._group],
             number=zeros(1, dtype=torch.long),
         )
 

@@ -30,8 +30,10 @@ class Recording:
     """The images of an epoch's full batches."""
     rates: list[Tensor]
     """Per learner, the learning rates in an epoch [steps, parameter groups]."""
+    scheduled: list[dict[str, Tensor]]
+    """Per learner, what else its method schedules in an epoch, [steps] by name."""
     traces: list[Tensor]
-    """Per learner, what an epoch's steps measured [steps, terms + 1]."""
+    """Per learner, what an epoch's steps measured [steps, width]."""
     number: Tensor
     """[1], the next step of the epoch."""
     phases: list[Any] = field(default_factory=list)
@@ -47,6 +49,10 @@ class Recording:
                 target.copy_(getattr(batch, part.name))
         for view, images in self.batch.views.items():
             images.copy_(batch.views[view])
+        if self.batch.unlabelled is not None and batch.unlabelled is not None:
+            self.batch.unlabelled.index.copy_(batch.unlabelled.index)
+            for view, images in self.batch.unlabelled.views.items():
+                images.copy_(batch.unlabelled.views[view])
         for view, theirs in self.outputs.items():
             theirs.logits.copy_(outputs[view].logits)
             for name, target in theirs.features.items():
@@ -57,6 +63,10 @@ class Recording:
         self.images.copy_(images)
         for learner, target in zip(self.learners, self.rates, strict=True):
             target.copy_(torch.tensor([learner.rates(progress) for progress in points]))
+        for learner, targets in zip(self.learners, self.scheduled, strict=True):
+            values = [learner.distiller.scheduled(progress) for progress in points]
+            for name, target in targets.items():
+                target.copy_(torch.tensor([scheduled[name] for scheduled in values]))
         self.number.fill_(step)
 
     def step(self, learner: Learner, rates: Tensor, trace: Tensor, progress: Progress) -> None:
@@ -64,6 +74,8 @@ class Recording:
         now = rates.index_select(0, self.number).unbind(1)
         for group, rate in zip(learner.optimizer.param_groups, now, strict=True):
             group["lr"].copy_(rate[0])
+        scheduled = self.scheduled[self.learners.index(learner)]
+        learner.distiller.now = {name: values.index_select(0, self.number)[0] for name, values in scheduled.items()}
         with buffers_in_place(learner.model, learner.distiller), learner.stream:
             terms = learner.distiller.update(learner, *learner.reads(self.batch, self.outputs), progress)
         trace.index_copy_(0, self.number, learner.measure(terms, self.batch.label)[None])

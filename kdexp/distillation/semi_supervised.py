@@ -1,0 +1,67 @@
+"""The base of methods that learn from images without labels, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from kdexp.configuration.arguments import Count, Weight
+from kdexp.data.batch import Batch, Unlabelled
+from kdexp.data.views import View
+from kdexp.distillation.base import Distiller, Progress, Terms, Trainee
+
+
+class SemiSupervised(Distiller):
+    """`ce_weight`·CE on labelled images + `weight`·(the terms of `consistency` on unlabelled ones); there is no teacher.
+
+    Most methods declare the views of unlabelled images that they read in `unlabelled`, and write only `consistency`. One that
+    mixes images or changes them first overrides `update`.
+    """
+
+    uses_teacher = False
+    statistics: Literal["joint", "labelled"] = "joint"
+    """What batch norms see: all images in one pass, or labelled and unlabelled ones in passes of their own, of which only the
+    first changes the running statistics."""
+
+    def __init__(self, *, weight: Weight, unlabelled_ratio: Count, **shared):
+        super().__init__(**shared)
+        self.weight = weight
+        self.unlabelled_ratio = unlabelled_ratio
+
+    def update(self, learner, batch, teacher, progress):
+        unlabelled = unlabelled_of(batch)
+        shown = [unlabelled.views[view] for view in self.unlabelled]
+        first, *others = learner.forward_all([batch.image, *shown], joint=self.statistics == "joint")
+        logits = {view: outputs.logits for view, outputs in zip(self.unlabelled, others, strict=True)}
+        terms = self.label_terms(batch, first.logits)
+        for name, term in self.consistency(learner, unlabelled, logits, progress).items():
+            terms[name] = self.weight * term
+        learner.descend(terms)
+        return terms
+
+    def label_terms(self, batch: Batch, logits: Tensor) -> Terms:
+        """The weighted cross-entropy of logits [N, K] with the labels, by name; empty without weight."""
+        if not self.ce_weight:
+            return {}
+        return {"ce": self.ce_weight * batch.label_loss(partial(self.hard_loss, logits))}
+
+    def consistency(self, learner: Trainee, unlabelled: Unlabelled, logits: Mapping[View, Tensor], progress: Progress) -> Terms:
+        """The method's own terms, scalars by name, before they are multiplied by `weight`, from the logits [M, K] of each view."""
+        raise NotImplementedError
+
+    def weighted(self):
+        return [(self.ce_weight, "CE"), (self.weight, self.label)]
+
+
+def unlabelled_of(batch: Batch) -> Unlabelled:
+    """The unlabelled images of a batch, which methods that declare that they read some always get."""
+    assert batch.unlabelled is not None
+    return batch.unlabelled
+
+
+def linear_ramp(progress: Progress, share: float) -> float:
+    """Rises from 0 to 1 over that share of the training, and stays there."""
+    return min(progress.epoch / (share * progress.epochs), 1.0)
