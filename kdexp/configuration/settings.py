@@ -29,6 +29,7 @@ class Settings(Checked):
     batch_size: Count
     class_weights: Literal["balanced"] | list[Positive] | None
     limit_batches: Count | None
+    devices: Annotated[int, Range(at_least=1, within=(1, 4096))] | Literal["auto"] = 1
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     fast: Switch

@@ -137,8 +137,12 @@ class Split:
 
     def leaves_one(self, batch_size: int, limit: int | None = None) -> bool:
         """Whether the last batch of an epoch is a single image."""
+        return self.last_batch(batch_size, limit) == 1
+
+    def last_batch(self, batch_size: int, limit: int | None = None) -> int:
+        """Images of the last batch of an epoch, which may be smaller than the others."""
         before = (self.steps(batch_size, limit) - 1) * batch_size
-        return min(batch_size, len(self) - before) == 1
+        return min(batch_size, len(self) - before)
 
     def epoch(self, seed: int, epoch: int, images: int | None = None, views: tuple[View, ...] = ()) -> Epoch:
         """Returns the first `images` (None: all) of an epoch; order and all draws depend on `seed` and `epoch` alone."""

@@ -14,6 +14,7 @@ from torch import nn
 from kdexp.data.split import Split
 from kdexp.data.views import WEAK
 from kdexp.deployment.rebuild import deployed_network
+from kdexp.errors import DataUnavailable
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
 from kdexp.files import reason
@@ -72,6 +73,12 @@ class Experiment(Plan):
         parts = [entry.role, entry.model, spec.model, spec.data, spec.epochs, spec.batch_size, spec.limit_batches]
         if split.leaves_one(spec.batch_size, spec.limit_batches):
             parts += [spec.method, teacher]
+        last = split.last_batch(spec.batch_size, spec.limit_batches)
+        if spec.epochs and last < self.crew.ranks:
+            raise DataUnavailable(
+                f"{entry.role}: the last batch has {last} of {len(split):,} images, fewer than devices={self.crew.ranks} "
+                "processes; another batch_size or fewer devices avoid that"
+            )
         key = json.dumps(parts)
         if key not in self.session.starts:
             self.session.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")

@@ -28,6 +28,7 @@ from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
+from kdexp.validation.ranks import check_ranks
 from kdexp.validation.settings import check_settings
 from kdexp.validation.views import check_views
 
@@ -109,6 +110,8 @@ class Validator:
         if "class_weights" not in {problem.name for problem in found}:
             shared = (candidate.shape.num_classes, candidate.broken, candidate.distilled_teachers)
             found += check_class_weights(candidate.config, *shared)
+        if not {"devices", "device", "output_dir"} & {problem.name for problem in found}:
+            found += check_ranks(candidate.config, candidate.broken, candidate.distilled_teachers)
         candidate.rooms = self._rooms(candidate, found)
         found += self._networks(candidate)
         found += self._starts(candidate)
