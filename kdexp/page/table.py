@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kdexp.page.html import Html, tag
+from kdexp.page.html import Html, breakable, tag
+from kdexp.text.numbers import MISSING
 
 STAR = "★"
 """Heading of the column of marks, which has none in other tables."""
@@ -53,6 +54,7 @@ def _heading(heading: Heading) -> Html:
 def meanings(headings: Sequence[Heading]) -> Html:
     """A collapsed list of what these columns mean, which is printed open."""
     parts = [part for each in headings if each.meaning for part in (tag("dt", each.text or STAR), tag("dd", each.meaning))]
+    parts += [tag("dt", MISSING), tag("dd", "unknown, or does not apply")]
     return tag("details", tag("summary", "What the columns mean"), tag("dl", *parts), class_="meanings")
 
 
@@ -66,4 +68,5 @@ def _row(number: int, line: Line, headings: Sequence[Heading]) -> Html:
 
 
 def _cell(text: str, heading: Heading, tips: Mapping[str, str]) -> Html:
-    return tag("td", text, class_="right" if heading.right else None, data_tip=tips.get(heading.text))
+    side = "right" if heading.right else None
+    return tag("td", text if heading.right else breakable(text), class_=side, data_tip=tips.get(heading.text))

@@ -22,6 +22,6 @@ def outcome(name: str, model: str, reached: str, points: float) -> str:
     return f"{accuracy}, {abs(points):.2f} points {way} than its baseline, the same student without distillation"
 
 
-ONE_SEED = "with one seed, which says nothing about other seeds"
+ONE_SEED = "One seed says nothing about other seeds"
 REPEAT = "n = 1: a single seed; add -m seed=0,1,2,3,4 to the command to run five."
 """Remark below a table of a single seed."""

@@ -95,7 +95,7 @@ class RunPage:
         margin = _margin(self.answers.correct, "distilled")
         ends = f" ({LEVEL} interval {_span(ours.difference, margin)} over {len(self.answers.labels):,} test images)"
         ends = ends if margin else ""
-        first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends} {ONE_SEED}."
+        first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends}. {ONE_SEED}."
         second = _right_alone(self.answers)
         if teacher and teacher.model and ours.compression:
             second += f"; the teacher {teacher.model} has {percent(teacher.test_top1)} %"
@@ -122,7 +122,7 @@ class RunPage:
                 if kind in history[0]
             ]
             if curves:
-                yield draw_curves(curves, told, "of all learners")
+                yield draw_curves(curves, told, "of teacher and students")
         if self.answers:
             yield accuracy_by_class(self.answers)
             yield from confused_pairs(self.answers)

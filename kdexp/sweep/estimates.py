@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kdexp.page.differences import Estimate
+from kdexp.report.origin import ONE_SEED
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.difference import Difference
 from kdexp.sweep.page_rows import seeds_of
@@ -63,7 +64,7 @@ def _judged(found: list[Difference]) -> Iterator[str]:
     if any(each.over_seeds for each in found):
         yield "A difference is within noise if one of its intervals holds 0, else it stands out."
     if not all(each.over_seeds for each in found):
-        yield "One seed says nothing about other seeds."
+        yield f"{ONE_SEED}."
 
 
 def _together(table: DataTable) -> Iterator[str]:

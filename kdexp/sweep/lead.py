@@ -62,13 +62,13 @@ def _single(row: SweepRow, table: DataTable) -> str:
 
 def _verdict(difference: Difference) -> str:
     interval = difference.over_seeds_and_images or difference.over_seeds
-    seeds = f"{len(difference.seeds)} seeds" if difference.over_seeds else "one seed"
+    seeds = f"{len(difference.seeds)} seeds"
     if interval is None:
-        return f" {ONE_SEED}"
+        return f". {ONE_SEED}"
     images = f"{difference.test_images:,} test images" if difference.over_seeds_and_images else ""
     over = " and ".join(word for word in (seeds if difference.over_seeds else "", images) if word)
     ends = f" ({100 * (difference.level or 0.95):.4g} % interval {span(interval)} over {over})"
-    verdict = {True: ", within noise", False: ": it stands out", None: f" {ONE_SEED}"}
+    verdict = {True: ", within noise", False: ": it stands out", None: f". {ONE_SEED}"}
     return ends + verdict[difference.within_noise]
 
 

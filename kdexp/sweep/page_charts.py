@@ -65,7 +65,11 @@ def _cost(table: DataTable, cost: Callable[[SweepRow], float], unit: str, told: 
     for row in rows:
         names[row.drawn_as].append(name_of(row, table))
     keys = [(key(marks[each]), f"{each}, {len(same)} rows" if len(same) > 1 else same[0]) for each, same in names.items()]
-    caption = [told, "Dashed: Pareto front." if has_front else "", "Marks of equal cost are shifted sideways."]
+    caption = [
+        told,
+        "Dashed: Pareto front, the best accuracy up to each cost." if has_front else "",
+        "Marks of equal cost are shifted sideways.",
+    ]
     caption += [f"Dots: {len(others)} that validation data did not choose."] if others else []
     ticks = costs if len(costs) <= 3 and apart(x, costs, 0.25) else None
     drawn = plot.html(unit, axis_title(rows), ticks, lambda value: f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")

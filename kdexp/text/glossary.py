@@ -40,14 +40,17 @@ class Table(NamedTuple):
         return f"[{self.word}](#{kept.replace(' ', '-')})"
 
 
+OBJECTIVE = (
+    "the objective, with its weights: CE is the cross-entropy with the labels, KD the divergence from the teacher's outputs "
+    "at temperature T, other terms are in docs/methods.md"
+)
 RUNS = (
     Entry("role", "role", "teacher, baseline (the student without distillation), distilled, or a control row"),
     Entry("model", "model", "the network"),
     Entry(
         "method",
         "method",
-        "the objective, with its weights: CE is the cross-entropy with the labels, KD the divergence from the teacher's "
-        "outputs at temperature T, other terms are in docs/methods.md; the reason if the training failed (status in files)",
+        f"{OBJECTIVE}; the reason if the training failed (status in files)",
     ),
     Entry("params", "parameters", "parameters of the deployed network", "size"),
     Entry("training only", "training_only_parameters", "further parameters that are trained but not deployed"),
@@ -87,14 +90,14 @@ SWEEPS = (
     Entry(
         "",
         "mark",
-        "first column of the table: ★ highest mean validation accuracy for its student and data, ☆ highest of its method",
+        "★ highest mean validation accuracy for its student and data, ☆ highest of its method; a column without a name",
     ),
     Entry("role", "role", "teacher, baseline (the student without distillation), distilled, or a control row"),
     Entry("model", "model", "the network, if teachers or students differ between rows"),
     Entry(
         "method",
         "method",
-        "the objective, as in the table of a run, or the option of distillation= if it has several objectives in this table",
+        f"{OBJECTIVE}; or the option of distillation= if it has several objectives in this table",
     ),
     Entry(
         "KEY",
@@ -126,8 +129,8 @@ SWEEPS = (
     Entry(
         "NN % interval",
         "level over_seeds_and_images_low over_seeds_and_images_high",
-        "confidence interval of vs base over seeds and test images; NN is 95, or higher if several hold jointly at 95 % "
-        "(Bonferroni); if rows differ, the level is in the cell",
+        "confidence interval of vs base over seeds and test images; its level is 95 %, or higher if several hold jointly at "
+        "95 % (Bonferroni); if rows differ, the level is in the cell",
         "confidence",
     ),
     Entry(

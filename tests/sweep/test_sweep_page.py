@@ -147,8 +147,13 @@ def test_the_differences_come_first_with_the_numbers_of_the_table(tmp_path, bare
 def test_every_column_is_explained_below_its_table(tmp_path, bare):
     page, _, _ = report(grid(tmp_path).folder)
     headings = [text for text in page.all("button") if text]
-    assert page.all("dt") == headings and "★" in headings and "alpha" in headings
-    assert len(page.all("dd")) == len(headings) and all(page.all("dd"))
+    assert page.all("dt") == [*headings, "–"] and "★" in headings and "alpha" in headings
+    assert len(page.all("dd")) == len(headings) + 1 and all(page.all("dd"))
+
+
+def test_the_job_of_each_seed_is_named_by_its_last_folders(tmp_path, bare):
+    _, html, _ = report(grid(tmp_path).folder)
+    assert str(tmp_path) not in html and "sweep/000" in html
 
 
 def test_a_method_has_one_name_in_all_charts(tmp_path, bare):
@@ -233,7 +238,7 @@ def test_without_matplotlib_the_page_has_its_charts(tmp_path, bare):
     assert not (sweep.folder / "pictures").exists()
     charts = [told["aria-label"] for tag, told in page.tags if told.get("role") == "img"]
     assert charts == [
-        "kd over distillation.alpha",
+        "0.1 CE + 0.9 KD, T=4 over distillation.alpha",
         "Test accuracy against parameters.",
         "Validation accuracy of small over the epochs",
     ]

@@ -227,7 +227,7 @@ def test_the_front_consists_of_points_that_no_point_beats(points):
 def test_names_are_not_parsed_as_formulas(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("a", choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
-    sweep.job("b", distillation__alpha=0.5, choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
+    sweep.job("b", distillation__temperature=2.0, choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
     pictures = drawn(sweep)
     assert "line_a__x_1_" in pictures and "a/$x_1$" in words(pictures["line_a__x_1_"])
 

@@ -112,7 +112,7 @@ def test_every_heading_is_found_by_its_name_and_leads_to_its_tables():
 
 @pytest.mark.parametrize(
     ("heading", "start"),
-    [("", "first column"), ("97.5 % interval", "confidence interval"), ("interval", "confidence"), ("lr", "a setting")],
+    [("", "★ highest"), ("97.5 % interval", "confidence interval"), ("interval", "confidence"), ("lr", "a setting")],
 )
 def test_columns_of_a_sweep_have_a_meaning_whatever_their_heading(heading, start):
     assert glossary.meaning(heading, SWEEPS).startswith(start)

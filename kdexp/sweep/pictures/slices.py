@@ -57,8 +57,10 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """Its name in titles."""
-        return " ".join(word for word in (self.student, self.option, self.fixed) if word)
+        """Its name in titles, with the method as the table has it."""
+        methods = {row.method for row in self.rows}
+        method = self.option if len(methods) > 1 else methods.pop()
+        return " ".join(word for word in (self.student, method, self.fixed) if word)
 
 
 def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
