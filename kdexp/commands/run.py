@@ -26,6 +26,7 @@ from kdexp.files import at_home, reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
 from kdexp.report.imbalance import imbalance_remarks
+from kdexp.report.origin import REPEAT
 from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
 from kdexp.report.rows import Row
@@ -206,7 +207,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
         seen, total = len(data.student_train), len(data.train)
         lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
     lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {experiment.where}.")
-    lines.append("n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five.")
+    lines.append(REPEAT)
     if _would_gain_by_bf16(entries, experiment):
         least, most = BF16_SPEED_UPS
         lines.append(
