@@ -21,7 +21,7 @@ from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
-from kdexp.training.loop import train
+from kdexp.training.loop import Watches, train
 from kdexp.training.prepare import prepare
 from kdexp.training.recorded_steps import steps_for
 
@@ -72,7 +72,8 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
             experiment.journal.watching(learners, spec.epochs, steps.count) as watch,
             saving_progress(experiment.store, keys, experiment.journal) as saver,
         ):
-            train(learners, steps, validation=experiment.data.validation, watch=watch, keep=saver.keep)
+            watches = Watches(watch, experiment.tracking)
+            train(learners, steps, validation=experiment.data.validation, watch=watches, keep=saver.keep)
         for entry, learner in zip(entries, learners, strict=True):
             _conclude(entry, learner, experiment, together=len(learners))
 

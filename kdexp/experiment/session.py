@@ -10,6 +10,7 @@ from typing import Any
 from kdexp.data.unread import UnreadData
 from kdexp.store.in_use import Claim
 from kdexp.teacher.cache import OutputCache
+from kdexp.trackers.tracking import Failures
 
 
 class SingleCache:
@@ -50,6 +51,8 @@ class Session:
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why learners failed in this process, by key; they are not tried again."""
+    trackers: Failures = field(default_factory=Failures)
+    """Trackers that failed in this process."""
     claims: dict[Path, Claim] = field(default_factory=dict)
     """What the jobs of this process need from stores, by the store's folder."""
 
