@@ -36,6 +36,7 @@ from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
 from kdexp.store.size import size_remark
+from kdexp.trackers.tracking import tracking
 from kdexp.training.entry import Entry
 
 LONG = 60.0
@@ -94,7 +95,9 @@ def running(experiment: Experiment, folder: Path) -> Iterator[None]:
                 journal.say(line)
             for note in start_notes(experiment):
                 journal.remark(note)
-            yield
+            names, failures = experiment.settings.logger, experiment.session.trackers
+            with tracking(names, experiment.config, folder, journal, failures) as experiment.tracking:
+                yield
         except KeyboardInterrupt:
             write_state(folder, INTERRUPTED)
             raise
@@ -144,7 +147,10 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         missing = _write_page(folder, written.rows, notes, entries, experiment, journal)
     if missing:
         journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, run the same command to write them")
-    return _conclude(folder, entries, written.rows, missing)
+    outcome = _conclude(folder, entries, written.rows, missing)
+    if experiment.tracking:
+        experiment.tracking.end(FAILED if outcome.reason else FINISHED, [row.plain() for row in outcome.rows])
+    return outcome
 
 
 def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> str:

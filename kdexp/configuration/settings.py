@@ -17,6 +17,8 @@ Switch = bool | Literal["auto"]
 
 Memory = Literal["auto", "device", "ram", "disk"]
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
@@ -40,6 +42,7 @@ class Settings(Checked):
     workers: Threads | None
     latency: bool
     diagnosis: Literal["auto", "always", "never"]
+    logger: list[Tracker]
     dry_run: bool
     force: bool
     store: str

@@ -25,12 +25,16 @@ from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource
+from kdexp.trackers.tracking import Tracking
 from kdexp.training.entry import Entry
 from kdexp.training.prepare import check_start
 
 
 class Experiment(Plan):
     """A plan with a store: decides which learners are missing there; `kdexp.experiment.obtain` trains them."""
+
+    tracking: Tracking | None = None
+    """The trackers of its run, while that goes on."""
 
     @cached_property
     def store(self) -> LearnerStore:
@@ -182,11 +186,16 @@ class Experiment(Plan):
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
 
     def announce(self, entry: Entry) -> None:
-        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is."""
+        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is.
+
+        Trackers get the epochs that they have not seen.
+        """
         if entry.stored and entry.reused:
             self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
         if entry.stored and self.part(entry.role).teaches and not self.part(entry.role).untrained:
             self._judge(entry)
+        if entry.stored and self.tracking:
+            self.tracking.follow(entry.role, entry.stored.result["history"])
 
     def _judge(self, teacher: Entry) -> None:
         """Notes the accuracy of a teacher, or of one that a teacher is made of, and warns if it has nothing to teach."""

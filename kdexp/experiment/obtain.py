@@ -22,7 +22,7 @@ from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
-from kdexp.training.loop import Steps, train
+from kdexp.training.loop import Steps, Watches, train
 from kdexp.training.prepare import prepare
 from kdexp.training.recorded_steps import steps_for
 
@@ -69,7 +69,8 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
                 saving_progress(experiment.store, keys, experiment.journal) as saver,
             ):
                 validation = experiment.data.validation if leads else None
-                train(learners, steps, validation=validation, watch=watch, keep=saver.keep if leads else _keep_nothing)
+                watches = Watches(watch, experiment.tracking)
+                train(learners, steps, validation=validation, watch=watches, keep=saver.keep if leads else _keep_nothing)
         for entry, learner in zip(entries, learners, strict=True) if leads else ():
             _conclude(entry, learner, experiment, together=len(learners))
 

@@ -11,6 +11,7 @@ from kdexp.data.unread import UnreadData
 from kdexp.experiment.other_ranks import OtherRanks
 from kdexp.store.in_use import Claim
 from kdexp.teacher.cache import OutputCache
+from kdexp.trackers.tracking import Failures
 
 
 class SingleCache:
@@ -53,6 +54,8 @@ class Session:
     """Why learners failed in this process, by key; they are not tried again."""
     others: OtherRanks = field(default_factory=OtherRanks)
     """The processes that train together with this one."""
+    trackers: Failures = field(default_factory=Failures)
+    """Trackers that failed in this process."""
     claims: dict[Path, Claim] = field(default_factory=dict)
     """What the jobs of this process need from stores, by the store's folder."""
 

@@ -194,6 +194,15 @@ class Status(TypedDict):
     reason: NotRequired[str]
 
 
+class Tracked(TypedDict):
+    """`trackers.json` of a run: its name and group in the trackers, and per tracker its id and the epochs of each learner."""
+
+    name: Annotated[str, Text(r"(?!\.)[^/\\:\0]{1,255}(/\d{1,9})?", "a name of a run, or of a sweep and a job's number")]
+    group: str
+    ids: dict[str, Name]
+    epochs: dict[str, dict[str, NonNegativeInt]]
+
+
 class JobOfSweep(TypedDict):
     """A job of a sweep: its overrides, and the name of its folder in the sweep's folder."""
 

@@ -29,6 +29,24 @@ class Watch(Protocol):
         """Called after each epoch is recorded, with the learners that took part in it."""
 
 
+class Watches:
+    """Several watches of one training."""
+
+    def __init__(self, *watches: Watch | None):
+        """Those that are None are left out."""
+        self._watches = [watch for watch in watches if watch is not None]
+
+    def step(self, learners: Sequence[Learner]) -> None:
+        """Called after each batch."""
+        for watch in self._watches:
+            watch.step(learners)
+
+    def epoch(self, learners: Sequence[Learner]) -> None:
+        """Called after each epoch is recorded."""
+        for watch in self._watches:
+            watch.epoch(learners)
+
+
 @dataclass
 class Steps:
     """The steps of a training: each batch is made once, goes through the teacher once, and trains all learners."""
