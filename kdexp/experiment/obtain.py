@@ -78,7 +78,8 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
 def _prepared(entries: Sequence[Entry], experiment: Experiment) -> tuple[list[Learner], Steps]:
     """The learners of these entries, where an interrupted training ended, and the steps of their training."""
     spec, split, precision = entries[0].spec, experiment.split_of(entries[0]), experiment.precision
-    learners, teacher = prepare(entries, experiment.teacher_network(entries), experiment.shape, precision, split.labels)
+    network, known = experiment.teacher_network(entries), (split.labels, split.unlabelled_images)
+    learners, teacher = prepare(entries, network, experiment.shape, precision, *known)
     steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
     experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split)))
     for learner, entry in zip(learners, entries, strict=True):

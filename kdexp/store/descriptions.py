@@ -54,6 +54,7 @@ class Spec(TypedDict):
     members: NotRequired[list[Key]]
     quantised: NotRequired[Node]
     class_weights: NotRequired[Literal["balanced"] | list[Positive]]
+    strong_view: NotRequired[Node]
     sources: dict[str, Digest]
 
 
@@ -240,6 +241,7 @@ class Dataset(Node):
 
     student_fraction: NotRequired[Fraction]
     limit: NotRequired[Count | None]
+    labels: NotRequired[Count | None]
 
 
 class Configuration(TypedDict):
