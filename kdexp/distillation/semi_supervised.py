@@ -49,7 +49,7 @@ class SemiSupervised(Distiller):
         return {"ce": self.ce_weight * batch.label_loss(partial(self.hard_loss, logits))}
 
     def consistency(self, learner: Trainee, unlabelled: Unlabelled, logits: Mapping[View, Tensor], progress: Progress) -> Terms:
-        """The method's own terms by name, scalars before they are multiplied by `weight`, from the logits [M, K] of each view."""
+        """The method's own terms by name, scalars before `weight`, from the logits [M, K] of each view."""
         raise NotImplementedError
 
     def weighted(self):
