@@ -83,6 +83,13 @@ class Trainee(Protocol):
     def exactly(self) -> AbstractContextManager[None]:
         """Inside, networks compute in fp32, whatever the run's precision."""
 
+    def ask_average(self, image: Tensor) -> Tensor:
+        """Returns the logits [N, K] of the moving average of the student's weights, without gradient.
+
+        It answers in training mode, with the statistics of the batch, and keeps its running ones. A method that asks it
+        declares `needs_average`.
+        """
+
     def note(self, **measures: Tensor) -> None:
         """Adds scalars of this step to the learner's history that are no part of the objective."""
 
@@ -130,6 +137,8 @@ class Distiller(nn.Module, Checked):
     """The views of unlabelled images that the method reads; none for most methods."""
     unlabelled_ratio: int = 0
     """Unlabelled images in a batch for each labelled one."""
+    needs_average: bool = False
+    """Whether it asks the moving average of the student's weights, so that there has to be one."""
     features_only: bool = False
     """Whether the method's own terms read only the teacher's features, not its logits or classifier. Not inherited."""
     class_weights: Tensor | None

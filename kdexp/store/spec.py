@@ -24,6 +24,9 @@ LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")
 EXEMPT = ("kdexp.configuration", "kdexp.errors", "kdexp.text", "kdexp.files", "kdexp.version")
 """Rooms that decide no weights: their source is not hashed, so that rewording an error message trains nothing again."""
 
+OF_SOME = ("quantised", "class_weights", "averaging")
+"""What only some learners have."""
+
 
 @dataclass(frozen=True)
 class LearnerSpec:
@@ -47,10 +50,12 @@ class LearnerSpec:
     """The node that quantises the teacher's network, if this is what the learner is."""
     class_weights: Literal["balanced"] | list[float] | None = None
     """Weights of the classes in the loss on labels."""
+    averaging: dict[str, Any] | None = None
+    """The node of the moving average of its weights, if there is one."""
 
     def values(self) -> dict[str, Any]:
         """The spec as plain values; what only some learners have is left out of others."""
-        return {name: value for name, value in asdict(self).items() if name not in ("quantised", "class_weights") or value}
+        return {name: value for name, value in asdict(self).items() if name not in OF_SOME or value}
 
     def identity(self) -> dict[str, Any]:
         """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.

@@ -61,7 +61,7 @@ def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape
     spec, free = entry.spec, free_memory(split.labels.device)
     if "compiled" in spec.precision or spec.model.get("frozen_backbone"):
         return ""
-    copies = 2 + getattr(build(spec.optimizer), "moments", 0)
+    copies = 2 + getattr(build(spec.optimizer), "moments", 0) + bool(spec.averaging)
     width = 2 if spec.precision.startswith("bf16") else 4
     return batch_shortage(network, shape, min(spec.batch_size, len(split)), copies, free, width)
 
@@ -140,6 +140,7 @@ class _Draft:
         self.untrained = bool(fresh) and not entry.spec.epochs
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
+        self.average = build(entry.spec.averaging).of(self.network) if entry.spec.averaging else None
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
@@ -166,6 +167,7 @@ class _Draft:
             name=self.entry.name,
             model=self.network,
             trained=self.trained,
+            average=self.average,
             capture=capture,
             distiller=self.distiller.to(device),
             recipe=build(self.entry.spec.optimizer),
