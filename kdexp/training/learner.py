@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import format_exc
 from typing import Any
@@ -21,6 +22,7 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.network.capture import Capture, Outputs
+from kdexp.network.interleaving import interleave, interleave_outputs
 from kdexp.network.statistics import kept_statistics
 from kdexp.tasks.classification import correct
 from kdexp.training.averaging import MovingAverage
@@ -95,22 +97,41 @@ class Learner:
 
     def forward(self, image: Tensor) -> Outputs:
         """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
-        with self.precision.autocast():
-            outputs = self.distiller.answer(self.capture(image))
+        outputs = self._run(image)
         self._logits = outputs.logits.detach()
         return outputs
 
-    def forward_all(self, images: Sequence[Tensor], *, joint: bool) -> list[Outputs]:
+    def forward_aside(self, image: Tensor) -> Outputs:
+        """The student's outputs on images that are not what it is measured on; see `Trainee`."""
+        with kept_statistics(self.model):
+            return self._run(image)
+
+    def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
         """The student's outputs for several batches of images, the labelled one first; see `Trainee`."""
         if joint:
-            outputs = self.forward(torch.cat(list(images)))
+            outputs = self._run(torch.cat(list(images)))
             found = [outputs.map(partial(_rows, rows)) for rows in _slices(images)]
         else:
-            found = [self.forward(images[0])]
-            with kept_statistics(self.model):
-                found += [self.forward(others) for others in images[1:]]
+            first, *others = interleave(images) if interleaved else images
+            found = [self._run(first), *map(self.forward_aside, others)]
+            found = interleave_outputs(found) if interleaved else found
         self._logits = found[0].logits.detach()
         return found
+
+    def _run(self, image: Tensor) -> Outputs:
+        with self.precision.autocast():
+            return self.distiller.answer(self.capture(image))
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Has networks compute in fp32, without TF32; see `Trainee`."""
+        usual, self.precision = self.precision, replace(self.precision, name="fp32")
+        try:
+            self.precision.set()
+            yield
+        finally:
+            self.precision = usual
+            usual.set()
 
     def note(self, **measures: Tensor) -> None:
         """Scalars of this step for the history."""
