@@ -77,18 +77,18 @@ class Trainee(Protocol):
         running statistics of batch norms; with `interleaved`, each of these has some images of the first batch.
         """
 
-    def forward_aside(self, image: Tensor) -> Outputs:
-        """Returns the student's outputs for `image`, in a pass that changes no running statistics of batch norms."""
-
-    def exactly(self) -> AbstractContextManager[None]:
-        """Inside, networks compute in fp32, whatever the run's precision."""
-
     def ask_average(self, image: Tensor) -> Tensor:
         """Returns the logits [N, K] of the moving average of the student's weights, without gradient.
 
         It answers in training mode, with the statistics of the batch, and keeps its running ones. A method that asks it
         declares `needs_average`.
         """
+
+    def forward_aside(self, image: Tensor) -> Outputs:
+        """Returns the student's outputs for `image`, in a pass that changes no running statistics of batch norms."""
+
+    def exactly(self) -> AbstractContextManager[None]:
+        """Inside, networks compute in fp32, whatever the run's precision."""
 
     def note(self, **measures: Tensor) -> None:
         """Adds scalars of this step to the learner's history that are no part of the objective."""

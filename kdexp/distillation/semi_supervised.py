@@ -23,6 +23,8 @@ class SemiSupervised(Distiller):
     """
 
     uses_teacher = False
+    shown: tuple[View, ...] | None = None
+    """The views of unlabelled images that the student answers to; None for all that the method reads."""
     statistics: Literal["joint", "labelled"] = "joint"
     """What batch norms see: all images in one pass, or labelled and unlabelled ones in passes of their own, of which only the
     first changes the running statistics."""
@@ -34,9 +36,10 @@ class SemiSupervised(Distiller):
 
     def update(self, learner, batch, teacher, progress):
         unlabelled = unlabelled_of(batch)
-        shown = [unlabelled.views[view] for view in self.unlabelled]
-        first, *others = learner.forward_all([batch.image, *shown], joint=self.statistics == "joint")
-        logits = {view: outputs.logits for view, outputs in zip(self.unlabelled, others, strict=True)}
+        views = self.unlabelled if self.shown is None else self.shown
+        images = [batch.image, *(unlabelled.views[view] for view in views)]
+        first, *others = learner.forward_all(images, joint=self.statistics == "joint")
+        logits = {view: outputs.logits for view, outputs in zip(views, others, strict=True)}
         terms = self.label_terms(batch, first.logits)
         for name, term in self.consistency(learner, unlabelled, logits, progress).items():
             terms[name] = self.weight * term
