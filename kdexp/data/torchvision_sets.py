@@ -142,11 +142,11 @@ class CIFARDataset(TorchvisionDataset):
     in_channels, image_size = 3, 32
     batches: tuple[Sequence[str], Sequence[str]]
     """Names of the files of training and test images."""
-    labels: str
+    labels_key: str
     """The key of the class numbers."""
 
     def decoded(self) -> tuple[RawImages, RawImages]:
-        train, test = (cifar_images(map(self.content, names), self.labels, self.image_size) for names in self.batches)
+        train, test = (cifar_images(map(self.content, names), self.labels_key, self.image_size) for names in self.batches)
         return train, test
 
 
@@ -179,7 +179,7 @@ class CIFAR10(CIFARDataset):
 
     torchvision_name, folder, num_classes = "CIFAR10", "cifar-10-batches-py", 10
     batches = [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]
-    labels = "labels"
+    labels_key = "labels"
     digests = {
         "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
         "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
@@ -198,7 +198,7 @@ class CIFAR100(CIFARDataset):
 
     torchvision_name, folder, num_classes = "CIFAR100", "cifar-100-python", 100
     batches = ["train"], ["test"]
-    labels = "fine_labels"
+    labels_key = "fine_labels"
     algorithm = "md5"
     digests = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 

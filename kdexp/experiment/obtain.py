@@ -58,7 +58,9 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
             quantise(entry, source, deployed_network(source), experiment.data, experiment.store, experiment.journal)
         return
     with retain_freed_memory():
-        learners, teacher = prepare(entries, experiment.teacher_network(entries), experiment.shape, precision, split.labels)
+        network = experiment.teacher_network(entries)
+        known = split.labels, split.unlabelled_images
+        learners, teacher = prepare(entries, network, experiment.shape, precision, *known)
         steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
         experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split)))
         for learner, entry in zip(learners, entries, strict=True):

@@ -21,6 +21,7 @@ from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
 from kdexp.data.unread import UnreadData, look_up
+from kdexp.data.views import STRONG, STRONG2
 from kdexp.deployment.quantisation import QUANTISATION
 from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
@@ -230,7 +231,13 @@ class Plan:
             teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
             members=[self.spec(member).key for member in members],
             quantised=QUANTISATION if part.quantised else None,
+            strong_view=self._strong_view(part, epochs),
         )
+
+    def _strong_view(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
+        """The node of RandAugment, for learners that read strong views in their training."""
+        read = build(node_at(self.config, part.method)).views_read
+        return self.dataset.strong_view if epochs and {STRONG, STRONG2} & read else None
 
     def _class_weights(self, part: RoleSpec, epochs: int) -> Literal["balanced"] | list[float] | None:
         """The setting, unless it changes nothing: the learner is not trained, or not on labels."""

@@ -55,6 +55,7 @@ class Spec(TypedDict):
     quantised: NotRequired[Node]
     class_weights: NotRequired[Literal["balanced"] | list[Positive]]
     averaging: NotRequired[Node]
+    strong_view: NotRequired[Node]
     sources: dict[str, Digest]
 
 
@@ -232,6 +233,7 @@ class Dataset(Node):
 
     student_fraction: NotRequired[Fraction]
     limit: NotRequired[Count | None]
+    labels: NotRequired[Count | None]
 
 
 class Configuration(TypedDict):

@@ -31,6 +31,7 @@ _KEYS = {
     "dataset.image_size": "size img_size imgsz resolution input_size",
     "dataset.in_channels": "channels in_chans",
     "dataset.limit": "max_samples max_images num_samples n_samples n_train train_size subset",
+    "dataset.labels": "num_labels n_labels labeled labelled num_labeled n_labeled",
     "dataset.flip": "hflip horizontal_flip",
     "epochs": "e n_epochs num_epochs max_epochs total_epochs",
     "teacher_epochs": "epochs_teacher",

@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 
 from kdexp.data.batch import Batch
-from kdexp.data.split import Epoch, Split
+from kdexp.data.epoch import NO_UNLABELLED, Epoch, UnlabelledViews
+from kdexp.data.split import Split
 from kdexp.data.views import VIEWS, WEAK, View
 from kdexp.distillation.base import Progress
 from kdexp.network.capture import Outputs
@@ -43,9 +44,9 @@ class Steps:
         """Steps in an epoch."""
         return self.split.steps(self.batch_size, self.limit_batches)
 
-    def draw(self, epoch: int, views: tuple[View, ...] = ()) -> Epoch:
+    def draw(self, epoch: int, views: tuple[View, ...] = (), unlabelled: UnlabelledViews = NO_UNLABELLED) -> Epoch:
         """The images of an epoch (counted from 0), in an order and with views that depend on seed and epoch alone."""
-        return self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size, views)
+        return self.split.epoch(self.seed, epoch, self.count * self.batch_size, views, unlabelled)
 
     @property
     def teachers(self) -> list[Teacher]:
@@ -57,6 +58,13 @@ class Steps:
         read = {learner.distiller.student_view for learner in learners}
         read |= {teacher.view for teacher in self.teachers if teacher.table is None}
         return tuple(view for view in VIEWS if view in read and view != WEAK)
+
+    def unlabelled(self, learners: Sequence[Learner]) -> UnlabelledViews:
+        """The views of unlabelled images that batches must have; learners that read some agree in how many images there are."""
+        read = {view for learner in learners for view in learner.distiller.unlabelled}
+        ratios = {learner.distiller.unlabelled_ratio for learner in learners if learner.distiller.unlabelled}
+        assert len(ratios) <= 1, f"learners read {ratios} unlabelled images for each labelled one"
+        return UnlabelledViews(tuple(view for view in VIEWS if view in read), max(ratios, default=0))
 
     def progress(self, epoch: int, step: int) -> Progress:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
@@ -91,7 +99,7 @@ def train(
         active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
         if not active:
             continue
-        images = steps.draw(epoch, steps.views(learners))
+        images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners))
         for teacher in steps.teachers:
             teacher.prepare_epoch(steps.split, images)
         steps.take(active, epoch, images, watch)
