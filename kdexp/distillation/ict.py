@@ -8,14 +8,15 @@ from torch import Tensor
 from kdexp.configuration.arguments import Positive
 from kdexp.data.views import WEAK, folded
 from kdexp.distillation.base import Trainee
-from kdexp.distillation.mixing import MixPer, draw_order, draw_shares, mix
+from kdexp.distillation.mixing import MixPer, draw_order, draw_shares, label_targets, mix, mix_up
 from kdexp.distillation.semi_supervised import Ramped, unlabelled_of
 
 
 class ICT(Ramped):
     """Squared distance of the prediction for two mixed images to their predictions, mixed by the same share.
 
-    Those are the moving average's; the distance is averaged over images and classes.
+    Those are the moving average's; the distance is averaged over images and classes. With `label_beta`, labelled images are
+    mixed as well, and so are their labels.
     """
 
     label = "ICT"
@@ -31,6 +32,7 @@ class ICT(Ramped):
         mostly_first: bool,
         partner: Literal["reversed", "random"],
         mixed_targets: Literal["probabilities", "logits"],
+        label_beta: Positive | None,
         **shared,
     ):
         super().__init__(**shared)
@@ -39,6 +41,7 @@ class ICT(Ramped):
         self.mostly_first = mostly_first
         self.partner = partner
         self.mixed_targets = mixed_targets
+        self.label_beta = label_beta
 
     def update(self, learner, batch, teacher, progress):
         image = unlabelled_of(batch).views[WEAK]
@@ -47,8 +50,11 @@ class ICT(Ramped):
         order = draw_order(image) if self.partner == "random" else None
         target = self.target(learner, image, shares, order)
         mixed = mix(image, _partners(image, order), shares)
-        labelled, unlabelled = (outputs.logits for outputs in learner.forward_all([batch.image, mixed], joint=False))
-        terms = self.label_terms(batch, labelled)
+        labels, labelled = label_targets(batch.label, target), batch.image
+        if self.label_beta:
+            labelled, labels = mix_up(labelled, labels, self.label_beta, self.mix_per)
+        answers, unlabelled = (outputs.logits for outputs in learner.forward_all([labelled, mixed], joint=False))
+        terms = {"ce": self.ce_weight * F.cross_entropy(answers, labels)} if self.ce_weight else {}
         terms["ict"] = self.weight * self.now["ramp"] * F.mse_loss(unlabelled.softmax(1), target)
         learner.descend(terms)
         return terms

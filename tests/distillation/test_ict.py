@@ -8,6 +8,7 @@ from pupils import CLASSES, Pupil, cross_entropy_by_hand, few_labels, made, prob
 from torch import nn
 
 from kdexp.distillation import ict as module
+from kdexp.distillation import mixing
 from kdexp.distillation.ict import ICT
 from kdexp.distillation.mixing import draw_order, draw_shares
 
@@ -17,6 +18,7 @@ OWN = {
     "mostly_first": True,
     "partner": "reversed",
     "mixed_targets": "probabilities",
+    "label_beta": None,
     "ramp": 0.0,
 }
 AUTHORS = {"beta": 1.0, "mix_per": "batch", "mostly_first": False, "partner": "random", "mixed_targets": "logits"}
@@ -83,6 +85,23 @@ def test_the_average_has_no_gradient_and_the_student_has():
     found["ict"].backward()
     assert all(p.grad is None for p in pupil.average.parameters())
     assert all(p.grad.abs().sum() > 0 for p in pupil.network.parameters())
+
+
+def test_labelled_images_are_mixed_if_asked(monkeypatch):
+    torch.manual_seed(0)
+    shares, order = draw_shares(1.0, random(3), "batch"), draw_order(random(3))
+    monkeypatch.setattr(mixing, "draw_shares", lambda *_: shares)
+    monkeypatch.setattr(mixing, "draw_order", lambda _: order)
+    batch, pupil = few_labels("weak"), pupil_with_average()
+    found, _ = terms_of(ict(label_beta=1.0, mix_per="batch"), batch, pupil)
+    share, loss = max(float(shares[0]), 1 - float(shares[0])), 0.0
+    flat = batch.image.flatten(1).tolist()
+    for number, other in enumerate(order.tolist()):
+        mixed = combined(share, flat[number], flat[other])
+        logits = pupil.network(torch.tensor(mixed, dtype=torch.float64).view(1, 1, 2, 2)).detach()
+        of_own, of_other = (cross_entropy_by_hand(logits, [int(batch.label[at])]) for at in (number, other))
+        loss += (share * of_own + (1 - share) * of_other) / 3
+    assert float(found["ce"].detach()) == pytest.approx(loss, abs=1e-9)
 
 
 def test_it_needs_a_moving_average():
