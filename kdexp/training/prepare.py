@@ -110,6 +110,9 @@ def prepare(
     """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
     by_view: dict[View, Teacher] = {}
+    for draft in drafts:
+        if not draft.distiller.uses_teacher:
+            draft.choose_layers(None)
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
         layers: dict[View, list[str]] = {}
@@ -146,7 +149,7 @@ class _Draft:
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
-    def choose_layers(self, teacher: nn.Module) -> list[str]:
+    def choose_layers(self, teacher: nn.Module | None) -> list[str]:
         """The names of the teacher's layers that the method reads; the student's are kept in `layers`."""
         self.layers, teacher_layers = self.distiller.layers(self.network, teacher)
         return teacher_layers
