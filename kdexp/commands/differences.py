@@ -10,7 +10,7 @@ from kdexp.configuration.compose import Composer
 from kdexp.sweep.axes import written_value
 
 OPTIONS = {
-    **{group: group for group in ("dataset", "teacher", "student", "distillation", "optimizer", "schedule")},
+    **{group: group for group in ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "averaging")},
     "baseline": "distillation@baseline",
     "label_smoothing": "distillation@label_smoothing",
     "teacher_optimizer": "optimizer@teacher_optimizer",

@@ -38,7 +38,18 @@ kdexp --help columns explains every column of the tables.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
 eval "$(kdexp -sc install=bash)" turns on TAB completion."""
 
-CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")
+CHOSEN = (
+    "dataset",
+    "teacher",
+    "student",
+    "distillation",
+    "optimizer",
+    "schedule",
+    "averaging",
+    "protocol",
+    "experiment",
+    "sweep",
+)
 
 
 def help_text(config_dir: str | None = None) -> str:

@@ -23,6 +23,7 @@ from kdexp.experiment.journal import Journal
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.starts import start_notes
 from kdexp.files import at_home, reason, write_whole
+from kdexp.report.averaged import averaged_words
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
 from kdexp.report.imbalance import imbalance_remarks
@@ -205,6 +206,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
     lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
     lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
+    lines += dict.fromkeys(averaged_words(entry.spec.averaging["decay"]) for entry in entries if entry.spec.averaging)
     student = experiment.config["student"]
     if start := student.get("checkpoint") or student.get("weights"):
         lines.append(f"The student starts from trained weights ({start}): its baseline is plain transfer learning.")

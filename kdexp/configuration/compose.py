@@ -116,6 +116,7 @@ GROUPS = (
     "views",
     "optimizer",
     "schedule",
+    "averaging",
     "protocol",
     "experiment",
     "recipe",

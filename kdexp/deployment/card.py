@@ -100,6 +100,7 @@ def _training(stored: StoredLearner, run: Path) -> list[str]:
         **({"teacher": _teacher(stored)} if spec["teacher"] else {}),
         "optimizer": _node(spec["optimizer"]),
         "schedule": _node(spec["schedule"]),
+        **({"moving average": _node(spec["averaging"])} if spec.get("averaging") else {}),
         "epochs": spec["epochs"],
         "batch size": spec["batch_size"],
         "seed": spec["seed"],

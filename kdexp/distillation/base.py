@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -69,12 +70,25 @@ class Trainee(Protocol):
     def ask(self, network: nn.Module, image: Tensor) -> Tensor:
         """Returns the logits [N, K] of another network that the method trains."""
 
-    def forward_all(self, images: Sequence[Tensor], *, joint: bool) -> list[Outputs]:
+    def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
         """Returns the student's outputs for each of these batches of images, the labelled one first.
 
         They go through the network in one pass (`joint`), or in passes of their own, of which the first alone changes the
-        running statistics of batch norms.
+        running statistics of batch norms; with `interleaved`, each of these has some images of the first batch.
         """
+
+    def ask_average(self, image: Tensor) -> Tensor:
+        """Returns the logits [N, K] of the moving average of the student's weights, without gradient.
+
+        It answers in training mode, with the statistics of the batch, and keeps its running ones. A method that asks it
+        declares `needs_average`.
+        """
+
+    def forward_aside(self, image: Tensor) -> Outputs:
+        """Returns the student's outputs for `image`, in a pass that changes no running statistics of batch norms."""
+
+    def exactly(self) -> AbstractContextManager[None]:
+        """Inside, networks compute in fp32, whatever the run's precision."""
 
     def note(self, **measures: Tensor) -> None:
         """Adds scalars of this step to the learner's history that are no part of the objective."""
@@ -126,6 +140,8 @@ class Distiller(nn.Module, Checked):
     per_image: bool = False
     """Whether all terms are means over images, of which each depends on one image: several ranks may have a part of the
     batch each. Not inherited."""
+    needs_average: bool = False
+    """Whether it asks the moving average of the student's weights, so that there has to be one."""
     features_only: bool = False
     """Whether the method's own terms read only the teacher's features, not its logits or classifier. Not inherited."""
     class_weights: Tensor | None

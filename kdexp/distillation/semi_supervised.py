@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
-from kdexp.configuration.arguments import Count, Weight
+from kdexp.configuration.arguments import Count, Fraction, Weight
 from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.views import View
 from kdexp.distillation.base import Distiller, Progress, Terms, Trainee
@@ -22,6 +23,8 @@ class SemiSupervised(Distiller):
     """
 
     uses_teacher = False
+    shown: tuple[View, ...] | None = None
+    """The views of unlabelled images that the student answers to; None for all that the method reads."""
     statistics: Literal["joint", "labelled"] = "joint"
     """What batch norms see: all images in one pass, or labelled and unlabelled ones in passes of their own, of which only the
     first changes the running statistics."""
@@ -33,9 +36,10 @@ class SemiSupervised(Distiller):
 
     def update(self, learner, batch, teacher, progress):
         unlabelled = unlabelled_of(batch)
-        shown = [unlabelled.views[view] for view in self.unlabelled]
-        first, *others = learner.forward_all([batch.image, *shown], joint=self.statistics == "joint")
-        logits = {view: outputs.logits for view, outputs in zip(self.unlabelled, others, strict=True)}
+        views = self.unlabelled if self.shown is None else self.shown
+        images = [batch.image, *(unlabelled.views[view] for view in views)]
+        first, *others = learner.forward_all(images, joint=self.statistics == "joint")
+        logits = {view: outputs.logits for view, outputs in zip(views, others, strict=True)}
         terms = self.label_terms(batch, first.logits)
         for name, term in self.consistency(learner, unlabelled, logits, progress).items():
             terms[name] = self.weight * term
@@ -63,5 +67,21 @@ def unlabelled_of(batch: Batch) -> Unlabelled:
 
 
 def linear_ramp(progress: Progress, share: float) -> float:
-    """Rises from 0 to 1 over that share of the training, and stays there."""
-    return min(progress.epoch / (share * progress.epochs), 1.0)
+    """Rises from 0 to 1 over that share of the training, and stays there; it is always 1 for the share 0."""
+    return min(progress.epoch / (share * progress.epochs), 1.0) if share else 1.0
+
+
+def gaussian_ramp(progress: Progress, share: float) -> float:
+    """exp(−5·(1 − t)²), where t is the linear ramp (Laine and Aila 2017, arXiv 1610.02242)."""
+    return math.exp(-5 * (1 - linear_ramp(progress, share)) ** 2)
+
+
+class Ramped(SemiSupervised):
+    """A method whose consistency gains its weight over the share `ramp` of the training: `self.now["ramp"]`, 0 to 1."""
+
+    def __init__(self, *, ramp: Fraction, **shared):
+        super().__init__(**shared)
+        self.ramp = ramp
+
+    def scheduled(self, progress):
+        return {"ramp": linear_ramp(progress, self.ramp)}

@@ -230,6 +230,7 @@ class Plan:
             precision="int8" if part.quantised else self.precision.label,
             limit_batches=settings.limit_batches,
             class_weights=self._class_weights(part, epochs),
+            averaging=self._averaging(part, epochs),
             teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
             members=[self.spec(member).key for member in members],
             quantised=QUANTISATION if part.quantised else None,
@@ -246,6 +247,11 @@ class Plan:
         if self.settings.class_weights is None or not epochs or not build(node_at(self.config, part.method)).ce_weight:
             return None
         return self.settings.class_weights
+
+    def _averaging(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
+        """The node of the moving average of a student's weights; None for teachers, and for what is not trained."""
+        node = self.config["averaging"]
+        return None if part.teaches or not epochs or not build(node).describe() else node
 
     def _uses_teacher(self, role: str) -> bool:
         part = self.part(role)

@@ -127,6 +127,7 @@ def _on_training_images(
     `has_classifier` says whether the teacher's classifier was trained.
     """
     precision = replace(experiment.precision, compile=False, graph=False)  # not worth it for a few batches
+    entry = replace(entry, spec=replace(entry.spec, averaging=None))  # the stored weights are the average's
     (learner,), teacher = prepare(
         [entry], experiment.teacher_network([entry]), experiment.shape, precision, experiment.split_of(entry).labels
     )

@@ -54,6 +54,7 @@ class Spec(TypedDict):
     members: NotRequired[list[Key]]
     quantised: NotRequired[Node]
     class_weights: NotRequired[Literal["balanced"] | list[Positive]]
+    averaging: NotRequired[Node]
     strong_view: NotRequired[Node]
     sources: dict[str, Digest]
 
@@ -257,6 +258,7 @@ class Configuration(TypedDict):
     schedule: Node
     teacher_optimizer: Node
     teacher_schedule: Node
+    averaging: NotRequired[Node]
     seed: NotRequired[int]
     epochs: int
     teacher_epochs: int

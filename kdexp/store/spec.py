@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")
 EXEMPT = ("kdexp.configuration", "kdexp.errors", "kdexp.text", "kdexp.files", "kdexp.version")
 """Rooms that decide no weights: their source is not hashed, so that rewording an error message trains nothing again."""
 
-OPTIONAL = ("quantised", "class_weights", "strong_view")
+OPTIONAL = ("quantised", "class_weights", "averaging", "strong_view")
 """Fields of a spec that only some learners have."""
 
 
@@ -50,6 +50,8 @@ class LearnerSpec:
     """The node that quantises the teacher's network, if this is what the learner is."""
     class_weights: Literal["balanced"] | list[float] | None = None
     """Weights of the classes in the loss on labels."""
+    averaging: dict[str, Any] | None = None
+    """The node of the moving average of its weights, if there is one."""
     strong_view: dict[str, Any] | None = None
     """The node of RandAugment that makes strong views, if it reads some."""
 

@@ -35,6 +35,8 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     found["class_weights"] = config.get("class_weights")
     found |= {name: value for node, called in own.items() for name, value in _node(config, node, called)}
     found |= _strong(found, config)
+    if config.get("averaging") and not part.teaches:
+        found |= dict(_node(config, "averaging", "averaging"))
     if part.teaches:
         found.pop("dataset.student_fraction", None)  # teachers train on all images
     if part.method == "distillation" and role_spec(part.teacher, config).teaches and config.get("teacher"):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
+from kdexp.report.averaged import averaged_words
 from kdexp.report.origin import REPEAT
 from kdexp.report.published import explain
 from kdexp.report.shortened import fraction_remark, shortened_remark
@@ -28,6 +29,7 @@ def remarks(table: DataTable) -> list[str]:
         _shortened,
         _numbers,
         _imbalance,
+        _averaged,
         _controls,
         _tried,
         _choice,
@@ -65,6 +67,12 @@ def _imbalance(table: DataTable) -> Iterator[str]:
     if (majority := next((row.majority for row in table.rows if row.majority is not None), None)) is not None:
         constant = f"always naming the largest class has {percent(majority)} %"
         yield f"The classes of the test images differ in size: {constant}; balanced % is the mean accuracy of the classes."
+
+
+def _averaged(table: DataTable) -> Iterator[str]:
+    decays = {row.settings.get("averaging.decay") for row in table.rows if row.role != "teacher"}
+    if len(decays) == 1 and (decay := decays.pop()) is not None:  # otherwise it is a column
+        yield averaged_words(decay)
 
 
 def _controls(table: DataTable) -> Iterator[str]:

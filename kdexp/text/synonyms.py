@@ -12,6 +12,8 @@ _KEYS = {
     "optimizer": "opt optim optimiser",
     "teacher_optimizer.lr": "teacher_lr lr_teacher",
     "schedule": "scheduler sched lr_scheduler lr_schedule",
+    "averaging": "ema use_ema model_ema moving_average weight_averaging swa polyak",
+    "averaging.decay": "ema_decay ema_alpha ema_m model_ema_decay alpha_ema",
     "distillation.temperature": "t temp tau kd_t kd_temp kd_temperature",
     "distillation.alpha": "a kd_alpha",
     "distillation.weight": "beta lambda lam kd_weight distill_weight",

@@ -44,7 +44,7 @@ class Snapshot:
 
     def __init__(self, learner: Learner):
         self.learner = learner
-        modules, states = (learner.model, learner.distiller), learner.optimizer.state.values()
+        modules, states = learner.changing, learner.optimizer.state.values()
         buffers = [buffer for module in modules for buffer in module.buffers()]
         self.changing: dict[str, list[Tensor]] = {
             "weights": [parameter for module in modules for parameter in module.parameters()],

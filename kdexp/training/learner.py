@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import format_exc
 from typing import Any
@@ -22,8 +23,10 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.network.capture import Capture, Outputs
+from kdexp.network.interleaving import interleave, interleave_outputs
 from kdexp.network.statistics import kept_statistics
 from kdexp.tasks.classification import correct
+from kdexp.training.averaging import MovingAverage
 from kdexp.training.history import History
 from kdexp.training.optimization import OptimizerRecipe, keep_on_device
 
@@ -49,6 +52,8 @@ class Learner:
     """Whether the classifier keeps its initial weights, so that accuracies mean nothing."""
     trained: nn.Module | None = None
     """The part of the model that is in training mode during training; None for all of it."""
+    average: MovingAverage | None = None
+    """The moving average of the model's weights, which is then what is evaluated and stored."""
     log: History = field(default_factory=History)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     continued_after: list[int] = field(default_factory=list)
@@ -78,28 +83,57 @@ class Learner:
         return all(group.get("fused") for group in self.optimizer.param_groups)
 
     @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated: the deployed one, or the moving average of the model."""
+        return self.deployed if self.average is None else self.average.network
+
+    @property
+    def changing(self) -> list[nn.Module]:
+        """All modules whose parameters or buffers a step may change."""
+        return [self.model, self.distiller, *([] if self.average is None else [self.average])]
+
+    @property
     def history(self) -> list[dict[str, float]]:
         """Losses and accuracies, one row per finished epoch."""
         return self.log.epochs
 
     def forward(self, image: Tensor) -> Outputs:
         """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
-        with self.precision.autocast():
-            outputs = self.distiller.answer(self.capture(image))
+        outputs = self._run(image)
         self._logits = outputs.logits.detach()
         return outputs
 
-    def forward_all(self, images: Sequence[Tensor], *, joint: bool) -> list[Outputs]:
+    def forward_aside(self, image: Tensor) -> Outputs:
+        """The student's outputs on images that are not what it is measured on; see `Trainee`."""
+        with kept_statistics(self.model):
+            return self._run(image)
+
+    def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
         """The student's outputs for several batches of images, the labelled one first; see `Trainee`."""
         if joint:
-            outputs = self.forward(torch.cat(list(images)))
+            outputs = self._run(torch.cat(list(images)))
             found = [outputs.map(partial(_rows, rows)) for rows in _slices(images)]
         else:
-            found = [self.forward(images[0])]
-            with kept_statistics(self.model):
-                found += [self.forward(others) for others in images[1:]]
+            first, *others = interleave(images) if interleaved else images
+            found = [self._run(first), *map(self.forward_aside, others)]
+            found = interleave_outputs(found) if interleaved else found
         self._logits = found[0].logits.detach()
         return found
+
+    def _run(self, image: Tensor) -> Outputs:
+        with self.precision.autocast():
+            return self.distiller.answer(self.capture(image))
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Has networks compute in fp32, without TF32; see `Trainee`."""
+        usual, self.precision = self.precision, replace(self.precision, name="fp32")
+        try:
+            self.precision.set()
+            yield
+        finally:
+            self.precision = usual
+            usual.set()
 
     def note(self, **measures: Tensor) -> None:
         """Scalars of this step for the history."""
@@ -111,6 +145,13 @@ class Learner:
             self._compiled[network] = torch.compile(network, dynamic=False)
         with self.precision.autocast():
             return self._compiled.get(network, network)(image).float()
+
+    @torch.no_grad()
+    def ask_average(self, image: Tensor) -> Tensor:
+        """The logits [N, K] of the moving average; see `Trainee`."""
+        assert self.average is not None
+        with kept_statistics(self.average):
+            return self.ask(self.average.network, image)
 
     def descend(self, terms: Terms) -> None:
         """One optimizer step on the sum of the terms, with the gradient clipped if the optimizer's recipe says so."""
@@ -140,7 +181,7 @@ class Learner:
         self.distiller.now = {name: torch.full((), value, device=self.precision.device) for name, value in scheduled.items()}
         try:
             with self.stream:
-                terms = self.distiller.update(self, batch, teacher, progress)
+                terms = self.take_step(batch, teacher, progress)
             self.log.trace.append(self.measure(terms, batch.label))
         except Exception as error:  # a network or a method may raise anything
             if ranks.count() > 1:  # the others can't know, and would wait
@@ -148,6 +189,13 @@ class Learner:
             self.fail(error)
             return
         self.log.seconds += time.perf_counter() - start
+
+    def take_step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
+        """Has the method take its step, and the moving average follow; returns the terms."""
+        terms = self.distiller.update(self, batch, teacher, progress)
+        if self.average is not None:
+            self.average.update()
+        return terms
 
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
@@ -185,16 +233,16 @@ class Learner:
 
     @torch.no_grad()
     def answers(self, split: Split, batch_size: int = 500):
-        """Pairs of logits [n, K] and labels [n] of the deployed network in evaluation mode, batch by batch."""
+        """Pairs of logits [n, K] and labels [n] of the evaluated network in evaluation mode, batch by batch."""
         self.eval()
         for image, labels in zip(split.in_order(batch_size), split.labels.split(batch_size), strict=True):
             with self.precision.autocast():
-                logits = in_halves(self.deployed, image)
+                logits = in_halves(self.evaluated, image)
             yield logits.float(), labels
         self.train()
 
     def logits(self, split: Split) -> Tensor:
-        """The deployed network's logits [N, K] for all images of a split, on the host."""
+        """The evaluated network's logits [N, K] for all images of a split, on the host."""
         return torch.cat([logits for logits, _ in self.answers(split)]).cpu()
 
     def train(self) -> None:
@@ -202,27 +250,36 @@ class Learner:
         self.model.eval()
         (self.trained or self.model).train()
         self.distiller.train()
+        if self.average is not None:
+            self.average.follow_modes()
 
     def eval(self) -> None:
         """Switches all networks to evaluation mode."""
         self.model.eval()
         self.distiller.eval()
-        self.deployed.eval()
+        self.evaluated.eval()
+
+    @property
+    def _stored_parts(self) -> dict[str, nn.Module]:
+        return {"model": self.model if self.average is None else self.average.network, "method": self.distiller}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All weights and buffers: the student's under `model.`, the method's own under `method.`."""
-        parts = {"model": self.model, "method": self.distiller}
-        return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+        """All weights and buffers that are evaluated: the student's under `model.`, the method's own under `method.`."""
+        parts = self._stored_parts.items()
+        return {f"{part}.{name}": value for part, module in parts for name, value in module.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` returned, strictly."""
-        for part, module in {"model": self.model, "method": self.distiller}.items():
+        for part, module in self._stored_parts.items():
             own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
             module.load_state_dict(own)
 
     def training_state(self) -> dict[str, Any]:
-        """What only a continued training needs: optimizer and random stream."""
-        return {"optimizer": self.optimizer.state_dict(), "random": self.stream.states}
+        """What only a continued training needs: optimizer, random stream, and with a moving average the weights themselves."""
+        state = {"optimizer": self.optimizer.state_dict(), "random": self.stream.states}
+        if self.average is not None:
+            state |= {"trained_weights": self.model.state_dict(), "averaged_steps": self.average.steps}
+        return state
 
     def progress(self) -> dict[str, Any]:
         """Everything that the next epochs depend on, after a finished epoch, for `resume`."""
@@ -241,6 +298,9 @@ class Learner:
         self.load_state_dict(progress["weights"])
         self.optimizer.load_state_dict(progress["optimizer"])
         self._let_record()
+        if self.average is not None:
+            self.model.load_state_dict(progress["trained_weights"])
+            self.average.steps.copy_(progress["averaged_steps"])
         self.stream.states = progress["random"]
         self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
         self.best_weights = progress["best_weights"]

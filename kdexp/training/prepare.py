@@ -63,7 +63,7 @@ def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape
     spec, free = entry.spec, free_memory(split.labels.device)
     if "compiled" in spec.precision or spec.model.get("frozen_backbone"):
         return ""
-    copies = 2 + getattr(build(spec.optimizer), "moments", 0)
+    copies = 2 + getattr(build(spec.optimizer), "moments", 0) + bool(spec.averaging)
     width = 2 if spec.precision.startswith("bf16") else 4
     images = split.largest_batch(spec.batch_size) * build(spec.method).images_per_label
     return batch_shortage(network, shape, images, copies, free, width)
@@ -112,6 +112,9 @@ def prepare(
     """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
     by_view: dict[View, Teacher] = {}
+    for draft in drafts:
+        if not draft.distiller.uses_teacher:
+            draft.choose_layers(None)
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
         layers: dict[View, list[str]] = {}
@@ -144,10 +147,11 @@ class _Draft:
         self.untrained = bool(fresh) and not entry.spec.epochs
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
+        self.average = build(entry.spec.averaging).of(self.network) if entry.spec.averaging else None
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
-    def choose_layers(self, teacher: nn.Module) -> list[str]:
+    def choose_layers(self, teacher: nn.Module | None) -> list[str]:
         """The names of the teacher's layers that the method reads; the student's are kept in `layers`."""
         self.layers, teacher_layers = self.distiller.layers(self.network, teacher)
         return teacher_layers
@@ -172,6 +176,7 @@ class _Draft:
             name=self.entry.name,
             model=self.network,
             trained=self.trained,
+            average=self.average,
             capture=capture,
             distiller=self.distiller.to(device),
             recipe=build(self.entry.spec.optimizer),

@@ -77,8 +77,8 @@ class Recording:
             group["lr"].copy_(rate[0])
         scheduled = self.scheduled[self.learners.index(learner)]
         learner.distiller.now = {name: values.index_select(0, self.number)[0] for name, values in scheduled.items()}
-        with buffers_in_place(learner.model, learner.distiller), learner.stream:
-            terms = learner.distiller.update(learner, *learner.reads(self.batch, self.outputs), progress)
+        with buffers_in_place(*learner.changing), learner.stream:
+            terms = learner.take_step(*learner.reads(self.batch, self.outputs), progress)
         trace.index_copy_(0, self.number, learner.measure(terms, self.batch.label)[None])
 
 

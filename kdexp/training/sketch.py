@@ -41,7 +41,7 @@ def sketch_method(
 
     `labels` [N] are those of the training images, or a stand-in with one image per class; `unlabelled` images have none.
     """
-    student_layers, teacher_layers = distiller.layers(student, teacher) if teacher else ([], [])
+    student_layers, teacher_layers = distiller.layers(student, teacher)
     student_capture = ask(student, tuple(student_layers), shape)
     teacher_capture = ask(teacher, tuple(teacher_layers), shape) if teacher else None
     with torch.device("meta"):

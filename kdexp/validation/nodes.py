@@ -23,6 +23,7 @@ from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed,
 from kdexp.files import is_file, is_folder
 from kdexp.network.build import starts_trained
 from kdexp.store.stored import RESULT
+from kdexp.training.averaging import Averaging
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
 
@@ -38,6 +39,7 @@ REQUIRED = (
     "teacher_optimizer",
     "schedule",
     "teacher_schedule",
+    "averaging",
 )
 """Nodes that every configuration has."""
 
@@ -55,6 +57,7 @@ BASES: dict[str, type] = {
     "teacher_optimizer": object,
     "schedule": object,
     "teacher_schedule": object,
+    "averaging": Averaging,
 }
 """The base class of a node's class, by the last part of the node's path; functions are refused there."""
 

@@ -23,6 +23,7 @@ from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
+from kdexp.validation.averaging import check_averaging
 from kdexp.validation.checkpoints import check_frozen, check_reader, check_start
 from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
@@ -76,6 +77,11 @@ class Candidate:
         self.network_paths = [*self.teachers, "student"]
         self.distilled_teachers = [path for path in self.teachers if _has_method(self.node(path))]
 
+    @property
+    def averages(self) -> bool:
+        """Whether students have a moving average of their weights, unless the node is broken."""
+        return bool(build(self.config["averaging"]).describe())
+
     def node(self, path: str) -> Any:
         """The node at a path such as `teacher.members.0`."""
         return node_at(self.config, path)
@@ -111,6 +117,8 @@ class Validator:
             found += check_class_weights(candidate.config, *shared)
         if not {"devices", "device", "output_dir"} & {problem.name for problem in found}:
             found += check_ranks(candidate.config, candidate.broken, candidate.distilled_teachers)
+        if "averaging" not in candidate.broken:
+            found += check_averaging(candidate.config, candidate.broken, candidate.distilled_teachers)
         candidate.rooms = self._rooms(candidate, found)
         found += self._networks(candidate)
         found += self._starts(candidate)
@@ -158,7 +166,8 @@ class Validator:
             return Room(free)
         if "members" in node or node.get("frozen_backbone") or (part.teaches and node.get("checkpoint")):
             return Room(free)
-        return Room(free, 2 + getattr(build(candidate.node(part.optimizer)), "moments", 0))
+        averaged = not part.teaches and "averaging" not in candidate.broken and candidate.averages
+        return Room(free, 2 + getattr(build(candidate.node(part.optimizer)), "moments", 0) + averaged)
 
     def _networks(self, candidate: Candidate) -> list[Problem]:
         """Problems of networks that can be built: whether they fit, run, and give logits. Fills in `candidate.networks`."""

@@ -22,9 +22,10 @@ FEW_LABELS = ("dataset.student_fraction=1", "dataset.limit=90", "dataset.labels=
 
 
 def chosen(method):
-    """The words that choose a method, and data that it can learn from."""
-    needed = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if class_of(method).unlabelled else ()
-    return (f"distillation={method}", *needed)
+    """The words that choose a method, and what it needs to learn."""
+    of_method = class_of(method)
+    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if of_method.unlabelled else ()
+    return (f"distillation={method}", *data, *["averaging=ema"] * of_method.needs_average)
 
 
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}

@@ -113,6 +113,16 @@ def test_recorded_steps_weigh_classes(make_experiment, recorded, unwatched):
 
 
 @pytest.mark.slow
+def test_recorded_steps_update_the_moving_average(make_experiment, recorded, unwatched):
+    options = (*PAIR, *SMALL, "distillation=kd", "averaging=ema")
+    (usual,) = trained(make_experiment(*options), "distilled")
+    (learner,) = trained(make_experiment(*options, "graph=true"), "distilled")
+    assert len(recorded) == 1 and not learner.remark
+    assert_same(learner, usual)
+    assert int(learner.average.steps) == int(usual.average.steps) == 18
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_recorded_steps_follow_changing_learning_rates(make_experiment, recorded, monkeypatch, optimizer):
     rates = ("schedule=cosine", "schedule.warmup_epochs=1", "optimizer.weight_decay=0", "dataset.crop_padding=1")
@@ -213,9 +223,9 @@ def test_a_resumed_training_is_recorded(make_experiment, recorded):
 def places(learner):
     """The addresses of everything that a step of a learner changes."""
     state = [value for group in learner.optimizer.state.values() for value in group.values()]
-    modules = [*learner.model.parameters(), *learner.model.buffers(), *learner.distiller.parameters()]
+    modules = [tensor for module in learner.changing for tensor in (*module.parameters(), *module.buffers())]
     rates = [group["lr"] for group in learner.optimizer.param_groups]
-    return [tensor.data_ptr() for tensor in [*modules, *learner.distiller.buffers(), *state, *rates]]
+    return [tensor.data_ptr() for tensor in [*modules, *state, *rates]]
 
 
 @pytest.mark.slow

@@ -73,3 +73,27 @@ def test_notes_are_in_the_history_and_not_in_the_loss(make_experiment):
     assert row["loss"] == row["ce"]
     assert row["zeros"] == pytest.approx(float((split.labels == 0).float().mean()))
     assert row["ramp"] == 0
+
+
+def test_interleaved_passes_learn_their_running_statistics_from_images_of_all_batches(learner):
+    images = [torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(number)) for number in range(2)]
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    found = learner.forward_all(images, joint=False, interleaved=True)
+    after = statistics(learner)
+    learner.model.load_state_dict(before)
+    first, second = (learner.model(torch.cat([a[:2], b[2:]])) for a, b in (images, reversed(images)))
+    learner.model.load_state_dict(before)
+    learner.model(torch.cat([images[0][:2], images[1][2:]]))
+    assert all(torch.equal(value, after[name]) for name, value in statistics(learner).items())
+    assert torch.equal(found[0].logits, torch.cat([first[:2], second[2:]]))
+    assert torch.equal(found[1].logits, torch.cat([second[:2], first[2:]]))
+    assert torch.equal(learner._logits, found[0].logits)
+
+
+def test_passes_aside_change_neither_running_statistics_nor_what_is_measured(learner, images):
+    learner.forward(images[0])
+    before, measured = statistics(learner), learner._logits
+    aside = learner.forward_aside(images[1]).logits
+    assert all(torch.equal(value, before[name]) for name, value in statistics(learner).items())
+    assert learner._logits is measured
+    assert torch.equal(aside, learner.forward(images[1]).logits)

@@ -1,0 +1,49 @@
+"""Mixed images and sharpened guesses: what methods that mix labelled with unlabelled images share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Beta
+
+from kdexp.data.views import folded
+
+MixPer = Literal["batch", "image"]
+"""Whether all images of a batch are mixed with the same share, or each with its own."""
+
+
+def draw_shares(beta: float, like: Tensor, mix_per: MixPer) -> Tensor:
+    """Draws shares [N] from Beta(`beta`, `beta`) for values [N, ...], all the same one if they are for the batch."""
+    concentration = torch.full((), beta, dtype=like.dtype, device=like.device)
+    count = len(like) if mix_per == "image" else 1
+    return Beta(concentration, concentration, validate_args=False).sample((count,)).expand(len(like))
+
+
+def draw_order(like: Tensor) -> Tensor:
+    """Draws a permutation [N] of values [N, ...]."""
+    return torch.rand(len(like), device=like.device).argsort()
+
+
+def mix(values: Tensor, others: Tensor, shares: Tensor) -> Tensor:
+    """Returns `shares` [N] of values [N, ...] plus the rest of the others."""
+    shares = shares.view(-1, *[1] * (values.ndim - 1))
+    return shares * values + (1 - shares) * others
+
+
+def mix_up(images: Tensor, targets: Tensor, beta: float, mix_per: MixPer) -> tuple[Tensor, Tensor]:
+    """Mixes each image [N, C, H, W] with another one, and its target [N, K] too; at least one half is its own."""
+    shares, order = folded(draw_shares(beta, images, mix_per)), draw_order(images)
+    return mix(images, images[order], shares), mix(targets, targets[order], shares)
+
+
+def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
+    """Returns p^(1/T), scaled to the sum 1, for probabilities [N, K]; in logs, where it can't underflow."""
+    return (probabilities.log() / temperature).softmax(1)
+
+
+def label_targets(label: Tensor, like: Tensor) -> Tensor:
+    """Labels [N] as probabilities [N, K], for as many classes as `like` [M, K] has."""
+    return F.one_hot(label, like.shape[1]).to(like.dtype)
