@@ -25,6 +25,7 @@ from kdexp.experiment.starts import start_notes
 from kdexp.files import at_home, reason, write_whole
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
+from kdexp.report.few_labels import label_remark
 from kdexp.report.imbalance import imbalance_remarks
 from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
@@ -205,6 +206,8 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     if share < 1:
         seen, total = len(data.student_train), len(data.train)
         lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
+    if few := label_remark([entry.stored.result for entry in entries if entry.stored]):
+        lines.append(few)
     lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {experiment.where}.")
     lines.append("n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five.")
     if _would_gain_by_bf16(entries, experiment):
