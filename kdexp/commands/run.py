@@ -26,6 +26,7 @@ from kdexp.files import at_home, reason, write_whole
 from kdexp.report.averaged import averaged_words
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
+from kdexp.report.few_labels import label_remark
 from kdexp.report.imbalance import imbalance_remarks
 from kdexp.report.origin import REPEAT
 from kdexp.report.page import write_page
@@ -214,6 +215,8 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     if share < 1:
         seen, total = len(data.student_train), len(data.train)
         lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
+    if few := label_remark([entry.stored.result for entry in entries if entry.stored]):
+        lines.append(few)
     lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {experiment.where}.")
     lines.append(REPEAT)
     if _would_gain_by_bf16(entries, experiment):

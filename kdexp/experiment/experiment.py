@@ -105,10 +105,12 @@ class Experiment(Plan):
     def groups(self, roles: Sequence[str]) -> Iterator[list[str]]:
         """Roles that train together, after the learners that they depend on. Students without a teacher join the first group.
 
-        What a stored teacher is made of is left out, and, after a failure, what else the failed teacher would need.
+        One with other training images is alone. What a stored teacher is made of is left out, and, after a failure, what else
+        the failed teacher would need.
         """
         teachers = [role for role in roles if self.part(role).teaches]
-        taught_by = {role: self._taught_by(role) for role in roles if role not in teachers}
+        others = [role for role in roles if self.part(role).all_labels]
+        taught_by = {role: self._taught_by(role) for role in roles if role not in (*teachers, *others)}
         first = next(filter(None, taught_by.values()), "")
         done: set[str] = set()
         for teacher in dict.fromkeys([*teachers, *(teacher or first for teacher in taught_by.values())]):
@@ -117,6 +119,7 @@ class Experiment(Plan):
             if students := [role for role, theirs in taught_by.items() if (theirs or first) == teacher]:
                 yield students
             done |= {teacher, *students}
+        yield from ([role] for role in others)
 
     def _taught_by(self, role: str) -> str:
         return self.part(role).teacher if self._uses_teacher(role) else ""
@@ -164,6 +167,8 @@ class Experiment(Plan):
 
     def split_of(self, entry: Entry) -> Split:
         """The training images of an entry's learner."""
+        if self.part(entry.role).all_labels and self.data.all_labels is not None:
+            return self.data.all_labels
         return self.data.train if self.part(entry.role).teaches else self.data.student_train
 
     def teacher_network(self, entries: Sequence[Entry]) -> nn.Module | None:

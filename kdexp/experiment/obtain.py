@@ -81,7 +81,7 @@ def _prepared(entries: Sequence[Entry], experiment: Experiment) -> tuple[list[Le
     network, known = experiment.teacher_network(entries), (split.labels, split.unlabelled_images)
     learners, teacher = prepare(entries, network, experiment.shape, precision, *known)
     steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
-    experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split)))
+    experiment.journal.say(training_words(_names(entries), spec, steps.count, split))
     for learner, entry in zip(learners, entries, strict=True):
         _load_members(learner, entry, experiment.store)
         _resume(learner, entry, experiment)
@@ -141,8 +141,8 @@ def _conclude(entry: Entry, learner: Learner, experiment: Experiment, *, togethe
             experiment.store,
             entry,
             learner,
-            experiment.data.test,
-            images=len(experiment.split_of(entry)),
+            experiment.split_of(entry),
+            experiment.data,
             together=together,
         )
     except ImageLost:

@@ -29,6 +29,9 @@ NAMES = (
         "frozen_backbone",
         "int8",
         "function_matching",
+        "fixmatch",
+        "strong_labels",
+        "all_labels",
     ),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""

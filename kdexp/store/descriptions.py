@@ -120,6 +120,13 @@ class StoredFile(TypedDict):
     digest: Digest
 
 
+class FewLabels(TypedDict):
+    """Numbers of images, where only some of the training images have a label."""
+
+    training_images: Count
+    validation_images: NonNegativeInt
+
+
 class LearnerFile(StoredFile):
     """`result.json` of a finished learner."""
 
@@ -130,6 +137,7 @@ class LearnerFile(StoredFile):
     macs: NonNegativeInt | None
     size_mb: NonNegative
     train_images: NonNegativeInt
+    few_labels: NotRequired[FewLabels]
     test: Test
     best_epoch: Count | None
     history: list[EpochRecord]

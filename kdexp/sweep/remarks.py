@@ -49,6 +49,8 @@ def _shortened(table: DataTable) -> Iterator[str]:
     if table.shortened:
         yield shortened_remark(table.shortened, partly=table.partly_shortened)
     shares = dict.fromkeys(row.settings.get("dataset.student_fraction", 1) for row in table.rows if row.role != "teacher")
+    if table.few_labels:
+        yield table.few_labels
     if len(shares) == 1 and (sentence := fraction_remark(*shares)):
         yield sentence
 

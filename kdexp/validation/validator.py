@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from kdexp.configuration.arguments import misfit
 from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
-from kdexp.configuration.roles import node_at, role_spec, teacher_paths
+from kdexp.configuration.roles import Control, node_at, role_spec, teacher_paths
 from kdexp.configuration.settings import NAMES
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
@@ -32,6 +33,7 @@ from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
 from kdexp.validation.ranks import check_ranks
 from kdexp.validation.settings import check_settings
 from kdexp.validation.views import UNKNOWN_IMAGES, TrainingImages, check_views
+from kdexp.validation.views import check_controls as check_label_controls
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -209,6 +211,8 @@ class Validator:
         if part.method in candidate.broken or pair["student"] is None or (pair["teacher"] is None and not has_no_teacher):
             return []
         of_views = list(check_views(build(candidate.node(part.method)), part.method, candidate.images))
+        if path == "student" and not misfit(config["controls"], list[Control]):
+            of_views += check_label_controls(config["controls"], candidate.images)
         room = candidate.rooms[path]
         if of_peers := self._peers(candidate, part.method, room):
             return of_peers
