@@ -142,4 +142,35 @@ class StrongViews:
         return self.weak.cut(pixels, rows, choice[:, 0].long() if self.weak.count else choice.unflatten(1, (2, 3)))
 
 
-Augmentation = WeakViews | StrongViews
+class Unprepared:
+    """An augmentation of images that are stored as they were read, since another one takes them so: prepares those it cuts."""
+
+    moves_pixels = False
+
+    def __init__(self, augmentation: WeakViews | StrongViews):
+        self.augmentation = augmentation
+        self.count = augmentation.count
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Returns raw images unchanged."""
+        return pixels
+
+    def draw(self, images: int, generator: torch.Generator) -> Tensor | None:
+        """Draws a choice for every image."""
+        return self.augmentation.draw(images, generator)
+
+    def cut(self, pixels: Tensor, rows: Tensor, choice: Tensor | None) -> Tensor:
+        """Returns the given rows [n, C, H, W] of raw images, each in its view, or unaugmented without a choice."""
+        prepared = self.augmentation.prepare(pixels[rows])
+        return self.augmentation.cut(prepared, torch.arange(len(rows), device=rows.device), choice)
+
+
+Augmentation = WeakViews | StrongViews | Unprepared
+
+
+def stored_alike(weak: WeakViews | StrongViews, strong: StrongViews) -> tuple[Augmentation, StrongViews | Unprepared]:
+    """Returns two augmentations of the same images, so that both take them as they are stored."""
+    raw = isinstance(weak, StrongViews) and weak.strong.before_crop
+    if raw == strong.strong.before_crop:
+        return weak, strong
+    return (weak, Unprepared(strong)) if raw else (Unprepared(weak), strong)

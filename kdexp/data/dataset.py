@@ -10,8 +10,16 @@ from torch import Tensor
 
 from kdexp.configuration.arguments import Checked, Count, Fraction, NonNegativeInt, Range, Seed
 from kdexp.configuration.nodes import build
-from kdexp.data.augmentation import Augmentation, Border, NumberedViews, ResizedCrops, StrongViews, WeakViews
-from kdexp.data.draws import allot, draw_by_class, stratified_draw
+from kdexp.data.augmentation import (
+    Augmentation,
+    Border,
+    NumberedViews,
+    ResizedCrops,
+    StrongViews,
+    WeakViews,
+    stored_alike,
+)
+from kdexp.data.draws import allot, draw_by_class, in_turn, stratified_draw
 from kdexp.data.images import RawImages
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 
@@ -44,6 +52,9 @@ class ImageDataset(Checked):
         strong: dict | None = None,
         resized_crop: list[Fraction] | None = None,
         limit: Count | None = None,  # runs stored before this key existed are read without it
+        labels: Count | None = None,
+        label_seed: Seed = 0,
+        strong_view: dict | None = None,
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -51,8 +62,12 @@ class ImageDataset(Checked):
             if values is not None and len(values) != self.in_channels
         ]
         found += _padding_problems(crop_padding, crop_mode, self.image_size)
-        if strong is not None and self.in_channels not in (1, 3):
-            found.append(Problem("strong", f"works on images of 1 or 3 channels, not {self.in_channels}"))
+        for name, policy in (("strong", strong), ("strong_view", strong_view)):
+            if policy is not None and self.in_channels not in (1, 3):
+                found.append(Problem(name, f"works on images of 1 or 3 channels, not {self.in_channels}"))
+        if labels is not None and student_fraction < 1:
+            fix = "teacher and students learn from the same labels; add dataset.student_fraction=1"
+            found.append(Problem("labels", f"={labels}: {fix}"))
         found += _crop_problems(resized_crop, crop_padding)
         if found:
             raise InvalidArguments(found)
@@ -64,9 +79,12 @@ class ImageDataset(Checked):
         self.crop_padding = crop_padding
         self.flip = flip
         self.crop_mode = crop_mode
-        self.strong = strong if self._does_anything(strong) else None
+        self.strong = strong if _does_anything("strong", strong) else None
+        self.strong_view = strong_view if _does_anything("strong_view", strong_view) else None
         self.resized_crop = resized_crop
         self.limit = limit
+        self.labels = labels
+        self.label_seed = label_seed
         newly_cropped = resized_crop is not None and "resized_crop" not in self.decisive  # image folders always name it
         used = {
             "crop_mode": crop_mode != "black",
@@ -74,15 +92,10 @@ class ImageDataset(Checked):
             "resized_crop": newly_cropped,
             "stored_size": newly_cropped,
             "limit": limit is not None,
+            "labels": labels is not None,
+            "label_seed": labels is not None,
         }
         self.decisive = (*self.decisive, *(name for name in used if used[name]))
-
-    def _does_anything(self, strong: dict | None) -> bool:
-        """Whether a node of RandAugment changes images at all; the option `none` does not."""
-        try:
-            return strong is not None and build(strong).columns > 0
-        except InvalidArguments as error:
-            raise InvalidArguments(problem.under("strong") for problem in error.problems) from error
 
     @property
     def stored_size(self) -> int:
@@ -136,6 +149,29 @@ class ImageDataset(Checked):
             return f"dataset.limit={self.limit} is more than the {most:,} training images; null takes all of them"
         return f"dataset.limit={self.limit} can't have an image of each of the {classes} classes, make it larger"
 
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Returns a mask [N] of the `labels` images whose labels are known, of training images that `limited` left.
+
+        Each class has as many as the others, as far as it can. Raises `DataUnavailable`.
+        """
+        counts = labels.bincount(minlength=self.num_classes).tolist()
+        if problem := self.label_problem(counts):
+            raise DataUnavailable(problem)
+        return draw_by_class(labels, self.labelled_counts(counts), self.label_seed + 4)
+
+    def labelled_counts(self, counts: Sequence[int]) -> Sequence[int]:
+        """Returns how many of each class's training images have a label that is known."""
+        return counts if self.labels is None else in_turn(self.labels, counts)
+
+    def label_problem(self, counts: Sequence[int]) -> str:
+        """Returns why `labels` images can't be drawn from classes with these numbers of them, or an empty string."""
+        most, classes = sum(counts), sum(map(bool, counts))
+        if self.labels is None or classes <= self.labels <= most:
+            return ""
+        if self.labels > most:
+            return f"dataset.labels={self.labels} is more than the {most:,} training images; null takes all labels"
+        return f"dataset.labels={self.labels} is less than one for each of the {classes} classes, make it larger"
+
     def held_out(self, labels: Tensor) -> Tensor:
         """Returns a mask [N] of the validation images among the training images that `read` returns."""
         return stratified_draw(labels, self.val_fraction, self.split_seed)
@@ -147,9 +183,15 @@ class ImageDataset(Checked):
         smallest, largest = self.resized_crop
         return ResizedCrops(self.image_size, (smallest, largest), self.flip)
 
-    def augmentation(self) -> Augmentation:
+    def augmentation(self) -> WeakViews | StrongViews:
         """Returns the augmentation of training images."""
         return self.weak_views() if self.strong is None else StrongViews(self.weak_views(), build(self.strong))
+
+    def augmentations(self) -> tuple[Augmentation, Augmentation | None]:
+        """Returns the augmentation of training images, and that of strong views if they have a policy, for one storage."""
+        if self.strong_view is None:
+            return self.augmentation(), None
+        return stored_alike(self.augmentation(), StrongViews(self.weak_views(), build(self.strong_view)))
 
     def split_problem(self, counts: Sequence[int]) -> str:
         """Returns why fractions and limit can't be drawn from classes with these numbers of images, or an empty string."""
@@ -167,6 +209,8 @@ class ImageDataset(Checked):
         if problem := self.limit_problem(left):
             return problem
         left = self.limited_counts(left)
+        if problem := self.label_problem(left):
+            return problem
         if not any(round(self.student_fraction * rest) for rest in left):
             return (
                 f"dataset.student_fraction={self.student_fraction:g} leaves students no image (at most {max(left):,} images "
@@ -186,6 +230,14 @@ class ImageDataset(Checked):
         normalised = copy(self)
         normalised.mean, normalised.std = self.mean or mean, self.std or std
         return normalised
+
+
+def _does_anything(name: str, policy: dict | None) -> bool:
+    """Whether the node of RandAugment under that name changes images at all; the option `none` does not."""
+    try:
+        return policy is not None and build(policy).columns > 0
+    except InvalidArguments as error:
+        raise InvalidArguments(problem.under(name) for problem in error.problems) from error
 
 
 def _padding_problems(padding: int, border: Border, size: int) -> list[Problem]:

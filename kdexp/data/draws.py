@@ -35,3 +35,17 @@ def allot(total: int, counts: Sequence[int]) -> list[int]:
         may = [label for label, number in enumerate(allotted) if (number < counts[label] if left > 0 else number > 1)]
         allotted[max(may, key=lambda label: step * (quotas[label] - allotted[label]))] += step
     return allotted
+
+
+def in_turn(total: int, counts: Sequence[int]) -> list[int]:
+    """Divides `total` among classes evenly, the rest to the first ones; those with fewer images give all of theirs.
+
+    `total` is at most the number of images.
+    """
+    allotted = [0] * len(counts)
+    while left := total - sum(allotted):
+        may = [label for label, number in enumerate(allotted) if number < counts[label]]
+        share = left // len(may)
+        for label in may if share else may[:left]:
+            allotted[label] += min(share or 1, counts[label] - allotted[label])
+    return allotted

@@ -10,6 +10,7 @@ import torch
 
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.draws import stratified_draw
+from kdexp.data.few_labels import FewLabels
 from kdexp.data.fingerprint import summarise
 from kdexp.data.placement import AUTOMATIC, Placement
 from kdexp.data.source import open_source
@@ -21,7 +22,7 @@ from kdexp.errors import DataUnavailable
 
 @dataclass(frozen=True)
 class Data:
-    """A data set as a run uses it. The students' training images are a subset of the teacher's."""
+    """A data set as a run uses it. The students' training images are a subset of the teacher's, or the same."""
 
     train: Split
     student_train: Split
@@ -39,6 +40,8 @@ class Data:
     warnings: Sequence[str] = ()
     """Sentences about damaged and duplicate images."""
     workers: Workers | None = None
+    all_labels: Split | None = None
+    """All training images with their labels, where the others have only some labels."""
 
     def close(self) -> None:
         """Ends the worker processes, if there are any. Reading more images from disk starts new ones."""
@@ -73,7 +76,9 @@ def load(
         resident=source.resident,
         workers=source.workers,
     )
-    teacher_split = split(train, augmented=True, rows=rows)
+    whole = split(train, augmented=True, rows=rows)
+    few = dataset.labels is not None
+    teacher_split = FewLabels(whole, dataset.labelled(train.labels[rows]).nonzero().flatten()) if few else whole
     return Data(
         train=teacher_split,
         student_train=teacher_split if bool(seen.all()) else split(train, augmented=True, rows=rows[seen]),
@@ -87,4 +92,5 @@ def load(
         notes=dataset.notes(),
         warnings=summary.warnings,
         workers=source.workers,
+        all_labels=whole if few else None,
     )

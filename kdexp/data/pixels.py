@@ -50,6 +50,20 @@ class OnDevice:
         return ((self.images, part) for part in rows.split(size))
 
 
+class Selected:
+    """Some images of another storage, without a copy: its `rows` [N]."""
+
+    def __init__(self, whole: Storage, rows: Tensor):
+        self.whole, self.rows = whole, rows
+        self.resident, self.at_hand = whole.resident, whole.at_hand
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.whole.at(self.rows[rows])
+
+    def serve(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.whole.serve(self.rows[rows], size)
+
+
 class InMemory:
     """Some rows of images in RAM. A thread gathers and copies the next block while batches are cut from the current one.
 

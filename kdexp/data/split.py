@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from kdexp.data.augmentation import NumberedViews
+from kdexp.data.augmentation import Augmentation, NumberedViews
 from kdexp.data.batch import Batch
 from kdexp.data.dataset import ImageDataset
+from kdexp.data.epoch import NO_UNLABELLED, Drawing, Epoch, UnlabelledViews
 from kdexp.data.images import ImageFiles
 from kdexp.data.pixels import InMemory, OnDevice, OnDisk, Storage
 from kdexp.data.source import Images
-from kdexp.data.views import MIXED, PLAIN, WEAK2, View, folded, mixed
+from kdexp.data.views import MIXED, PLAIN, STRONG, STRONG2, WEAK, WEAK2, View, mixed
 from kdexp.data.workers import Workers
 
 NORMALISED_LIMIT = 2**30
@@ -27,47 +27,13 @@ CHUNK = 1024
 """Images that are prepared at a time."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """The images of an epoch in order: `rows` [n] of the split and, if there are several views, a choice for each.
-
-    `views` are the named views that its batches have besides `weak`. If there are any, `second` has another choice for each
-    image, and `shares` [n] what `mixed` is made with: a batch takes that of its first image.
-    """
-
-    rows: Tensor
-    choices: Tensor | None = None
-    second: Tensor | None = None
-    shares: Tensor | None = None
-    views: tuple[View, ...] = ()
-
-    @property
-    def plain(self) -> Epoch:
-        """The same images without augmentation."""
-        return Epoch(self.rows)
-
-    def split(self, size: int) -> Iterator[Epoch]:
-        """Yields `size` images at a time."""
-        for start in range(0, max(len(self.rows), 1), size):
-            yield self.at(slice(start, start + size))
-
-    def at(self, positions: Tensor | slice) -> Epoch:
-        """Returns the images at these positions [m]; copies of their rows and choices, unless they are a slice."""
-        found: dict[str, Any] = {name: values[positions] for name, values in self._tensors()}
-        return replace(self, **found)
-
-    def copy_(self, other: Epoch) -> None:
-        """Overwrites rows and choices with the first of another epoch's."""
-        for name, values in self._tensors():
-            values.copy_(getattr(other, name)[: len(values)])
-
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        named = ((part.name, getattr(self, part.name)) for part in fields(self))
-        return [(name, values) for name, values in named if isinstance(values, Tensor)]
-
-
 class Split:
     """One split: some rows of a set of images (None: all), with the augmentation used in training."""
+
+    repeats: bool = False
+    """Whether an epoch may have an image several times."""
+    unlabelled_images: int = 0
+    """Number of images that batches can have without labels."""
 
     def __init__(
         self,
@@ -81,7 +47,10 @@ class Split:
         resident: bool = True,
         workers: Workers | None = None,
     ):
-        self.augmentation = dataset.augmentation() if augmented else NumberedViews(dataset.image_size)
+        self.augmentation: Augmentation = NumberedViews(dataset.image_size)
+        self.strong: Augmentation | None = None
+        if augmented:
+            self.augmentation, self.strong = dataset.augmentations()
         self.memory_format = memory_format
         rows = torch.arange(len(raw.labels)) if rows is None else rows
         self.labels = raw.labels[rows].to(device)
@@ -100,7 +69,8 @@ class Split:
     def _stored(self, images: Tensor, rows: Tensor) -> Tensor:
         """Returns all prepared images on the device, normalised if they fit `NORMALISED_LIMIT`."""
         shape = [len(rows), *self.augmentation.prepare(images[:1]).shape[1:]]
-        normalise = self.augmentation.moves_pixels and 4 * math.prod(shape) <= NORMALISED_LIMIT
+        moves_pixels = self.augmentation.moves_pixels and self.strong is None
+        normalise = moves_pixels and 4 * math.prod(shape) <= NORMALISED_LIMIT
         dtype, device = torch.float32 if normalise else torch.uint8, self.labels.device
         # With one channel `contiguous` can't tell the memory formats apart, but kernels can.
         memory_format = self.memory_format if shape[1] > 1 else torch.contiguous_format
@@ -135,33 +105,48 @@ class Split:
         """Returns the number of batches in an epoch, a smaller last one included."""
         return min(-(-len(self) // batch_size), limit or len(self))
 
+    def largest_batch(self, batch_size: int) -> int:
+        """Returns the number of images in the largest batch."""
+        return min(batch_size, len(self))
+
     def leaves_one(self, batch_size: int, limit: int | None = None) -> bool:
         """Whether the last batch of an epoch is a single image."""
+        return self.last_batch(batch_size, limit) == 1
+
+    def last_batch(self, batch_size: int, limit: int | None = None) -> int:
+        """Images of the last batch of an epoch, which may be smaller than the others."""
         before = (self.steps(batch_size, limit) - 1) * batch_size
-        return min(batch_size, len(self) - before) == 1
+        return min(batch_size, len(self) - before)
 
-    def epoch(self, seed: int, epoch: int, images: int | None = None, views: tuple[View, ...] = ()) -> Epoch:
+    def epoch(
+        self,
+        seed: int,
+        epoch: int,
+        images: int | None = None,
+        views: tuple[View, ...] = (),
+        unlabelled: UnlabelledViews = NO_UNLABELLED,
+    ) -> Epoch:
         """Returns the first `images` (None: all) of an epoch; order and all draws depend on `seed` and `epoch` alone."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        device = self.labels.device
-        rows = torch.randperm(len(self), generator=generator).to(device)[:images]
+        assert not unlabelled.views, "these images have labels"
+        shown = len(self) if images is None else min(images, len(self))
+        return self._drawing(len(self)).draw(shown, seed, epoch, views).to(self.labels.device)
 
-        def choices() -> Tensor | None:
-            drawn = self.augmentation.draw(len(self), generator)
-            return None if drawn is None else drawn.to(device)[rows]
-
-        first = choices()
-        if not views:
-            return Epoch(rows, first)
-        # Drawn last and always both, so that no draw depends on which views are read.
-        shares = folded(torch.rand(len(self), generator=generator)).to(device)[:images]
-        return Epoch(rows, first, choices(), shares, views)
+    def _drawing(self, images: int) -> Drawing:
+        return Drawing(images, self.augmentation, self.strong)
 
     def batches(
-        self, batch_size: int, *, seed: int, epoch: int, limit: int | None = None, views: tuple[View, ...] = ()
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        limit: int | None = None,
+        views: tuple[View, ...] = (),
+        unlabelled: UnlabelledViews = NO_UNLABELLED,
     ) -> Iterator[Batch]:
         """Draws an epoch and yields its batches, or the first `limit` of them."""
-        return self.batches_of(self.epoch(seed, epoch, limit and limit * batch_size, views), batch_size)
+        images = self.steps(batch_size, limit) * batch_size
+        return self.batches_of(self.epoch(seed, epoch, images, views, unlabelled), batch_size)
 
     def batches_of(self, epoch: Epoch, batch_size: int) -> Iterator[Batch]:
         """The batches of an epoch that was drawn before."""
@@ -174,14 +159,23 @@ class Split:
 
     def _batch(self, part: Epoch, pixels: Tensor, positions: Tensor) -> Batch:
         """Returns a batch in all its views, each cut from the same pixels."""
-        cut = partial(self._cut, pixels, positions)
-        image, number = cut(part.choices), part.choices if self.views else None
-        batch = Batch(image, self.labels[part.rows], part.rows, number)
-        if part.shares is None:
-            return batch
-        share = part.shares[:1]
-        makers = {PLAIN: lambda: cut(None), WEAK2: lambda: cut(part.second), MIXED: lambda: mixed(image, share)}
-        return replace(batch, views={view: makers[view]() for view in part.views}, share=share)
+        image, number = self._cut(pixels, positions, part.choices), part.choices if self.views else None
+        share = None if part.shares is None else part.shares[:1]
+        views = self._shown(part, pixels, positions, lambda: image)
+        return Batch(image, self.labels[part.rows], part.rows, number, views, share)
+
+    def _shown(self, part: Epoch, pixels: Tensor, positions: Tensor, weak: Callable[[], Tensor]) -> dict[View, Tensor]:
+        """Returns the images of a part of an epoch in its views; `weak` makes that one."""
+        cut, strong = partial(self._cut, pixels, positions), partial(self._cut, pixels, positions, of=self.strong)
+        makers: dict[View, Callable[[], Tensor]] = {
+            PLAIN: lambda: cut(None),
+            WEAK: weak,
+            WEAK2: lambda: cut(part.second),
+            STRONG: lambda: strong(part.strong),
+            STRONG2: lambda: strong(part.strong2),
+            MIXED: lambda: mixed(weak(), cast(Tensor, part.shares)[:1]),
+        }
+        return {view: makers[view]() for view in part.views}
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Yields all images without augmentation, in the order of their rows, `batch_size` at a time."""
@@ -196,8 +190,8 @@ class Split:
         """Returns the images [N, C, H, W] of the given rows in the given views."""
         return self._cut(*self.pixels.at(rows), choice)
 
-    def _cut(self, pixels: Tensor, positions: Tensor, choice: Tensor | None) -> Tensor:
-        images = self.augmentation.cut(pixels, positions, choice)
+    def _cut(self, pixels: Tensor, positions: Tensor, choice: Tensor | None, of: Augmentation | None = None) -> Tensor:
+        images = (of or self.augmentation).cut(pixels, positions, choice)
         if pixels.dtype == torch.uint8:
             images = self._normalised(images)
         return images.contiguous(memory_format=self.memory_format)

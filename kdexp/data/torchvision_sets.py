@@ -7,9 +7,10 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
-from kdexp.data.binary_files import cifar_images, idx_tensor
+from kdexp.data.binary_files import cifar_images, idx_tensor, svhn_images
 from kdexp.data.class_folders import ClassFolders, note_ignored
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.decoding import decode
@@ -41,6 +42,8 @@ class TorchvisionDataset(ImageDataset):
     """Names and digests of the published files in `folder`."""
     algorithm = "sha256"
     """What the digests are computed by."""
+    parts: Sequence[Mapping[str, object]] = ({"train": False},)
+    """How torchvision's class is asked for files: once for each part that it downloads by itself."""
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)
@@ -111,7 +114,8 @@ class TorchvisionDataset(ImageDataset):
 
         try:
             with extracting_safely():
-                getattr(datasets, self.torchvision_name)(str(self.root), train=False, download=True)
+                for part in self.parts:
+                    getattr(datasets, self.torchvision_name)(str(self.root), download=True, **part)
         except (RuntimeError, OSError, tarfile.TarError) as error:
             raise self._unavailable(first_line(error), "dataset.root=FOLDER names another place") from error
 
@@ -142,11 +146,11 @@ class CIFARDataset(TorchvisionDataset):
     in_channels, image_size = 3, 32
     batches: tuple[Sequence[str], Sequence[str]]
     """Names of the files of training and test images."""
-    labels: str
+    labels_key: str
     """The key of the class numbers."""
 
     def decoded(self) -> tuple[RawImages, RawImages]:
-        train, test = (cifar_images(map(self.content, names), self.labels, self.image_size) for names in self.batches)
+        train, test = (cifar_images(map(self.content, names), self.labels_key, self.image_size) for names in self.batches)
         return train, test
 
 
@@ -179,7 +183,7 @@ class CIFAR10(CIFARDataset):
 
     torchvision_name, folder, num_classes = "CIFAR10", "cifar-10-batches-py", 10
     batches = [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]
-    labels = "labels"
+    labels_key = "labels"
     digests = {
         "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
         "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
@@ -190,6 +194,27 @@ class CIFAR10(CIFARDataset):
     }
 
 
+class SVHN(TorchvisionDataset):
+    """House numbers, 32×32 colour (Netzer et al. 2011), without the additional training images."""
+
+    torchvision_name, folder, num_classes, in_channels, image_size = "SVHN", ".", 10, 3, 32
+    parts = ({"split": "train"}, {"split": "test"})
+    algorithm = "md5"
+    digests = {
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    }
+
+    def missing(self) -> str:
+        if find_spec("scipy") is None:
+            return "SVHN's files are Matlab's, which scipy reads, and it is not installed: pip install scipy"
+        return super().missing()
+
+    def decoded(self) -> tuple[RawImages, RawImages]:
+        train, test = (svhn_images(self.content(name)) for name in self.digests)
+        return train, test
+
+
 class CIFAR100(CIFARDataset):
     """A hundred kinds of objects, 32×32 colour (Krizhevsky 2009).
 
@@ -198,7 +223,7 @@ class CIFAR100(CIFARDataset):
 
     torchvision_name, folder, num_classes = "CIFAR100", "cifar-100-python", 100
     batches = ["train"], ["test"]
-    labels = "fine_labels"
+    labels_key = "fine_labels"
     algorithm = "md5"
     digests = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-View = Literal["plain", "weak", "weak2", "mixed"]
+View = Literal["plain", "weak", "weak2", "strong", "strong2", "mixed"]
 
 PLAIN: View = "plain"
 """The image without augmentation."""
@@ -15,10 +15,14 @@ WEAK: View = "weak"
 """The image as the data set augments it: what `Batch.image` is."""
 WEAK2: View = "weak2"
 """Another draw of the same augmentation."""
+STRONG: View = "strong"
+"""A draw of the same augmentation, changed by RandAugment (`dataset.strong_view`)."""
+STRONG2: View = "strong2"
+"""Another draw of `strong`."""
 MIXED: View = "mixed"
 """`weak`, mixed with the image before it in the batch."""
 
-VIEWS: tuple[View, ...] = (PLAIN, WEAK, WEAK2, MIXED)
+VIEWS: tuple[View, ...] = (PLAIN, WEAK, WEAK2, STRONG, STRONG2, MIXED)
 
 
 def folded(shares: Tensor) -> Tensor:

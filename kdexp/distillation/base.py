@@ -45,7 +45,7 @@ class Probe:
     classify: Callable[[Tensor], Tensor] | None = None
     """The frozen teacher's classifier, from pooled vectors [N, D] to logits [N, K]; None if it has no landmarks."""
     unlabelled: int = 0
-    """How many unlabelled images there are; `Unlabelled.index` counts them."""
+    """Number of unlabelled images, which `Unlabelled.index` counts; 1 if only shapes are checked."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,9 @@ class Distiller(nn.Module, Checked):
     """The views of unlabelled images that the method reads; none for most methods."""
     unlabelled_ratio: int = 0
     """Unlabelled images in a batch for each labelled one."""
+    per_image: bool = False
+    """Whether all terms are means over images, of which each depends on one image: several ranks may have a part of the
+    batch each. Not inherited."""
     needs_average: bool = False
     """Whether it asks the moving average of the student's weights, so that there has to be one."""
     features_only: bool = False
@@ -148,7 +151,7 @@ class Distiller(nn.Module, Checked):
     def __init_subclass__(cls, **options):
         """Resets the flags that are not inherited: a subclass that does not declare them may do anything."""
         super().__init_subclass__(**options)
-        for flag in ("capturable", "features_only"):
+        for flag in ("capturable", "features_only", "per_image"):
             if flag not in vars(cls):
                 setattr(cls, flag, False)
 
@@ -174,6 +177,16 @@ class Distiller(nn.Module, Checked):
         self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
         self.student_view: View = student_view or self.own_views[0]
         self.teacher_view: View = teacher_view or self.own_views[1]
+
+    @property
+    def views_read(self) -> set[View]:
+        """The views that its networks read, of labelled and of unlabelled images."""
+        return {self.student_view, *([self.teacher_view] if self.uses_teacher else []), *self.unlabelled}
+
+    @property
+    def images_per_label(self) -> int:
+        """Images that a step shows the student for each labelled one, itself included."""
+        return 1 + self.unlabelled_ratio * len(self.unlabelled)
 
     def weigh_classes(self, weights: Tensor | None) -> None:
         """Sets the weight of each class [K] in the cross-entropy with the labels; None weighs all the same."""
@@ -266,6 +279,8 @@ class Distiller(nn.Module, Checked):
         """The views in words, an empty string for those that most methods read."""
         if (self.student_view, self.teacher_view) == Distiller.own_views:
             return ""
+        if not self.uses_teacher:
+            return f", {self.student_view} views"
         if self.student_view == self.teacher_view:
             return f", views {self.student_view}"
         return f", student {self.student_view}, teacher {self.teacher_view}"
@@ -346,7 +361,9 @@ def _by_landmark(model: nn.Module, landmarks: tuple[Landmark, ...]) -> list[list
     return [[names] if isinstance(names, str) else list(names) for names in found]
 
 
-def probe_of(student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape) -> Probe:
+def probe_of(
+    student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape, unlabelled: int = 1
+) -> Probe:
     """Returns the probe for a method between these two networks."""
     classify = classifier_of(teacher.model) if teacher and has_landmarks(teacher.model) else None
-    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify)
+    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify, unlabelled)

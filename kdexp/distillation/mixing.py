@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Beta
 
-from kdexp.data.batch import Batch
 from kdexp.data.views import folded
 
 MixPer = Literal["batch", "image"]
@@ -45,6 +44,6 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     return (probabilities.log() / temperature).softmax(1)
 
 
-def label_targets(batch: Batch, classes: int, dtype: torch.dtype) -> Tensor:
-    """The labels as probabilities [N, K], those of both images for mixed ones."""
-    return batch.label_loss(lambda label: F.one_hot(label, classes).to(dtype)).view(-1, classes)
+def label_targets(label: Tensor, like: Tensor) -> Tensor:
+    """Labels [N] as probabilities [N, K], for as many classes as `like` [M, K] has."""
+    return F.one_hot(label, like.shape[1]).to(like.dtype)

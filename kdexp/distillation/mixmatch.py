@@ -32,7 +32,7 @@ class MixMatch(Ramped):
         unlabelled = unlabelled_of(batch)
         views = [unlabelled.views[view] for view in self.unlabelled]
         guessed = self.guess(learner, views)
-        targets = torch.cat([label_targets(batch, guessed.shape[1], guessed.dtype), guessed, guessed])
+        targets = torch.cat([label_targets(batch.label, guessed), guessed, guessed])
         images, targets = mix_up(torch.cat([batch.image, *views]), targets, self.beta, self.mix_per)
         labelled = len(batch.label)
         passes = learner.forward_all(images.split(labelled), joint=False, interleaved=True)

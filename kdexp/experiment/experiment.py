@@ -14,6 +14,7 @@ from torch import nn
 from kdexp.data.split import Split
 from kdexp.data.views import WEAK
 from kdexp.deployment.rebuild import deployed_network
+from kdexp.errors import DataUnavailable
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
 from kdexp.files import reason
@@ -24,12 +25,16 @@ from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource
+from kdexp.trackers.tracking import Tracking
 from kdexp.training.entry import Entry
 from kdexp.training.prepare import check_start
 
 
 class Experiment(Plan):
     """A plan with a store: decides which learners are missing there; `kdexp.experiment.obtain` trains them."""
+
+    tracking: Tracking | None = None
+    """The trackers of its run, while that goes on."""
 
     @cached_property
     def store(self) -> LearnerStore:
@@ -72,6 +77,12 @@ class Experiment(Plan):
         parts = [entry.role, entry.model, spec.model, spec.data, spec.epochs, spec.batch_size, spec.limit_batches]
         if split.leaves_one(spec.batch_size, spec.limit_batches):
             parts += [spec.method, teacher]
+        last = split.last_batch(spec.batch_size, spec.limit_batches)
+        if spec.epochs and last < self.crew.ranks:
+            raise DataUnavailable(
+                f"{entry.role}: the last batch has {last} of {len(split):,} images, fewer than devices={self.crew.ranks} "
+                "processes; another batch_size or fewer devices avoid that"
+            )
         key = json.dumps(parts)
         if key not in self.session.starts:
             self.session.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")
@@ -175,11 +186,16 @@ class Experiment(Plan):
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
 
     def announce(self, entry: Entry) -> None:
-        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is."""
+        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is.
+
+        Trackers get the epochs that they have not seen.
+        """
         if entry.stored and entry.reused:
             self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
         if entry.stored and self.part(entry.role).teaches and not self.part(entry.role).untrained:
             self._judge(entry)
+        if entry.stored and self.tracking:
+            self.tracking.follow(entry.role, entry.stored.result["history"])
 
     def _judge(self, teacher: Entry) -> None:
         """Notes the accuracy of a teacher, or of one that a teacher is made of, and warns if it has nothing to teach."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from kdexp.configuration.nodes import build
 from kdexp.device.memory import free_memory
+from kdexp.distillation.base import Distiller
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.obtain import train_group
 from kdexp.network.build import sketch_network
@@ -37,6 +39,34 @@ class Loop(NamedTuple):
     device: str
     threads: int
     teaches: bool
+    strong_view: str
+    ratio: int
+    """Unlabelled images for each labelled one; learners that read none (0) join those that do."""
+
+    def together(self, other: Loop) -> Loop | None:
+        """The loop of learners of both; None if they don't agree."""
+        if self._replace(ratio=0) != other._replace(ratio=0) or (self.ratio and other.ratio and self.ratio != other.ratio):
+            return None
+        return self._replace(ratio=self.ratio or other.ratio)
+
+
+@dataclass
+class Group:
+    """Learners that train together, with the experiment of the first one."""
+
+    experiment: Experiment
+    loop: Loop
+    teacher: str | None
+    entries: list[Entry]
+
+    def admits(self, loop: Loop, entry: Entry) -> bool:
+        """Takes the entry in, if it can train together with these."""
+        both = self.loop.together(loop)
+        if both is None or entry.spec.teacher not in (None, self.teacher):
+            return False
+        self.loop = both
+        self.entries.append(entry)
+        return True
 
 
 def train_together(experiments: Sequence[Experiment], most: int | None) -> None:
@@ -63,8 +93,8 @@ def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, lis
     """
     missing = list(_missing(experiments))
     missing_teachers = {entry.spec.key for experiment, entry in missing if experiment.part(entry.role).teaches}
-    groups: dict[tuple[Loop, str | None], tuple[Experiment, list[Entry]]] = {}
-    without_teacher: dict[Loop, tuple[Experiment, list[Entry]]] = {}
+    ready: list[tuple[Experiment, Loop, Entry]] = []
+    without_teacher: list[tuple[Experiment, Loop, Entry]] = []
     waiting = set()
     for experiment, entry in missing:
         loop, teacher = _loop(experiment, entry), entry.spec.teacher
@@ -72,14 +102,22 @@ def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, lis
         if sources & missing_teachers:
             waiting.add(loop)
         elif teacher is None and entry.spec.key not in missing_teachers:
-            without_teacher.setdefault(loop, (experiment, []))[1].append(entry)
+            without_teacher.append((experiment, loop, entry))
         elif all(map(experiment.has, sources)):
-            groups.setdefault((loop, teacher), (experiment, []))[1].append(entry)
-    for loop, (experiment, entries) in without_teacher.items():
-        if loop not in waiting:
-            fitting = next((key for key in groups if key[0] == loop), (loop, None))
-            groups.setdefault(fitting, (experiment, []))[1].extend(entries)
-    yield from groups.values()
+            ready.append((experiment, loop, entry))
+    groups: list[Group] = []
+    for experiment, loop, entry in ready:
+        _join([group for group in groups if group.teacher == entry.spec.teacher], groups, experiment, loop, entry)
+    for experiment, loop, entry in without_teacher:
+        if not any(loop.together(other) for other in waiting):
+            _join(groups, groups, experiment, loop, entry)
+    yield from ((group.experiment, group.entries) for group in groups)
+
+
+def _join(candidates: Sequence[Group], groups: list[Group], experiment: Experiment, loop: Loop, entry: Entry) -> None:
+    """Puts an entry into the first of these groups that admits it, or into a new one."""
+    if not any(group.admits(loop, entry) for group in candidates):
+        groups.append(Group(experiment, loop, entry.spec.teacher, [entry]))
 
 
 def _missing(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Entry]]:
@@ -95,6 +133,7 @@ def _missing(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, En
 
 def _loop(experiment: Experiment, entry: Entry) -> Loop:
     spec = entry.spec
+    method: Distiller = build(spec.method)
     return Loop(
         json.dumps(spec.data),
         spec.seed,
@@ -105,6 +144,8 @@ def _loop(experiment: Experiment, entry: Entry) -> Loop:
         str(experiment.device),
         experiment.threads,
         experiment.part(entry.role).teaches,
+        json.dumps(experiment.dataset.strong_view),
+        method.unlabelled_ratio if method.unlabelled else 0,
     )
 
 
@@ -113,7 +154,7 @@ def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
 
     The entries share a teacher; the experiment is that of the first one.
     """
-    shape, labels = experiment.shape, experiment.split_of(entries[0]).labels
+    shape, split = experiment.shape, experiment.split_of(entries[0])
     node, ask = experiment.teacher_node(entries[0].role), cache(capture_sketch)
     teacher = sketch_network(node, shape) if node else None
     models = {json.dumps(entry.spec.model): entry.spec.model for entry in entries}
@@ -122,7 +163,8 @@ def affordable(experiment: Experiment, entries: Sequence[Entry]) -> int:
     largest = 0
     for spec in distinct.values():
         student, method = students[json.dumps(spec.model)], build(spec.method)
-        sketch_method(method, student, teacher if method.uses_teacher else None, labels, spec.batch_size, shape, ask)
+        taught_by, images = teacher if method.uses_teacher else None, split.unlabelled_images
+        sketch_method(method, student, taught_by, split.labels, spec.batch_size, shape, ask, images)
         largest = max(largest, _bytes(student, method))
     return max(1, int(MEMORY_SHARE * free_memory(experiment.device) / largest))
 

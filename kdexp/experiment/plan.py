@@ -21,8 +21,9 @@ from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
 from kdexp.data.unread import UnreadData, look_up
+from kdexp.data.views import STRONG, STRONG2
 from kdexp.deployment.quantisation import QUANTISATION
-from kdexp.device import threads
+from kdexp.device import ranks, threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
@@ -58,8 +59,9 @@ class Plan:
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
+        self.crew = ranks.crew(self.settings.devices, self.device, at_home(self.settings.output_dir))
         options = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
-        self.precision = Precision.pick(self.settings.precision, self.device, **options)
+        self.precision = Precision.pick(self.settings.precision, self.device, ranks=self.crew.ranks, **options)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
         self.prepare_torch()
@@ -74,8 +76,10 @@ class Plan:
         """CPU threads: as configured, or else by the run's largest network, so that all its learners use the same number."""
         if self.settings.num_threads or self.device.type != "cpu" or threads.MOST == 1:
             return self.settings.num_threads or threads.MOST
+        most = max(1, threads.MOST // self.crew.ranks)
         nodes = {json.dumps(node): node for role in self.needed if (node := node_at(self.config, self.part(role).model))}
-        return max(threads.pick_threads(self.settings.batch_size * self._multiply_adds(node)) for node in nodes.values())
+        products = max(self._multiply_adds(node) for node in nodes.values())
+        return min(most, threads.pick_threads(self.settings.batch_size // self.crew.ranks * products))
 
     @property
     def where(self) -> str:
@@ -230,7 +234,13 @@ class Plan:
             teacher=self.spec(part.teacher).key if self._uses_teacher(role) else None,
             members=[self.spec(member).key for member in members],
             quantised=QUANTISATION if part.quantised else None,
+            strong_view=self._strong_view(part, epochs),
         )
+
+    def _strong_view(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
+        """The node of RandAugment, for learners that read strong views in their training."""
+        read = build(node_at(self.config, part.method)).views_read
+        return self.dataset.strong_view if epochs and {STRONG, STRONG2} & read else None
 
     def _class_weights(self, part: RoleSpec, epochs: int) -> Literal["balanced"] | list[float] | None:
         """The setting, unless it changes nothing: the learner is not trained, or not on labels."""

@@ -55,6 +55,7 @@ class Spec(TypedDict):
     quantised: NotRequired[Node]
     class_weights: NotRequired[Literal["balanced"] | list[Positive]]
     averaging: NotRequired[Node]
+    strong_view: NotRequired[Node]
     sources: dict[str, Digest]
 
 
@@ -195,6 +196,15 @@ class Status(TypedDict):
     reason: NotRequired[str]
 
 
+class Tracked(TypedDict):
+    """`trackers.json` of a run: its name and group in the trackers, and per tracker its id and the epochs of each learner."""
+
+    name: Annotated[str, Text(r"(?!\.)[^/\\:\0]{1,255}(/\d{1,9})?", "a name of a run, or of a sweep and a job's number")]
+    group: str
+    ids: dict[str, Name]
+    epochs: dict[str, dict[str, NonNegativeInt]]
+
+
 class JobOfSweep(TypedDict):
     """A job of a sweep: its overrides, and the name of its folder in the sweep's folder."""
 
@@ -232,6 +242,7 @@ class Dataset(Node):
 
     student_fraction: NotRequired[Fraction]
     limit: NotRequired[Count | None]
+    labels: NotRequired[Count | None]
 
 
 class Configuration(TypedDict):

@@ -24,8 +24,8 @@ LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")
 EXEMPT = ("kdexp.configuration", "kdexp.errors", "kdexp.text", "kdexp.files", "kdexp.version")
 """Rooms that decide no weights: their source is not hashed, so that rewording an error message trains nothing again."""
 
-OF_SOME = ("quantised", "class_weights", "averaging")
-"""What only some learners have."""
+OPTIONAL = ("quantised", "class_weights", "averaging", "strong_view")
+"""Fields of a spec that only some learners have."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,12 @@ class LearnerSpec:
     """Weights of the classes in the loss on labels."""
     averaging: dict[str, Any] | None = None
     """The node of the moving average of its weights, if there is one."""
+    strong_view: dict[str, Any] | None = None
+    """The node of RandAugment that makes strong views, if it reads some."""
 
     def values(self) -> dict[str, Any]:
         """The spec as plain values; what only some learners have is left out of others."""
-        return {name: value for name, value in asdict(self).items() if name not in OF_SOME or value}
+        return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value}
 
     def identity(self) -> dict[str, Any]:
         """The values that are hashed: the spec, the format, and a digest of each source file behind its classes.

@@ -155,13 +155,13 @@ def _unsourced(jobs: list[Job]) -> list[str]:
 
 
 def _name_methods(groups: list[Group]) -> None:
-    """Names methods by their objective, or by their option if the option has several objectives."""
+    """Names methods by their objective, or by their option if the option has several objectives; `none` is always CE."""
     meant = defaultdict[str, set[str]](set)
     for group in groups:
         meant[group.row.option].add(group.observations[0].result.method)
     for group in groups:
-        (first, *others) = meant[group.row.option]
-        group.row.method = group.row.option if others else first
+        several = len(meant[group.row.option]) > 1 and group.row.option != "none"
+        group.row.method = group.row.option if several else min(meant[group.row.option], key=len)
 
 
 def _tell_apart(groups: list[Group], columns: list[str]) -> list[str]:

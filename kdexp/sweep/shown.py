@@ -43,11 +43,12 @@ def _kind(row: SweepRow) -> tuple[str, str, int, str]:
 
 
 def with_curves(table: DataTable) -> list[SweepRow]:
-    """The students whose curves are drawn: by role, best on validation data first, controls last."""
+    """The students whose curves are drawn, in the order of the table; of many the best on validation data, before controls."""
     order = list(PARTS)
     students = [row for row in chosen(table) if row.role != "teacher"]
     students.sort(key=lambda row: (order.index(row.role), not row.mark, -(row.validation_mean or 0.0)))
-    return students[:MOST_CURVES]
+    drawn = {id(row) for row in students[:MOST_CURVES]}
+    return [row for row in table.rows if id(row) in drawn]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
-from kdexp.data.split import Epoch, Split
+from kdexp.data.epoch import Epoch
+from kdexp.data.split import Split
 from kdexp.data.views import PLAIN, WEAK, View
 from kdexp.device.precision import Precision
 from kdexp.network.capture import Capture, Outputs

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from kdexp.data.split import Split
-from kdexp.data.views import MIXED, PLAIN, WEAK2
+from kdexp.data.views import MIXED, PLAIN, STRONG, STRONG2, WEAK2
 from kdexp.device.memory import size_text
 from kdexp.errors import listed
 from kdexp.store.outputs import OutputStore, worth_storing
@@ -60,6 +60,8 @@ def choose_lookup(teacher: Teacher, split: Split, source: LookupSource, epochs: 
         return Lookup("live", CHANGING[teacher.view])
     if views is None:
         return Lookup("live", "augmented images never repeat")
+    if views > 1 and split.repeats:
+        return Lookup("live", "an epoch shows several views of an image")
     if views > 1 and not split.pixels.at_hand:
         return Lookup("live", "augmented images would have to be decoded a second time")
     if views > 1 and layers:
@@ -75,7 +77,11 @@ def choose_lookup(teacher: Teacher, split: Split, source: LookupSource, epochs: 
     return _choose_unaugmented(teacher, source, table)
 
 
-CHANGING = {WEAK2: "it reads a second view of each image (weak2)", MIXED: "mixed images never repeat"}
+CHANGING = {
+    WEAK2: "it reads a second view of each image (weak2)",
+    **dict.fromkeys((STRONG, STRONG2), "strong views never repeat"),
+    MIXED: "mixed images never repeat",
+}
 """Why the teacher runs on every batch, for views that no table is kept for."""
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kdexp.data.split import Epoch, Split
+from kdexp.data.epoch import Epoch
+from kdexp.data.split import Split
 from kdexp.network.capture import Outputs
 
 LOGITS = ""
@@ -93,7 +94,7 @@ class OutputTable:
             self._show(names, positions[~is_missing])
         if not missing:
             return
-        requested = positions[is_missing].sort().values
+        requested = positions[is_missing].unique()
         self._ask(split, requested, missing, ask, batch_size)
         for name, layer in missing.items():
             layer[requested] = False

@@ -31,6 +31,7 @@ _KEYS = {
     "dataset.image_size": "size img_size imgsz resolution input_size",
     "dataset.in_channels": "channels in_chans",
     "dataset.limit": "max_samples max_images num_samples n_samples n_train train_size subset",
+    "dataset.labels": "num_labels n_labels labeled labelled num_labeled n_labeled",
     "dataset.flip": "hflip horizontal_flip",
     "epochs": "e n_epochs num_epochs max_epochs total_epochs",
     "teacher_epochs": "epochs_teacher",
@@ -43,6 +44,7 @@ _KEYS = {
     "class_weights": "class_weight weighted loss_weights pos_weight balanced imbalance",
     "limit_batches": "limit_train_batches max_steps max_batches",
     "controls": "control rows",
+    "logger": "loggers tracker trackers tracking logging log_to report_to",
     "dry_run": "dry dryrun",
     "force": "overwrite retrain",
     "graph": "cuda_graph cuda_graphs",
@@ -59,6 +61,8 @@ _OPTIONS = {
     "multistep": "step steplr multisteplr multi_step",
     "image_folder": "imagefolder folder custom imagenet",
     "vid": "variational",
+    "tensorboard": "tb",
+    "wandb": "wb weights_and_biases",
 }
 
 _SWITCHES = {

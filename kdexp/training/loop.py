@@ -9,8 +9,11 @@ from typing import Protocol
 import torch
 
 from kdexp.data.batch import Batch
-from kdexp.data.split import Epoch, Split
+from kdexp.data.epoch import NO_UNLABELLED, Epoch, UnlabelledViews
+from kdexp.data.split import Split
 from kdexp.data.views import VIEWS, WEAK, View
+from kdexp.device import ranks
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress
 from kdexp.network.capture import Outputs
 from kdexp.teacher.frozen import Teacher
@@ -25,6 +28,24 @@ class Watch(Protocol):
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """Called after each epoch is recorded, with the learners that took part in it."""
+
+
+class Watches:
+    """Several watches of one training."""
+
+    def __init__(self, *watches: Watch | None):
+        """Those that are None are left out."""
+        self._watches = [watch for watch in watches if watch is not None]
+
+    def step(self, learners: Sequence[Learner]) -> None:
+        """Called after each batch."""
+        for watch in self._watches:
+            watch.step(learners)
+
+    def epoch(self, learners: Sequence[Learner]) -> None:
+        """Called after each epoch is recorded."""
+        for watch in self._watches:
+            watch.epoch(learners)
 
 
 @dataclass
@@ -43,9 +64,9 @@ class Steps:
         """Steps in an epoch."""
         return self.split.steps(self.batch_size, self.limit_batches)
 
-    def draw(self, epoch: int, views: tuple[View, ...] = ()) -> Epoch:
+    def draw(self, epoch: int, views: tuple[View, ...] = (), unlabelled: UnlabelledViews = NO_UNLABELLED) -> Epoch:
         """The images of an epoch (counted from 0), in an order and with views that depend on seed and epoch alone."""
-        return self.split.epoch(self.seed, epoch, self.limit_batches and self.limit_batches * self.batch_size, views)
+        return self.split.epoch(self.seed, epoch, self.count * self.batch_size, views, unlabelled)
 
     @property
     def teachers(self) -> list[Teacher]:
@@ -58,6 +79,13 @@ class Steps:
         read |= {teacher.view for teacher in self.teachers if teacher.table is None}
         return tuple(view for view in VIEWS if view in read and view != WEAK)
 
+    def unlabelled(self, learners: Sequence[Learner]) -> UnlabelledViews:
+        """The views of unlabelled images that batches must have; learners that read some agree in how many images there are."""
+        read = {view for learner in learners for view in learner.distiller.unlabelled}
+        ratios = {learner.distiller.unlabelled_ratio for learner in learners if learner.distiller.unlabelled}
+        assert len(ratios) <= 1, f"learners read {ratios} unlabelled images for each labelled one"
+        return UnlabelledViews(tuple(view for view in VIEWS if view in read), max(ratios, default=0))
+
     def progress(self, epoch: int, step: int) -> Progress:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
         return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)
@@ -68,7 +96,8 @@ class Steps:
 
     def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
         """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""
-        for step, batch in enumerate(self.split.batches_of(images, self.batch_size)):
+        for step, whole in enumerate(self.split.batches_of(images, self.batch_size)):
+            batch = whole if ranks.count() == 1 else whole.part(ranks.own_part(len(whole.index)))
             outputs = self.outputs(batch)
             for learner in learners:
                 if not learner.failure:
@@ -91,7 +120,11 @@ def train(
         active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
         if not active:
             continue
-        images = steps.draw(epoch, steps.views(learners))
+        if not ranks.leads():  # it draws other masks than the first one, the same after a resumption
+            seed = rank_seed(steps.seed, ranks.number(), epoch)
+            for learner in active:
+                learner.stream.states = RandomStream(seed, learner.precision.device).states
+        images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners))
         for teacher in steps.teachers:
             teacher.prepare_epoch(steps.split, images)
         steps.take(active, epoch, images, watch)
@@ -105,3 +138,8 @@ def train(
             if not learner.failure:
                 keep(learner)
         watch.epoch(active)
+
+
+def rank_seed(seed: int, rank: int, epoch: int) -> int:
+    """Where the random numbers of a rank other than the first start in an epoch."""
+    return ((seed * 4_099 + rank) * 1_000_003 + epoch) % 2**31

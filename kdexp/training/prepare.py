@@ -14,6 +14,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.data.split import Split
 from kdexp.data.views import WEAK, View
+from kdexp.device import ranks
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
@@ -23,6 +24,7 @@ from kdexp.network.build import PretrainedWeights, build_network, sketch_network
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
+from kdexp.network.whole_batch_norm import share_norms
 from kdexp.tasks.imbalance import weights_of_classes
 from kdexp.teacher.frozen import Teacher
 from kdexp.training.entry import Entry
@@ -63,7 +65,8 @@ def _batch_shortage(entry: Entry, network: nn.Module, split: Split, shape: Shape
         return ""
     copies = 2 + getattr(build(spec.optimizer), "moments", 0) + bool(spec.averaging)
     width = 2 if spec.precision.startswith("bf16") else 4
-    return batch_shortage(network, shape, min(spec.batch_size, len(split)), copies, free, width)
+    images = split.largest_batch(spec.batch_size) * build(spec.method).images_per_label
+    return batch_shortage(network, shape, images, copies, free, width)
 
 
 def _problem_with_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, Any] | None) -> str:
@@ -101,24 +104,28 @@ def prepare(
     shape: Shape,
     precision: Precision,
     labels: Tensor,
+    unlabelled: int = 1,
 ) -> tuple[list[Learner], Teacher | None]:
     """A new learner per entry, and the teacher that they share (None without its network), for the first view that is read.
 
-    `labels` [N] are those of the training images.
+    `labels` [N] are those of the training images, `unlabelled` is the number of images without one.
     """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
     by_view: dict[View, Teacher] = {}
+    for draft in drafts:
+        if not draft.distiller.uses_teacher:
+            draft.choose_layers(None)
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
         layers: dict[View, list[str]] = {}
         for draft in drafts:
             if draft.distiller.uses_teacher:
                 layers.setdefault(draft.distiller.teacher_view, []).extend(draft.choose_layers(moved))
-        size = entries[0].spec.batch_size
+        size = ranks.largest_part(entries[0].spec.batch_size)
         for view, names in (layers or {WEAK: []}).items():
             by_view[view] = Teacher(moved, names, shape.probe(precision.device), precision, size, view)
             by_view[view].by_view = by_view
-    learners = [draft.finish(by_view.get(draft.distiller.teacher_view), labels) for draft in drafts]
+    learners = [draft.finish(by_view.get(draft.distiller.teacher_view), labels, unlabelled) for draft in drafts]
     return learners, next(iter(by_view.values()), None)
 
 
@@ -144,12 +151,12 @@ class _Draft:
         self.distiller: Distiller = build(entry.spec.method)
         self.layers: list[str] = []
 
-    def choose_layers(self, teacher: nn.Module) -> list[str]:
+    def choose_layers(self, teacher: nn.Module | None) -> list[str]:
         """The names of the teacher's layers that the method reads; the student's are kept in `layers`."""
         self.layers, teacher_layers = self.distiller.layers(self.network, teacher)
         return teacher_layers
 
-    def finish(self, teacher: Teacher | None, labels: Tensor) -> Learner:
+    def finish(self, teacher: Teacher | None, labels: Tensor, unlabelled: int) -> Learner:
         """The learner. Its method's modules are initialised from their own random stream.
 
         Parts of the student's network that are not deployed are not trained either.
@@ -159,7 +166,9 @@ class _Draft:
         capture = Capture(self.network, self.layers, self.shape.probe(device), compiled=self.precision.compile)
         self.distiller.weigh_classes(weights_of_classes(spec.class_weights, labels, self.shape.num_classes))
         with RandomStream(spec.seed + AUXILIARY_SEED, device):
-            self.distiller.setup(probe_of(capture, teacher_capture, labels, spec.batch_size, self.shape))
+            self.distiller.setup(probe_of(capture, teacher_capture, labels, spec.batch_size, self.shape, unlabelled))
+        if ranks.count() > 1:
+            share_norms(self.network, self.distiller)
         deployed = self.distiller.deployed(self.network, teacher_capture.model if teacher_capture else None)
         for unused in set(self.network.parameters()) - set(deployed.parameters()):
             unused.requires_grad_(False)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kdexp.data.batch import Batch
-from kdexp.data.split import Epoch, Split
+from kdexp.data.epoch import Epoch
+from kdexp.data.split import Split
 from kdexp.data.views import View
 from kdexp.device.cuda_graphs import buffers_in_place
 from kdexp.distillation.base import Progress

@@ -35,13 +35,14 @@ def sketch_method(
     batch_size: int,
     shape: Shape,
     ask: Ask = capture_sketch,
+    unlabelled: int = 1,
 ) -> None:
     """Sets the method up between two networks without values; raises `ValueError` if that is impossible.
 
-    `labels` [N] are those of the training images, or a stand-in with one image per class.
+    `labels` [N] are those of the training images, or a stand-in with one image per class; `unlabelled` images have none.
     """
-    student_layers, teacher_layers = distiller.layers(student, teacher) if teacher else ([], [])
+    student_layers, teacher_layers = distiller.layers(student, teacher)
     student_capture = ask(student, tuple(student_layers), shape)
     teacher_capture = ask(teacher, tuple(teacher_layers), shape) if teacher else None
     with torch.device("meta"):
-        distiller.setup(probe_of(student_capture, teacher_capture, labels, batch_size, shape))
+        distiller.setup(probe_of(student_capture, teacher_capture, labels, batch_size, shape, unlabelled))

@@ -49,6 +49,7 @@ UNTAUGHT = {"baseline": "the baseline", "label_smoothing": "'controls=[label_smo
 BASES: dict[str, type] = {
     "dataset": ImageDataset,
     "strong": RandAugment,
+    "strong_view": RandAugment,
     "distillation": Distiller,
     "baseline": Distiller,
     "label_smoothing": Distiller,
@@ -62,6 +63,7 @@ BASES: dict[str, type] = {
 
 GROUPS = {
     "dataset.strong": "strong@",
+    "dataset.strong_view": "strong@",
     "teacher_optimizer": "optimizer@",
     "teacher_schedule": "schedule@",
     "baseline": "distillation@",

@@ -29,8 +29,9 @@ from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
+from kdexp.validation.ranks import check_ranks
 from kdexp.validation.settings import check_settings
-from kdexp.validation.views import check_views
+from kdexp.validation.views import UNKNOWN_IMAGES, TrainingImages, check_views
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -65,8 +66,7 @@ class Candidate:
     shape: Shape = UNKNOWN
     classes: list[str] | None = None
     """Names of the data's classes, where they have any."""
-    augmented: bool = False
-    """Whether training images have more than one view."""
+    images: TrainingImages = UNKNOWN_IMAGES
     rooms: dict[str, Room] = field(default_factory=dict)
     """The memory for each network, by the path of its node."""
     networks: dict[str, nn.Module | None] = field(default_factory=dict)
@@ -115,6 +115,8 @@ class Validator:
         if "class_weights" not in {problem.name for problem in found}:
             shared = (candidate.shape.num_classes, candidate.broken, candidate.distilled_teachers)
             found += check_class_weights(candidate.config, *shared)
+        if not {"devices", "device", "output_dir"} & {problem.name for problem in found}:
+            found += check_ranks(candidate.config, candidate.broken, candidate.distilled_teachers)
         if "averaging" not in candidate.broken:
             found += check_averaging(candidate.config, candidate.broken, candidate.distilled_teachers)
         candidate.rooms = self._rooms(candidate, found)
@@ -134,17 +136,18 @@ class Validator:
         return found
 
     def _node(self, path: str, node: Any, is_network: bool) -> list[Problem]:
-        """Problems of one node, and of the strong augmentation inside that of the data set."""
+        """Problems of one node, and of the strong augmentations inside that of the data set."""
         found: list[Problem] = []
-        if path == "dataset" and isinstance(node, dict) and node.get("strong") is not None:
-            found = self._check_node("dataset.strong", node["strong"], False)
-            node = {**node, "strong": None} if found else node  # the rest is checked all the same
+        for name in ("strong", "strong_view") if path == "dataset" and isinstance(node, dict) else ():
+            if node.get(name) is not None and (of_policy := self._check_node(f"dataset.{name}", node[name], False)):
+                found += of_policy
+                node = {**node, name: None}  # the rest is checked all the same
         return found + self._check_node(path, node, is_network)
 
     def _dataset(self, candidate: Candidate) -> list[Problem]:
-        """Problems of the data as a whole. Fills in `candidate.shape`, `candidate.classes` and `candidate.augmented`."""
+        """Problems of the data as a whole. Fills in `candidate.shape`, `candidate.classes` and `candidate.images`."""
         node = candidate.config["dataset"]
-        candidate.shape, candidate.classes, candidate.augmented, sentence = self._read_dataset(node)
+        candidate.shape, candidate.classes, candidate.images, sentence = self._read_dataset(node)
         found = [Problem("", sentence)] if sentence else []
         if candidate.config.get("memory") == "disk" and target(node).image_files is ImageDataset.image_files:
             sentence = "='disk': only dataset=image_folder can be decoded during training; choose auto or ram"
@@ -205,7 +208,7 @@ class Validator:
         has_no_teacher = path == "student" and not config.get("teacher")
         if part.method in candidate.broken or pair["student"] is None or (pair["teacher"] is None and not has_no_teacher):
             return []
-        of_views = list(check_views(build(candidate.node(part.method)), part.method, augmented=candidate.augmented))
+        of_views = list(check_views(build(candidate.node(part.method)), part.method, candidate.images))
         room = candidate.rooms[path]
         if of_peers := self._peers(candidate, part.method, room):
             return of_peers
@@ -236,8 +239,8 @@ def _has_method(node: Any) -> bool:
     return isinstance(node, dict) and "distillation" in node
 
 
-def _read_dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, bool, str]:
-    """The shape of the data, the names of the classes, whether images are augmented, and why they can't be read, if known."""
+def _read_dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, TrainingImages, str]:
+    """The shape of the data, the names of the classes, how images are used, and why they can't be read, if known."""
     dataset: ImageDataset = build(node)
     shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
-    return shape, dataset.classes, dataset.augmentation().count != 1, dataset.missing()
+    return shape, dataset.classes, TrainingImages.of(dataset), dataset.missing()

@@ -1,22 +1,50 @@
-"""Checks of the views that a method's student and teacher read: they differ where they should, and go together."""
+"""Checks of the views that a method's student and teacher read: they differ where they should, go together, and can be made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from kdexp.data.views import MIXED, PLAIN, WEAK2
+from kdexp.data.dataset import ImageDataset
+from kdexp.data.views import MIXED, PLAIN, STRONG, STRONG2, WEAK, WEAK2
 from kdexp.distillation.base import Distiller
+from kdexp.distillation.none import NoDistillation
 from kdexp.errors import Problem
 
 AUGMENT = "dataset.crop_padding=1 or 'dataset.resized_crop=[0.4,1.0]' augments images"
+POLICY = "strong@dataset.strong_view=fixmatch chooses one, geometric is for digits"
+FEW = "choose how many have one: dataset.labels=40 dataset.student_fraction=1"
 
 
-def check_views(distiller: Distiller, path: str, *, augmented: bool) -> Iterator[Problem]:
-    """Problems of the views that the method of the node at `path` reads; `augmented` says whether images have several views."""
+class TrainingImages(NamedTuple):
+    """How a data set uses its training images."""
+
+    augmented: bool
+    """Whether they have more than one weak view."""
+    strong: bool
+    """Whether they have strong views."""
+    unlabelled: bool
+    """Whether some are used without their labels."""
+
+    @classmethod
+    def of(cls, dataset: ImageDataset) -> TrainingImages:
+        """How this data set uses them."""
+        return cls(dataset.augmentation().count != 1, dataset.strong_view is not None, dataset.labels is not None)
+
+
+UNKNOWN_IMAGES = TrainingImages(augmented=True, strong=True, unlabelled=True)
+
+
+def check_views(distiller: Distiller, path: str, images: TrainingImages) -> Iterator[Problem]:
+    """Problems of the views that the method of the node at `path` reads."""
+    yield from _unlabelled(distiller, path, images)
+    if strong := [view for view in (STRONG, STRONG2) if view in distiller.views_read and not images.strong]:
+        yield Problem(path, f"reads {' and '.join(strong)} views, and there is no RandAugment for these; {POLICY}")
     views = {"student_view": distiller.student_view, "teacher_view": distiller.teacher_view}
     if not distiller.uses_teacher:
+        allowed = {"student_view": () if type(distiller) is NoDistillation else (STRONG, STRONG2), "teacher_view": ()}
         for name, view in views.items():
-            if view != dict(zip(views, Distiller.own_views, strict=True))[name]:
+            if view != WEAK and view not in allowed[name]:
                 yield Problem(f"{path}.{name}", f"={view!r}: only methods with a teacher choose views; views=null")
         return
     if len(mixing := {name for name, view in views.items() if view == MIXED}) == 1:
@@ -27,6 +55,12 @@ def check_views(distiller: Distiller, path: str, *, augmented: bool) -> Iterator
         sentence = "='mixed': mixed images have two labels, and this method's own term takes one; views=same"
         yield Problem(f"{path}.student_view", sentence)
     for name, view in views.items():
-        if view in (PLAIN, WEAK2) and not augmented:
+        if view in (PLAIN, WEAK2) and not images.augmented:
             sentence = f"={view!r}: is the same as 'weak', since nothing is augmented; {AUGMENT}"
             yield Problem(f"{path}.{name}", sentence)
+
+
+def _unlabelled(distiller: Distiller, path: str, images: TrainingImages) -> Iterator[Problem]:
+    """Whether a method that learns from images without labels has some."""
+    if distiller.unlabelled and not images.unlabelled:
+        yield Problem(path, f"learns from images without labels, and here all have one; {FEW}")

@@ -8,14 +8,15 @@ from torch.testing import assert_close
 
 from kdexp.data.batch import Batch
 from kdexp.data.preprocessing import Preprocessing
-from kdexp.data.views import MIXED, PLAIN, VIEWS, WEAK, WEAK2, folded, mixed
+from kdexp.data.views import MIXED, PLAIN, STRONG, STRONG2, VIEWS, WEAK, WEAK2, folded, mixed
 
 OTHERS = tuple(view for view in VIEWS if view != WEAK)
 CROPS = ["dataset.crop_padding=1", "dataset.resized_crop=[0.4,1.0]"]
+POLICY = "strong@dataset.strong_view=geometric"
 
 
 def split_of(make_experiment, *words):
-    return make_experiment(*words).data.student_train
+    return make_experiment(POLICY, *words).data.student_train
 
 
 def batches(split, views, **more):
@@ -29,12 +30,14 @@ def test_each_view_shows_what_its_name_says(make_experiment, crop):
         assert batch.seen(WEAK) is batch.image
         assert torch.equal(batch.seen(PLAIN), split.images(batch.index, None))
         assert torch.equal(batch.seen(MIXED), mixed(batch.image, batch.share))
-        different = (batch.seen(WEAK2) != batch.image).flatten(1).any(1)
-        assert different.float().mean() > 0.5, "another draw for most images"
+        for view in (WEAK2, STRONG, STRONG2):
+            different = (batch.seen(view) != batch.image).flatten(1).any(1)
+            assert different.float().mean() > 0.5, "another draw for most images"
+        assert (batch.seen(STRONG) != batch.seen(STRONG2)).flatten(1).any(1).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("crop", CROPS)
-@pytest.mark.parametrize("views", [(PLAIN,), (WEAK2,), (MIXED,), OTHERS])
+@pytest.mark.parametrize("views", [(PLAIN,), (WEAK2,), (STRONG,), (STRONG2,), (MIXED,), OTHERS])
 def test_no_draw_depends_on_which_views_are_read(make_experiment, crop, views):
     split = split_of(make_experiment, crop)
     for ours, usual, everything in zip(batches(split, views), batches(split, ()), batches(split, OTHERS), strict=True):
@@ -110,3 +113,26 @@ def test_other_images_are_made_like_the_sets_own(make_experiment, words):
     """Folders store images with a margin for crops; sets of fixed size do not."""
     steps = Preprocessing.of(make_experiment(*words).spec("distilled").data)
     assert (steps.resize, steps.crop) == (8, 8)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("own", [(), ("strong@dataset.strong=fixmatch",), ("strong@dataset.strong=torchssl",)])
+@pytest.mark.parametrize("crop", [("dataset.crop_padding=1",), ("dataset.crop_padding=1", "dataset.crop_mode=reflect"), ()])
+def test_a_policy_of_strong_views_changes_no_other_view(make_experiment, own, crop, before):
+    """Whether RandAugment acts before or after crops decides how images are stored, for all views."""
+    words, views = (*own, *crop), (PLAIN, WEAK2)
+    usual = make_experiment(*words).data.student_train
+    split = split_of(make_experiment, f"dataset.strong_view.before_crop={before}", *words)
+    assert split.strong is not None and split.views == usual.views
+    for ours, theirs in zip(batches(split, (*views, STRONG)), batches(usual, views), strict=True):
+        assert torch.equal(ours.image, theirs.image)
+        assert all(torch.equal(ours.seen(view), theirs.seen(view)) for view in views)
+
+
+def test_strong_views_are_those_of_the_policy_on_a_crop(make_experiment):
+    """Without operations other than a cutout of everything, an image is black wherever it was."""
+    black = ["dataset.strong_view.draws=0", "dataset.strong_view.cutout.between=[1.0,1.0]", "dataset.crop_padding=1"]
+    split = split_of(make_experiment, *black)
+    batch = batches(split, (STRONG,))[0]
+    covered = split.scaled(batch.seen(STRONG)) == 0
+    assert covered.float().mean() > 0.75 > (split.scaled(batch.image) == 0).float().mean()

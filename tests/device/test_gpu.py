@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from each_method import METHODS, PAIR, SLOWED, role_of
+from each_method import METHODS, PAIR, SLOWED, chosen, role_of
 from loops import Silent, look_up, prepared, quiet_training
 
 from kdexp.device.random import RandomStream
@@ -51,7 +51,7 @@ def with_and_without(make_experiment, monkeypatch, *overrides, role="distilled")
 
 @pytest.mark.parametrize("method", METHODS)
 def test_replayed_steps_equal_plain_steps(make_experiment, monkeypatch, method):
-    overrides = (*PAIR, *SLOWED.get(method, ()), f"distillation={method}")
+    overrides = (*PAIR, *SLOWED.get(method, ()), *chosen(method))
     assert_near(*with_and_without(make_experiment, monkeypatch, *overrides, role=role_of(method)))
 
 
@@ -125,7 +125,7 @@ def test_a_graph_run_is_stored_under_its_own_precision(make_experiment):
 @pytest.mark.parametrize("more", [(), ("precision=tf32",), ("precision=bf16", "fast=true")])
 @pytest.mark.parametrize("method", METHODS)
 def test_rounding_is_not_taken_for_a_difference(make_experiment, method, more):
-    overrides = (*PAIR, *SLOWED.get(method, ()), f"distillation={method}", "graph=auto", *more)
+    overrides = (*PAIR, *SLOWED.get(method, ()), *chosen(method), "graph=auto", *more)
     (learner,) = trained(make_experiment(*LONG, *overrides), role_of(method))
     assert not learner.failure and not learner.remark
 

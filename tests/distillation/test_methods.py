@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from each_method import METHODS, PAIR, TEACHING, by_kind
+from each_method import METHODS, PAIR, TEACHING, by_kind, chosen
 from loops import first_read
 
 from kdexp.distillation.base import Progress
@@ -23,7 +23,7 @@ class Bench:
     """A baseline and a distilled learner of one method with their teacher, and one batch of digits."""
 
     def __init__(self, make_experiment, school, method, *overrides):
-        self.experiment = make_experiment(*PAIR, f"distillation={method}", f"store={school}", *overrides)
+        self.experiment = make_experiment(*PAIR, *chosen(method), f"store={school}", *overrides)
         obtain(self.experiment, ["teacher"])
         self.entries = [self.experiment.entry(role) for role in ("baseline", "distilled")]
         network = self.experiment.teacher_network(self.entries)
@@ -59,7 +59,7 @@ def bench(make_experiment, school, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_trains_two_steps_and_reports(make_experiment, method):
-    entries = obtain(make_experiment(*PAIR, f"distillation={method}", "limit_batches=2", "epochs=1"))
+    entries = obtain(make_experiment(*PAIR, *chosen(method), "limit_batches=2", "epochs=1"))
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled"][: 2 if method == "none" else 3]
     assert all(entry.stored and not entry.failure for entry in entries)
 
@@ -131,7 +131,7 @@ def test_bf16_terms_are_fp32_and_near_the_exact_ones(make_experiment, school, me
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_alpha_and_temperature_are_accepted(make_experiment, method):
-    experiment = make_experiment(f"distillation={method}", "distillation.alpha=0.5", "distillation.temperature=3")
+    experiment = make_experiment(*chosen(method), "distillation.alpha=0.5", "distillation.temperature=3")
     assert experiment.entry(experiment.roles[-1]).method
 
 
@@ -143,7 +143,7 @@ def test_plain_training_ignores_knobs_of_distillation(make_experiment):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHING)
 def test_a_pair_without_maps_trains_or_is_refused_in_one_sentence(here, method):
-    code, printed = here(f"distillation={method}", "epochs=1", "teacher_epochs=1", "limit_batches=2")
+    code, printed = here(*chosen(method), "epochs=1", "teacher_epochs=1", "limit_batches=2")
     if code:
         assert code == 2 and "1 problem in this command" in printed.err
         assert printed.err.count("\n  distillation: ") == 1
@@ -165,7 +165,7 @@ def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experi
 @pytest.mark.parametrize("method", by_kind())
 def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_path, monkeypatch, method):
     def experiment(store):
-        return make_experiment(*PAIR, f"distillation={method}", f"store={tmp_path / store}")
+        return make_experiment(*PAIR, *chosen(method), f"store={tmp_path / store}")
 
     obtain(make_experiment(*PAIR, "distillation=none", f"store={school}"))  # teacher and baseline
     for store in ("whole", "cut"):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from loss_bench import few, random
 from pupils import Pupil, few_labels, made, probabilities, terms_of
 
-from kdexp.data.batch import Batch
 from kdexp.distillation import mixing
-from kdexp.distillation.mixing import draw_order, draw_shares, label_targets, mix_up, sharpen
+from kdexp.distillation.mixing import draw_order, draw_shares, mix_up, sharpen
 from kdexp.distillation.mixmatch import MixMatch
 
 OWN = {"beta": 0.5, "mix_per": "batch", "temperature": 0.5, "ramp": 0.0}
@@ -112,13 +111,3 @@ def test_shares_have_the_spread_of_their_distribution():
         shares = draw_shares(beta, torch.zeros(20000), "image")
         assert float(shares.mean()) == pytest.approx(0.5, abs=0.02)
         assert float(shares.var()) == pytest.approx(1 / (4 * (2 * beta + 1)), rel=0.05)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_labels_of_mixed_images_are_those_of_both(count):
-    batch = Batch(torch.zeros(count, 1, 1, 1), torch.arange(count), torch.arange(count), share=torch.tensor([0.75]))
-    assert torch.equal(label_targets(batch, 4, torch.float32), torch.eye(4)[:count])
-    batch.is_mixed = True
-    assert torch.equal(
-        label_targets(batch, 4, torch.float32), 0.75 * torch.eye(4)[:count] + 0.25 * torch.eye(4)[:count].roll(1, 0)
-    )

@@ -3,6 +3,7 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.data.epoch import UnlabelledViews
 from kdexp.data.views import WEAK
 from kdexp.device.random import RandomStream
 from kdexp.experiment.obtain import obtain
@@ -27,7 +28,8 @@ def prepared(experiment, *roles):
     obtain(experiment, ["teacher"])
     entries = [experiment.entry(role) for role in roles]
     network = experiment.teacher_network(entries)
-    return prepare(entries, network, experiment.shape, experiment.precision, experiment.split_of(entries[0]).labels)
+    split = experiment.split_of(entries[0])
+    return prepare(entries, network, experiment.shape, experiment.precision, split.labels, split.unlabelled_images)
 
 
 def fresh(experiment, *roles):
@@ -35,13 +37,16 @@ def fresh(experiment, *roles):
     entries = [experiment.entry(role) for role in roles]
     with RandomStream(1, torch.device("cpu")):
         network = build_network(experiment.spec("teacher").model, experiment.shape)
-    return prepare(entries, network, experiment.shape, experiment.precision, experiment.data.student_train.labels)
+    split = experiment.data.student_train
+    return prepare(entries, network, experiment.shape, experiment.precision, split.labels, split.unlabelled_images)
 
 
 def first_read(learner, teacher, split, batch_size):
     """The first batch as the learner's method reads it, and the teacher's outputs for it (None without a teacher)."""
-    views = tuple({learner.distiller.student_view, learner.distiller.teacher_view} - {WEAK})
-    batch = next(split.batches(batch_size, seed=0, epoch=0, views=views))
+    method = learner.distiller
+    views = tuple({method.student_view, method.teacher_view} - {WEAK})
+    unlabelled = UnlabelledViews(method.unlabelled, method.unlabelled_ratio)
+    batch = next(split.batches(batch_size, seed=0, epoch=0, views=views, unlabelled=unlabelled))
     return learner.reads(batch, {teacher.view: teacher(batch)} if teacher else {})
 
 

@@ -24,7 +24,7 @@ REFUSED = [
         ["distillation=function_matching", "distillation.student_view=weak"],
         "distillation.student_view='weak': one network reads",
     ),
-    (["distillation.teacher_view=palin"], "must be one of plain, weak, weak2, mixed (or null)"),
+    (["distillation.teacher_view=palin"], "must be one of plain, weak, weak2, strong, strong2, mixed (or null)"),
     (
         ["distillation=mutual", "views=fixed", CROPS],
         "distillation.teacher_view='plain': only methods with a teacher choose views",
