@@ -176,6 +176,7 @@ def test_charts_of_several_students_name_them(tmp_path, bare):
     page, _, _ = report(sweep.close())
     captions = [text for text in page.all("figcaption") if " over temperature" in text]
     assert [re.search(r"of (\w+) kd over", text)[1] for text in captions] == ["net1", "net2"]
+    assert {"baseline, 2 rows", "kd, 2 rows"} <= {text.strip() for text in page.all("li")}
 
 
 def test_a_shortened_sweep_says_so_in_its_title(tmp_path, bare):
