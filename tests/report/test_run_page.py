@@ -95,7 +95,7 @@ def test_images_that_only_one_of_the_two_has_right():
 
 @pytest.mark.parametrize(
     ("points", "words"),
-    [(1.234, "1.23 points more than"), (-0.5, "0.50 points less than"), (0.0, "as many as"), (0.004, "as many as")],
+    [(1.234, "1.23 points more than"), (-0.5, "0.50 points less than"), (0.0, "as much as"), (0.004, "as much as")],
 )
 def test_the_outcome_in_words(points, words):
     assert f"reaches 90.00 % on the test images, {words} its baseline, the same student" in outcome(
