@@ -17,7 +17,7 @@ def outcome(name: str, model: str, reached: str, points: float) -> str:
     """The beginning of a sentence on a distilled student: its accuracy, and its difference to the baseline in points."""
     accuracy = f"Distilled with {name}, {model} reaches {reached} % on the test images"
     if not round(points, 2):
-        return f"{accuracy}, as many as its baseline, the same student without distillation"
+        return f"{accuracy}, as much as its baseline, the same student without distillation"
     way = "more" if points > 0 else "less"
     return f"{accuracy}, {abs(points):.2f} points {way} than its baseline, the same student without distillation"
 

@@ -152,9 +152,8 @@ def _right_alone(answers: Answers) -> str:
     if not gained + lost:
         return "Both are right on the same images"
     chance = _chance(chance_of_split(gained, lost))
-    return (
-        f"Only the distilled one is right on {gained:,} of them, only the baseline on {lost:,} ({chance}, exact McNemar test)"
-    )
+    alone = f"Only the distilled one is right on {gained:,} test images, only the baseline on {lost:,}"
+    return f"{alone} ({chance}, exact McNemar test)"
 
 
 def _advice(advice: str) -> list[object]:

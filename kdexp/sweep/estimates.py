@@ -68,9 +68,12 @@ def _judged(found: list[Difference]) -> Iterator[str]:
 
 
 def _together(table: DataTable) -> Iterator[str]:
-    several = {kind: len(family) for kind, family in families(table).items() if len(family) > 1}
+    found = {kind: len(family) for kind, family in families(table).items() if family}
+    several = {kind: number for kind, number in found.items() if number > 1}
     if len(several) == 1:
-        yield f"The intervals of the {next(iter(several.values()))} differences hold together with 95 % (Bonferroni)."
+        ((kind, number),) = several.items()
+        which = kind if len(found) > 1 else "differences"
+        yield f"The intervals of the {number} {which} hold together with 95 % (Bonferroni)."
     elif several:
         each = " and ".join(f"those of the {number} {kind}" for kind, number in several.items())
         yield f"Intervals hold together with 95 %, {each} for themselves (Bonferroni)."

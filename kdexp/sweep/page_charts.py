@@ -20,7 +20,7 @@ from kdexp.sweep.origins import Origins
 from kdexp.sweep.page_settings import accuracies, apart, axis_title, over_settings, spread, told_by
 from kdexp.sweep.pictures.slices import slices
 from kdexp.sweep.row import SweepRow
-from kdexp.sweep.shown import chosen, front, marks_of, name_of, with_curves
+from kdexp.sweep.shown import chosen, front, marks_of, name_of, together, with_curves
 
 BESIDE, ABREAST = 12.0, 300.0
 """Pixels between marks of equal cost at most, and from the first to the last mark of all costs."""
@@ -61,10 +61,10 @@ def _cost(table: DataTable, cost: Callable[[SweepRow], float], unit: str, told: 
     for row, point in zip(rows, points, strict=True):
         aside = step * (students.index(row.drawn_as) - (len(students) - 1) / 2) if row.role != "teacher" else 0.0
         plot.mark(point, marks[row.drawn_as], tip=told_by(row, table), spread=spread(row), aside=aside)
-    names = defaultdict[str, list[str]](list)
+    alike = defaultdict[str, list[SweepRow]](list)
     for row in rows:
-        names[row.drawn_as].append(name_of(row, table))
-    keys = [(key(marks[each]), f"{each}, {len(same)} rows" if len(same) > 1 else same[0]) for each, same in names.items()]
+        alike[row.drawn_as].append(row)
+    keys = [(key(marks[name]), together(same, table)) for name, same in alike.items()]
     caption = [
         told,
         "Dashed: Pareto front, the best accuracy up to each cost." if has_front else "",

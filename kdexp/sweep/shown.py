@@ -21,6 +21,15 @@ def name_of(row: SweepRow, table: DataTable) -> str:
     return " ".join(word for word in words if word)
 
 
+def together(rows: Sequence[SweepRow], table: DataTable) -> str:
+    """The name of rows that are drawn alike: that of a single one, else their method or role and their number."""
+    if len(rows) == 1:
+        return name_of(rows[0], table)
+    methods = {row.method for row in rows}
+    same = len(methods) == 1 and rows[0].role == "distilled"
+    return f"{methods.pop() if same else rows[0].drawn_as}, {len(rows)} rows"
+
+
 def marks_of(table: DataTable) -> dict[str, Mark]:
     """Colour and mark of every method in a table, by `SweepRow.drawn_as`."""
     return marks(row.drawn_as for row in table.rows)

@@ -176,6 +176,7 @@ def test_charts_of_several_students_name_them(tmp_path, bare):
     page, _, _ = report(sweep.close())
     captions = [text for text in page.all("figcaption") if " over temperature" in text]
     assert [re.search(r"of (\w+) kd over", text)[1] for text in captions] == ["net1", "net2"]
+    assert {"baseline, 2 rows", "kd, 2 rows"} <= {text.strip() for text in page.all("li")}
 
 
 def test_a_shortened_sweep_says_so_in_its_title(tmp_path, bare):
@@ -191,7 +192,9 @@ def test_each_family_of_intervals_is_told_by_itself(tmp_path):
     assert "The intervals of the 3 differences hold together with 95 % (Bonferroni)." in explained(table)
     distilled = [row for row in table.rows if row.role == "distilled"]
     control = replace(distilled[0], role="int8")
-    table.rows += [control, control]
+    table.rows.append(control)
+    assert "The intervals of the 3 distilled students hold together with 95 % (Bonferroni)." in explained(table)
+    table.rows.append(control)
     sentence = "hold together with 95 %, those of the 3 distilled students and those of the 2 controls for themselves"
     assert sentence in explained(table)
 

@@ -39,7 +39,7 @@ def draw_differences(table: DataTable) -> Figure:
     axes.tick_params(axis="y", length=0, pad=ASIDE)
     axes.spines["left"].set_visible(False)
     numbers = axes.secondary_yaxis("right")
-    numbers.set_yticks(range(len(drawn)), [f"{estimate.number} ({estimate.range})" for estimate in drawn])
+    numbers.set_yticks(range(len(drawn)), [_number(estimate) for estimate in drawn])
     numbers.tick_params(axis="y", length=0, pad=ASIDE)
     numbers.spines["right"].set_visible(False)
     axes.set_title(title(table), fontsize=9)
@@ -64,6 +64,10 @@ def _draw(axes: Axes, place: int, estimate: Estimate, scale: Scale) -> None:
     if len(estimate.points) > 1:
         axes.plot(estimate.points, [place + BELOW] * len(estimate.points), ".", color=colour, ms=3.5, alpha=0.7)
     axes.plot([estimate.mean], [place], estimate.mark.shape, color=colour, mfc="white", mew=1.5, ms=6)
+
+
+def _number(estimate: Estimate) -> str:
+    return f"{estimate.number} ({estimate.range})" if estimate.range else estimate.number
 
 
 def _arrows(axes: Axes, place: int, ends: tuple[float, float], scale: Scale, colour: str) -> None:
