@@ -10,6 +10,8 @@ from kdexp.files import remove_drafts, write_whole
 from kdexp.store.locks import holder
 
 STATUS, ALIVE = "status.json", "run.lock"
+WORKERS = "workers"
+"""The folder in a sweep where its workers register, each with a file that it locks."""
 
 RUNNING, FINISHED, FAILED, INTERRUPTED, KILLED = "running", "finished", "failed", "interrupted", "killed"
 
@@ -22,8 +24,9 @@ def write_state(folder: Path, state: str, why: str = "") -> None:
 
 def runner(folder: Path) -> str:
     """The process that works on a run or a sweep, such as `process 7 on laptop`; empty if none does."""
+    locks = [folder / ALIVE, *sorted((folder / WORKERS).glob("*.lock"))]
     try:
-        return holder(folder / ALIVE)
+        return next(filter(None, map(holder, locks)), "")
     except OSError:  # another user's folder: it may be true
         return "another process"
 
@@ -32,10 +35,10 @@ def was_killed(folder: Path) -> bool:
     """Whether the process of a run or sweep was killed before it finished; a sweep has no state of its own."""
     if not (folder / ALIVE).is_file() or runner(folder):
         return False
-    return _state(folder) in (RUNNING, "")
+    return state_of(folder) in (RUNNING, "")
 
 
-def _state(folder: Path) -> str:
+def state_of(folder: Path) -> str:
     """The state in `status.json`; empty if there is none."""
     try:
         return str(json.loads((folder / STATUS).read_text("utf-8"))["state"])
@@ -47,7 +50,7 @@ def settle(folder: Path) -> None:
     """Marks a run or sweep whose process was killed as killed, and removes its drafts."""
     if runner(folder) or not (folder / ALIVE).is_file():
         return
-    if _state(folder) == RUNNING:
+    if state_of(folder) == RUNNING:
         write_state(folder, KILLED)
     remove_drafts(folder)
     with suppress(OSError):

@@ -15,8 +15,8 @@ from kdexp.files import folder_problems
 from kdexp.validation.nodes import REQUIRED
 
 
-def check_settings(config: dict[str, Any]) -> Iterator[Problem]:
-    """Problems of unknown top-level keys, of bad values, and of what this machine's device can't do."""
+def check_settings(config: dict[str, Any], *, elsewhere: bool = False) -> Iterator[Problem]:
+    """Problems of unknown top-level keys, of bad values, and of what this machine's device can't do, unless it is another's."""
     known = {name: node for name, node in config.items() if name in (*NAMES, *REQUIRED, "teacher", "published", "choices")}
     for name in config:
         if name not in known:
@@ -29,7 +29,7 @@ def check_settings(config: dict[str, Any]) -> Iterator[Problem]:
     if "controls" not in bad:
         repeated = [control for control, count in Counter(given["controls"]).items() if count > 1]
         yield from (Problem("controls", f"={control}: given more than once; keep one") for control in repeated)
-    if "device" not in bad:
+    if "device" not in bad and not elsewhere:
         yield from _device(given)
 
 
