@@ -82,7 +82,7 @@ def jobs_of(queue: Queue, *, wait: bool) -> Iterator[ListedJob]:
             time.sleep(POLL)
         else:
             yield job
-            queue.release(job)
+            queue.end(job)
 
 
 def _claim(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 _sharers = {"cpu": 1, "cuda": 1}
 
 
@@ -12,6 +10,6 @@ def share_with(workers: int, per_gpu: int) -> None:
     _sharers.update(cpu=workers, cuda=per_gpu)
 
 
-def sharers(device: torch.device) -> int:
-    """How many processes share that device's memory, this one included."""
-    return _sharers.get(device.type, 1)
+def sharers(device_type: str = "cpu") -> int:
+    """How many processes share the memory of that type of device, this one included."""
+    return _sharers.get(device_type, 1)

@@ -55,14 +55,15 @@ class Queue:
                 if not self._is_over(job) and _make_room(self.listed.folder_of(job)):
                     taken = job
                     break
-                self.release(job)
+                self._locks.release(number)
                 over.append(number)
         for number in over:
             del self._left[number]
         return taken
 
-    def release(self, job: ListedJob) -> None:
-        """Gives up the claim on a job; others take it, unless it is finished or failed."""
+    def end(self, job: ListedJob) -> None:
+        """Gives up a job that ran to its end; it is not taken again here, even if a full disk kept no state."""
+        self._left.pop(job.number, None)
         self._locks.release(job.number)
 
     def _is_over(self, job: ListedJob) -> bool:

@@ -68,6 +68,15 @@ def test_a_job_is_one_process_s_until_that_dies(listed):
         assert queue.take().number == 0
 
 
+def test_a_job_whose_state_could_not_be_written_is_not_taken_again(listed):
+    with Queue(listed) as queue:
+        taken = []
+        while job := queue.take():
+            taken.append(job.number)
+            queue.end(job)
+    assert taken == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("state", "name"), [("running", "001.killed-1"), ("interrupted", "001.interrupted-1")])
 def test_the_folder_of_a_job_that_was_cut_off_is_moved_aside(listed, state, name):
     started(listed, 0, "finished")
