@@ -106,6 +106,10 @@ class CorruptEntry(BadFile):
     """A stored learner whose files do not match its result."""
 
 
+class SweepLost(OSError):
+    """A sweep's folder that disappeared while its jobs ran."""
+
+
 class LearnerLost(OSError):
     """A learner that was removed from the store while a run needed it; the same command trains it again."""
 

@@ -110,8 +110,7 @@ def running(experiment: Experiment, folder: Path) -> Iterator[None]:
 
 def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
     """Makes a new folder named by time and a hash of the configuration; never the folder of another run."""
-    digest = hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
-    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest}"
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest_of(config)}"
     for attempt in range(1000):
         folder = runs / (name if not attempt else f"{name}_{attempt + 1}")
         try:
@@ -120,6 +119,11 @@ def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
         except FileExistsError:
             continue
     raise FileExistsError(f"a thousand runs named {name} under {runs}")
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """The hash of a configuration in the name of its folder."""
+    return hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
 
 
 def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], experiment: Experiment) -> None:

@@ -79,6 +79,9 @@ class Journal:
         if f"warning: {sentence}" not in self._remarks:
             self.warn(sentence)
 
+    def followed(self, learners: Sequence[Learner], epochs: int) -> None:
+        """Called before the first epoch of a training and after each; a worker of a sweep reports these to others."""
+
     def note(self, text: str) -> None:
         """Writes a text of any number of lines to the log only."""
         for line in text.splitlines():
@@ -99,6 +102,7 @@ class Journal:
     @contextmanager
     def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
         """Follows one training of `epochs` times `steps` batches, with a bar per learner on a terminal."""
+        self.followed(learners, epochs)
         if not self.console.is_terminal:
             yield TrainingWatch(self, epochs)
             return
@@ -150,6 +154,7 @@ class TrainingWatch:
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """Shows the latest numbers of each learner, and logs them every few epochs."""
+        self.journal.followed(learners, self.epochs)
         done = len(learners[0].history)
         last = done == self.epochs or any(learner.failure for learner in learners)
         due = last or done % max(1, self.epochs // PLAIN_LINES) == 0

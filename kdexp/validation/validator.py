@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -90,9 +91,13 @@ class Candidate:
 
 
 class Validator:
-    """Validates the jobs of one command; what they have in common is checked once."""
+    """Validates the jobs of one command; what they have in common is checked once.
 
-    def __init__(self) -> None:
+    With `elsewhere`, nothing is checked that depends on the device of the machine which will run them.
+    """
+
+    def __init__(self, *, elsewhere: bool = False) -> None:
+        self._elsewhere = elsewhere
         self._check_node = cached(lambda *arguments: list(check_node(*arguments)))
         self._read_dataset = cached(_read_dataset)
         self._check_network = cached(check_network)
@@ -105,7 +110,7 @@ class Validator:
         """All problems of a configuration; unless `parts`, only those that show without building anything from it."""
         candidate = Candidate(as_plain(config))
         found = [
-            *check_settings(candidate.config),
+            *check_settings(candidate.config, elsewhere=self._elsewhere),
             *published_problems(candidate.config.get("published")),
             *self._nodes(candidate),
         ]
@@ -159,8 +164,9 @@ class Validator:
     def _rooms(self, candidate: Candidate, found: list[Problem]) -> dict[str, Room]:
         """The memory for each network and, if it is trained, for its gradients and optimizer state."""
         bad = {problem.name.partition(".")[0] for problem in found}
-        device = pick_device("cpu" if "device" in bad else candidate.config["device"])
-        return {path: self._room(candidate, path, self._free_memory(device), bad) for path in candidate.network_paths}
+        device = pick_device("cpu" if "device" in bad or self._elsewhere else candidate.config["device"])
+        free = sys.maxsize if self._elsewhere else self._free_memory(device)
+        return {path: self._room(candidate, path, free, bad) for path in candidate.network_paths}
 
     def _room(self, candidate: Candidate, path: str, free: int, bad: set[str]) -> Room:
         node, part = candidate.node(path), role_spec("baseline" if path == "student" else path, candidate.config)
