@@ -27,7 +27,7 @@ from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
 from kdexp.files import at_home, file_digest
-from kdexp.network.build import device_of, sketch_network, without_start
+from kdexp.network.build import device_of, sketch_network, taken, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
 from kdexp.store.spec import LearnerSpec
@@ -202,11 +202,12 @@ class Plan:
         model = dict(node_at(self.config, part.model))
         members = [source for source in self.sources(role) if ".members." in source]
         checkpoint = None if part.from_scratch else model.get("checkpoint")
+        of_checkpoint = taken(model)
         model = without_start(model)
         if part.from_scratch and "weights" in model:
             model["weights"] = None
         if checkpoint:
-            model["checkpoint"] = file_digest(Path(checkpoint))
+            model |= {"checkpoint": file_digest(Path(checkpoint)), **of_checkpoint}
             if (rows := rows_for(self.dataset.classes, classes_of(Path(checkpoint)))) is not None:
                 model["checkpoint_rows"] = rows
         if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):

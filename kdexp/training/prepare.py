@@ -136,7 +136,7 @@ class _Draft:
         self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
-            fresh = start(network, entry.checkpoint, entry.classes, entry.role)
+            fresh = start(network, entry.checkpoint, entry.classes, entry.role, entry.spec.model)
         self.untrained = bool(fresh) and not entry.spec.epochs
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None

@@ -13,7 +13,7 @@ from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at, option, role_spec
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller
-from kdexp.errors import BadCheckpoint, Problem, listed
+from kdexp.errors import BadCheckpoint, BadFreshLayer, Problem, listed
 from kdexp.experiment.starts import load_start
 from kdexp.network.checkpoint.fit import Start
 from kdexp.network.checkpoint.heads import classifier_name
@@ -36,13 +36,18 @@ def check_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | No
         if start.unfit_stem and path != "student":
             misfits = "; ".join(f"{name} ({reason})" for name, reason in start.unfit_stem.items())
             raise BadCheckpoint(f"{checkpoint} does not fit the first convolution of {type(network).__name__}: {misfits}")
+        if start.chosen and path != "student":
+            raise BadFreshLayer(
+                f"{listed(start.chosen)} would stay untrained, since the teacher is used as in its checkpoint; only its "
+                f"classifier ({classifier_name(network)}) can be left out"
+            )
         if start.rows and not _same_logits(path, node, shape, network, start):
             raise BadCheckpoint(
                 f"{checkpoint} has the data's classes in another order, and {classifier_name(network)} alone does not compute "
                 "the logits, so that they can't be reordered; choose a checkpoint whose classes are in the data's order"
             )
     except BadCheckpoint as error:
-        return None, [Problem(f"{path}.checkpoint", str(error))]
+        return None, [Problem(f"{path}.{error.key}", str(error))]
     return start, []
 
 
@@ -60,7 +65,8 @@ def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | N
     fresh = set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
     if not fresh:
         return
-    why = f"{listed(sorted(fresh))} does not fit the trained weights and would stay untrained"
+    how = "is freshly initialised" if start and fresh <= {*start.chosen} else "does not fit the trained weights"
+    why = f"{listed(sorted(fresh))} {how} and would stay untrained"
     if node.get("frozen_backbone") is True:
         yield Problem("student.frozen_backbone", f"=True: {why}; student.frozen_backbone=false trains the whole student")
     if isinstance(controls, list) and "frozen_backbone" in controls:
