@@ -174,6 +174,8 @@ def training_words(names: str, spec: LearnerSpec, batches: int, images: int) -> 
     if spec.members:
         return f"{names}: the mean of {len(spec.members)} members"
     if not spec.epochs:
+        if spec.model.get("weights"):
+            return f"{names}: as published"
         return f"{names}: as in its checkpoint" if spec.model.get("checkpoint") else f"{names}: left untrained"
     seen = min(images, batches * spec.batch_size)
     of_all = count(images, "image") if seen == images else f"{seen:,} of {count(images, 'image')}"

@@ -30,6 +30,7 @@ from kdexp.files import at_home, file_digest
 from kdexp.network.build import device_of, sketch_network, taken, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
+from kdexp.network.headless import head_of
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
@@ -186,7 +187,10 @@ class Plan:
         if "members" in node_at(self.config, part.model):
             counts = Counter(sources).items()
             return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts)
-        described = build(node_at(self.config, part.method)).describe()
+        head = head_of(node_at(self.config, part.model))
+        if head == "none":
+            return "features alone"
+        described = build(node_at(self.config, part.method)).describe() + (", linear probe" if head else "")
         if weights := self.spec(role).class_weights:
             described += ", balanced" if weights == "balanced" else ", weighted"
         return f"{described} from {sources[0]}" if sources else described
@@ -202,7 +206,7 @@ class Plan:
         model = dict(node_at(self.config, part.model))
         members = [source for source in self.sources(role) if ".members." in source]
         checkpoint = None if part.from_scratch else model.get("checkpoint")
-        of_checkpoint = taken(model)
+        of_checkpoint, head = taken(model), head_of(model)
         model = without_start(model)
         if part.from_scratch and "weights" in model:
             model["weights"] = None
@@ -210,10 +214,14 @@ class Plan:
             model |= {"checkpoint": file_digest(Path(checkpoint)), **of_checkpoint}
             if (rows := rows_for(self.dataset.classes, classes_of(Path(checkpoint)))) is not None:
                 model["checkpoint_rows"] = rows
-        if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):
+        if head == "none":
+            model["head"] = head
+        probed = head == "probe" and not part.untrained
+        if part.frozen_backbone or probed or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
         epochs = settings.teacher_epochs if part.teaches else settings.epochs
-        if part.untrained or part.quantised or members or (part.teaches and checkpoint):
+        as_it_is = head == "none" or (part.teaches and checkpoint and not probed)
+        if part.untrained or part.quantised or members or as_it_is:
             epochs = 0
         return LearnerSpec(
             data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),

@@ -15,6 +15,7 @@ from kdexp.device.random import RandomStream
 from kdexp.experiment.plan import Plan
 from kdexp.network.build import build_network, start_at
 from kdexp.network.checkpoint.fit import Start
+from kdexp.network.headless import head_of
 
 Node = Mapping[str, Any]
 
@@ -41,6 +42,7 @@ def _notes(path: str, plan: Plan) -> list[str]:
     key = json.dumps([path, node, vars(plan.shape), classes])
     if key not in plan.session.notes:
         _, start = load_start(path, node, plan.shape, classes)
-        sentences = start.sentences() if path == "student" else start.sentences_of_teacher()
+        trained = path == "student" or head_of(node) == "probe"
+        sentences = start.sentences() if trained else start.sentences_of_teacher()
         plan.session.notes[key] = [f"{path}: {sentence}" for sentence in sentences]
     return plan.session.notes[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -18,7 +18,9 @@ from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network.checkpoint.fit import Start, start_from
+from kdexp.network.checkpoint.heads import classifier_name
 from kdexp.network.checkpoint.prefixes import with_dot
+from kdexp.network.headless import head_of, is_headless, leave_out_classifier, with_classifier
 from kdexp.network.landmarks import Landmarks, find_landmarks
 from kdexp.network.quick_pass import QuickPass
 
@@ -40,18 +42,21 @@ class PretrainedWeights(Protocol):
 
 
 def without_start(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a network's node without the keys in `STARTING`."""
-    return {name: value for name, value in node.items() if name not in STARTING}
+    """Returns a network's node without the keys in `STARTING`, and without the head that is asked for."""
+    ours = (*STARTING, "head") if head_of(node) or node.get("head", ...) is None else STARTING
+    return {name: value for name, value in node.items() if name not in ours}
 
 
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """Builds the freshly initialised network of a `model`, `teacher` or `student` node; `start` loads its weights.
 
-    If its family declares no `landmarks`, one forward pass finds them.
+    If its family declares no `landmarks`, one forward pass finds them. With `head=none` it goes without its classifier.
     """
     network = build(without_start(node), **asdict(shape))
     if not isinstance(getattr(network, "landmarks", ...), Landmarks | None):
         network.landmarks = find_landmarks(network, shape.probe(device_of(network)))
+    if head_of(node) == "none":
+        leave_out_classifier(network, shape.num_classes)
     return network
 
 
@@ -115,7 +120,13 @@ def start_at(
 ) -> Start:
     """Loads what the network's node takes of the file of weights at `path`; raises `BadCheckpoint`."""
     part = {name.removeprefix("checkpoint_"): value for name, value in taken(node).items()}
-    return start_from(network, path, role=role, classes=classes, partly=True, **part)
+    if not is_headless(network):
+        return start_from(network, path, role=role, classes=classes, partly=True, **part)
+    classifier = classifier_name(network)
+    part["fresh"] = list(dict.fromkeys([*part.get("fresh", ()), classifier]))
+    with with_classifier(network):
+        loaded = start_from(network, path, role=role, classes=classes, partly=True, **part)
+    return replace(loaded, unfit_head={classifier: "head=none"})
 
 
 def start(
@@ -135,7 +146,8 @@ def start(
     if checkpoint:
         return start_at(network, checkpoint, node, classes, role).fresh
     if published:
-        published.load(network)
+        with with_classifier(network):
+            published.load(network)
     return ()
 
 

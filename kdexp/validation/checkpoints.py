@@ -17,6 +17,7 @@ from kdexp.errors import BadCheckpoint, BadFreshLayer, Problem, listed
 from kdexp.experiment.starts import load_start
 from kdexp.network.checkpoint.fit import Start
 from kdexp.network.checkpoint.heads import classifier_name
+from kdexp.network.headless import head_of
 from kdexp.tasks.classification import same_answers
 
 Node = Mapping[str, Any]
@@ -61,9 +62,7 @@ def _same_logits(path: str, node: Node, shape: Shape, network: nn.Module, start:
 
 def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | None) -> Iterator[Problem]:
     """Problems with training only the classifier of a student that has other untrained modules."""
-    published = getattr(network, "published", None)
-    fresh = set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
-    if not fresh:
+    if not (fresh := _untrained_layers(network, start)):
         return
     how = "is freshly initialised" if start and fresh <= {*start.chosen} else "does not fit the trained weights"
     why = f"{listed(sorted(fresh))} {how} and would stay untrained"
@@ -73,19 +72,41 @@ def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | N
         yield Problem("controls", f"=frozen_backbone: {why}; leave that control out")
 
 
+def _untrained_layers(network: nn.Module, start: Start | None) -> set[str]:
+    """The layers besides the classifier that have no trained weights."""
+    published = getattr(network, "published", None)
+    return set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
+
+
+def check_head(path: str, node: Node, network: nn.Module, start: Start | None) -> Iterator[Problem]:
+    """Problems with a teacher's head on a backbone that is not trained as a whole."""
+    head, fresh = head_of(node), _untrained_layers(network, start)
+    if head and fresh:
+        yield Problem(
+            f"{path}.head",
+            f"={head!r}: {listed(sorted(fresh))} does not fit the trained weights and would stay untrained; "
+            f"{path}.head=null trains the whole teacher",
+        )
+
+
 def check_reader(
-    path: str, start: Start, plain: Node, nets: Mapping[str, nn.Module | None], broken: Collection[str]
+    path: str, start: Start | None, plain: Node, nets: Mapping[str, nn.Module | None], broken: Collection[str]
 ) -> Iterator[Problem]:
-    """Problems with a checkpoint that does not fit the classifier of the teacher at `path`, if anything reads its logits.
+    """Problems with a teacher at `path` without a classifier for the data, if anything reads its logits.
 
     `broken` are the nodes that can't be built.
     """
-    if not start.unfit_head:
+    head = head_of(node_at(plain, path))
+    if head == "probe" or (head is None and not (start and start.unfit_head)):
         return
-    misfit = f"={str(start.path)!r}: its classifier does not fit the data ({next(iter(start.unfit_head.values()))})"
     outer = path.rpartition(".")[0]
+    if head is None and start:
+        key, better = "checkpoint", "a checkpoint with the data's classes"
+        misfit = f"={str(start.path)!r}: its classifier does not fit the data ({next(iter(start.unfit_head.values()))})"
+    else:
+        key, better, misfit = "head", f"{path}.head=probe, which trains a classifier", "='none': it gives no logits"
     if outer.endswith(".members"):
-        yield Problem(f"{path}.checkpoint", f"{misfit}, and an ensemble needs its members' logits; choose another checkpoint")
+        yield Problem(f"{path}.{key}", f"{misfit}, and an ensemble needs its members' logits; choose another checkpoint")
         return
     learner = outer or "student"
     part = role_spec("distilled" if learner == "student" else learner, plain)
@@ -96,9 +117,9 @@ def check_reader(
     if student is not None and teacher is not None and _reads_classifier(method, student, teacher):
         fix = _override_without_logits(part.method, node, method)
         yield Problem(
-            f"{path}.checkpoint",
+            f"{path}.{key}",
             f"{misfit}, and {option(plain, part.method)} reads the teacher's logits; "
-            f"take a checkpoint with the data's classes, or a method that reads only features: {fix}",
+            f"take {better}, or a method that reads only features: {fix}",
         )
 
 

@@ -22,6 +22,7 @@ from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed, refusals
 from kdexp.files import is_file, is_folder
 from kdexp.network.build import starts_trained
+from kdexp.network.headless import HEADS, head_of
 from kdexp.store.stored import RESULT
 
 GIVE_START = "give student.checkpoint=FILE, or student.weights where the network has published ones"
@@ -166,6 +167,7 @@ def _starts(path: str, node: dict[str, Any], given: dict[str, Any]) -> Iterator[
     if path == "student":
         yield from _frozen(given.pop("frozen_backbone", False), node)
     else:
+        yield from _head(path, given, node)
         yield from _teacher_or_method_missing(path, given.pop("teacher", None), given.pop("distillation", None))
 
 
@@ -195,6 +197,22 @@ def _part_of_checkpoint(name: str, value: Any, kind: Any, node: dict[str, Any]) 
         yield Problem(
             name, f"={short_repr(value)}: says what is taken of a file of weights; add {name.rpartition('_')[0]}=FILE"
         )
+
+
+def _head(path: str, given: dict[str, Any], node: dict[str, Any]) -> Iterator[Problem]:
+    """Problems of the head of a teacher, which is taken out of `given` unless it is an argument of the class."""
+    head = head_of(node)
+    if "head" not in given or (given["head"] is not None and not head and "head" in parameters(target(node))):
+        return
+    given.pop("head")
+    name = f"{path}.head"
+    if node["head"] is not None and not head:
+        yield Problem(name, f"={short_repr(node['head'])}: must be one of {listed(HEADS)} (or null)")
+    elif head and not starts_trained(node):
+        weights = f", or {path}.weights where the network has published ones" if "weights" in node else ""
+        yield Problem(name, f"={head!r}: the backbone would stay untrained; give {path}.checkpoint=FILE{weights}")
+    elif head == "none" and ".members." in f"{path}.":
+        yield Problem(name, "='none': an ensemble needs its members' logits; head=probe trains a classifier")
 
 
 def _teacher_or_method_missing(path: str, teacher: Any, distillation: Any) -> Iterator[Problem]:

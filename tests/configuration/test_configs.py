@@ -81,7 +81,7 @@ def test_teachers_and_students_are_the_models(role):
     composer = Composer()
     own = yaml.safe_load((CONF / "role" / f"{role}.yaml").read_text())
     shared = {"checkpoint": None, "checkpoint_prefix": None, "checkpoint_fresh": []}
-    assert own == shared | ({"frozen_backbone": False} if role == "student" else {})
+    assert own == shared | ({"frozen_backbone": False} if role == "student" else {"head": None})
     for name in ("deepnn", "resnet8x4", "torchvision"):  # composed by one piece of code from the two files
         composed = composer.compose([f"{role}={name}"])[role]
         assert composed == own | yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())

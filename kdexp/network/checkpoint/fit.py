@@ -148,6 +148,7 @@ def _require_fit(
     differing += [name for name in own if name in weights and own[name].shape != weights[name].shape]
     nothing_left = bool(fresh) and all(within(name, fresh) for name in own)
     if nothing_left or not all(within(name, fresh) for name in differing):
+        differing = [name for name in differing if name in weights or not within(name, fresh)]  # the others are not taken
         raise BadCheckpoint(
             f"{source} does not fit {type(model).__name__}: {len(differing)} tensors differ, first "
             + "; ".join(f"{name} (model {shape_of(own, name)}, file {shape_of(weights, name)})" for name in differing[:3])
