@@ -180,6 +180,8 @@ def training_words(names: str, spec: LearnerSpec, batches: int, split: Split) ->
     if spec.members:
         return f"{names}: the mean of {len(spec.members)} members"
     if not spec.epochs:
+        if spec.model.get("weights"):
+            return f"{names}: as published"
         return f"{names}: as in its checkpoint" if spec.model.get("checkpoint") else f"{names}: left untrained"
     images, shown = len(split), batches * spec.batch_size
     of_all = count(images, "image") if shown >= images else f"{shown:,} of {count(images, 'image')}"

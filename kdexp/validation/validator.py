@@ -23,10 +23,11 @@ from kdexp.device.precision import pick_device
 from kdexp.errors import Problem
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
+from kdexp.network.headless import head_of
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.averaging import check_averaging
-from kdexp.validation.checkpoints import check_frozen, check_reader, check_start
+from kdexp.validation.checkpoints import check_frozen, check_head, check_reader, check_start
 from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
@@ -172,7 +173,7 @@ class Validator:
         node, part = candidate.node(path), role_spec("baseline" if path == "student" else path, candidate.config)
         if not isinstance(node, dict) or part.optimizer in bad:
             return Room(free)
-        if "members" in node or node.get("frozen_backbone") or (part.teaches and node.get("checkpoint")):
+        if "members" in node or node.get("frozen_backbone") or head_of(node) or (part.teaches and node.get("checkpoint")):
             return Room(free)
         averaged = not part.teaches and "averaging" not in candidate.broken and candidate.averages
         return Room(free, 2 + getattr(build(candidate.node(part.optimizer)), "moments", 0) + averaged)
@@ -200,7 +201,8 @@ class Validator:
             found += of_start
             if path == "student":
                 found += check_frozen(candidate.config["student"], candidate.config.get("controls"), network, start)
-            elif start is not None:
+            else:
+                found += check_head(path, candidate.node(path), network, start)
                 found += check_reader(path, start, candidate.config, candidate.networks, candidate.broken)
         return found
 
