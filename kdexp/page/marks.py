@@ -32,6 +32,17 @@ NAMES = (
         "fixmatch",
         "strong_labels",
         "all_labels",
+        "pi_model",
+        "temporal_ensembling",
+        "mean_teacher",
+        "vat",
+        "ict",
+        "mixmatch",
+        "remixmatch",
+        "uda",
+        "feature_cosine",
+        "feature_pretraining",
+        "mpl",
     ),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""

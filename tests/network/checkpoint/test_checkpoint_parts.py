@@ -112,7 +112,7 @@ def test_a_layer_under_another_codes_name_is_left_out_by_our_name(tmp_path):
         ([QUERY, "student.checkpoint_fresh=[body.2]"], "student.checkpoint_fresh: body.2 of NormNet has no weights to"),
         ([QUERY, "student.checkpoint_fresh=[head.input]"], "student.checkpoint_fresh: head.input of NormNet has no weights to"),
         ([QUERY, "student.checkpoint_fresh=[head,body]"], "student.checkpoint_fresh: all layers of NormNet would be freshly"),
-        ([QUERY, "student.checkpoint_fresh=head"], "student.checkpoint_fresh='head': must be a list, written [a,b]"),
+        ([QUERY, "student.checkpoint_fresh=head"], "student.checkpoint_fresh='head': must be a list, written [head]"),
         (["student.checkpoint_prefix=."], "student.checkpoint_prefix='.': must be the beginning of names"),
         ([QUERY, "student.checkpoint=null"],
          "student.checkpoint_prefix='module.encoder_q.': says what is taken of a file of weights; add student.checkpoint=FILE"),
