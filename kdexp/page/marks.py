@@ -29,7 +29,10 @@ NAMES = (
         "frozen_backbone",
         "int8",
         "function_matching",
+        "fixmatch",
+        "mean_teacher",
     ),
+    *("uda", "pi_model", "vat", "mixmatch", "temporal_ensembling", "ict", "remixmatch"),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""
 _ALL = len(COLOURS) * len(SHAPES)
