@@ -51,15 +51,15 @@ def main() -> None:
 
 def step_seconds(methods: list[str], steps: int, batch_size: int) -> dict[str, float]:
     """Seconds of each method's fastest step."""
-    batch = random_batch(SHAPE, batch_size)
     found = dict.fromkeys(methods, float("inf"))
     pairs = {}
     for method in methods:
         learner, teacher = untrained_pair(compose_command([*WORDS, f"distillation={method}"]), SHAPE, batch_size, IMAGES)
         learner.train()
-        pairs[method] = learner, teacher(batch) if learner.distiller.uses_teacher else None
+        batch = random_batch(SHAPE, batch_size, learner.distiller)
+        pairs[method] = learner, batch, teacher(batch) if learner.distiller.uses_teacher else None
     for step in range(steps + 1):
-        for method, (learner, said) in pairs.items():
+        for method, (learner, batch, said) in pairs.items():
             begin = time.perf_counter()
             learner.step(batch, said, START)
             if learner.failure:

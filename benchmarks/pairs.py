@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
-from kdexp.data.batch import Batch
+from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.shape import Shape
 from kdexp.data.views import VIEWS, WEAK
 from kdexp.device.precision import Precision
+from kdexp.distillation.base import Distiller
 from kdexp.network.build import STARTING, build_network
 from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.frozen import Teacher
@@ -38,15 +40,26 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: in
     precision = Precision.pick("fp32", torch.device("cpu"), fast=False)
     network = build_network(config["teacher"], shape)
     labels = torch.arange(images) % shape.num_classes
-    (learner,), teacher = prepare([Entry("distilled", "", "", spec)], network, shape, precision, labels)
+    (learner,), teacher = prepare([Entry("distilled", "", "", spec)], network, shape, precision, labels, images)
     assert teacher is not None
     return learner, teacher
 
 
-def random_batch(shape: Shape, batch_size: int) -> Batch:
-    """The first images of a random data set with alternating classes; every view but `weak` shows other random images."""
+def random_batch(shape: Shape, batch_size: int, method: Distiller | None = None) -> Batch:
+    """The first images of a random data set with alternating classes; every view but `weak` shows other random images.
+
+    Next to them are the unlabelled ones that a method reads.
+    """
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand(batch_size, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
-    index, other = torch.arange(batch_size), torch.rand(image.shape, generator=generator)
+
+    def drawn(images: int) -> Tensor:
+        return torch.rand(images, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
+
+    image, index, other = drawn(batch_size), torch.arange(batch_size), drawn(batch_size)
     views = {view: other for view in VIEWS if view != WEAK}
-    return Batch(image, index % shape.num_classes, index, views=views, share=torch.tensor([0.75]))
+    unlabelled = None
+    if method is not None and method.unlabelled:
+        rows = torch.arange(method.unlabelled_ratio * batch_size)
+        unlabelled = Unlabelled(rows, {view: drawn(len(rows)) for view in method.unlabelled})
+    share = torch.tensor([0.75])
+    return Batch(image, index % shape.num_classes, index, views=views, share=share, unlabelled=unlabelled)

@@ -30,6 +30,7 @@ ROOMS = (
     "teacher",
     "training",
     "deployment",
+    "trackers",
     "experiment",
     "page",
     "report",

@@ -24,7 +24,8 @@ class Pace:
     def __init__(self, root: Path):
         paces = defaultdict(list)
         for result in _results(root):
-            if images := result["train_images"] * len(result["history"]):
+            shown = result.get("few_labels", {}).get("training_images", result["train_images"])
+            if images := shown * len(result["history"]):
                 paces[_kind(result["spec"])].append(result["train_seconds"] / images)
         self._median = {kind: statistics.median(seconds) for kind, seconds in paces.items()}
 

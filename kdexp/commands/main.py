@@ -46,6 +46,8 @@ if sys.version_info >= (3, 14):
 class _Terminated(KeyboardInterrupt):
     """Raised on SIGTERM, so that it ends a run as Ctrl-C does."""
 
+    exit_code = TERMINATED
+
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise _Terminated
@@ -64,8 +66,8 @@ def main() -> None:
     try:
         sys.exit(_execute(read_flags(sys.argv[1:])))
     except KeyboardInterrupt as stop:
-        print("interrupted; finished epochs are saved, run the same command to resume", file=sys.stderr)
-        sys.exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED)
+        print(f"{str(stop) or 'interrupted'}; finished epochs are saved, run the same command to resume", file=sys.stderr)
+        sys.exit(getattr(stop, "exit_code", INTERRUPTED))
 
 
 def _execute(flags: Flags) -> int:
@@ -96,6 +98,8 @@ def _execute(flags: Flags) -> int:
         return launch(flags, command.overrides, _run_launched)
     if command.dry_run:
         return _preview(command, composer)
+    if started_as_rank() and (code := _follow(command)) is not None:
+        return code
     return _run_all(command) if command.multirun else _run_one(command.jobs[0].config, sys.argv[1:])
 
 
@@ -127,6 +131,29 @@ def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
     completing = "--shell-completion" in flags and flags.overrides[0].startswith("query")
     with redirect_stderr(io.StringIO()) if completing else nullcontext():  # a half-typed line is no error
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(_run_launched)()
+    return 0
+
+
+def started_as_rank() -> bool:
+    """Whether torchrun or srun may have started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ
+
+
+def _follow(command: Command) -> int | None:
+    """Trains what the first rank says, if this is another one of those that torchrun or srun started; returns the exit code."""
+    from kdexp.commands.rank import follow
+    from kdexp.device import ranks
+    from kdexp.device.precision import pick_device
+    from kdexp.experiment.other_ranks import place
+    from kdexp.files import at_home
+
+    config = command.jobs[0].config
+    device = pick_device(config["device"])
+    crew = ranks.crew(config["devices"], device, at_home(str(config["output_dir"])))
+    if not crew.rank:
+        return None
+    ranks.join(crew.meeting, crew.rank, crew.ranks, place(device, crew.place))
+    follow()
     return 0
 
 

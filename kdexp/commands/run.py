@@ -26,7 +26,9 @@ from kdexp.files import at_home, reason, write_whole
 from kdexp.report.averaged import averaged_words
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
+from kdexp.report.few_labels import label_remark
 from kdexp.report.imbalance import imbalance_remarks
+from kdexp.report.origin import REPEAT
 from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
 from kdexp.report.rows import Row
@@ -36,6 +38,7 @@ from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
 from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
 from kdexp.store.size import size_remark
+from kdexp.trackers.tracking import tracking
 from kdexp.training.entry import Entry
 
 LONG = 60.0
@@ -94,7 +97,9 @@ def running(experiment: Experiment, folder: Path) -> Iterator[None]:
                 journal.say(line)
             for note in start_notes(experiment):
                 journal.remark(note)
-            yield
+            names, failures = experiment.settings.logger, experiment.session.trackers
+            with tracking(names, experiment.config, folder, journal, failures) as experiment.tracking:
+                yield
         except KeyboardInterrupt:
             write_state(folder, INTERRUPTED)
             raise
@@ -144,7 +149,10 @@ def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: 
         missing = _write_page(folder, written.rows, notes, entries, experiment, journal)
     if missing:
         journal.warn(f"{folder} lacks files: {missing}; every learner is in the store, run the same command to write them")
-    return _conclude(folder, entries, written.rows, missing)
+    outcome = _conclude(folder, entries, written.rows, missing)
+    if experiment.tracking:
+        experiment.tracking.end(FAILED if outcome.reason else FINISHED, [row.plain() for row in outcome.rows])
+    return outcome
 
 
 def _explain(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, brief: bool) -> str:
@@ -207,8 +215,10 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     if share < 1:
         seen, total = len(data.student_train), len(data.train)
         lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
+    if few := label_remark([entry.stored.result for entry in entries if entry.stored]):
+        lines.append(few)
     lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {experiment.where}.")
-    lines.append("n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five.")
+    lines.append(REPEAT)
     if _would_gain_by_bf16(entries, experiment):
         least, most = BF16_SPEED_UPS
         lines.append(

@@ -149,7 +149,7 @@ def misfit(value: Any, annotation: Any) -> str:
         return "" if value in inner and not isinstance(value, bool) else f"must be {words}"
     if origin is list:
         if not isinstance(value, list | tuple):
-            return "must be a list, written [a,b]"
+            return f"must be a list, written [{value if isinstance(value, str) and value else 'a,b'}]"
         return next((f"each entry {sentence}" for entry in value if (sentence := misfit(entry, inner[0]))), "")
     if origin is dict:
         return "" if isinstance(value, Mapping) else "must be a node with keys of its own"

@@ -8,8 +8,17 @@ from typing import Any, Literal
 
 from kdexp.text.characters import one_line
 
-Control = Literal["random_teacher", "self_teacher", "label_smoothing", "from_scratch", "frozen_backbone", "int8"]
-"""Rows on request: students that separate the teacher's knowledge from side effects of distillation, and a quantised one."""
+Control = Literal[
+    "random_teacher",
+    "self_teacher",
+    "label_smoothing",
+    "from_scratch",
+    "frozen_backbone",
+    "strong_labels",
+    "all_labels",
+    "int8",
+]
+"""Rows on request: students that separate what a method teaches from its side effects, and a quantised one."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,10 @@ class RoleSpec:
     """Ignores its checkpoint or pretrained weights."""
     frozen_backbone: bool = False
     """Trains only its classifier."""
+    student_view: str = ""
+    """The view of labelled images that it reads, if not that of its method."""
+    all_labels: bool = False
+    """Has the labels of all training images, where others have some."""
     quantised: bool = False
     """Is not trained: its teacher's network with 8-bit integers."""
 
@@ -48,6 +61,8 @@ PARTS = {
     "label_smoothing": RoleSpec(method="label_smoothing"),
     "from_scratch": RoleSpec(method="baseline", from_scratch=True),
     "frozen_backbone": RoleSpec(method="baseline", frozen_backbone=True),
+    "strong_labels": RoleSpec(method="baseline", student_view="strong"),
+    "all_labels": RoleSpec(method="baseline", all_labels=True),
     "int8": RoleSpec(teacher="distilled", quantised=True),
 }
 
@@ -57,6 +72,8 @@ EXPLAINED = {
     "label_smoothing": "label_smoothing: no teacher; a little of each label is spread over all classes.",
     "from_scratch": "from_scratch: the baseline without the student's checkpoint or pretrained weights.",
     "frozen_backbone": "frozen_backbone: the baseline with only its classifier trained.",
+    "strong_labels": "strong_labels: the baseline on strong views of the labelled images.",
+    "all_labels": "all_labels: the baseline with the labels of all training images, for as many steps.",
     "int8": "int8: the distilled student in 8-bit integers; onnxruntime runs it on the CPU, PyTorch runs the others.",
 }
 """The remark under the table for each control."""

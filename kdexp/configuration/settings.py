@@ -17,6 +17,8 @@ Switch = bool | Literal["auto"]
 
 Memory = Literal["auto", "device", "ram", "disk"]
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
@@ -29,6 +31,7 @@ class Settings(Checked):
     batch_size: Count
     class_weights: Literal["balanced"] | list[Positive] | None
     limit_batches: Count | None
+    devices: Annotated[int, Range(at_least=1, within=(1, 4096))] | Literal["auto"] = 1
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     fast: Switch
@@ -39,6 +42,7 @@ class Settings(Checked):
     workers: Threads | None
     latency: bool
     diagnosis: Literal["auto", "always", "never"]
+    logger: list[Tracker]
     dry_run: bool
     force: bool
     store: str

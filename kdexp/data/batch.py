@@ -40,10 +40,20 @@ class Batch:
     """Whether `image` is the view `mixed`."""
     unlabelled: Unlabelled | None = None
     """Images without labels, for methods that read some."""
+    portion: float = 1.0
+    """Its share of the images of a whole batch, of which several ranks train on a part each."""
 
     def seen(self, view: View) -> Tensor:
         """The images [N, C, H, W] in a view, of a batch as the split serves it."""
         return self.image if view == WEAK else self.views[view]
+
+    def part(self, rows: slice) -> Batch:
+        """The part of the batch that has these of its images."""
+        view = None if self.view is None else self.view[rows]
+        views = {name: images[rows] for name, images in self.views.items()}
+        image, label, index = self.image[rows], self.label[rows], self.index[rows]
+        portion = len(index) / len(self.index)
+        return replace(self, image=image, label=label, index=index, view=view, views=views, portion=portion)
 
     def as_seen(self, view: View) -> Batch:
         """The batch with that view as its images."""

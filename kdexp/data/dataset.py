@@ -26,6 +26,9 @@ from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
 if TYPE_CHECKING:
     from kdexp.data.images import ImageFiles
 
+OF_LABELS = ("labels", "label_seed")
+"""Arguments that decide which training images have a label."""
+
 
 class ImageDataset(Checked):
     """A labelled image set with a test split. The validation split is drawn from the training images."""
@@ -92,8 +95,7 @@ class ImageDataset(Checked):
             "resized_crop": newly_cropped,
             "stored_size": newly_cropped,
             "limit": limit is not None,
-            "labels": labels is not None,
-            "label_seed": labels is not None,
+            **dict.fromkeys(OF_LABELS, labels is not None),
         }
         self.decisive = (*self.decisive, *(name for name in used if used[name]))
 

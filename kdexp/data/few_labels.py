@@ -35,15 +35,15 @@ class FewLabels(Split):
         self.labels = whole.labels[self._labelled]
         self.pixels = Selected(whole.pixels, self._labelled)
 
-    def steps(self, batch_size: int, limit: int | None = None) -> int:
-        """Returns the number of batches in an epoch, that of all images."""
-        return self._whole.steps(batch_size, limit)
+    @property
+    def images_per_epoch(self) -> int:
+        return len(self._whole)
 
     def largest_batch(self, batch_size: int) -> int:
         return batch_size
 
-    def leaves_one(self, batch_size: int, limit: int | None = None) -> bool:
-        return batch_size == 1
+    def last_batch(self, batch_size: int, limit: int | None = None) -> int:
+        return batch_size
 
     def epoch(
         self,

@@ -101,9 +101,14 @@ class Split:
         """Number of different views of an image; None if they can't be counted."""
         return self.augmentation.count
 
+    @property
+    def images_per_epoch(self) -> int:
+        """Number of training images that an epoch is as long as."""
+        return len(self)
+
     def steps(self, batch_size: int, limit: int | None = None) -> int:
         """Returns the number of batches in an epoch, a smaller last one included."""
-        return min(-(-len(self) // batch_size), limit or len(self))
+        return min(-(-self.images_per_epoch // batch_size), limit or self.images_per_epoch)
 
     def largest_batch(self, batch_size: int) -> int:
         """Returns the number of images in the largest batch."""
@@ -111,8 +116,12 @@ class Split:
 
     def leaves_one(self, batch_size: int, limit: int | None = None) -> bool:
         """Whether the last batch of an epoch is a single image."""
+        return self.last_batch(batch_size, limit) == 1
+
+    def last_batch(self, batch_size: int, limit: int | None = None) -> int:
+        """Images of the last batch of an epoch, which may be smaller than the others."""
         before = (self.steps(batch_size, limit) - 1) * batch_size
-        return min(batch_size, len(self) - before) == 1
+        return min(batch_size, len(self) - before)
 
     def epoch(
         self,

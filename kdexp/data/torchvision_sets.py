@@ -7,9 +7,10 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
-from kdexp.data.binary_files import cifar_images, idx_tensor
+from kdexp.data.binary_files import cifar_images, idx_tensor, svhn_images
 from kdexp.data.class_folders import ClassFolders, note_ignored
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.decoding import decode
@@ -41,6 +42,8 @@ class TorchvisionDataset(ImageDataset):
     """Names and digests of the published files in `folder`."""
     algorithm = "sha256"
     """What the digests are computed by."""
+    parts: Sequence[Mapping[str, object]] = ({"train": False},)
+    """How torchvision's class is asked for files: once for each part that it downloads by itself."""
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)
@@ -111,7 +114,8 @@ class TorchvisionDataset(ImageDataset):
 
         try:
             with extracting_safely():
-                getattr(datasets, self.torchvision_name)(str(self.root), train=False, download=True)
+                for part in self.parts:
+                    getattr(datasets, self.torchvision_name)(str(self.root), download=True, **part)
         except (RuntimeError, OSError, tarfile.TarError) as error:
             raise self._unavailable(first_line(error), "dataset.root=FOLDER names another place") from error
 
@@ -188,6 +192,27 @@ class CIFAR10(CIFARDataset):
         "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
         "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
     }
+
+
+class SVHN(TorchvisionDataset):
+    """House numbers, 32×32 colour (Netzer et al. 2011), without the additional training images."""
+
+    torchvision_name, folder, num_classes, in_channels, image_size = "SVHN", ".", 10, 3, 32
+    parts = ({"split": "train"}, {"split": "test"})
+    algorithm = "md5"
+    digests = {
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    }
+
+    def missing(self) -> str:
+        if find_spec("scipy") is None:
+            return "SVHN's files are Matlab's, which scipy reads, and it is not installed: pip install scipy"
+        return super().missing()
+
+    def decoded(self) -> tuple[RawImages, RawImages]:
+        train, test = (svhn_images(self.content(name)) for name in self.digests)
+        return train, test
 
 
 class CIFAR100(CIFARDataset):

@@ -69,26 +69,40 @@ class Precision:
     fast: bool = False
     compile: bool = False
     graph: bool = False
+    ranks: int = 1
+    """Processes that train on a part of each batch."""
     auto: tuple[str, ...] = ()
     """Options that `auto` switched on. With `graph` among them, recorded steps are checked before they are trusted."""
 
     @classmethod
     def pick(
-        cls, name: str, device: torch.device, *, fast: Switch = False, compile: bool = False, graph: Switch = False
+        cls,
+        name: str,
+        device: torch.device,
+        *,
+        fast: Switch = False,
+        compile: bool = False,
+        graph: Switch = False,
+        ranks: int = 1,
     ) -> Precision:
-        """Settles what is `auto`: the precision is PyTorch's default on the device, `fast` and `graph` are on on CUDA alone."""
+        """Settles what is `auto`: the precision is PyTorch's default on the device, `fast` and `graph` are on on CUDA alone.
+
+        Steps of several ranks are not recorded, since they exchange gradients.
+        """
         on_cuda = device.type == "cuda"
+        graph = False if ranks > 1 else graph
         if name == "auto":
             name = "tf32" if on_cuda else "fp32"
         auto = tuple(option for option, asked in (("fast", fast), ("graph", graph)) if asked == "auto" and on_cuda)
         settled = {"fast": "fast" in auto or fast is True, "graph": "graph" in auto or graph is True}
-        return cls(name, device, compile=compile, auto=auto, **settled)
+        return cls(name, device, compile=compile, ranks=ranks, auto=auto, **settled)
 
     @property
     def label(self) -> str:
         """What the table calls it."""
         options = {"fast": self.fast, "compiled": self.compile, "graph": self.graph}
-        return " ".join([self.name, *(name for name, chosen in options.items() if chosen)])
+        ranks = [f"{self.ranks} ranks"] if self.ranks > 1 else []
+        return " ".join([self.name, *(name for name, chosen in options.items() if chosen), *ranks])
 
     @property
     def words(self) -> str:

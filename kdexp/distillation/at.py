@@ -28,6 +28,7 @@ class AttentionTransfer(FeatureDistiller):
 
     label = "AT"
     capturable = True
+    per_image = True
     features_only = True
     landmarks = ("stages",)
 

@@ -137,6 +137,9 @@ class Distiller(nn.Module, Checked):
     """The views of unlabelled images that the method reads; none for most methods."""
     unlabelled_ratio: int = 0
     """Unlabelled images in a batch for each labelled one."""
+    per_image: bool = False
+    """Whether all terms are means over images, of which each depends on one image: several ranks may have a part of the
+    batch each. Not inherited."""
     needs_average: bool = False
     """Whether it asks the moving average of the student's weights, so that there has to be one."""
     features_only: bool = False
@@ -148,7 +151,7 @@ class Distiller(nn.Module, Checked):
     def __init_subclass__(cls, **options):
         """Resets the flags that are not inherited: a subclass that does not declare them may do anything."""
         super().__init_subclass__(**options)
-        for flag in ("capturable", "features_only"):
+        for flag in ("capturable", "features_only", "per_image"):
             if flag not in vars(cls):
                 setattr(cls, flag, False)
 

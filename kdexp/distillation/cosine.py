@@ -22,6 +22,7 @@ class Cosine(FeatureDistiller):
 
     label = "cosine"
     capturable = True
+    per_image = True
     features_only = True
 
     def setup(self, probe):

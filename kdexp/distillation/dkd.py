@@ -44,6 +44,7 @@ class DKD(Distiller):
 
     label = "DKD"
     capturable = True
+    per_image = True
     reads_labels = True
     tempered = True
 

@@ -46,6 +46,7 @@ class FitNet(Hint):
 
     label = "FitNet"
     capturable = True
+    per_image = True
     features_only = True
     landmarks = ("second_stage",)
     regressor = staticmethod(regressor)

@@ -9,3 +9,4 @@ class FunctionMatching(KD):
 
     own_views = (MIXED, MIXED)
     capturable = True
+    per_image = True

@@ -28,6 +28,7 @@ class Hint(FeatureDistiller):
 
     label = "hint"
     capturable = True
+    per_image = True
     features_only = True
     regressor = staticmethod(regressor)
 

@@ -12,6 +12,7 @@ class LabelSmoothing(NoDistillation):
     """Cross-entropy with the targets (1 − `smoothing`)·label + `smoothing`/K over K classes."""
 
     capturable = True
+    per_image = True
 
     def __init__(self, *, smoothing: Annotated[float, Range(at_least=0, below=1)], **shared):
         super().__init__(**shared)

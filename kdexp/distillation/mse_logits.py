@@ -12,6 +12,7 @@ class MSELogits(Distiller):
     own_weights = (0.0, 0.0)
     label = "logit MSE"
     capturable = True
+    per_image = True
 
     def __init__(self, *, weight: Weight, **shared):
         super().__init__(**shared)

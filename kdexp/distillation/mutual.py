@@ -23,6 +23,7 @@ class Mutual(Distiller):
     own_weights = (1.0, 1.0)
     uses_teacher = False
     capturable = True
+    per_image = True
 
     def __init__(self, *, peer: dict[str, Any], **shared):
         super().__init__(**shared)

@@ -8,6 +8,7 @@ class NoDistillation(Distiller):
 
     uses_teacher = False
     capturable = True
+    per_image = True
 
     def __init__(self, **shared):
         super().__init__(**shared)

@@ -66,6 +66,7 @@ class ReviewKD(FeatureDistiller):
 
     label = "ReviewKD"
     capturable = True
+    per_image = True
     features_only = True
     landmarks = ("stages", "pooled")
     teacher_landmarks = ("preactivations", "pooled")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
-from kdexp.configuration.arguments import Count, Fraction, Weight
+from kdexp.configuration.arguments import Fraction, Range, Weight
 from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.views import View
 from kdexp.distillation.base import Distiller, Progress, Terms, Trainee
+
+Ratio = Annotated[int, Range(at_least=1, within=(1, 1000))]
+"""Unlabelled images in a batch for each labelled one."""
 
 
 class SemiSupervised(Distiller):
@@ -29,7 +32,7 @@ class SemiSupervised(Distiller):
     """What batch norms see: all images in one pass, or labelled and unlabelled ones in passes of their own, of which only the
     first changes the running statistics."""
 
-    def __init__(self, *, weight: Weight, unlabelled_ratio: Count, **shared):
+    def __init__(self, *, weight: Weight, unlabelled_ratio: Ratio, **shared):
         super().__init__(**shared)
         self.weight = weight
         self.unlabelled_ratio = unlabelled_ratio

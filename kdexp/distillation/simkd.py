@@ -43,6 +43,7 @@ class SimKD(FeatureDistiller):
 
     label = "SimKD"
     capturable = True
+    per_image = True
     own_weights = (0.0, 0.0)
 
     def __init__(self, *, factor: Count, **shared):

@@ -19,6 +19,7 @@ class SRRL(FeatureDistiller):
 
     label = "SRRL"
     capturable = True
+    per_image = True
     landmarks = ("pooled",)
 
     def setup(self, probe):

@@ -45,6 +45,7 @@ class VariationalInformation(FeatureDistiller):
 
     label = "VID"
     capturable = True
+    per_image = True
     features_only = True
     landmarks = ("stages",)
 

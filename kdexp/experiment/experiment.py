@@ -14,6 +14,7 @@ from torch import nn
 from kdexp.data.split import Split
 from kdexp.data.views import WEAK
 from kdexp.deployment.rebuild import deployed_network
+from kdexp.errors import DataUnavailable
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
 from kdexp.files import reason
@@ -24,12 +25,16 @@ from kdexp.store.stored import StoredLearner
 from kdexp.tasks.judgement import Judgement
 from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource
+from kdexp.trackers.tracking import Tracking
 from kdexp.training.entry import Entry
 from kdexp.training.prepare import check_start
 
 
 class Experiment(Plan):
     """A plan with a store: decides which learners are missing there; `kdexp.experiment.obtain` trains them."""
+
+    tracking: Tracking | None = None
+    """The trackers of its run, while that goes on."""
 
     @cached_property
     def store(self) -> LearnerStore:
@@ -72,6 +77,12 @@ class Experiment(Plan):
         parts = [entry.role, entry.model, spec.model, spec.data, spec.epochs, spec.batch_size, spec.limit_batches]
         if split.leaves_one(spec.batch_size, spec.limit_batches):
             parts += [spec.method, teacher]
+        last = split.last_batch(spec.batch_size, spec.limit_batches)
+        if spec.epochs and last < self.crew.ranks:
+            raise DataUnavailable(
+                f"{entry.role}: the last batch has {last} of {len(split):,} images, fewer than devices={self.crew.ranks} "
+                "processes; another batch_size or fewer devices avoid that"
+            )
         key = json.dumps(parts)
         if key not in self.session.starts:
             self.session.starts[key] = str(check_start(entry, split, self.shape, teacher) or "")
@@ -94,10 +105,12 @@ class Experiment(Plan):
     def groups(self, roles: Sequence[str]) -> Iterator[list[str]]:
         """Roles that train together, after the learners that they depend on. Students without a teacher join the first group.
 
-        What a stored teacher is made of is left out, and, after a failure, what else the failed teacher would need.
+        One with other training images is alone. What a stored teacher is made of is left out, and, after a failure, what else
+        the failed teacher would need.
         """
         teachers = [role for role in roles if self.part(role).teaches]
-        taught_by = {role: self._taught_by(role) for role in roles if role not in teachers}
+        others = [role for role in roles if self.part(role).all_labels]
+        taught_by = {role: self._taught_by(role) for role in roles if role not in (*teachers, *others)}
         first = next(filter(None, taught_by.values()), "")
         done: set[str] = set()
         for teacher in dict.fromkeys([*teachers, *(teacher or first for teacher in taught_by.values())]):
@@ -106,6 +119,7 @@ class Experiment(Plan):
             if students := [role for role, theirs in taught_by.items() if (theirs or first) == teacher]:
                 yield students
             done |= {teacher, *students}
+        yield from ([role] for role in others)
 
     def _taught_by(self, role: str) -> str:
         return self.part(role).teacher if self._uses_teacher(role) else ""
@@ -153,6 +167,8 @@ class Experiment(Plan):
 
     def split_of(self, entry: Entry) -> Split:
         """The training images of an entry's learner."""
+        if self.part(entry.role).all_labels and self.data.all_labels is not None:
+            return self.data.all_labels
         return self.data.train if self.part(entry.role).teaches else self.data.student_train
 
     def teacher_network(self, entries: Sequence[Entry]) -> nn.Module | None:
@@ -175,11 +191,16 @@ class Experiment(Plan):
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
 
     def announce(self, entry: Entry) -> None:
-        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is."""
+        """Says of an obtained learner whether it was trained earlier, and of a teacher how good it is.
+
+        Trackers get the epochs that they have not seen.
+        """
         if entry.stored and entry.reused:
             self.journal.say(f"{entry.role}: reused, trained {entry.stored.result['trained_at']}; force=true trains again")
         if entry.stored and self.part(entry.role).teaches and not self.part(entry.role).untrained:
             self._judge(entry)
+        if entry.stored and self.tracking:
+            self.tracking.follow(entry.role, entry.stored.result["history"])
 
     def _judge(self, teacher: Entry) -> None:
         """Notes the accuracy of a teacher, or of one that a teacher is made of, and warns if it has nothing to teach."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kdexp.data.split import Split
 from kdexp.deployment.rebuild import deployed_network
+from kdexp.device import ranks
 from kdexp.device.heap import retain_freed_memory
 from kdexp.errors import ImageLost
 from kdexp.experiment.advice import lower_rate
@@ -21,7 +22,7 @@ from kdexp.teacher.frozen import Teacher
 from kdexp.teacher.lookup import LookupSource, choose_lookup, compute_all
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
-from kdexp.training.loop import train
+from kdexp.training.loop import Steps, Watches, train
 from kdexp.training.prepare import prepare
 from kdexp.training.recorded_steps import steps_for
 
@@ -50,33 +51,48 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
 
     The experiment is that of the first entry; all agree with it in data, teacher, seed and precision.
     """
-    spec, split, precision = entries[0].spec, experiment.split_of(entries[0]), experiment.precision
+    spec = entries[0].spec
     experiment.prepare_torch()
     if spec.quantised and spec.teacher:
         source = experiment.store.require(spec.teacher)
         for entry in entries:
             quantise(entry, source, deployed_network(source), experiment.data, experiment.store, experiment.journal)
         return
+    experiment.session.others.gather(experiment.crew, experiment.device)
+    experiment.session.others.tell((experiment.config, list(entries)))
+    keys, leads = {entry.name: entry.spec.key for entry in entries}, ranks.leads()
     with retain_freed_memory():
-        network = experiment.teacher_network(entries)
-        known = split.labels, split.unlabelled_images
-        learners, teacher = prepare(entries, network, experiment.shape, precision, *known)
-        steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
-        experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split)))
-        for learner, entry in zip(learners, entries, strict=True):
-            _load_members(learner, entry, experiment.store)
-            _resume(learner, entry, experiment)
-        if any(len(learner.history) < spec.epochs for learner in learners):
-            for each in steps.teachers:
-                _look_up(each, split, experiment.lookup_source(entries, each), experiment.journal, spec)
-        keys = {entry.name: entry.spec.key for entry in entries}
-        with (
-            experiment.journal.watching(learners, spec.epochs, steps.count) as watch,
-            saving_progress(experiment.store, keys, experiment.journal) as saver,
-        ):
-            train(learners, steps, validation=experiment.data.validation, watch=watch, keep=saver.keep)
-        for entry, learner in zip(entries, learners, strict=True):
+        with ranks.together():
+            learners, steps = _prepared(entries, experiment)
+            with (
+                experiment.journal.watching(learners, spec.epochs, steps.count) as watch,
+                saving_progress(experiment.store, keys, experiment.journal) as saver,
+            ):
+                validation = experiment.data.validation if leads else None
+                watches = Watches(watch, experiment.tracking)
+                train(learners, steps, validation=validation, watch=watches, keep=saver.keep if leads else _keep_nothing)
+        for entry, learner in zip(entries, learners, strict=True) if leads else ():
             _conclude(entry, learner, experiment, together=len(learners))
+
+
+def _prepared(entries: Sequence[Entry], experiment: Experiment) -> tuple[list[Learner], Steps]:
+    """The learners of these entries, where an interrupted training ended, and the steps of their training."""
+    spec, split, precision = entries[0].spec, experiment.split_of(entries[0]), experiment.precision
+    network, known = experiment.teacher_network(entries), (split.labels, split.unlabelled_images)
+    learners, teacher = prepare(entries, network, experiment.shape, precision, *known)
+    steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
+    experiment.journal.say(training_words(_names(entries), spec, steps.count, split))
+    for learner, entry in zip(learners, entries, strict=True):
+        _load_members(learner, entry, experiment.store)
+        _resume(learner, entry, experiment)
+    if any(len(learner.history) < spec.epochs for learner in learners):
+        for each in steps.teachers:
+            _look_up(each, split, experiment.lookup_source(entries, each), experiment.journal, spec)
+    return learners, steps
+
+
+def _keep_nothing(learner: Learner) -> None:
+    """Other ranks than the first save no progress."""
 
 
 def _names(entries: Sequence[Entry]) -> str:
@@ -105,7 +121,7 @@ def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Jour
     lookup = choose_lookup(teacher, split, source, spec.epochs)
     teacher.use(lookup.table, lookup.extra_layers)
     journal.say(lookup_words(lookup, len(split), full_epochs=full_epochs))
-    if full_epochs and (stored := compute_all(teacher, split, source.stored)):
+    if full_epochs and (stored := compute_all(teacher, split, source.stored if ranks.leads() else None)):
         journal.say(stored_words(stored))
 
 
@@ -125,8 +141,8 @@ def _conclude(entry: Entry, learner: Learner, experiment: Experiment, *, togethe
             experiment.store,
             entry,
             learner,
-            experiment.data.test,
-            images=len(experiment.split_of(entry)),
+            experiment.split_of(entry),
+            experiment.data,
             together=together,
         )
     except ImageLost:

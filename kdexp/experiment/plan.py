@@ -16,14 +16,14 @@ from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
 from kdexp.configuration.roles import RoleSpec, node_at, option, role_spec, seed_offset, sources_of
 from kdexp.configuration.settings import NAMES, Settings
-from kdexp.data.dataset import ImageDataset
+from kdexp.data.dataset import OF_LABELS, ImageDataset
 from kdexp.data.load import Data, load
 from kdexp.data.placement import Placement
 from kdexp.data.shape import Shape
 from kdexp.data.unread import UnreadData, look_up
 from kdexp.data.views import STRONG, STRONG2
 from kdexp.deployment.quantisation import QUANTISATION
-from kdexp.device import threads
+from kdexp.device import ranks, threads
 from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
@@ -59,8 +59,9 @@ class Plan:
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
+        self.crew = ranks.crew(self.settings.devices, self.device, at_home(self.settings.output_dir))
         options = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
-        self.precision = Precision.pick(self.settings.precision, self.device, **options)
+        self.precision = Precision.pick(self.settings.precision, self.device, ranks=self.crew.ranks, **options)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
         self.prepare_torch()
@@ -75,8 +76,10 @@ class Plan:
         """CPU threads: as configured, or else by the run's largest network, so that all its learners use the same number."""
         if self.settings.num_threads or self.device.type != "cpu" or threads.MOST == 1:
             return self.settings.num_threads or threads.MOST
+        most = max(1, threads.MOST // self.crew.ranks)
         nodes = {json.dumps(node): node for role in self.needed if (node := node_at(self.config, self.part(role).model))}
-        return max(threads.pick_threads(self.settings.batch_size * self._multiply_adds(node)) for node in nodes.values())
+        products = max(self._multiply_adds(node) for node in nodes.values())
+        return min(most, threads.pick_threads(self.settings.batch_size // self.crew.ranks * products))
 
     @property
     def where(self) -> str:
@@ -162,6 +165,11 @@ class Plan:
         """The configuration nodes that this role is built from."""
         return role_spec(role, self.config)
 
+    def method_node(self, part: RoleSpec) -> dict[str, Any]:
+        """The node of the method by which a learner is trained."""
+        node = node_at(self.config, part.method)
+        return {**node, "student_view": part.student_view} if part.student_view else node
+
     def entry(self, role: str) -> Entry:
         """The learner in this role as it is configured, before the store is searched for it."""
         part = self.part(role)
@@ -187,7 +195,7 @@ class Plan:
         if "members" in node_at(self.config, part.model):
             counts = Counter(sources).items()
             return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts)
-        described = build(node_at(self.config, part.method)).describe()
+        described = build(self.method_node(part)).describe()
         if weights := self.spec(role).class_weights:
             described += ", balanced" if weights == "balanced" else ", weighted"
         return f"{described} from {sources[0]}" if sources else described
@@ -216,9 +224,9 @@ class Plan:
         if part.untrained or part.quantised or members or (part.teaches and checkpoint):
             epochs = 0
         return LearnerSpec(
-            data=self._data_identity(1.0 if part.teaches else self.dataset.student_fraction),
+            data=self._data_identity(part),
             model=model,
-            method=_decisive(node_at(self.config, part.method)),
+            method=_decisive(self.method_node(part)),
             optimizer=self.config[part.optimizer],
             schedule=self.config[part.schedule],
             epochs=epochs,
@@ -236,7 +244,7 @@ class Plan:
 
     def _strong_view(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
         """The node of RandAugment, for learners that read strong views in their training."""
-        read = build(node_at(self.config, part.method)).views_read
+        read = build(self.method_node(part)).views_read
         return self.dataset.strong_view if epochs and {STRONG, STRONG2} & read else None
 
     def _class_weights(self, part: RoleSpec, epochs: int) -> Literal["balanced"] | list[float] | None:
@@ -254,8 +262,10 @@ class Plan:
         part = self.part(role)
         return part.quantised or bool(target(node_at(self.config, part.method)).uses_teacher)
 
-    def _data_identity(self, student_fraction: float) -> dict[str, Any]:
+    def _data_identity(self, part: RoleSpec) -> dict[str, Any]:
         data = self.unread if self.settings.dry_run else self.data
         measured = {name: getattr(data, name) for name in ("fingerprint", "mean", "std")}
-        configured = {name: getattr(self.dataset, name) for name in self.dataset.decisive}
-        return {**measured, **vars(self.shape), **configured, "student_fraction": student_fraction}
+        named = [name for name in self.dataset.decisive if not (part.all_labels and name in OF_LABELS)]
+        configured = {name: getattr(self.dataset, name) for name in named}
+        share = 1.0 if part.teaches else self.dataset.student_fraction
+        return {**measured, **vars(self.shape), **configured, "student_fraction": share}

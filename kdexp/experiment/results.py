@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from kdexp.data.load import Data
 from kdexp.data.split import Split
 from kdexp.network import cost
 from kdexp.store.learners import LearnerStore
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def store_result(
-    store: LearnerStore, entry: Entry, learner: Learner, test: Split, *, images: int, together: int
+    store: LearnerStore, entry: Entry, learner: Learner, split: Split, data: Data, *, together: int
 ) -> StoredLearner:
-    """Stores weights, test logits and result of a learner trained on so many images, in a group of `together` learners."""
+    """Stores weights, test logits and result of a learner trained on a split of the data, in a group of `together` learners."""
+    test = data.test
     tensors, logits = _weights_and_logits(learner, test)
     labels = test.labels.cpu()
     result = {
@@ -31,7 +33,8 @@ def store_result(
         "dataset": entry.dataset,
         "spec": entry.spec.identity(),
         **costs(learner, test),
-        "train_images": images,
+        "train_images": len(split),
+        **_few_labels(split, data),
         "test": {epoch: _accuracies(learner, values, labels) for epoch, values in logits.items()},
         "best_epoch": learner.log.best_epoch,
         "history": learner.history,
@@ -41,6 +44,14 @@ def store_result(
         "provenance": {**provenance(learner.precision.device), "trained_side_by_side": together},
     }
     return store.save(entry.spec.key, result, {**tensors, "logits": {**logits, "labels": labels}}, learner.training_state())
+
+
+def _few_labels(split: Split, data: Data) -> dict[str, Any]:
+    """How many images there are, if only some of the training images have a label."""
+    if split.images_per_epoch == len(split):
+        return {}
+    validation = 0 if data.validation is None else len(data.validation)
+    return {"few_labels": {"training_images": split.images_per_epoch, "validation_images": validation}}
 
 
 def _accuracies(learner: Learner, logits: Tensor, labels: Tensor) -> dict[str, Any]:

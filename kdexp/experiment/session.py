@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.data.unread import UnreadData
+from kdexp.experiment.other_ranks import OtherRanks
 from kdexp.store.in_use import Claim
 from kdexp.teacher.cache import OutputCache
+from kdexp.trackers.tracking import Failures
 
 
 class SingleCache:
@@ -50,6 +52,10 @@ class Session:
     """Keys of the learners that this process has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why learners failed in this process, by key; they are not tried again."""
+    others: OtherRanks = field(default_factory=OtherRanks)
+    """The processes that train together with this one."""
+    trackers: Failures = field(default_factory=Failures)
+    """Trackers that failed in this process."""
     claims: dict[Path, Claim] = field(default_factory=dict)
     """What the jobs of this process need from stores, by the store's folder."""
 
@@ -61,6 +67,7 @@ class Session:
         """Ends the data set's worker processes, if there are any, and releases all claims on stores."""
         if self.data.value is not None:
             self.data.value.close()
+        self.others.dismiss()
         for claim in self.claims.values():
             claim.release()
         self.claims.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-_WITHOUT_END = {"img", "input", "br"}
+_WITHOUT_END = {"img", "input", "br", "wbr"}
 _SHAPES = {"path", "line", "circle", "rect"}
 
 
@@ -30,6 +30,12 @@ def tag(name: str, *content: object, **attributes: object) -> Html:
 def joined(parts: Iterable[object]) -> Html:
     """Parts one after another, escaped unless they are HTML."""
     return Html("".join(part if isinstance(part, Html) else escape(str(part)) for part in parts))
+
+
+def breakable(text: str) -> Html:
+    """The text, which may be wrapped after an underscore."""
+    first, *rest = text.split("_")
+    return joined([first, *(part for word in rest for part in ("_", tag("wbr"), word))])
 
 
 def command_line(command: str) -> Html:

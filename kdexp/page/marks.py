@@ -30,9 +30,10 @@ NAMES = (
         "int8",
         "function_matching",
         "fixmatch",
-        "mean_teacher",
+        "strong_labels",
+        "all_labels",
     ),
-    *("uda", "pi_model", "vat", "mixmatch", "temporal_ensembling", "ict", "remixmatch"),
+    *("mean_teacher", "uda", "pi_model", "vat", "mixmatch", "temporal_ensembling", "ict", "remixmatch"),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""
 _ALL = len(COLOURS) * len(SHAPES)

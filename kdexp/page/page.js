@@ -61,10 +61,16 @@
     });
     const choice = document.createElement("details");
     choice.className = "columns";
-    choice.append(Object.assign(document.createElement("summary"), { textContent: "Columns" }), ...boxes);
+    choice.append(document.createElement("summary"), ...boxes);
     frame.before(choice);
     const ranked = (rank) => heads.map((head, column) => column).filter((column) => heads[column].dataset.rank === rank);
     const spare = [...ranked("2"), ...ranked("1")];
+    const count = () => {
+      const shown = boxes.filter((label) => label.firstElementChild.checked).length;
+      const which = shown < boxes.length ? `${shown} of ${boxes.length} columns are shown: choose` : "Choose columns";
+      choice.firstElementChild.textContent = which;
+    };
+    choice.addEventListener("change", count);
     const widths = heads.map((head) => head.offsetWidth);
     for (let excess = table.offsetWidth - frame.clientWidth; excess > 0 && spare.length;) {
       const column = spare.pop();
@@ -73,7 +79,23 @@
       boxes[column - 1].firstElementChild.checked = false;
     }
     apply();
+    count();
   }
+
+  // A table that is wider than the screen fades out at the edge behind which there is more of it.
+  const fade = (frame) => {
+    frame.classList.toggle("more", frame.scrollWidth - frame.clientWidth - frame.scrollLeft > 1);
+  };
+  const frames = [...document.querySelectorAll(".wide")], sizes = new ResizeObserver(() => frames.forEach(fade));
+  frames.forEach((frame) => {
+    frame.addEventListener("scroll", () => fade(frame), { passive: true });
+    [frame, frame.firstElementChild].forEach((each) => sizes.observe(each));
+  });
+
+  // Paper shows what the columns mean.
+  const meanings = document.querySelectorAll("details.meanings:not([open])");
+  addEventListener("beforeprint", () => meanings.forEach((each) => { each.open = true; }));
+  addEventListener("afterprint", () => meanings.forEach((each) => { each.open = false; }));
 
   // Copying. A page from a disk may lack the clipboard, but not the older command.
   function copy(element) {

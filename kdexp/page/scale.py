@@ -42,7 +42,8 @@ class Scale:
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round values on the scale, ascending: at most that many, with 1, 2 or 5 as the first digit or the step."""
-        return _powers(self, most) if self.logarithmic else _steps(self, most)
+        powers = _powers(self, most) if self.logarithmic else []
+        return powers if len(powers) > 1 else _steps(self, most)
 
 
 def _steps(scale: Scale, most: int) -> list[float]:

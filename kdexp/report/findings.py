@@ -105,6 +105,8 @@ def saturated(facts: Facts) -> bool:
 
 def fewer_images(experiment: Experiment) -> str:
     """Override for a smaller share of the images, empty if a class would lose all its images."""
+    if experiment.dataset.labels is not None:
+        return ""
     share = experiment.dataset.student_fraction
     less = 0.1 if share > 0.1 else share / 10
     smallest = int(torch.bincount(experiment.data.train.labels).min())

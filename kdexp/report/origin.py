@@ -15,9 +15,13 @@ def versions(provenance: dict[str, Any]) -> str:
 
 def outcome(name: str, model: str, reached: str, points: float) -> str:
     """The beginning of a sentence on a distilled student: its accuracy, and its difference to the baseline in points."""
-    way = "more" if points >= 0 else "less"
-    accuracy = f"{model} reaches {reached} % on the test images"
-    return f"Distilled with {name}, {accuracy}, {abs(points):.2f} points {way} than its baseline"
+    accuracy = f"Distilled with {name}, {model} reaches {reached} % on the test images"
+    if not round(points, 2):
+        return f"{accuracy}, as much as its baseline, the same student without distillation"
+    way = "more" if points > 0 else "less"
+    return f"{accuracy}, {abs(points):.2f} points {way} than its baseline, the same student without distillation"
 
 
-ONE_SEED = "with one seed, which says nothing about other seeds"
+ONE_SEED = "One seed says nothing about other seeds"
+REPEAT = "n = 1: a single seed; add -m seed=0,1,2,3,4 to the command to run five."
+"""Remark below a table of a single seed."""

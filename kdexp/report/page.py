@@ -21,9 +21,10 @@ from kdexp.report.origin import ONE_SEED, outcome, versions
 from kdexp.report.page_answers import Answers, accuracy_by_class, confused_pairs, decisive_images
 from kdexp.report.page_table import page_table
 from kdexp.report.rows import Row
-from kdexp.report.table import COLUMNS, percent, signed
+from kdexp.report.table import columns_for, percent, signed
 from kdexp.tasks.classification import chance_of_split, only_one_right
 from kdexp.tasks.statistics import image_margin, image_variance
+from kdexp.text.glossary import RUNS
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -65,10 +66,11 @@ class RunPage:
     def title(self) -> str:
         """Data set, teacher and student, seed, and the days of the training."""
         dataset, seed = self.experiment.config["choices"]["dataset"], self.experiment.settings.seed
+        shortened = " (shortened)" if any(row.shortened for row in self.rows) else ""
         models = dict.fromkeys((row.role == "teacher", row.model) for row in self.rows)
         networks = " → ".join(model for _, model in models)
         when = days(learner.result["trained_at"] for learner in self.stored.values())
-        return ", ".join(word for word in (f"{dataset}: {networks}", f"seed {seed}", when) if word)
+        return ", ".join(word for word in (f"{dataset}: {networks}{shortened}", f"seed {seed}", when) if word)
 
     def body(self, notes: Sequence[str]) -> Iterator[Html]:
         """The content in the order of the page."""
@@ -80,8 +82,8 @@ class RunPage:
         if self.answers and self.answers.comparable:
             yield from decisive_images(self.answers, self.experiment.data)
         yield tag("h3", "All rows")
-        yield page_table(self.rows, COLUMNS, "rows")
-        yield tag("ul", *(tag("li", note) for note in notes))
+        table, meanings = page_table(self.rows, columns_for(self.rows), "rows", RUNS)
+        yield from (table, tag("ul", *(tag("li", note) for note in notes)), meanings)
         yield from self._diagnosis()
         yield from self._origin()
 
@@ -92,10 +94,9 @@ class RunPage:
             return "No distilled student can be compared with a baseline."
         margin = _margin(self.answers.correct, "distilled")
         ends = f" ({LEVEL} interval {_span(ours.difference, margin)} over {len(self.answers.labels):,} test images)"
-        first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends} {ONE_SEED}."
-        gained, lost = only_one_right(self.answers.logits["distilled"], self.answers.logits["baseline"], self.answers.labels)
-        chance = _chance(chance_of_split(gained, lost))
-        second = f"Only the distilled one is right on {gained}, only the baseline on {lost} ({chance}, exact McNemar test)"
+        ends = ends if margin else ""
+        first = f"{outcome(ours.method, ours.model, percent(ours.test_top1), ours.difference)}{ends}. {ONE_SEED}."
+        second = _right_alone(self.answers)
         if teacher and teacher.model and ours.compression:
             second += f"; the teacher {teacher.model} has {percent(teacher.test_top1)} %"
             second += f" and {ours.compression:.1f} times the parameters"
@@ -121,7 +122,7 @@ class RunPage:
                 if kind in history[0]
             ]
             if curves:
-                yield draw_curves(curves, told, "of all learners")
+                yield draw_curves(curves, told, "of teacher and students")
         if self.answers:
             yield accuracy_by_class(self.answers)
             yield from confused_pairs(self.answers)
@@ -130,22 +131,33 @@ class RunPage:
         path = self.folder / "diagnosis.json"
         found = json.loads(path.read_text("utf-8"))["findings"] if path.exists() else []
         if found:
-            yield tag("h3", "Why the distilled student is no better: measured, and what to try")
-            lines = [
-                tag("li", finding["fact"], *([command_line(finding["advice"])] if finding["advice"] else []))
-                for finding in found
-            ]
-            yield tag("ul", *lines)
+            yield tag("h3", "Why the distilled student is no better: measured, and what to add to the command")
+            yield tag("ul", *(tag("li", finding["fact"], *_advice(finding["advice"])) for finding in found))
 
     def _origin(self) -> Iterator[Html]:
         yield tag("h2", "Where this comes from")
         yield tag("p", self.folder.name, class_="soft")
         yield command_line((self.folder / "command.txt").read_text("utf-8", "surrogateescape").strip())
-        for learner in self.stored.values():
+        for role, learner in self.stored.items():
             told = f"{learner.result['trained_at']}, {versions(learner.result['provenance'])}"
-            yield tag("p", f"{learner.result['model']}, {learner.key}: trained {told}.", class_="soft")
+            name = f"{role} {learner.result['model']}, {learner.key} in the store"
+            yield tag("p", f"{name}: trained {told}.", class_="soft")
         config = (self.folder / "config.yaml").read_text("utf-8")
         yield tag("details", tag("summary", "Configuration"), tag("pre", config))
+
+
+def _right_alone(answers: Answers) -> str:
+    """On how many test images only one of the two students is right."""
+    gained, lost = only_one_right(answers.logits["distilled"], answers.logits["baseline"], answers.labels)
+    if not gained + lost:
+        return "Both are right on the same images"
+    chance = _chance(chance_of_split(gained, lost))
+    alone = f"Only the distilled one is right on {gained:,} test images, only the baseline on {lost:,}"
+    return f"{alone} ({chance}, exact McNemar test)"
+
+
+def _advice(advice: str) -> list[object]:
+    return [" → ", tag("code", advice)] if advice else []
 
 
 def _curve(history: Sequence[dict[str, float]], kind: str) -> Curve:

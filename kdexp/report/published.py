@@ -17,6 +17,7 @@ ALLOWED = {
     "arithmetic": ("precision", "fast", "compile", "graph"),
     "repetition": ("seed", "teacher_seed", "force", "dry_run"),
     "extra measurements": ("latency", "diagnosis"),
+    "trackers": ("logger",),
 }
 """Overrides, by subject, under which a run is still the published experiment. The table names the precision."""
 _ALLOWED_KEYS = frozenset().union(*ALLOWED.values())

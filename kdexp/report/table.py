@@ -105,11 +105,15 @@ def fitting(rows: Sequence[AnyRow], width: int, columns: Iterable[Column[AnyRow]
     return shown
 
 
+def columns_for(rows: Sequence[Row]) -> list[Column[Row]]:
+    """All columns; next to a quantised row those in `OF_INT8` are always shown."""
+    quantised = any(row.role == "int8" for row in rows)
+    return [column._replace(always=column.always or (quantised and column.heading in OF_INT8)) for column in COLUMNS]
+
+
 def readable(rows: Sequence[Row], width: int) -> list[Column[Row]]:
     """Columns that fit; if the method has too little room, with headings of two lines and without those in `YIELDING`."""
-    quantised = any(row.role == "int8" for row in rows)
-    wanted = [column._replace(always=column.always or (quantised and column.heading in OF_INT8)) for column in COLUMNS]
-    columns = fitting(rows, width, wanted)
+    columns = fitting(rows, width, columns_for(rows))
     if _crowds_method(rows, width, columns):
         columns = [column.stacked(rows) for column in columns]
     for heading in YIELDING:

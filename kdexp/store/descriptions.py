@@ -120,6 +120,13 @@ class StoredFile(TypedDict):
     digest: Digest
 
 
+class FewLabels(TypedDict):
+    """Numbers of images, where only some of the training images have a label."""
+
+    training_images: Count
+    validation_images: NonNegativeInt
+
+
 class LearnerFile(StoredFile):
     """`result.json` of a finished learner."""
 
@@ -130,6 +137,7 @@ class LearnerFile(StoredFile):
     macs: NonNegativeInt | None
     size_mb: NonNegative
     train_images: NonNegativeInt
+    few_labels: NotRequired[FewLabels]
     test: Test
     best_epoch: Count | None
     history: list[EpochRecord]
@@ -194,6 +202,15 @@ class Status(TypedDict):
 
     state: Literal["running", "finished", "failed", "interrupted", "killed"]
     reason: NotRequired[str]
+
+
+class Tracked(TypedDict):
+    """`trackers.json` of a run: its name and group in the trackers, and per tracker its id and the epochs of each learner."""
+
+    name: Annotated[str, Text(r"(?!\.)[^/\\:\0]{1,255}(/\d{1,9})?", "a name of a run, or of a sweep and a job's number")]
+    group: str
+    ids: dict[str, Name]
+    epochs: dict[str, dict[str, NonNegativeInt]]
 
 
 class JobOfSweep(TypedDict):

@@ -32,10 +32,10 @@ def was_killed(folder: Path) -> bool:
     """Whether the process of a run or sweep was killed before it finished; a sweep has no state of its own."""
     if not (folder / ALIVE).is_file() or runner(folder):
         return False
-    return _state(folder) in (RUNNING, "")
+    return state_of(folder) in (RUNNING, "")
 
 
-def _state(folder: Path) -> str:
+def state_of(folder: Path) -> str:
     """The state in `status.json`; empty if there is none."""
     try:
         return str(json.loads((folder / STATUS).read_text("utf-8"))["state"])
@@ -47,7 +47,7 @@ def settle(folder: Path) -> None:
     """Marks a run or sweep whose process was killed as killed, and removes its drafts."""
     if runner(folder) or not (folder / ALIVE).is_file():
         return
-    if _state(folder) == RUNNING:
+    if state_of(folder) == RUNNING:
         write_state(folder, KILLED)
     remove_drafts(folder)
     with suppress(OSError):

@@ -12,8 +12,8 @@ from kdexp.text.characters import one_line
 AxisValues = dict[str, Any]
 """Dotted keys to plain values; the name of a group has the chosen option as its value."""
 
-SILENT = ("_target_", "root", "download", "name")
-"""Keys that are never a column: locations, and names that the table shows anyway."""
+SILENT = ("_target_", "root", "download", "name", "label_seed")
+"""Keys that are never a column: locations, names that the table shows anyway, and a seed that rows are averaged over."""
 NAMED_ANYWAY = {"dataset", "student", *(part.method for part in PARTS.values())}
 
 
@@ -37,9 +37,11 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     found |= _strong(found, config)
     if config.get("averaging") and not part.teaches:
         found |= dict(_node(config, "averaging", "averaging"))
+    if part.method != "distillation" and not part.student_view:
+        found = {key: value for key, value in found.items() if not key.startswith("strong_view")}
     if part.teaches:
         found.pop("dataset.student_fraction", None)  # teachers train on all images
-    if part.method == "distillation" and role_spec(part.teacher, config).teaches and config.get("teacher"):
+    if part.method == "distillation" and config.get("teacher") and role_spec(part.teacher, config).teaches:
         found["teacher_epochs"] = config["teacher_epochs"]
         for node in ("teacher", "teacher_optimizer", "teacher_schedule"):
             found |= dict(_node(config, node, node))
@@ -47,11 +49,14 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
 
 
 def _strong(found: AxisValues, config: Mapping[str, Any]) -> AxisValues:
-    """The strong augmentation as an option of its own group; its many numbers are columns only within an option."""
+    """The strong augmentations as options of their own groups; their many numbers are columns only within an option."""
     for key in [key for key in found if key.startswith("dataset.strong")]:
         del found[key]
-    node = config["dataset"].get("strong")
-    return {"strong": "none"} if node is None else dict(_node(config, "dataset.strong", "strong"))
+    named: AxisValues = {}
+    for name in ("strong", "strong_view"):
+        given = config["dataset"].get(name) is not None
+        named |= dict(_node(config, f"dataset.{name}", name)) if given else {name: "none"}
+    return named
 
 
 def _node(config: Mapping[str, Any], node: str, called: str) -> Iterator[tuple[str, Any]]:

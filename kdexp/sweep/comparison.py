@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdexp.configuration.roles import PARTS, option
+from kdexp.report.few_labels import label_remark
 from kdexp.report.published import Reference, departures, unsourced
 from kdexp.report.shortened import shortenings
 from kdexp.sweep.axes import axis_values, varied
@@ -45,6 +46,9 @@ class DataTable:
     """Whether other jobs are complete."""
     unsourced: list[str] = field(default_factory=list)
     """A sentence for each setting of a method that keeps its default because no source gives a value."""
+
+    few_labels: str = ""
+    """The sentence about labels that only some of the training images have, if any."""
 
     @property
     def published(self) -> list[tuple[str, Reference | None, int]]:
@@ -142,7 +146,13 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
         shortened=list(dict.fromkeys(reason for found in shortened for reason in found)),
         partly_shortened=any(shortened) and not all(shortened),
         unsourced=_unsourced(jobs),
+        few_labels=_few_labels(groups),
     )
+
+
+def _few_labels(groups: list[Group]) -> str:
+    results = [each.result for group in groups for each in group.observations]
+    return label_remark([{"spec": each.spec, "few_labels": each.few_labels} for each in results if each.few_labels])
 
 
 def _departures(jobs: list[Job]) -> list[str]:
@@ -155,13 +165,14 @@ def _unsourced(jobs: list[Job]) -> list[str]:
 
 
 def _name_methods(groups: list[Group]) -> None:
-    """Names methods by their objective, or by their option if the option has several objectives."""
-    meant = defaultdict[str, set[str]](set)
-    for group in groups:
-        meant[group.row.option].add(group.observations[0].result.method)
-    for group in groups:
-        (first, *others) = meant[group.row.option]
-        group.row.method = group.row.option if others else first
+    """Names methods by their objective, or by their option if that has several objectives for the same view; `none` is CE."""
+    meant = defaultdict[tuple[str, str], set[str]](set)
+    of = [(group.row.option, PARTS[group.row.role].student_view) for group in groups]
+    for option_and_view, group in zip(of, groups, strict=True):
+        meant[option_and_view].add(group.observations[0].result.method)
+    for option_and_view, group in zip(of, groups, strict=True):
+        several = len(meant[option_and_view]) > 1 and group.row.option != "none"
+        group.row.method = group.row.option if several else min(meant[option_and_view], key=len)
 
 
 def _tell_apart(groups: list[Group], columns: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from kdexp.report.table import percent, plus_minus
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference
 from kdexp.sweep.origins import Origins
-from kdexp.sweep.remarks import span
+from kdexp.sweep.remarks import number_of, span
 from kdexp.sweep.row import BEST, SweepRow
 from kdexp.sweep.shown import name_of
 
@@ -27,7 +27,10 @@ def page_title(comparison: Comparison, sources: Origins) -> str:
     teachers = _several((row.model for row in rows if row.role == "teacher"), "teachers")
     students = _several((row.model for row in rows if row.role != "teacher"), "students")
     networks = " → ".join(word for word in (teachers, students) if word)
-    return f"{datasets}: {networks}, {days(sources.result(key).trained_at for row in rows for key in row.keys)}"
+    shortened = [table for table in comparison.tables if table.shortened]
+    partly = len(shortened) < len(comparison.tables) or any(table.partly_shortened for table in shortened)
+    told = f" ({'partly ' if partly else ''}shortened)" if shortened else ""
+    return f"{datasets}: {networks}{told}, {days(sources.result(key).trained_at for row in rows for key in row.keys)}"
 
 
 def _several(names: Iterable[str], kind: str) -> str:
@@ -59,20 +62,21 @@ def _single(row: SweepRow, table: DataTable) -> str:
 
 def _verdict(difference: Difference) -> str:
     interval = difference.over_seeds_and_images or difference.over_seeds
-    seeds = f"{len(difference.seeds)} seeds" if difference.over_seeds else "one seed"
+    seeds = f"{len(difference.seeds)} seeds"
     if interval is None:
-        return f" {ONE_SEED}"
+        return f". {ONE_SEED}"
     images = f"{difference.test_images:,} test images" if difference.over_seeds_and_images else ""
     over = " and ".join(word for word in (seeds if difference.over_seeds else "", images) if word)
     ends = f" ({100 * (difference.level or 0.95):.4g} % interval {span(interval)} over {over})"
-    verdict = {True: ", within noise", False: ": it stands out", None: f" {ONE_SEED}"}
+    verdict = {True: ", within noise", False: ": it stands out", None: f". {ONE_SEED}"}
     return ends + verdict[difference.within_noise]
 
 
 def _count(rows: Sequence[SweepRow], table: DataTable) -> str:
     clear = [name_of(row, table) for row in rows if row.difference and row.difference.within_noise is False]
     which = f": {'; '.join(clear)}" if 0 < len(clear) <= LISTED else ""
-    return f"Of {len(rows)} distilled students compared with their baselines, {len(clear)} stand out{which}."
+    found = number_of(len(clear), "stands out", "stand out")
+    return f"Of {len(rows)} distilled students compared with their baselines, {found}{which}."
 
 
 def _choice(row: SweepRow) -> str:

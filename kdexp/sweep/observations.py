@@ -24,7 +24,7 @@ class Observation:
     teacher_seed: int | None
     job: Job
     crossed: bool = False
-    """Whether the same student seed was run with teachers of several seeds."""
+    """Whether the same student seed was run with teachers, or with draws of labels, of several seeds."""
 
     @property
     def settings(self) -> AxisValues:
@@ -32,8 +32,15 @@ class Observation:
         values = axis_values(self.job.config, self.role) if self.job.config else {}
         if self.result.spec["teacher"] is None:
             values = {key: value for key, value in values.items() if not key.startswith("teacher")}
-        crossed = {"teacher_seed": self.teacher_seed} if self.crossed else {}
+        if "strong_view" not in self.result.spec:
+            values = {key: value for key, value in values.items() if not key.startswith("strong_view")}
+        crossed = {"teacher_seed": self.teacher_seed, "dataset.label_seed": self.label_seed} if self.crossed else {}
         return {**values, **crossed, "precision": self.result.spec["precision"]}
+
+    @property
+    def label_seed(self) -> int | None:
+        """The seed that decides which training images have a label, if not all have one."""
+        return self.result.spec["data"].get("label_seed")
 
     @property
     def method(self) -> str:
@@ -42,7 +49,7 @@ class Observation:
 
 
 class Identity:
-    """Hashes a learner's spec without its seed, recursively for its teacher, so that all seeds have one hash."""
+    """Hashes a learner's spec without its seed and its labels' one, recursively for its teacher: all seeds have one hash."""
 
     def __init__(self, sweep: Sweep):
         self.results = sweep.results
@@ -57,7 +64,8 @@ class Identity:
     def _of(self, result: Result) -> str:
         teacher = result.spec["teacher"]
         members = [self(member) for member in result.spec.get("members", [])]
-        spec = {**result.spec, "seed": None, "teacher": teacher and self(teacher), "members": members}
+        data = {name: value for name, value in result.spec["data"].items() if name != "label_seed"}
+        spec = {**result.spec, "data": data, "seed": None, "teacher": teacher and self(teacher), "members": members}
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
@@ -65,14 +73,14 @@ def configurations(sweep: Sweep) -> list[list[Observation]]:
     """Groups all observations by configuration; each result occurs once.
 
     A configuration comprises all seeds, including seeds whose baseline failed. A different baseline makes a different
-    configuration, and so does the teacher's seed if one student seed was run with teachers of several seeds.
+    configuration, and so do the seeds of the teacher and of the labels if one student seed was run with several of them.
     """
     identity, found = Identity(sweep), defaultdict[tuple[str, str], dict[tuple[str, str], Observation]](dict)
     for each in observations(sweep):
         against = identity(each.baseline.key) if each.baseline else ""
         found[each.role, identity(each.result.key)].setdefault((each.result.key, against), each)
     groups = [group for same in found.values() for group in _by_baseline(same)]
-    return [split for group in groups for split in _by_teacher_seed(group)]
+    return [split for group in groups for split in _by_other_seeds(group)]
 
 
 def _by_baseline(same: dict[tuple[str, str], Observation]) -> list[list[Observation]]:
@@ -85,11 +93,12 @@ def _by_baseline(same: dict[tuple[str, str], Observation]) -> list[list[Observat
     return list(groups.values())
 
 
-def _by_teacher_seed(group: list[Observation]) -> list[list[Observation]]:
+def _by_other_seeds(group: list[Observation]) -> list[list[Observation]]:
     if len({each.result.seed for each in group}) == len(group):
         return [group]
-    seeds = dict.fromkeys(each.teacher_seed for each in group)
-    return [[replace(each, crossed=True) for each in group if each.teacher_seed == seed] for seed in seeds]
+    seeds = dict.fromkeys((each.teacher_seed, each.label_seed) for each in group)
+    crossed = [replace(each, crossed=True) for each in group]
+    return [[each for each in crossed if (each.teacher_seed, each.label_seed) == pair] for pair in seeds]
 
 
 def _teacher(result: Result, sweep: Sweep) -> Result | None:

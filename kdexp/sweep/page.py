@@ -20,6 +20,7 @@ from kdexp.sweep.read import Sweep
 from kdexp.sweep.remarks import remarks
 from kdexp.sweep.row import SweepRow
 from kdexp.sweep.table import columns_of, title
+from kdexp.text.glossary import SWEEPS
 
 if TYPE_CHECKING:
     from kdexp.sweep.pictures.style import Picture
@@ -80,8 +81,8 @@ def _section(table: DataTable, prefix: str, details: Details) -> Iterator[Html]:
         command = "\n".join(details.commands_of(row))
         return {"tips": tips, "command": command, "target": f"{prefix}{number}", "chosen": bool(row.mark)}
 
-    yield page_table(table.rows, columns, f"rows-{prefix[:-1]}", line)
-    yield tag("ul", *map(_remark, remarks(table)))
+    drawn, meanings = page_table(table.rows, columns, f"rows-{prefix[:-1]}", SWEEPS, line)
+    yield from (drawn, tag("ul", *map(_remark, remarks(table))), meanings)
     parts = [details.of_row(row, table, f"{prefix}{number}", number) for number, row in enumerate(table.rows, 1)]
     yield tag("section", tag("h3", "Command, configuration and provenance of each row"), *parts, class_="details")
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from statistics import median
 
 from kdexp.page.curves import Trained, draw_curves
-from kdexp.page.differences import Estimate, draw_differences
+from kdexp.page.differences import draw_differences
 from kdexp.page.html import Html, figure, tag
 from kdexp.page.plot import Plot
 from kdexp.page.scale import Scale
 from kdexp.page.symbols import key, legend
-from kdexp.report.table import signed
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.epochs import averaged, trained, validated
+from kdexp.sweep.estimates import estimates, explained
 from kdexp.sweep.origins import Origins
-from kdexp.sweep.page_rows import seeds_of
 from kdexp.sweep.page_settings import accuracies, apart, axis_title, over_settings, spread, told_by
 from kdexp.sweep.pictures.slices import slices
-from kdexp.sweep.remarks import span
 from kdexp.sweep.row import SweepRow
-from kdexp.sweep.shown import chosen, front, marks_of, name_of, with_curves
+from kdexp.sweep.shown import chosen, front, marks_of, name_of, together, with_curves
 
 BESIDE, ABREAST = 12.0, 300.0
 """Pixels between marks of equal cost at most, and from the first to the last mark of all costs."""
@@ -31,7 +29,7 @@ BESIDE, ABREAST = 12.0, 300.0
 def charts(table: DataTable, sources: Origins) -> Iterator[Html]:
     """Differences, then maps and lines over settings, then accuracy against cost, then training."""
     if table.compared:
-        yield differences(table)
+        yield draw_differences(estimates(table), explained(table))
     pieces, refused = slices(table)
     drawn = [over_settings(piece, table, sources) for piece in pieces]
     drawn.append(_cost(table, lambda row: row.parameters, "parameters", "Test accuracy against parameters."))
@@ -42,47 +40,6 @@ def charts(table: DataTable, sources: Origins) -> Iterator[Html]:
     drawn += _training(table, sources)
     yield tag("div", *drawn, class_="charts")
     yield from (tag("p", sentence, class_="soft") for sentence in refused)
-
-
-def differences(table: DataTable) -> Html:
-    """Every row with an interval."""
-    marks = marks_of(table)
-    estimates = []
-    for row in table.compared:
-        difference = row.difference
-        assert difference is not None
-        both, inner = difference.over_seeds_and_images, difference.over_seeds
-        outer = both or inner
-        estimates.append(
-            Estimate(
-                name_of(row, table),
-                marks[row.drawn_as],
-                difference.mean,
-                signed(difference.mean),
-                span(outer) if outer else "",
-                seeds_of(row)["vs base"],
-                difference.points,
-                (outer.low, outer.high) if outer else None,
-                (inner.low, inner.high) if inner else None,
-            )
-        )
-    return draw_differences(estimates, _explained(table))
-
-
-def _explained(table: DataTable) -> str:
-    found = [row.difference for row in table.compared if row.difference]
-    parts = ["Test accuracy minus that of the baseline with the same seed: mean"]
-    if any(len(each.points) > 1 for each in found):
-        parts.append("single seeds as small dots below it")
-    levels = sorted({100 * each.level for each in found if each.level})
-    level = " and ".join(f"{value:.4g} %" for value in levels)
-    if any(each.over_seeds and each.over_seeds_and_images for each in found):
-        parts.append(f"{level} intervals over seeds and test images (thin) and over seeds alone (thick)")
-    elif any(each.over_seeds or each.over_seeds_and_images for each in found):
-        over = "seeds" if any(each.over_seeds for each in found) else "test images"
-        parts.append(f"{level} intervals over {over}")
-    joint = f" They hold together with 95 % (Bonferroni over {len(found)})." if len(found) > 1 else ""
-    return f"{', '.join(parts)}. An interval that holds 0 is within noise.{joint}"
 
 
 def _cost(table: DataTable, cost: Callable[[SweepRow], float], unit: str, told: str) -> Html:
@@ -104,9 +61,15 @@ def _cost(table: DataTable, cost: Callable[[SweepRow], float], unit: str, told: 
     for row, point in zip(rows, points, strict=True):
         aside = step * (students.index(row.drawn_as) - (len(students) - 1) / 2) if row.role != "teacher" else 0.0
         plot.mark(point, marks[row.drawn_as], tip=told_by(row, table), spread=spread(row), aside=aside)
-    counts = Counter(row.drawn_as for row in rows)
-    keys = [(key(marks[name]), name if count == 1 else f"{name}, {count} rows") for name, count in counts.items()]
-    caption = [told, "Dashed: Pareto front." if has_front else "", "Marks of equal cost are shifted sideways."]
+    alike = defaultdict[str, list[SweepRow]](list)
+    for row in rows:
+        alike[row.drawn_as].append(row)
+    keys = [(key(marks[name]), together(same, table)) for name, same in alike.items()]
+    caption = [
+        told,
+        "Dashed: Pareto front, the best accuracy up to each cost." if has_front else "",
+        "Marks of equal cost are shifted sideways.",
+    ]
     caption += [f"Dots: {len(others)} that validation data did not choose."] if others else []
     ticks = costs if len(costs) <= 3 and apart(x, costs, 0.25) else None
     drawn = plot.html(unit, axis_title(rows), ticks, lambda value: f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")

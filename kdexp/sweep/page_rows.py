@@ -106,8 +106,13 @@ def _seeds(row: SweepRow) -> Html:
     for seed, validation, test, key, job in zip(row.seeds, row.validation, row.test, row.keys, row.jobs, strict=True):
         numbers = (percent(validation), percent(test), signed(differences.get(seed)))
         cells = [tag("td", number, class_="right") for number in numbers]
-        rows.append(tag("tr", tag("td", seed), *cells, tag("td", tag("code", key)), tag("td", job)))
+        rows.append(tag("tr", tag("td", seed), *cells, tag("td", tag("code", key)), tag("td", _job(job))))
     return tag("div", tag("table", head, tag("tbody", *rows)), class_="wide")
+
+
+def _job(folder: str) -> str:
+    """The name of a job's folder in that of its sweep, without where that is."""
+    return "/".join(Path(folder).parts[-2:])
 
 
 def _of_seed(row: SweepRow) -> str:

@@ -6,9 +6,10 @@ import itertools
 
 from kdexp.page.heatmap import Heat, heatmap
 from kdexp.page.html import Html, figure
+from kdexp.page.marks import BASELINE
 from kdexp.page.plot import Plot
 from kdexp.page.scale import Scale
-from kdexp.page.symbols import key, legend
+from kdexp.page.symbols import key, legend, stroke
 from kdexp.report.table import plus_minus, signed
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
@@ -62,17 +63,17 @@ def _line(piece: Slice, table: DataTable) -> Html:
         keys.append((key(marks["baseline"], line=True), f"baseline, n = {baselines[0].n}"))
     elif baselines and all(is_number(row.settings.get(axis)) for row in baselines):
         ordered = sorted(baselines, key=lambda row: row.settings[axis])
-        plot.line([(row.settings[axis], 100 * row.test_mean) for row in ordered], class_="curve b", stroke_dasharray="16 4")
+        plot.line([(row.settings[axis], 100 * row.test_mean) for row in ordered], **stroke(marks["baseline"]))
         for row in ordered:
             plot.mark((row.settings[axis], 100 * row.test_mean), marks["baseline"], tip=told_by(row, table), spread=spread(row))
         keys.append((key(marks["baseline"], line=True), "baseline"))
-    plot.line([(place, 100 * row.test_mean) for place, row in zip(places, rows, strict=True)], class_=f"curve {mark.name}")
+    plot.line([(place, 100 * row.test_mean) for place, row in zip(places, rows, strict=True)], **stroke(mark))
     for place, row in zip(places, rows, strict=True):
         at = (place, 100 * row.test_mean)
         plot.mark(at, mark, tip=told_by(row, table), spread=spread(row), framed=bool(row.mark))
     ticks = places if len(places) <= 6 and apart(plot.x, places) else None
     name = headings([axis])[axis]
-    caption = f"{piece.name} over {name}, {seeds(rows)}."
+    caption = f"Test accuracy of {piece.name} over {name}, {seeds(rows)}."
     if any(row.mark for row in rows):
         caption += " Circled: chosen on validation data."
     return figure(caption, plot.html(name, axis_title(rows), ticks), legend(keys))
@@ -84,7 +85,7 @@ def _level(plot: Plot, baseline: SweepRow) -> None:
     ends = (plot.x.low, plot.x.high)
     if std:
         plot.band([(x, mean - std) for x in ends], [(x, mean + std) for x in ends], "b")
-    plot.line([(x, mean) for x in ends], class_="curve b", stroke_dasharray="16 4")
+    plot.line([(x, mean) for x in ends], **stroke(BASELINE))
 
 
 def apart(scale: Scale, places: list[float], least: float = 0.1) -> bool:

@@ -53,6 +53,8 @@ class Result:
     """Digest of its file of test logits."""
     trained_at: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    few_labels: dict[str, int] | None = None
+    """Numbers of images, if only some of the training images have a label."""
 
     @property
     def seed(self) -> int:
@@ -207,7 +209,16 @@ def _result(stored: StoredLearner) -> Result:
     rest = (result["files"].get("logits.safetensors", ""), result["trained_at"], result["provenance"])
     test = last["top1"]
     named = (model, method, dataset, alike(result["spec"]), result["parameters"])
-    return Result(stored.key, stored.path, *named, math.nan if test is None else test, validation, *imbalance, *rest)
+    return Result(
+        stored.key,
+        stored.path,
+        *named,
+        math.nan if test is None else test,
+        validation,
+        *imbalance,
+        *rest,
+        few_labels=result.get("few_labels"),
+    )
 
 
 def _command(path: Path, sweep: Sweep) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.averaged import averaged_words
+from kdexp.report.origin import REPEAT
 from kdexp.report.published import explain
 from kdexp.report.shortened import fraction_remark, shortened_remark
 from kdexp.sweep.axes import written_values
@@ -16,7 +17,8 @@ from kdexp.sweep.read import NEVER_STARTED
 from kdexp.sweep.row import BEST, BEST_OF_METHOD, SweepRow
 from kdexp.text.numbers import MISSING, percent, signed, written
 
-ONE_SEED = "n = 1: a single seed; -m seed=0,1,2,3,4 repeats it with five."
+NEGLIGIBLE = 0.05
+"""Share by which an interval's width changes at least before a remark says so."""
 IN_WORDS = 6
 """Up to this many differences get a sentence each; of more, only marked ones."""
 
@@ -47,6 +49,8 @@ def _shortened(table: DataTable) -> Iterator[str]:
     if table.shortened:
         yield shortened_remark(table.shortened, partly=table.partly_shortened)
     shares = dict.fromkeys(row.settings.get("dataset.student_fraction", 1) for row in table.rows if row.role != "teacher")
+    if table.few_labels:
+        yield table.few_labels
     if len(shares) == 1 and (sentence := fraction_remark(*shares)):
         yield sentence
 
@@ -54,7 +58,7 @@ def _shortened(table: DataTable) -> Iterator[str]:
 def _numbers(table: DataTable) -> Iterator[str]:
     students = [row for row in table.rows if row.role != "teacher"]
     if all(row.n == 1 for row in students):
-        yield f"Test accuracy after the last epoch. {ONE_SEED}"
+        yield f"Test accuracy after the last epoch. {REPEAT}"
         return
     yield "Test accuracy after the last epoch: mean ± standard deviation over n seeds. vs base: in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
@@ -137,7 +141,13 @@ def _summary(rows: list[SweepRow], table: DataTable) -> str:
     other = " other" if len(rows) < len(table.compared) else ""
     which = f" ({'; '.join(clear)})" if clear else ""
     single = f", {unknown} can't be judged from one seed" if unknown else ""
-    return f"Of {len(rows)}{other} differences {len(clear)} stand out{which}, {noise} are within noise{single}."
+    found = f"{number_of(len(clear), 'stands out', 'stand out')}{which}, {number_of(noise, 'is', 'are')} within noise"
+    return f"Of {len(rows)}{other} differences {found}{single}."
+
+
+def number_of(count: int, one: str, several: str) -> str:
+    """A number with its verb, such as `none stands out` or `2 stand out`."""
+    return f"{count or 'none'} {one if count <= 1 else several}"
 
 
 def _verdict(difference: Difference) -> str:
@@ -167,9 +177,9 @@ def _pairing(difference: Difference) -> str:
     r, ratio = difference.correlation, difference.unpaired
     if r is None or ratio is None:
         return ""
+    if abs(ratio - 1) < NEGLIGIBLE:
+        return f" Pairing by seed hardly changed the interval over seeds (r = {signed(r)})."
     times = f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}"
-    if float(times) == 1:
-        return f" Pairing by seed made no difference (r = {signed(r)}): unpaired, the interval over seeds would be as wide."
     changed = "narrowed" if ratio > 1 else "widened"
     return f" Pairing by seed {changed} the interval (r = {signed(r)}): unpaired, it would be {times} times as wide over seeds."
 
@@ -181,12 +191,21 @@ def level_of(difference: Difference | None) -> str:
 
 
 def _several(table: DataTable) -> Iterator[str]:
-    for kind, controls in (("differences", False), ("differences of controls", True)):
-        family = [row.difference for row in table.compared if (row.role != "distilled") == controls and row.difference]
+    for kind, family in families(table).items():
         if len(family) > 1:
-            yield f"The {len(family)} {kind} have {level_of(family[0])} intervals, jointly 95 % (Bonferroni)."
+            of_controls = " of controls" if kind == "controls" else ""
+            yield f"The {len(family)} differences{of_controls} have {level_of(family[0])} intervals, jointly 95 % (Bonferroni)."
     if any(row.difference and not row.difference.over_seeds_and_images for row in table.compared):
         yield "Intervals over test images are missing where the logits are missing, damaged, or too many to read."
+
+
+def families(table: DataTable) -> dict[str, list[Difference]]:
+    """The differences whose intervals hold jointly: those of distilled students, and those of controls."""
+    found: dict[str, list[Difference]] = {"distilled students": [], "controls": []}
+    for row in table.compared:
+        if row.difference:
+            found["distilled students" if row.role == "distilled" else "controls"].append(row.difference)
+    return found
 
 
 def _best_baselines(table: DataTable) -> Iterator[str]:

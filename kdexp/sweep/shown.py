@@ -21,6 +21,15 @@ def name_of(row: SweepRow, table: DataTable) -> str:
     return " ".join(word for word in words if word)
 
 
+def together(rows: Sequence[SweepRow], table: DataTable) -> str:
+    """The name of rows that are drawn alike: that of a single one, else their method or role and their number."""
+    if len(rows) == 1:
+        return name_of(rows[0], table)
+    methods = {row.method for row in rows}
+    same = len(methods) == 1 and rows[0].role == "distilled"
+    return f"{methods.pop() if same else rows[0].drawn_as}, {len(rows)} rows"
+
+
 def marks_of(table: DataTable) -> dict[str, Mark]:
     """Colour and mark of every method in a table, by `SweepRow.drawn_as`."""
     return marks(row.drawn_as for row in table.rows)
@@ -43,11 +52,12 @@ def _kind(row: SweepRow) -> tuple[str, str, int, str]:
 
 
 def with_curves(table: DataTable) -> list[SweepRow]:
-    """The students whose curves are drawn: by role, best on validation data first, controls last."""
+    """The students whose curves are drawn, in the order of the table; of many the best on validation data, before controls."""
     order = list(PARTS)
     students = [row for row in chosen(table) if row.role != "teacher"]
     students.sort(key=lambda row: (order.index(row.role), not row.mark, -(row.validation_mean or 0.0)))
-    return students[:MOST_CURVES]
+    drawn = {id(row) for row in students[:MOST_CURVES]}
+    return [row for row in table.rows if id(row) in drawn]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -44,6 +44,7 @@ _KEYS = {
     "class_weights": "class_weight weighted loss_weights pos_weight balanced imbalance",
     "limit_batches": "limit_train_batches max_steps max_batches",
     "controls": "control rows",
+    "logger": "loggers tracker trackers tracking logging log_to report_to",
     "dry_run": "dry dryrun",
     "force": "overwrite retrain",
     "graph": "cuda_graph cuda_graphs",
@@ -60,6 +61,8 @@ _OPTIONS = {
     "multistep": "step steplr multisteplr multi_step",
     "image_folder": "imagefolder folder custom imagenet",
     "vid": "variational",
+    "tensorboard": "tb",
+    "wandb": "wb weights_and_biases",
 }
 
 _SWITCHES = {

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kdexp.device import ranks
+
 
 @dataclass
 class History:
@@ -41,7 +43,7 @@ class History:
 
     def close_epoch(self, validation_accuracy: Tensor | None) -> Tensor:
         """All that the epoch measured, in one flat fp32 tensor on the device."""
-        numbers = [torch.stack(self.trace).flatten()]
+        numbers = [ranks.add_up(torch.stack(self.trace).flatten())]
         if validation_accuracy is not None:
             numbers.append(validation_accuracy.view(1))
         self.trace = []

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdexp.data.batch import Batch
 from kdexp.data.split import Split
 from kdexp.data.views import View
+from kdexp.device import ranks
 from kdexp.device.memory import in_halves
 from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
@@ -67,6 +68,7 @@ class Learner:
         self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._let_record()
+        self._portion = 1.0
         self._notes: dict[str, Tensor] = {}
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
 
@@ -154,9 +156,11 @@ class Learner:
     def descend(self, terms: Terms) -> None:
         """One optimizer step on the sum of the terms, with the gradient clipped if the optimizer's recipe says so."""
         self.optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+        total = torch.stack(list(terms.values())).sum()
+        (total if self._portion == 1 else self._portion * total).backward()
+        owned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.add_gradients(owned)
         if self.recipe.clip_norm is not None:
-            owned = [p for group in self.optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(owned, self.recipe.clip_norm)
         self.optimizer.step()
 
@@ -167,6 +171,7 @@ class Learner:
     def step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> None:
         """Trains on one batch, as `reads` gives it; an error in it ends this learner's training, and only this one's."""
         start = time.perf_counter()
+        self._portion = batch.portion
         for group, rate in zip(self.optimizer.param_groups, self.rates(progress), strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -179,6 +184,8 @@ class Learner:
                 terms = self.take_step(batch, teacher, progress)
             self.log.trace.append(self.measure(terms, batch.label))
         except Exception as error:  # a network or a method may raise anything
+            if ranks.count() > 1:  # the others can't know, and would wait
+                raise ranks.RankLost(f"{self.name} of rank {ranks.number()}: {first_line(error)}") from error
             self.fail(error)
             return
         self.log.seconds += time.perf_counter() - start
@@ -201,7 +208,7 @@ class Learner:
         accuracy = correct(self._logits, label).float() / len(label)
         found = [*(term.detach() for term in terms.values()), *self._notes.values(), accuracy]
         self._notes = {}
-        return torch.stack(found)
+        return torch.stack(found) if self._portion == 1 else self._portion * torch.stack(found)
 
     def fail(self, error: Exception) -> None:
         """Ends the training because of an error that is being handled."""

@@ -12,6 +12,8 @@ from kdexp.data.batch import Batch
 from kdexp.data.epoch import NO_UNLABELLED, Epoch, UnlabelledViews
 from kdexp.data.split import Split
 from kdexp.data.views import VIEWS, WEAK, View
+from kdexp.device import ranks
+from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress
 from kdexp.network.capture import Outputs
 from kdexp.teacher.frozen import Teacher
@@ -26,6 +28,24 @@ class Watch(Protocol):
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """Called after each epoch is recorded, with the learners that took part in it."""
+
+
+class Watches:
+    """Several watches of one training."""
+
+    def __init__(self, *watches: Watch | None):
+        """Those that are None are left out."""
+        self._watches = [watch for watch in watches if watch is not None]
+
+    def step(self, learners: Sequence[Learner]) -> None:
+        """Called after each batch."""
+        for watch in self._watches:
+            watch.step(learners)
+
+    def epoch(self, learners: Sequence[Learner]) -> None:
+        """Called after each epoch is recorded."""
+        for watch in self._watches:
+            watch.epoch(learners)
 
 
 @dataclass
@@ -76,7 +96,8 @@ class Steps:
 
     def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
         """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""
-        for step, batch in enumerate(self.split.batches_of(images, self.batch_size)):
+        for step, whole in enumerate(self.split.batches_of(images, self.batch_size)):
+            batch = whole if ranks.count() == 1 else whole.part(ranks.own_part(len(whole.index)))
             outputs = self.outputs(batch)
             for learner in learners:
                 if not learner.failure:
@@ -99,6 +120,10 @@ def train(
         active = [learner for learner in learners if len(learner.history) == epoch and not learner.failure]
         if not active:
             continue
+        if not ranks.leads():  # it draws other masks than the first one, the same after a resumption
+            seed = rank_seed(steps.seed, ranks.number(), epoch)
+            for learner in active:
+                learner.stream.states = RandomStream(seed, learner.precision.device).states
         images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners))
         for teacher in steps.teachers:
             teacher.prepare_epoch(steps.split, images)
@@ -113,3 +138,8 @@ def train(
             if not learner.failure:
                 keep(learner)
         watch.epoch(active)
+
+
+def rank_seed(seed: int, rank: int, epoch: int) -> int:
+    """Where the random numbers of a rank other than the first start in an epoch."""
+    return ((seed * 4_099 + rank) * 1_000_003 + epoch) % 2**31

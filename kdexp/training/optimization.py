@@ -157,6 +157,16 @@ class Cosine(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartOfCosine(Checked):
+    """The learning rate times cos(`share`·π·t), where t rises from 0 to 1 over the training."""
+
+    share: Annotated[float, Range(at_least=0, at_most=0.5)]
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        return max(math.cos(self.share * math.pi * epoch / epochs), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MultiStep(Checked):
     """The learning rate times `gamma` after each of the `milestones` (epochs finished)."""
 

@@ -14,6 +14,7 @@ from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.data.split import Split
 from kdexp.data.views import WEAK, View
+from kdexp.device import ranks
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
 from kdexp.device.random import RandomStream
@@ -23,6 +24,7 @@ from kdexp.network.build import PretrainedWeights, build_network, sketch_network
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
 from kdexp.network.landmarks import classifier_of
+from kdexp.network.whole_batch_norm import share_norms
 from kdexp.tasks.imbalance import weights_of_classes
 from kdexp.teacher.frozen import Teacher
 from kdexp.training.entry import Entry
@@ -119,7 +121,7 @@ def prepare(
         for draft in drafts:
             if draft.distiller.uses_teacher:
                 layers.setdefault(draft.distiller.teacher_view, []).extend(draft.choose_layers(moved))
-        size = entries[0].spec.batch_size
+        size = ranks.largest_part(entries[0].spec.batch_size)
         for view, names in (layers or {WEAK: []}).items():
             by_view[view] = Teacher(moved, names, shape.probe(precision.device), precision, size, view)
             by_view[view].by_view = by_view
@@ -165,6 +167,8 @@ class _Draft:
         self.distiller.weigh_classes(weights_of_classes(spec.class_weights, labels, self.shape.num_classes))
         with RandomStream(spec.seed + AUXILIARY_SEED, device):
             self.distiller.setup(probe_of(capture, teacher_capture, labels, spec.batch_size, self.shape, unlabelled))
+        if ranks.count() > 1:
+            share_norms(self.network, self.distiller)
         deployed = self.distiller.deployed(self.network, teacher_capture.model if teacher_capture else None)
         for unused in set(self.network.parameters()) - set(deployed.parameters()):
             unused.requires_grad_(False)

@@ -12,6 +12,7 @@ from kdexp.configuration.settings import NAMES, Settings
 from kdexp.device.precision import compiler_problem, device_problem, pick_device
 from kdexp.errors import Problem
 from kdexp.files import folder_problems
+from kdexp.trackers.names import is_installed
 from kdexp.validation.nodes import REQUIRED
 
 
@@ -26,9 +27,15 @@ def check_settings(config: dict[str, Any]) -> Iterator[Problem]:
     yield from of_values
     bad = {problem.name for problem in of_values}
     yield from _folders({name: given[name] for name in ("output_dir", "store") if name not in bad})
-    if "controls" not in bad:
-        repeated = [control for control, count in Counter(given["controls"]).items() if count > 1]
-        yield from (Problem("controls", f"={control}: given more than once; keep one") for control in repeated)
+    for name in {"controls", "logger"} - bad:
+        repeated = [word for word, count in Counter(given.get(name, ())).items() if count > 1]
+        yield from (Problem(name, f"={word}: given more than once; keep one") for word in repeated)
+    if "logger" not in bad:
+        yield from (
+            Problem("logger", f'={word}: the package {word} is not installed; pip install "kdexp[{word}]" adds it')
+            for word in dict.fromkeys(given.get("logger", ()))
+            if not is_installed(word)
+        )
     if "device" not in bad:
         yield from _device(given)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from kdexp.configuration.arguments import misfit
 from kdexp.configuration.compose import as_plain
 from kdexp.configuration.nodes import build, nodes_within, target
-from kdexp.configuration.roles import node_at, role_spec, teacher_paths
+from kdexp.configuration.roles import Control, node_at, role_spec, teacher_paths
 from kdexp.configuration.settings import NAMES
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
@@ -29,8 +30,10 @@ from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
+from kdexp.validation.ranks import check_ranks
 from kdexp.validation.settings import check_settings
 from kdexp.validation.views import UNKNOWN_IMAGES, TrainingImages, check_views
+from kdexp.validation.views import check_controls as check_label_controls
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -114,6 +117,8 @@ class Validator:
         if "class_weights" not in {problem.name for problem in found}:
             shared = (candidate.shape.num_classes, candidate.broken, candidate.distilled_teachers)
             found += check_class_weights(candidate.config, *shared)
+        if not {"devices", "device", "output_dir"} & {problem.name for problem in found}:
+            found += check_ranks(candidate.config, candidate.broken, candidate.distilled_teachers)
         if "averaging" not in candidate.broken:
             found += check_averaging(candidate.config, candidate.broken, candidate.distilled_teachers)
         candidate.rooms = self._rooms(candidate, found)
@@ -206,6 +211,8 @@ class Validator:
         if part.method in candidate.broken or pair["student"] is None or (pair["teacher"] is None and not has_no_teacher):
             return []
         of_views = list(check_views(build(candidate.node(part.method)), part.method, candidate.images))
+        if path == "student" and not misfit(config["controls"], list[Control]):
+            of_views += check_label_controls(config["controls"], candidate.images)
         room = candidate.rooms[path]
         if of_peers := self._peers(candidate, part.method, room):
             return of_peers

@@ -60,6 +60,14 @@ def check_views(distiller: Distiller, path: str, images: TrainingImages) -> Iter
             yield Problem(f"{path}.{name}", sentence)
 
 
+def check_controls(controls: list[str], images: TrainingImages) -> Iterator[Problem]:
+    """Problems of the control rows on labels."""
+    if "strong_labels" in controls and not images.strong:
+        yield Problem("controls", f"=strong_labels: reads strong views, and there is no RandAugment for these; {POLICY}")
+    if "all_labels" in controls and not images.unlabelled:
+        yield Problem("controls", f"=all_labels: is the baseline, since all images have their labels; {FEW}")
+
+
 def _unlabelled(distiller: Distiller, path: str, images: TrainingImages) -> Iterator[Problem]:
     """Whether a method that learns from images without labels has some."""
     if distiller.unlabelled and not images.unlabelled:

@@ -126,7 +126,7 @@ def test_a_fitting_value_is_accepted(annotation, value):
         (bool, None, "must be true or false"),
         (str, 3, "must be a text"),
         (str, None, "must be a text"),
-        (list[float], "ab", "must be a list, written [a,b]"),
+        (list[float], "ab", "must be a list, written [ab]"),
         (list[float], 0.5, "must be a list, written [a,b]"),
         (list[float], None, "must be a list, written [a,b]"),
         (list[float], [1.0, "2"], "each entry must be a finite number"),

@@ -52,7 +52,8 @@ def words(role, family):
 @cache
 def composed(method, student, teacher):
     data = ("dataset=cifar100", "dataset.root=.", "dataset.download=true", "batch_size=4")
-    return COMPOSER.compose([*data, f"distillation={method}", *words("student", student), *words("teacher", teacher)])
+    chosen = [f"distillation={method}", *words("student", student), *words("teacher", teacher)]
+    return COMPOSER.compose([*data, "dataset.labels=400", "strong@dataset.strong_view=fixmatch", *chosen])
 
 
 validator = Validator()
@@ -83,7 +84,7 @@ def test_a_student_of_every_family_takes_a_step(method, family):
         pytest.skip("refused, as the test above holds")
     config = composed(method, family, None)
     learner, teacher = untrained_pair(config, SHAPE, batch_size=4)
-    batch = random_batch(SHAPE, 4)
+    batch = random_batch(SHAPE, 4, learner.distiller)
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
     learner.train()
     learner.step(batch, teacher(batch), Progress(epoch=0.5, epochs=1, step=0))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from each_method import FEW_LABELS
 from experiments import COMPOSER, said
 from safetensors.torch import load_file, save_file
 
@@ -33,12 +34,12 @@ def weights_of(entry):
 @pytest.mark.slow
 def test_all_controls_in_one_run(make_experiment, trained):
     controls = [role for role in EXPLAINED if not PARTS[role].quantised]  # tests/deployment/test_int8.py has that one
-    experiment = make_experiment(*OWN, f"student.checkpoint={trained}", f"controls=[{','.join(controls)}]")
+    experiment = make_experiment(*OWN, *FEW_LABELS, f"student.checkpoint={trained}", f"controls=[{','.join(controls)}]")
     entries = obtain(experiment)
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled", *controls]
     assert all(entry.stored for entry in entries)
     assert len({entry.spec.key for entry in entries}) == len(entries)
-    assert len([line for line in remarks(entries, experiment) if line.partition(":")[0] in EXPLAINED]) == 5
+    assert len([line for line in remarks(entries, experiment) if line.partition(":")[0] in EXPLAINED]) == 7
 
 
 @pytest.mark.slow
@@ -102,7 +103,36 @@ def test_from_scratch_ignores_the_checkpoint(make_experiment, trained):
     assert start.spec("from_scratch").key == make_experiment(*OWN).spec("baseline").key != start.spec("baseline").key
 
 
+@pytest.mark.slow
+def test_strong_labels_are_the_labelled_images_in_strong_views(make_experiment):
+    experiment = make_experiment(*FEW_LABELS, "controls=[strong_labels]", "~teacher", "distillation=none")
+    baseline, control = (experiment.spec(role) for role in ("baseline", "strong_labels"))
+    assert control.strong_view and not baseline.strong_view and control.data == baseline.data
+    assert control.method == {**baseline.method, "student_view": "strong"}
+    entries = obtain(experiment)
+    assert entries[-1].method == "CE, strong views" and entries[0].method == "CE"
+    assert not torch.equal(weights_of(entries[0])["features.1.weight"], weights_of(entries[1])["features.1.weight"])
+
+
+@pytest.mark.slow
+def test_all_labels_is_the_baseline_without_a_choice_of_labels_for_as_many_steps(make_experiment):
+    words = ("~teacher", "distillation=fixmatch", "limit_batches=null", "epochs=1", "distillation.unlabelled_ratio=1")
+    experiment = make_experiment(*words, *FEW_LABELS, "controls=[all_labels]")
+    whole = make_experiment(
+        "~teacher", "distillation=none", "limit_batches=null", "epochs=1", *FEW_LABELS, "dataset.labels=null"
+    )
+    assert experiment.spec("all_labels").key == whole.spec("baseline").key != experiment.spec("baseline").key
+    entries = obtain(experiment)
+    assert all(entry.stored for entry in entries)
+    assert [entry.stored.result["train_images"] for entry in entries] == [30, 30, 90]
+    assert "(96 times one of 30 labelled images)" in said(experiment) and "3 batches (90 images)" in said(experiment)
+    table = remarks(entries, experiment)
+    assert "Labels of 30 of 90 training images (dataset.label_seed=0), and of 100 for validation." in table
+
+
 REFUSED = [
+    (["controls=[strong_labels]"], "controls=strong_labels: reads strong views, and there is no RandAugment for these"),
+    (["controls=[all_labels]"], "controls=all_labels: is the baseline, since all images have their labels; choose how many"),
     (["controls=[selfteacher]"], "controls=['selfteacher']: each entry must be one of random_teacher, self_teacher"),
     (["controls=self_teacher"], "controls='self_teacher': must be a list"),
     (["controls=[from_scratch]"], "controls=from_scratch: needs a student that starts from trained weights"),

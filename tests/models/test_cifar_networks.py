@@ -39,6 +39,7 @@ TEN_CLASSES = {
     "resnet20": 272_474,
     "resnet8x4": 1_210_410,
     "wrn_16_2": 691_674,
+    "wrn_28_2_ssl": 1_467_610,
     "wrn_28_10": 36_479_194,
     "vgg8": 3_918_858,
     "mobilenetv2_half": 697_546,
@@ -234,6 +235,38 @@ def test_the_wide_nets_block_is_timms(ins, outs, stride):
     if theirs.downsample is not None:
         theirs._modules["downsample"] = theirs._modules.pop("downsample")
     same_answers(WideBlock(ins, outs, stride), theirs, torch.randn(2, ins, 8, 8))
+
+
+def test_a_wide_net_of_semi_supervised_learning_by_hand():
+    made = build(node("wrn_28_2_ssl") | {"depth": 10, "stem_width": 5}, num_classes=3, in_channels=1, image_size=8)
+
+    def active(norm, image):
+        mean, variance = image.mean((0, 2, 3), keepdim=True), image.var((0, 2, 3), correction=0, keepdim=True)
+        return F.leaky_relu((image - mean) / (variance + 0.001).sqrt(), 0.1)
+
+    image = torch.randn(4, 1, 8, 8)
+    sums = made.stem(image)
+    for number, (block,) in enumerate(made.stages):
+        first = active(block.norm1, sums)
+        residual = block.conv2(active(block.norm2, block.conv1(first)))
+        sums = residual + block.shortcut(sums if number else first)
+    expected = made.classifier(active(made.norm, sums).mean((2, 3)))
+    assert made.stem.weight.shape[0] == 5
+    torch.testing.assert_close(made(image), expected, rtol=1e-4, atol=1e-4)
+    running = made.norm.running_mean
+    assert torch.allclose(running, 0.001 * sums.mean((0, 2, 3)), atol=1e-6) and running.abs().sum() > 0
+
+
+def test_knobs_of_wide_nets_change_nothing_by_default():
+    usual = {"stem_width": 16, "norm_momentum": 0.1, "norm_eps": 1e-5, "slope": 0.0, "raw_shortcuts": False}
+    found = []
+    for knobs in ({}, usual):
+        torch.manual_seed(0)
+        found.append(build(node("wrn_16_2") | knobs, num_classes=10, in_channels=3, image_size=32))
+    image = torch.randn(2, 3, 32, 32)
+    assert torch.equal(found[0](image), found[1](image)) and repr(found[0]) == repr(found[1])
+    assert type(found[0].relu) is nn.ReLU and vars(found[0].norm)["momentum"] == nn.BatchNorm2d(1).momentum
+    assert found[0].norm.eps == nn.BatchNorm2d(1).eps
 
 
 @pytest.mark.slow

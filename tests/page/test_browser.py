@@ -1,5 +1,7 @@
 """The page in a real browser: sorting, copying, choosing columns, and no request or complaint. Skipped without a Chromium."""
 
+import re
+
 import numpy as np
 import pytest
 from browser import Browser, program
@@ -12,6 +14,7 @@ from kdexp.sweep import fold, pictures, read
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(program() is None, reason="no Chromium on this machine")]
 COLUMN = "(heading) => [...document.querySelectorAll('.data thead th')].findIndex((th) => th.textContent === heading)"
 CELLS = f"((column) => [...document.querySelectorAll('.data tbody tr')].map((row) => row.cells[column].textContent))(({COLUMN})"
+SUMMARY = "document.querySelector('.columns summary').textContent"
 CLIPBOARD = """window.copied = [];
     Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => { copied.push(text); } } })"""
 
@@ -126,6 +129,35 @@ def test_nothing_is_wider_than_the_window(browser, written, width, dark):
         "[...document.querySelectorAll('.name, .number, .plot, figcaption')]"
         ".every((each) => each.getBoundingClientRect().right <= innerWidth && each.getBoundingClientRect().left >= 0)"
     )
+
+
+def test_a_phone_shows_the_numbers_that_matter_and_the_whole_axis(browser, written):
+    browser.open(written, width=390)
+    right = f"document.querySelectorAll('.data thead th')[({COLUMN})('vs base')].getBoundingClientRect().right"
+    assert browser.run(right) <= 390
+    assert browser.run(
+        "[...document.querySelectorAll('.differences .ticks text')]"
+        ".every((each) => each.getBoundingClientRect().right <= innerWidth && each.getBoundingClientRect().left >= 0)"
+    )
+    shown, number = map(int, re.match(r"(\d+) of (\d+) columns", browser.run(SUMMARY)).groups())
+    assert 3 < shown < number
+
+
+def test_what_is_wider_than_the_screen_fades_out_until_its_end(browser, written):
+    browser.open(written, width=200)
+    faded = "document.querySelector('.data').parentElement.classList.contains('more')"
+    assert browser.run(f"new Promise((done) => setTimeout(() => done({faded}), 50))")
+    browser.run("document.querySelector('.data').parentElement.scrollLeft = 10000")
+    assert not browser.run(f"new Promise((done) => setTimeout(() => done({faded}), 50))")
+
+
+def test_what_the_columns_mean_is_printed(page):
+    is_open = "document.querySelector('details.meanings').open"
+    assert not page.run(is_open)
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.run(is_open)
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert not page.run(is_open) and page.run(SUMMARY) == "Choose columns"
 
 
 def test_the_table_is_printed_with_all_columns(page):

@@ -27,7 +27,7 @@ def test_a_logarithmic_scale_holds_its_values_and_has_few_ticks(values):
     scale = Scale.around(values, logarithmic=True)
     assert all(0 < scale.at(value) < 1 for value in values)
     ticks = scale.ticks()
-    assert len(ticks) <= 6 and ticks == sorted(ticks) and all(-1e-9 <= scale.at(tick) <= 1 + 1e-9 for tick in ticks)
+    assert 2 <= len(ticks) <= 6 and ticks == sorted(ticks) and all(-1e-9 <= scale.at(tick) <= 1 + 1e-9 for tick in ticks)
 
 
 def test_ticks_are_those_that_a_person_would_choose():

@@ -93,7 +93,7 @@ def test_overrides_that_make_a_different_experiment():
         ({**SOURCE, "baseline": {"mean": 5, "n": 0}}, ["published.baseline.n=0: must be at least 1"]),
         (
             {**SOURCE, "unsourced": {"dkd": "weight", "kd": ["alpha"]}},
-            ["published.unsourced.dkd='weight': must be a list, written [a,b]"],
+            ["published.unsourced.dkd='weight': must be a list, written [weight]"],
         ),
         ({**SOURCE, "unsourced": ["dkd"]}, ["published.unsourced=['dkd']: must be a node with keys of its own"]),
         ({**SOURCE, "distilled": 74.0}, ["published.distilled=74.0: must be numbers under the names of methods"]),

@@ -17,10 +17,15 @@ from kdexp.commands.run import run
 from kdexp.configuration.nodes import build
 from kdexp.errors import CorruptEntry, ImageLost
 from kdexp.page.marks import BASELINE, TEACHER, marks
-from kdexp.report.page import write_page
+from kdexp.report.origin import outcome
+from kdexp.report.page import _right_alone, write_page
 from kdexp.report.page_answers import Answers, accuracy_by_class, confused_pairs, decisive_images
-from kdexp.report.table import percent
+from kdexp.report.page_table import page_table
+from kdexp.report.rows import Row
+from kdexp.report.table import columns_for, percent
+from kdexp.text.glossary import RUNS
 
+SIZES = {"teacher": "wide", "baseline": "small", "distilled": "small"}
 LABELS = torch.tensor([0, 0, 1, 1, 2])
 
 
@@ -88,6 +93,37 @@ def test_images_that_only_one_of_the_two_has_right():
     assert sorted(each[0] for each in told[:2]) == ["&lt;ape&gt;", "cat"]
 
 
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [(1.234, "1.23 points more than"), (-0.5, "0.50 points less than"), (0.0, "as much as"), (0.004, "as much as")],
+)
+def test_the_outcome_in_words(points, words):
+    assert f"reaches 90.00 % on the test images, {words} its baseline, the same student" in outcome(
+        "KD", "net", "90.00", points
+    )
+
+
+def test_nothing_is_counted_where_both_are_right_on_the_same_images():
+    assert _right_alone(answers(baseline=(0, 0, 1, 1, 0), distilled=(0, 0, 1, 1, 1))) == "Both are right on the same images"
+    assert _right_alone(answers()).startswith(
+        "Only the distilled one is right on 2 test images, only the baseline on 1 (p = 1, "
+    )
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_the_size_stays_in_sight_next_to_a_quantised_student(quantised):
+    rows = [Row(role, "net", "kd", "key") for role in ("distilled", *["int8"] * quantised)]
+    assert {column.heading: column.always for column in columns_for(rows)}["MB"] == quantised
+
+
+@pytest.mark.parametrize(("students", "spare"), [(("small", "small"), True), (("small", "tiny"), False)])
+def test_a_narrow_screen_may_leave_out_the_models_that_roles_tell(students, spare):
+    rows = [Row("teacher", "big", "CE", "key"), *(Row("baseline", student, "CE", "key") for student in students)]
+    table, _ = page_table(rows, columns_for(rows), "rows", RUNS)
+    heading = re.search(r"<th ([^>]*)><button type=\"button\">model<", table)[1]
+    assert ('data-rank="2"' in heading) == spare
+
+
 @pytest.fixture
 def finished(tmp_path):
     """Runs a short command; returns its folder and what it printed."""
@@ -108,13 +144,15 @@ def test_the_page_of_a_run_has_the_numbers_of_its_table(finished, monkeypatch):
     folder, _ = finished("controls=[label_smoothing]", "diagnosis=always", "seed=4")
     html = (folder / "report.html").read_text()
     page = Page(html)
-    assert re.fullmatch(r"digits: mlp_wide → mlp_small, seed 4, \d+ \w+ 20\d\d", *page.all("title"))
+    assert re.fullmatch(r"digits: mlp_wide → mlp_small \(shortened\), seed 4, \d+ \w+ 20\d\d", *page.all("title"))
     assert [row.role for row in rows] == ["teacher", "baseline", "distilled", "label_smoothing"]
     assert all(percent(row.test_top1) in page.all("td") for row in rows)
     assert percent(rows[2].test_top1) in page.of_class("lead") and "over 797 test images" in page.of_class("lead")
     assert "kdexp 'controls=[label_smoothing]' diagnosis=always seed=4" in page.all("code")
     assert len([tag for tag, _ in page.tags if tag == "img"]) <= 16
     assert html.index('class="lead"') < html.index('class="differences"') < html.index('class="plot"')
+    keys = {row.role: row.key for row in rows}
+    assert all(f"{role} mlp_{size}, {keys[role]} in the store: trained" in html for role, size in SIZES.items())
     assert "Test accuracy on 797 images after the last epoch" in html and page.all("pre")[0].count("\n") > 50
 
 

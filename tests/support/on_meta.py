@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kdexp.data.few_labels import FewLabels
 from kdexp.data.images import RawImages
 from kdexp.data.split import Split
 from kdexp.device.precision import Precision
@@ -57,9 +58,11 @@ def images_of(shape, count, device=META):
 def prepared_from(experiment, entries, raw, precision):
     """Learners for these entries, their teacher and their training images, without a store."""
     split = Split(raw, experiment.dataset, precision.device, augmented=True, memory_format=precision.memory_format)
+    if experiment.dataset.labels is not None:
+        split = FewLabels(split, torch.arange(experiment.dataset.labels))
     taught = any(entry.spec.teacher for entry in entries)
     network = build_network(experiment.spec("teacher").model, experiment.shape) if taught else None
-    return *prepare(entries, network, experiment.shape, precision, raw.labels), split
+    return *prepare(entries, network, experiment.shape, precision, split.labels, split.unlabelled_images), split
 
 
 def prepared_on_meta(experiment, roles, count, **ways):

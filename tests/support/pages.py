@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "input"}
+VOID = {"meta", "img", "br", "input", "wbr"}
 
 
 class Page(HTMLParser):

@@ -97,7 +97,7 @@ def observed(seed, ours, theirs):
             "widened the interval (r = +0.00): unpaired, it would be 0.77 ",
         ),
         ([70, 71, 72], [72, 71, 70], "widened the interval (r = −1.00): unpaired, it would be 0.46 times"),
-        ([70, 72, 71], [70, 70.66, 70.43], "made no difference (r = +0.99): unpaired, the interval over seeds would be as"),
+        ([70, 72, 71], [70, 70.66, 70.43], "hardly changed the interval over seeds (r = +0.99)."),
     ],
 )
 def test_the_effect_of_pairing_is_stated(ours, theirs, sentence):

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import time
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -23,7 +24,9 @@ from kdexp.commands import report as command
 from kdexp.configuration.jobs import expand
 from kdexp.report.table import signed as signed_number
 from kdexp.sweep import fold, page, pictures, read
+from kdexp.sweep.estimates import explained
 from kdexp.sweep.read import Job
+from kdexp.sweep.remarks import number_of
 from kdexp.sweep.repeat import commands
 
 
@@ -127,7 +130,7 @@ def test_the_title_and_the_result_are_those_of_a_person(tmp_path, bare):
     assert page.all("title") == [heading] and re.fullmatch(r"digits: big → small, \d+ \w+ 20\d\d", heading)
     lead = page.of_class("lead")
     assert lead.startswith("Distilled with 0.1 CE + 0.9 KD, T=4 alpha=0.5, small reaches 85.00 ± 0.00 % on the test images, ")
-    assert "5.00 points more than its baseline (95 % interval −" in lead
+    assert "5.00 points more than its baseline, the same student without distillation (95 % interval −" in lead
     assert "It was chosen on validation data from 2 configurations; the teacher big has 95.00 %" in lead
     assert lead.count(". ") == 1
 
@@ -141,12 +144,72 @@ def test_the_differences_come_first_with_the_numbers_of_the_table(tmp_path, bare
     assert html.index('class="differences"') < html.index('class="plot"') < html.index('class="data"')
 
 
+def test_every_column_is_explained_below_its_table(tmp_path, bare):
+    page, _, _ = report(grid(tmp_path).folder)
+    headings = [text for text in page.all("button") if text]
+    assert page.all("dt") == [*headings, "–"] and "★" in headings and "alpha" in headings
+    assert len(page.all("dd")) == len(headings) + 1 and all(page.all("dd"))
+
+
+def test_the_job_of_each_seed_is_named_by_its_last_folders(tmp_path, bare):
+    _, html, _ = report(grid(tmp_path).folder)
+    assert str(tmp_path) not in html and "sweep/000" in html
+
+
+def test_a_method_has_one_name_in_all_charts(tmp_path, bare):
+    page, _, _ = report(grid(tmp_path).folder)
+    name = "★ 0.1 CE + 0.9 KD, T=4 alpha=0.5"
+    assert [text.strip() for text in page.all("span") if text.strip() == name] == [name], "the differences"
+    assert [text.strip() for text in page.all("li") if text.strip() == name] == [name] * 2, "against parameters, over epochs"
+
+
+def test_charts_of_several_students_name_them(tmp_path, bare):
+    sweep = CraftedSweep(tmp_path)
+    for width in (1, 2):
+        for temperature in (1.0, 4.0):
+            names = {**sweep.config()["choices"], "student": f"net{width}"}
+            sweep.job("x", choices=names, student__width=width, distillation__temperature=temperature)
+    for path in sweep.store.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        width = result["spec"]["model"].get("width")
+        path.write_text(json.dumps(signed({**result, "model": f"net{width}"} if width else result)))
+    page, _, _ = report(sweep.close())
+    captions = [text for text in page.all("figcaption") if " over temperature" in text]
+    assert [re.search(r"of (\w+) kd over", text)[1] for text in captions] == ["net1", "net2"]
+    assert {"baseline, 2 rows", "kd, 2 rows"} <= {text.strip() for text in page.all("li")}
+
+
+def test_a_shortened_sweep_says_so_in_its_title(tmp_path, bare):
+    page, _, _ = report(grid(tmp_path, limit_batches=3).folder)
+    assert "big → small (shortened), " in page.all("h1")[0]
+
+
+def test_each_family_of_intervals_is_told_by_itself(tmp_path):
+    sweep = CraftedSweep(tmp_path)
+    for number, note in enumerate("abc"):
+        sweep.job(note, distillation__note=note, validation=None, seed=number)
+    (table,) = fold(read([sweep.close()])).tables
+    assert "The intervals of the 3 differences hold together with 95 % (Bonferroni)." in explained(table)
+    distilled = [row for row in table.rows if row.role == "distilled"]
+    control = replace(distilled[0], role="int8")
+    table.rows.append(control)
+    assert "The intervals of the 3 distilled students hold together with 95 % (Bonferroni)." in explained(table)
+    table.rows.append(control)
+    sentence = "hold together with 95 %, those of the 3 distilled students and those of the 2 controls for themselves"
+    assert sentence in explained(table)
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "none stands out"), (1, "1 stands out"), (2, "2 stand out")])
+def test_verbs_agree_with_their_numbers(count, words):
+    assert number_of(count, "stands out", "stand out") == words
+
+
 @pytest.mark.slow
 def test_the_pictures_are_files_beside_the_page(tmp_path):
     sweep = grid(tmp_path)
     _, _, printed = report(sweep.folder)
     assert {path.name for path in (sweep.folder / "pictures").iterdir()} == {
-        f"{name}.{kind}" for name in ("line_kd", "parameters", "curves") for kind in ("png", "svg")
+        f"{name}.{kind}" for name in ("differences", "line_kd", "parameters", "curves") for kind in ("png", "svg")
     }
     assert "report.html and pictures/ are next to them" in printed
 
@@ -178,7 +241,7 @@ def test_without_matplotlib_the_page_has_its_charts(tmp_path, bare):
     assert not (sweep.folder / "pictures").exists()
     charts = [told["aria-label"] for tag, told in page.tags if told.get("role") == "img"]
     assert charts == [
-        "kd over distillation.alpha",
+        "0.1 CE + 0.9 KD, T=4 over distillation.alpha",
         "Test accuracy against parameters.",
         "Validation accuracy of small over the epochs",
     ]
@@ -223,7 +286,7 @@ def test_a_multirun_ends_with_its_page(tmp_path, monkeypatch, capsys):
         cli.main()
     assert stop.value.code == 0
     (folder,) = (tmp_path / "sweeps").iterdir()
-    assert {path.stem for path in (folder / "pictures").iterdir()} == {"line_kd", "parameters", "curves"}
+    assert {path.stem for path in (folder / "pictures").iterdir()} == {"differences", "line_kd", "parameters", "curves"}
     html = (folder / "report.html").read_text()
     for text in re.findall(r'<code class="command">kdexp ([^<]*)</code>', html):
         for job in expand([word for word in shlex.split(unescape(text)) if word != "-m"]):

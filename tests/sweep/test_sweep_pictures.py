@@ -15,12 +15,14 @@ from kdexp.report.table import signed
 from kdexp.sweep import fold, read
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.cost import draw_parameters
+from kdexp.sweep.pictures.differences import caption, draw_differences
 from kdexp.sweep.pictures.drawing import draw_all
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
 from kdexp.sweep.pictures.style import SETTINGS, apart, finish
-from kdexp.sweep.shown import chosen, front
+from kdexp.sweep.remarks import span
+from kdexp.sweep.shown import chosen, front, name_of
 
 TEMPERATURES, ALPHAS = (20.0, 1.0, 4.0), (0.5, 0.1)
 
@@ -74,10 +76,30 @@ def words_of_slice(sweep):
 @pytest.mark.slow
 def test_both_files_of_every_picture(tmp_path):
     pictures = drawn(craft(tmp_path))
-    assert list(pictures) == ["map_kd", "parameters", "curves"]
+    assert list(pictures) == ["differences", "map_kd", "parameters", "curves"]
     for picture in pictures.values():
         assert picture.png.startswith(b"\x89PNG\r\n") and b"<svg" in picture.svg[:800] and picture.caption
         assert b"<dc:date>" not in picture.svg
+
+
+@pytest.mark.slow
+def test_the_differences_are_those_of_the_comparison(tmp_path):
+    _, table = folded(craft(tmp_path))
+    with rc_context(SETTINGS):
+        text = words(finish(draw_differences(table), "", caption(table)))
+    assert len(table.compared) == 1
+    for row in table.compared:
+        numbers = f"{signed(row.difference.mean)} ({span(row.difference.over_seeds_and_images)})"
+        assert numbers in text and " ".join(name_of(row, table).split()) in text
+    assert {"over seeds alone", "over seeds and test images", "single seeds", "test accuracy − baseline, points"} <= set(text)
+
+
+def test_of_many_differences_the_first_are_drawn_and_the_caption_says_so(tmp_path):
+    _, table = folded(craft(tmp_path, alphas=(0.1,)))
+    assert "The first" not in caption(table)
+    table.rows += [table.compared[0]] * 40
+    assert caption(table).endswith("The first 30 of 41 differences.")
+    assert len(draw_differences(table).axes[0].get_yticks()) == 30
 
 
 @pytest.mark.slow
@@ -205,7 +227,7 @@ def test_the_front_consists_of_points_that_no_point_beats(points):
 def test_names_are_not_parsed_as_formulas(tmp_path):
     sweep = CraftedSweep(tmp_path)
     sweep.job("a", choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
-    sweep.job("b", distillation__alpha=0.5, choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
+    sweep.job("b", distillation__temperature=2.0, choices={**sweep.config()["choices"], "distillation": "a/$x_1$"})
     pictures = drawn(sweep)
     assert "line_a__x_1_" in pictures and "a/$x_1$" in words(pictures["line_a__x_1_"])
 

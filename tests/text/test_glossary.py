@@ -94,8 +94,29 @@ def test_the_page_is_current():
 def test_every_entry_is_shown_on_the_screen(here):
     code, printed = here("--help", "columns")
     assert code == 0 and printed.err == "" and max(map(len, printed.out.splitlines())) <= 118
-    for entries in glossary.TABLES.values():
-        assert all(entry.heading in printed.out and " ".join(entry.meaning.split()[:3]) in printed.out for entry in entries)
+    for entry in (entry for table in glossary.TABLES for entry in table.entries):
+        assert entry.label in printed.out and " ".join(entry.meaning.split()[:3]) in printed.out
+        assert entry.group in printed.out
+
+
+def test_every_heading_is_found_by_its_name_and_leads_to_its_tables():
+    text = glossary.page()
+    index = next(line for line in text.splitlines() if line.startswith("**"))
+    found = dict(re.findall(r"\*\*([^*]+)\*\* ([^;]+)[;.]", index))
+    assert set(found) == {entry.heading for table in glossary.TABLES for entry in table.entries} - {""}
+    assert list(found) == sorted(found, key=str.casefold)
+    titles = {re.sub(r"[^\w -]", "", line[3:].lower()).replace(" ", "-") for line in text.splitlines() if line[:3] == "## "}
+    links = {link for tables in found.values() for link in re.findall(r"\(#([^)]*)\)", tables)}
+    assert links < titles and found["teaches"] == "[store](#kdexp-store-list)"
+
+
+@pytest.mark.parametrize(
+    ("heading", "start"),
+    [("", "★ highest"), ("97.5 % interval", "confidence interval"), ("interval", "confidence"), ("lr", "a setting")],
+)
+def test_columns_of_a_sweep_have_a_meaning_whatever_their_heading(heading, start):
+    assert glossary.meaning(heading, SWEEPS).startswith(start)
+    assert glossary.meaning("no such column", RUNS) == ""
 
 
 def test_an_unknown_topic_gets_the_help_and_is_named(here):

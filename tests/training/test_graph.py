@@ -294,8 +294,12 @@ def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
         quiet_training([learner], split, teacher, split, epochs=2, batch_size=16)
     assert not learner.failure and not learner.remark, learner.traceback
     assert len(copies) == 2, "copies to the host in two epochs"
-    draws = 2 if learner.distiller.student_view == "weak" else 4  # order and views; a second view, shares of mixed images
-    brought = ["_to_copy"] * draws + ["copy_"] * recording  # the learning rates of recorded steps
+    steps = Steps(split, teacher, 2, 16, 0, None)
+    drawn = steps.draw(0, steps.views([learner]), steps.unlabelled([learner]))
+    draws = sum(len(part._tensors()) for part in (drawn, drawn.unlabelled) if part is not None)  # orders, views, shares
+    assert draws == {"weak": 2, "mixed": 4}[learner.distiller.student_view] or drawn.unlabelled is not None
+    changing = 1 + len(learner.distiller.scheduled(steps.progress(0, 0)))  # the learning rates, and what a method schedules
+    brought = ["_to_copy"] * draws + ["copy_"] * changing * recording
     assert sorted(reads.names) == sorted(2 * brought)
     assert len(recorded) == recording * (2 if method in SLOWED else 1)
     if recording:

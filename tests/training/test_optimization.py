@@ -6,17 +6,19 @@ from itertools import pairwise
 
 import pytest
 import torch
+from experiments import compose_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdexp.configuration.nodes import build
 from kdexp.device.precision import WORKSPACE, Precision
 from kdexp.device.random import RandomStream
 from kdexp.distillation.none import NoDistillation
 from kdexp.errors import InvalidArguments
 from kdexp.network.capture import Capture
 from kdexp.training.learner import Learner
-from kdexp.training.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe
+from kdexp.training.optimization import SGD, Adam, AdamW, Constant, Cosine, MultiStep, OptimizerRecipe, PartOfCosine
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHARED = {"lr": 0.1, "weight_decay": 0.0, "decay_biases_and_norms": True, "clip_norm": None}
@@ -203,6 +205,7 @@ def test_betas_are_two_numbers(family, betas):
         (AdamW, ADAM | {"weight_decay": -0.1}, "weight_decay=-0.1: must be at least 0"),
         (AdamW, ADAM | {"clip_norm": 0}, "clip_norm=0: must be above 0 (or null)"),
         (MultiStep, {"milestones": [2, 0], "gamma": 0.1}, "milestones=[2, 0]: each entry must be above 0"),
+        (PartOfCosine, {"share": 0.6}, "share=0.6: must be at least 0 and at most 0.5"),
         (Cosine, {"warmup_epochs": 0, "final_fraction": 2}, "final_fraction=2: must be at least 0 and at most 1"),
     ],
 )
@@ -310,3 +313,15 @@ def test_workspaces_of_recorded_learners_are_bounded_unless_the_user_did(switche
         monkeypatch.setenv(WORKSPACE, given)
     precision.set()
     assert os.environ.get(WORKSPACE) == expected
+
+
+@pytest.mark.parametrize("step", [0, 1, 999, 1999])
+def test_seven_sixteenths_of_a_cosine(step):
+    """The learning rate of step k is that at its middle, k + 1/2 of K."""
+    schedule, steps, epochs = build(compose_command(["schedule=cosine_7_16"]).schedule), 2000, 4
+    factor = schedule.factor((step + 0.5) / (steps / epochs), epochs)
+    assert factor == pytest.approx(math.cos(7 * math.pi * (step + 0.5) / (16 * steps)))
+
+
+def test_a_part_of_a_cosine_never_is_negative():
+    assert PartOfCosine(share=0.5).factor(3, 3) == pytest.approx(0) and PartOfCosine(share=0.5).factor(3, 3) >= 0

@@ -14,9 +14,9 @@ from matplotlib.transforms import offset_copy
 
 from kdexp.page.marks import Mark
 from kdexp.sweep.comparison import DataTable
-from kdexp.sweep.pictures.style import FAINT, apart, label, logarithmic, new_figure
+from kdexp.sweep.pictures.style import FAINT, apart, logarithmic, new_figure, wrapped
 from kdexp.sweep.row import SweepRow
-from kdexp.sweep.shown import chosen, front, marks_of
+from kdexp.sweep.shown import chosen, front, marks_of, together
 from kdexp.sweep.table import title
 
 Cost = Callable[[SweepRow], float]
@@ -81,7 +81,7 @@ def _draw_rows(axes: Axes, rows: Sequence[SweepRow], table: DataTable, cost: Cos
     drawn = marks_of(table)
     step = min(BESIDE, ABREAST / max(1, len(students) - 1))
     for called, same in series.items():
-        name = label(same[0], table) if len(same) == 1 else f"{called}, {len(same)} rows"
+        name = wrapped(together(same, table))
         if called == "teacher":
             _draw_series(axes, same, cost, name, drawn[called], 0.0)
         else:

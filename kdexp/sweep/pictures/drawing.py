@@ -13,6 +13,8 @@ from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.cost import draw_latency, draw_parameters
 from kdexp.sweep.pictures.curves import draw_curves
+from kdexp.sweep.pictures.differences import caption as caption_of_differences
+from kdexp.sweep.pictures.differences import draw_differences
 from kdexp.sweep.pictures.lines import draw_line
 from kdexp.sweep.pictures.maps import draw_map
 from kdexp.sweep.pictures.slices import failures, slices
@@ -34,6 +36,8 @@ def draw_figures(comparison: Comparison, sources: Origins) -> Iterator[Iterator[
 
 
 def _of_table(table: DataTable, sources: Origins, prefix: str) -> Iterator[tuple[Figure, str, str]]:
+    if table.compared:
+        yield draw_differences(table), f"{prefix}differences", caption_of_differences(table)
     yield from _of_settings(table, sources, prefix)
     about = _which(table)
     caption = f"Test accuracy against parameters. {about}"

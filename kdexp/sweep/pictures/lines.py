@@ -8,10 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdexp.page.marks import BASELINE, Mark
 from kdexp.sweep.axes import headings, written_value
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.pictures.slices import LOGARITHMIC, Slice, baselines_beside, is_number
-from kdexp.sweep.pictures.style import FAINT, apart, logarithmic, new_figure
+from kdexp.sweep.pictures.style import apart, dashed, logarithmic, new_figure
 from kdexp.sweep.row import SweepRow
 from kdexp.sweep.shown import marks_of, seeds
 from kdexp.sweep.table import title
@@ -25,14 +26,16 @@ def draw_line(piece: Slice, table: DataTable) -> Figure:
     rows = sorted(piece.rows, key=piece.at)
     _draw_baselines(axes, axis, piece, table)
     mark = marks_of(table)[piece.option]
-    _errors(axes, axis, rows, piece.name, mark.colour, f"{mark.shape}-")
+    _errors(axes, axis, rows, piece.name, mark)
     if marked := [row for row in rows if row.mark]:
         places, means = [row.settings[axis] for row in marked], [100 * row.test_mean for row in marked]
         style: dict[str, Any] = {"fillstyle": "none", "color": "black", "linestyle": "none"}
         axes.plot(places, means, "s", ms=11, label="chosen on validation images", **style)
     _scale(axes, [row.settings[axis] for row in rows])
     axes.set(xlabel=headings([axis])[axis], ylabel="test accuracy, %, mean ± std over seeds")
-    axes.set_title(f"{title(table)}, {seeds(rows)}", fontsize=9)
+    axes.set_title(
+        f"{title(table)}: {piece.name}, {seeds(rows)}" if piece.student else f"{title(table)}, {seeds(rows)}", fontsize=9
+    )
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
@@ -41,16 +44,17 @@ def _draw_baselines(axes: Axes, axis: str, piece: Slice, table: DataTable) -> No
     rows = baselines_beside(piece, table)
     if len(rows) == 1:
         mean, std = 100 * rows[0].test_mean, 100 * (rows[0].test_std or 0.0)
-        axes.axhspan(mean - std, mean + std, color=FAINT, alpha=0.3, linewidth=0)
-        axes.axhline(mean, color=FAINT, linestyle="--", label=f"baseline, n = {rows[0].n}")
+        axes.axhspan(mean - std, mean + std, color=BASELINE.colour, alpha=0.2, linewidth=0)
+        axes.axhline(mean, color=BASELINE.colour, linestyle=dashed(BASELINE), label=f"baseline, n = {rows[0].n}")
     elif rows and all(is_number(row.settings.get(axis)) for row in rows):
-        _errors(axes, axis, sorted(rows, key=lambda row: row.settings[axis]), "baseline", FAINT, "s--")
+        _errors(axes, axis, sorted(rows, key=lambda row: row.settings[axis]), "baseline", BASELINE)
 
 
-def _errors(axes: Axes, axis: str, rows: list[SweepRow], name: str, colour: str, style: str) -> None:
+def _errors(axes: Axes, axis: str, rows: list[SweepRow], name: str, mark: Mark) -> None:
     places, means = [row.settings[axis] for row in rows], [100 * row.test_mean for row in rows]
     spreads = [100 * (row.test_std or 0.0) for row in rows]
-    axes.errorbar(places, means, spreads, fmt=style, color=colour, capsize=3, label=name)
+    style: dict[str, Any] = {"fmt": mark.shape, "linestyle": dashed(mark), "mfc": "white"}
+    axes.errorbar(places, means, spreads, color=mark.colour, capsize=3, label=name, **style)
 
 
 def _scale(axes: Axes, values: list[float]) -> None:

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from kdexp.sweep.comparison import Comparison
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.pictures.drawing import draw_figures
-from kdexp.sweep.pictures.style import SETTINGS
+from kdexp.sweep.pictures.style import LISTED, SETTINGS, wrapped
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ SMALLEST = 5.0
 """Font size in points below which nothing is printed."""
 FLATTEST = 0.55
 """Height of axes as a multiple of the width, at least."""
+LINE = 1.5
+"""Height of a line of text, in font sizes."""
 KEY = 7
 """Width in characters of the sign next to a legend's text."""
 
@@ -71,7 +73,8 @@ def _fit(figure: Figure, form: Format, ratio: float) -> None:
     stacked = len(panels) if form is ONE_COLUMN else 1
     if stacked > 1:
         _stack(figure, panels)
-    height = min(max(ratio, FLATTEST), form.highest) * form.width
+    listed = [_wrap_names(axes, form) for axes in panels if axes.get_label() == LISTED]
+    height = sum(listed) or min(max(ratio, FLATTEST), form.highest) * form.width
     lines = _move_legend(figure, panels, form)
     figure.set_size_inches(form.width, stacked * height + 1.45 * form.font / 72 * lines)
     for axes in figure.axes:
@@ -79,6 +82,17 @@ def _fit(figure: Figure, form: Format, ratio: float) -> None:
         axes.set_ylabel(textwrap.fill(" ".join(axes.get_ylabel().split()), max(room, 12)))
     for text in figure.findobj(Text):
         _resize(text, form, form.width / before)
+
+
+def _wrap_names(axes: Axes, form: Format) -> float:
+    """Wraps the names of the lines to a third of the width, in one column also their numbers; returns the height in inches."""
+    names = [wrapped(tick.get_text(), form.characters(form.width / 3)) for tick in axes.get_yticklabels()]
+    axes.set_yticks(axes.get_yticks(), names)
+    for right in axes.child_axes:
+        numbers = [" ".join(tick.get_text().split()) for tick in right.get_yticklabels()]
+        right.set_yticks(axes.get_yticks(), [text.replace(" (", "\n(") if form is ONE_COLUMN else text for text in numbers])
+    most = max(name.count("\n") + 1 for name in names)
+    return (LINE * max(most, 2) * len(names) + 4) * form.font / 72
 
 
 def _resize(text: Text, form: Format, scale: float) -> None:

@@ -10,6 +10,7 @@ from kdexp.report.table import signed
 from kdexp.sweep.axes import AxisValues, axis_values, option, written_values
 from kdexp.sweep.comparison import DataTable
 from kdexp.sweep.read import FINISHED, Sweep
+from kdexp.sweep.remarks import models_vary
 from kdexp.sweep.row import SweepRow
 
 MOST_SLICES = 6
@@ -29,6 +30,8 @@ class Slice:
     fixed: str
     """Text of the other settings that vary within the method; empty if none do."""
     rows: list[SweepRow]
+    student: str = ""
+    """Name of the student if the table has several."""
 
     def at(self, row: SweepRow) -> tuple[float, ...]:
         """Position of a row on the axes."""
@@ -54,8 +57,10 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """Its name in titles."""
-        return " ".join(word for word in (self.option, self.fixed) if word)
+        """Its name in titles, with the method as the table has it."""
+        methods = {row.method for row in self.rows}
+        method = self.option if len(methods) > 1 else methods.pop()
+        return " ".join(word for word in (self.student, method, self.fixed) if word)
 
 
 def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
@@ -69,7 +74,8 @@ def slices(table: DataTable) -> tuple[list[Slice], list[str]]:
     for (model, method), rows in groups.items():
         keys = [key for key in table.columns if len({str(row.settings.get(key)) for row in rows}) > 1]
         axes = [key for key in keys if key != "variant" and all(is_number(row.settings.get(key)) for row in rows)]
-        cut = list(_cut(model, method, axes, [key for key in keys if key not in axes], rows))
+        others, student = [key for key in keys if key not in axes], model if models_vary(table) else ""
+        cut = list(_cut(model, method, axes, others, rows, student))
         if len(axes) > 2 or len(cut) > MOST_SLICES:
             names = ", ".join(key.rpartition(".")[2] for key in keys)
             refused.append(f"No map of {method}: it varies in {names}; two numeric settings make a map.")
@@ -91,12 +97,12 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _cut(model: str, method: str, axes: list[str], others: list[str], rows: list[SweepRow]) -> Iterator[Slice]:
+def _cut(model: str, method: str, axes: list[str], others: list[str], rows: list[SweepRow], student: str) -> Iterator[Slice]:
     parts = defaultdict[str, list[SweepRow]](list)
     for row in rows:
         parts[written_values(row.settings, others)].append(row)
     for fixed, part in parts.items():
-        yield Slice(model, method, axes, fixed, part)
+        yield Slice(model, method, axes, fixed, part, student)
 
 
 def failures(piece: Slice, sweep: Sweep) -> set[tuple[float, ...]]:

@@ -34,6 +34,8 @@ SETTINGS: dict[Any, Any] = {
 }
 """Settings of matplotlib for all pictures."""
 DPI = 150
+LISTED = "<listed>"
+"""Label of axes with a name and a number on each line."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,12 @@ def finish(figure: Figure, name: str, caption: str) -> Picture:
 
 def label(row: SweepRow, table: DataTable) -> str:
     """The legend of a row, in lines of about 36 characters."""
-    return textwrap.fill(name_of(row, table), 36)
+    return wrapped(name_of(row, table))
+
+
+def wrapped(name: str, characters: int = 36) -> str:
+    """A name in lines of about that many characters."""
+    return textwrap.fill(" ".join(name.split()), characters)
 
 
 def dashed(mark: Mark) -> str | tuple[int, tuple[int, ...]]:

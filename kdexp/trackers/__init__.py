@@ -1,0 +1,1 @@
+"""Experiment trackers that a run reports to (`logger=[tensorboard,mlflow,wandb]`), one file for each."""

@@ -1,0 +1,80 @@
+"""What the trackers have of a run: `trackers.json` in its folder, by which the same command goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import takewhile
+from pathlib import Path
+
+from kdexp.errors import BadFile
+from kdexp.files import write_whole
+from kdexp.store.descriptions import Jobs, Tracked
+from kdexp.store.run_state import FAILED, FINISHED, runner, state_of
+from kdexp.store.schema import read_json
+
+RECORD, JOBS = "trackers.json", "jobs.json"
+
+
+@dataclass
+class Record:
+    """A run as its trackers know it."""
+
+    name: str
+    group: str = ""
+    """The sweep that it belongs to, if any."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """The id of its run, by tracker."""
+    epochs: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many epochs of each learner were sent, by tracker."""
+
+    def write(self, folder: Path) -> None:
+        """Writes the record into a run folder; raises `OSError`."""
+        write_whole(folder / RECORD, json.dumps(asdict(self), indent=1))
+
+
+def record_for(folder: Path, *, anew: bool) -> Record:
+    """The record of the run that this one continues, or a new one; also if `anew`, or if the earlier record is damaged."""
+    sweep = _sweep(folder)
+    earlier = [] if anew else _cut_off(sweep or folder)
+    for other in earlier:
+        with suppress(BadFile):
+            return _read((other / folder.name if sweep else other) / RECORD)
+    first = earlier[-1].name if earlier else (sweep or folder).name
+    return Record(f"{first}/{folder.name}", first) if sweep else Record(first)
+
+
+def _read(path: Path) -> Record:
+    found = read_json(path, Tracked)
+    return Record(**{name: found[name] for name in Record.__dataclass_fields__})
+
+
+def _sweep(folder: Path) -> Path | None:
+    """The sweep that a run folder lies in, if any."""
+    return folder.parent if (folder.parent / JOBS).is_file() else None
+
+
+@lru_cache(maxsize=8)  # asked for each job of a sweep
+def _cut_off(folder: Path) -> list[Path]:
+    """The runs or sweeps right before this one that have its configuration and were interrupted or killed, the latest first."""
+    digest, jobs = folder.name.split("_")[2:3], _jobs(folder)
+    before = [other for other in folder.parent.glob(f"*_{''.join(digest)}*") if digest and other.name < folder.name]
+    same = (other for other in sorted(before, reverse=True) if _jobs(other) == jobs)
+    return list(takewhile(_is_cut_off, same))
+
+
+def _jobs(folder: Path) -> object:
+    """The list of a sweep's jobs; None for a single run; for a damaged list something that equals no other."""
+    try:
+        return read_json(folder / JOBS, Jobs)["jobs"] if (folder / JOBS).is_file() else None
+    except BadFile:
+        return object()
+
+
+def _is_cut_off(folder: Path) -> bool:
+    """Whether no process works on a run or sweep that has not come to its end."""
+    jobs = _jobs(folder)
+    runs = [folder / job["folder"] for job in jobs] if isinstance(jobs, list) else [folder]
+    return not runner(folder) and any(state_of(run) not in (FINISHED, FAILED) for run in runs)

@@ -1,0 +1,47 @@
+"""Checks of `devices`: what several ranks, each with a part of every batch, can train."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdexp.configuration.nodes import build
+from kdexp.configuration.roles import node_at, option
+from kdexp.data.views import MIXED
+from kdexp.device.precision import pick_device
+from kdexp.device.ranks import crew
+from kdexp.errors import Problem
+
+ALONE = "leave devices=1"
+
+
+def check_ranks(config: dict[str, Any], broken: Collection[str], distilled_teachers: Sequence[str]) -> Iterator[Problem]:
+    """Problems of several ranks with this machine, with other settings, and with the methods of the rows that are trained."""
+    device, asked = pick_device(config["device"]), config["devices"]
+    ranks = crew(asked, device, Path(config["output_dir"])).ranks
+    if ranks == 1:
+        return
+    if device.type not in ("cpu", "cuda"):
+        yield Problem("devices", f"={asked}: only CPUs and CUDA devices train together, and this is {device.type}; {ALONE}")
+    if device.type == "cuda" and asked != "auto" and asked > (there := torch.cuda.device_count()):
+        yield Problem("devices", f"={asked}: this machine has {there} GPU{'s' * (there > 1)}; devices=auto takes all of them")
+    if config["graph"] is True:
+        yield Problem("graph", "=True: steps of several processes exchange gradients and are not recorded; leave graph=auto")
+    if config["class_weights"] is not None:
+        yield Problem("class_weights", f"weighs the images of a whole batch, of which {ranks} ranks have a part each; {ALONE}")
+    for path in ("baseline", "distillation", *(f"{path}.distillation" for path in distilled_teachers)):
+        if path not in broken and (sentence := _needs_whole_batches(config, path)):
+            yield Problem(path, f"{sentence}, of which {ranks} ranks have a part each; {ALONE}")
+
+
+def _needs_whole_batches(config: dict[str, Any], path: str) -> str:
+    """Why a method can't be trained on parts of batches, an empty string if it can."""
+    method, name = build(node_at(config, path)), option(config, path)
+    if not method.per_image:
+        return f"={name}: is not known to treat each image of a batch by itself"
+    if method.student_view == MIXED and method.ce_weight:
+        return f"={name}: learns labels of mixed images, whose second one is the image before it in the batch"
+    return ""

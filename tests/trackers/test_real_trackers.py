@@ -1,0 +1,172 @@
+"""The trackers themselves, read back with their own means: event files, a database, an offline run."""
+
+import logging
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from experiments import SHORT
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+WORDS = (*SHORT, "teacher_epochs=3", "optimizer.lr=0.002")
+TAGS = {
+    f"{role}/{name}"
+    for role in ("teacher", "baseline", "distilled")
+    for name in ("loss", "ce", "train_accuracy", "validation_accuracy", *(["kd"] if role == "distilled" else []))
+}
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Interrupts a run after so many epochs were sent to a class of trackers."""
+
+    def after(owner, epochs):
+        left, real = [epochs], owner.epoch
+
+        def epoch(self, *given):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            real(self, *given)
+
+        monkeypatch.setattr(owner, "epoch", epoch)
+
+    return after
+
+
+def check_history(values: dict[str, list[tuple[int, float]]], tmp_path) -> None:
+    """Every epoch of every learner once, with the numbers of `metrics.csv`."""
+    *_, metrics = sorted(tmp_path.glob("outputs/*s/**/metrics.csv"))
+    names, *lines = (line.split(",") for line in metrics.read_text().splitlines())
+    expected = defaultdict(list)
+    for line in lines:
+        row = dict(zip(names, line, strict=True))
+        for name in set(names) - {"role", "model", "epoch"}:
+            if row[name]:
+                expected[f"{row['role']}/{name}"].append((int(row["epoch"]), float(row[name])))
+    assert set(expected) == TAGS
+    for tag, points in expected.items():
+        np.testing.assert_allclose(values[tag], points, rtol=1e-6, err_msg=tag)
+
+
+def test_tensorboard_reads_a_run_that_was_interrupted_back_as_one(here, cut, tmp_path):
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("matplotlib")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from kdexp.trackers.tensorboard import TensorBoard
+
+    cut(TensorBoard, 4)
+    assert here(*WORDS, "logger=[tensorboard]")[0] == 130
+    code, printed = here(*WORDS, "logger=[tensorboard]")
+    assert code == 0 and "tensorboard --logdir outputs/tensorboard shows it" in printed.out
+    (folder,) = (tmp_path / "outputs" / "tensorboard").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()
+    values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags["scalars"]}
+    check_history(values, tmp_path)
+    assert {"teacher/test_top1", "distilled/test_top1", "distilled/difference"} < set(tags["scalars"])
+    assert tags["images"] == ["curves"] and events.Images("curves")[0].width > 100
+    (table,) = events.Tensors("table/text_summary")
+    assert b"| distilled | mlp_small |" in table.tensor_proto.string_val[0]
+    (configuration,) = events.Tensors("configuration/text_summary")
+    assert b"    teacher_epochs: 3" in configuration.tensor_proto.string_val[0]
+    session = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.lr" in session and b"batch_size" not in session
+
+
+@pytest.fixture
+def mlflow_client(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    level = logging.getLogger("mlflow").level
+    yield lambda: __import__("mlflow").MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
+    logging.getLogger("mlflow").setLevel(level)
+
+
+def runs_of(client, name="kdexp"):
+    return client.search_runs([client.get_experiment_by_name(name).experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def test_mlflow_reads_a_run_that_was_interrupted_back_as_one(here, cut, tmp_path, mlflow_client):
+    from kdexp.trackers.mlflow import MLflow
+
+    cut(MLflow, 4)
+    assert here(*WORDS, "logger=[mlflow]")[0] == 130
+    assert [run.info.status for run in runs_of(mlflow_client())] == ["KILLED"]
+    code, printed = here(*WORDS, "logger=[mlflow]")
+    assert code == 0 and "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db shows it" in printed.out
+    assert "INFO" not in printed.out + printed.err
+    client = mlflow_client()
+    (run,) = runs_of(client)
+    id = run.info.run_id
+    history = {tag: [(m.step, m.value) for m in client.get_metric_history(id, tag)] for tag in TAGS}
+    check_history(history, tmp_path)
+    assert run.info.status == "FINISHED" and run.info.run_name == sorted((tmp_path / "outputs" / "runs").iterdir())[0].name
+    assert {"dataset": "digits", "distillation": "kd", "optimizer.lr": "0.002"}.items() <= run.data.params.items()
+    assert 0 < run.data.metrics["distilled/test_top1"] < 1
+    assert "| distilled | mlp_small |" in run.data.tags["mlflow.note.content"]
+    assert {"table.csv", "report.html", "config.yaml"} < {file.path for file in client.list_artifacts(id)}
+
+
+def test_mlflow_begins_another_run_where_the_earlier_one_was_deleted(here, cut, tmp_path, mlflow_client):
+    from kdexp.trackers.mlflow import MLflow
+
+    cut(MLflow, 4)
+    assert here(*WORDS, "logger=[mlflow]")[0] == 130
+    (lost,) = runs_of(mlflow_client())
+    mlflow_client().delete_run(lost.info.run_id)
+    assert here(*WORDS, "logger=[mlflow]")[0] == 0
+    client = mlflow_client()
+    (run,) = runs_of(client)
+    check_history({t: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, t)] for t in TAGS}, tmp_path)
+
+
+def test_mlflow_has_a_run_for_each_job_of_a_sweep(here, tmp_path, mlflow_client, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert here("-m", *WORDS, "logger=[mlflow]", "seed=0,1", "hydra/launcher=lockstep")[0] == 0
+    runs = runs_of(mlflow_client(), "mine")
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert [(run.data.tags["sweep"], run.info.run_name) for run in runs] == [
+        (sweep.name, f"{sweep.name}/00{job}") for job in (0, 1)
+    ]
+    assert [run.data.params["seed"] for run in runs] == ["0", "1"]
+
+
+def test_a_server_that_is_not_there_is_one_warning(here, mlflow_client, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, printed = here(*WORDS, "logger=[mlflow]")
+    assert code == 0 and printed.out.count("warning: mlflow failed (MlflowException") == 1
+
+
+def test_wandb_writes_an_offline_run(here, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    code, printed = here(*WORDS, "logger=[wandb]")
+    assert code == 0 and "wandb sync outputs/wandb/offline-run-* sends it" in printed.out
+    assert "warning" not in printed.out
+    (file,) = (tmp_path / "outputs" / "wandb").glob("offline-run-*/*.wandb")
+    check_history(wandb_history(wandb, file), tmp_path)
+
+
+def wandb_history(wandb, file):
+    """The epochs in the file of an offline run."""
+    import json
+
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, values = DataStore(), defaultdict(list)
+    store.open_for_scan(str(file))
+    while (data := store.scan_data()) is not None:
+        record = Record()
+        record.ParseFromString(data)
+        row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for tag, value in row.items():
+            if tag in TAGS:
+                values[tag].append((row[f"{tag.partition('/')[0]}/epoch"], value))
+    return values
