@@ -97,6 +97,21 @@ class Unwritable(RuntimeError):
 class BadCheckpoint(ValueError):
     """A checkpoint that can't be read, or that belongs to another architecture."""
 
+    key = "checkpoint"
+    """The key of the network's node that is to blame."""
+
+
+class UnknownPrefix(BadCheckpoint):
+    """A prefix with which no tensor of a checkpoint begins."""
+
+    key = "checkpoint_prefix"
+
+
+class BadFreshLayer(BadCheckpoint):
+    """A layer that is to keep its initial weights, and that the network does not have or can't go without."""
+
+    key = "checkpoint_fresh"
+
 
 class UnknownLayer(ValueError):
     """A layer that the model does not have, or that its forward pass does not run."""
@@ -104,6 +119,10 @@ class UnknownLayer(ValueError):
 
 class CorruptEntry(BadFile):
     """A stored learner whose files do not match its result."""
+
+
+class SweepLost(OSError):
+    """A sweep's folder that disappeared while its jobs ran."""
 
 
 class LearnerLost(OSError):

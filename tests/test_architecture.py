@@ -36,6 +36,7 @@ ROOMS = (
     "report",
     "validation",
     "sweep",
+    "queue",
     "commands",
 )
 """In the order of docs/architecture.md: each may import from those before it."""

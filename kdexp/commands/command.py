@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import Flags
-from kdexp.configuration.hydra_settings import OWN_LAUNCHERS, unused
+from kdexp.configuration.hydra_settings import LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
@@ -59,7 +59,7 @@ class Command:
     @property
     def needs_hydra(self) -> bool:
         """Whether the jobs are started by a launcher that only Hydra can run."""
-        return self.multirun and self.launcher not in OWN_LAUNCHERS
+        return self.multirun and self.launcher not in LAUNCHERS
 
     @property
     def dry_run(self) -> bool:

@@ -6,12 +6,10 @@ import argparse
 import io
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -21,19 +19,16 @@ from omegaconf import DictConfig
 from kdexp.commands.command import Command, read_command
 from kdexp.commands.help import help_text
 from kdexp.commands.launch import launch
+from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.configuration.compose import Composer, compose_whole, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.configuration.shipped import conf_dir
-from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable, listed
+from kdexp.errors import DataUnavailable, InvalidArguments, Problem, SweepLost, Unwritable, listed
+from kdexp.queue.job_list import Source
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.text.glossary import help_on_columns
 from kdexp.version import __version__
-
-SPINS = "3000"
-"""How often an OpenMP thread looks for work before it sleeps: about 0.1 ms, instead of several ms that other processes lack."""
-
-BAD_CONFIG, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 if sys.version_info >= (3, 14):
     # Hydra 1.3 hands argparse a help object that is not a string, which Python 3.14 refuses.
@@ -43,31 +38,18 @@ if sys.version_info >= (3, 14):
     )
 
 
-class _Terminated(KeyboardInterrupt):
-    """Raised on SIGTERM, so that it ends a run as Ctrl-C does."""
-
-    exit_code = TERMINATED
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
-
-
 @printing("kdexp")
 def main() -> None:
     """The `kdexp` command.
 
     Exit codes: 2 refused, 3 a learner or a job failed or the output could not be printed, 130 interrupted, 143 terminated.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    sys.set_int_max_str_digits(0)  # numbers of any length are read, and refused by name
+    set_up()
     try:
         sys.exit(_execute(read_flags(sys.argv[1:])))
     except KeyboardInterrupt as stop:
         print(f"{str(stop) or 'interrupted'}; finished epochs are saved, run the same command to resume", file=sys.stderr)
-        sys.exit(getattr(stop, "exit_code", INTERRUPTED))
+        sys.exit(code_of(stop))
 
 
 def _execute(flags: Flags) -> int:
@@ -100,7 +82,9 @@ def _execute(flags: Flags) -> int:
         return _preview(command, composer)
     if started_as_rank() and (code := _follow(command)) is not None:
         return code
-    return _run_all(command) if command.multirun else _run_one(command.jobs[0].config, sys.argv[1:])
+    if command.multirun:
+        return _run_all(command, Source(flags.config_dir, flags.config_name))
+    return _run_one(command.jobs[0].config, sys.argv[1:])
 
 
 def _help(flags: Flags) -> int:
@@ -189,17 +173,48 @@ def _run_launched(config: DictConfig) -> int:
     return _run_one(with_choices(config, node.runtime), node.overrides.task)
 
 
-def _run_all(command: Command) -> int:
+BY_WORKERS = ("local",)
+"""Launchers that leave the jobs of a sweep to other processes."""
+
+
+def _run_all(command: Command, source: Source) -> int:
     """Runs the jobs of a multirun and prints their table; returns the exit code."""
     from kdexp.commands.multirun import Lockstep, run_jobs
+
+    if command.launcher in BY_WORKERS:
+        return _leave_to_workers(command, source)
+    lockstep = Lockstep(command.hydra.launcher.max_learners) if command.launcher == "lockstep" else None
+    try:
+        folder = run_jobs(command.jobs, sys.argv[1:], lockstep, source=source)
+    except Unwritable as error:
+        return _refuse([Problem("", str(error))])
+    except SweepLost as error:
+        print_error("kdexp", f"{error}; every finished learner is in the store")
+        return SOME_FAILED
+    return _end_with_table(command, folder)
+
+
+def _leave_to_workers(command: Command, source: Source) -> int:
+    """Starts workers for the jobs of a multirun and prints their table; returns the exit code."""
+    from kdexp.commands.by_workers import run_by_workers
+
+    try:
+        folder = run_by_workers(command, sys.argv[1:], source)
+    except InvalidArguments as error:
+        return _refuse(error.problems)
+    except Unwritable as error:
+        return _refuse([Problem("", str(error))])
+    except SweepLost as error:
+        print_error("kdexp", f"{error}; every finished learner is in the store")
+        return SOME_FAILED
+    return _end_with_table(command, folder)
+
+
+def _end_with_table(command: Command, folder: Path) -> int:
+    """Prints the table of a sweep whose jobs have ended; returns the exit code."""
     from kdexp.commands.report import print_report
     from kdexp.store.size import size_remark
 
-    lockstep = Lockstep(command.hydra.launcher.max_learners) if command.launcher == "lockstep" else None
-    try:
-        folder = run_jobs(command.jobs, sys.argv[1:], lockstep)
-    except Unwritable as error:
-        return _refuse([Problem("", str(error))])
     try:
         code = print_report([folder], folder)
         for told in filter(None, map(size_remark, dict.fromkeys(str(job.config["store"]) for job in command.jobs))):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,15 @@ from kdexp.experiment.lookahead import layers_read
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.session import Session
 from kdexp.files import at_home, write_whole
+from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source, write_jobs
+from kdexp.queue.queue import Queue
 from kdexp.report.rows import Row
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
 from kdexp.text.numbers import percent, signed
+
+POLL = 0.5
+"""Seconds between two looks at jobs that other processes have taken."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,20 @@ class Lockstep:
 
 
 def run_jobs(
-    jobs: Sequence[PlannedJob], command: Sequence[str], lockstep: Lockstep | None, console: Console | None = None
+    jobs: Sequence[PlannedJob],
+    command: Sequence[str],
+    lockstep: Lockstep | None,
+    console: Console | None = None,
+    source: Source = SHIPPED,
 ) -> Path:
     """Runs validated jobs; a failing job does not stop the others. Returns the sweep's folder.
 
-    Raises `Unwritable` before anything is trained.
+    Raises `Unwritable` before anything is trained. Where `kdexp-work` takes jobs of the folder too, waits for these.
     """
     journal, session = Journal(console, quiet=True), Session()
-    folder = claim_sweep(jobs, command)
+    listed = claim_sweep(jobs, command, source)
+    folder, session.layers = listed.folder, dict(listed.layers)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
-    common = set.intersection(*(set(job.overrides) for job in jobs))
-    session.layers = layers_read(job.config for job in jobs)
     alive = ExitStack()
     alive.callback(session.close)
     try:
@@ -55,16 +63,26 @@ def run_jobs(
         if lockstep is not None:
             _train_together(jobs, folder, journal, session, lockstep.most)
         by_first = {group[0].number: group for group in _by_data(jobs)}
-        for job in jobs:
+        for taken in jobs_of(alive.enter_context(Queue(listed, alone=True)), wait=True):
+            job = jobs[taken.number]
             _claim(by_first.get(job.number, ()), folder, journal, session)
-            words = " ".join(text for text in job.overrides if text not in common)
-            journal.headline(f"{job.number + 1}/{len(jobs)}  {words}: {run_job(job, folder / job.folder, journal, session)}")
+            journal.headline(f"{listed.title(taken)}: {run_job(job, listed.folder_of(taken), journal, session)}")
     except KeyboardInterrupt:
         journal.headline(f"kdexp-report {shlex.quote(str(folder))} shows the finished part of this sweep")
         raise
     finally:
         alive.close()
     return folder
+
+
+def jobs_of(queue: Queue, *, wait: bool) -> Iterator[ListedJob]:
+    """The jobs that this process takes, each until the next; if `wait`, until all that others have taken are over."""
+    while (job := queue.take()) or (wait and queue.left):
+        if job is None:
+            time.sleep(POLL)
+        else:
+            yield job
+            queue.end(job)
 
 
 def _claim(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session) -> None:
@@ -96,14 +114,15 @@ def _by_data(jobs: Sequence[PlannedJob]) -> Iterable[Sequence[PlannedJob]]:
     return groups.values()
 
 
-def claim_sweep(jobs: Sequence[PlannedJob], command: Sequence[str]) -> Path:
+def claim_sweep(
+    jobs: Sequence[PlannedJob], command: Sequence[str], source: Source = SHIPPED, *, by_workers: bool = False
+) -> JobList:
     """Makes the sweep's folder and writes the list of its jobs; raises `Unwritable`."""
-    config = jobs[0].config
-    with writing_to(config):
-        folder = claim_folder(at_home(str(config["output_dir"])) / "sweeps", config)
-        listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
-        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
-    return folder
+    configs = [job.config for job in jobs]
+    with writing_to(configs[0]):
+        folder = claim_folder(at_home(str(configs[0]["output_dir"])) / "sweeps", configs[0])
+        listed = [ListedJob(job.number, tuple(job.overrides), job.folder) for job in jobs]
+        return write_jobs(folder, listed, command, configs, layers_read(configs), source, by_workers=by_workers)
 
 
 def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | None:

@@ -110,8 +110,7 @@ def running(experiment: Experiment, folder: Path) -> Iterator[None]:
 
 def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
     """Makes a new folder named by time and a hash of the configuration; never the folder of another run."""
-    digest = hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
-    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest}"
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{digest_of(config)}"
     for attempt in range(1000):
         folder = runs / (name if not attempt else f"{name}_{attempt + 1}")
         try:
@@ -120,6 +119,11 @@ def claim_folder(runs: Path, config: Mapping[str, Any]) -> Path:
         except FileExistsError:
             continue
     raise FileExistsError(f"a thousand runs named {name} under {runs}")
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """The hash of a configuration in the name of its folder."""
+    return hashlib.sha256(as_yaml(config).encode()).hexdigest()[:6]
 
 
 def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], experiment: Experiment) -> None:
@@ -208,6 +212,7 @@ def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
     lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
     lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
     lines += dict.fromkeys(averaged_words(entry.spec.averaging["decay"]) for entry in entries if entry.spec.averaging)
+    lines += [_teaches_features(entry) for entry in entries if entry.role == "teacher" and _has_no_accuracy(entry)]
     student = experiment.config["student"]
     if start := student.get("checkpoint") or student.get("weights"):
         lines.append(f"The student starts from trained weights ({start}): its baseline is plain transfer learning.")
@@ -233,6 +238,14 @@ def _would_gain_by_bf16(entries: list[Entry], experiment: Experiment) -> bool:
     trained = [entry.stored.result["train_seconds"] for entry in entries if entry.stored and not entry.reused]
     usual = experiment.config["precision"] == "auto" and experiment.precision.name == "fp32" and not experiment.precision.fast
     return usual and experiment.device.type == "cpu" and sum(trained) > LONG and cpu_computes_bf16()
+
+
+def _has_no_accuracy(entry: Entry) -> bool:
+    return entry.stored is not None and entry.stored.result["test"]["last"]["top1"] is None
+
+
+def _teaches_features(entry: Entry) -> str:
+    return f"The teacher {entry.model} has no classifier for these classes: it teaches features, and its row has no accuracy."
 
 
 def _training_only(entry: Entry) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 import types
 import typing
@@ -50,6 +51,18 @@ class Range:
     def __str__(self) -> str:
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         return " and ".join(f"{word} {_written(bound)}" for word, bound in bounds.items() if math.isfinite(bound))
+
+
+@dataclass(frozen=True)
+class Written:
+    """The texts that match a regular expression, with words for them: `Annotated[str, Written("a[0-9]", "a and a digit")]`."""
+
+    pattern: str
+    meaning: str
+
+    def refusal(self, value: str) -> str:
+        """Why the text is refused, or an empty string."""
+        return "" if re.fullmatch(self.pattern, value) else f"must be {self.meaning}"
 
 
 def _written(bound: float) -> str:
@@ -133,8 +146,9 @@ def misfit(value: Any, annotation: Any) -> str:
     """Why `value` does not fit the annotation, or an empty string if it does."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        allowed = next((note for note in inner[1:] if isinstance(note, Range)), Range())
-        return misfit(value, inner[0]) or allowed.refusal(value)
+        return misfit(value, inner[0]) or next(
+            (note for note in inner[1:] if isinstance(note, Range | Written)), Range()
+        ).refusal(value)
     if origin in (typing.Union, types.UnionType):
         options = [option for option in inner if option is not type(None)]
         sentences = {option: misfit(value, option) for option in options}

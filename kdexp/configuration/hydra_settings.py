@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 
-from kdexp.configuration.arguments import Count, misfit
+from kdexp.configuration.arguments import Count, Range, misfit, short_repr
 from kdexp.configuration.jobs import key_of
+from kdexp.configuration.settings import Threads
 from kdexp.errors import Problem
 
-OWN_LAUNCHERS = ("basic", "lockstep")
-"""Launchers whose jobs run in this process; all others are left to Hydra."""
+Workers = Annotated[int, Range(at_least=1, within=(1, 1000))]
+
+LAUNCHERS: dict[str, dict[str, Any]] = {
+    "basic": {},
+    "lockstep": {"max_learners": Count | None},
+    "local": {"workers": Workers | None, "per_gpu": Workers, "threads": Threads | None},
+}
+"""Launchers of `kdexp` and their settings; all others are left to Hydra."""
+
+ONLY_SWEEPS = {"lockstep": "trains the jobs of a sweep together", "local": "starts workers for the jobs of a sweep"}
+"""What launchers do that only a sweep can use."""
 
 _READ = ("hydra/launcher", "hydra.launcher", "hydra.mode", "hydra.sweeper.params")
 
@@ -25,16 +36,17 @@ def unused(overrides: Sequence[str], hydra_node: DictConfig, multirun: bool) -> 
     With a launcher that is not ours, Hydra reads all its settings itself.
     """
     launcher = hydra_node.runtime.choices["hydra/launcher"]
-    if launcher not in OWN_LAUNCHERS:
+    if launcher not in LAUNCHERS:
         return
     for text in overrides:
         key = key_of(text)
         if re.match(r"hydra([./]|$)", key) and not any(f"{key}.".startswith(f"{read}.") for read in _READ):
             yield Problem(key, _without_effect(key))
-    if launcher == "lockstep" and not multirun:
-        yield Problem("hydra/launcher", "=lockstep: trains the jobs of a sweep together; add -m")
-    if launcher == "lockstep" and (sentence := misfit(most := hydra_node.launcher.get("max_learners"), Count | None)):
-        yield Problem("hydra.launcher.max_learners", f"={most!r}: {sentence}")
+    if launcher in ONLY_SWEEPS and not multirun:
+        yield Problem("hydra/launcher", f"={launcher}: {ONLY_SWEEPS[launcher]}; add -m")
+    for name, annotation in LAUNCHERS[launcher].items():
+        if sentence := misfit(value := hydra_node.launcher.get(name), annotation):
+            yield Problem(f"hydra.launcher.{name}", f"={short_repr(value)}: {sentence}")
 
 
 def _without_effect(key: str) -> str:

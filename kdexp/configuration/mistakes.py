@@ -14,6 +14,7 @@ from hydra.errors import MissingConfigException
 from kdexp.configuration.classifiers import library_of
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import KNOWN, Stray
+from kdexp.configuration.hydra_settings import LAUNCHERS
 from kdexp.configuration.jobs import is_swept
 from kdexp.configuration.keys import all_paths, unknown_key
 from kdexp.configuration.option_files import BadOptionFile
@@ -190,7 +191,10 @@ def _line_of(word: str, file: Path) -> int:
 
 def _hydra(key: str, error: Exception) -> str:
     if key.startswith("hydra.launcher."):
-        return "no such setting of this launcher; hydra/launcher=lockstep has max_learners"
+        known = {name: settings for name, settings in LAUNCHERS.items() if settings}
+        has = "; ".join(f"{name} has {listed(settings)}" for name, settings in known.items())
+        meant = did_you_mean(key.rpartition(".")[2], [name for settings in known.values() for name in settings])
+        return f"no such setting of this launcher;{meant} {has}"
     return cause_of(error)
 
 

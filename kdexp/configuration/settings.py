@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from kdexp.configuration.arguments import Checked, Count, Positive, Range, Seed
+from kdexp.configuration.arguments import Checked, Count, Positive, Range, Seed, Written
 from kdexp.configuration.roles import Control
 
 Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count() or 1))))]
@@ -14,6 +14,9 @@ Threads = Annotated[int, Range(at_least=1, within=(1, max(64, 4 * (os.cpu_count(
 
 Switch = bool | Literal["auto"]
 """On, off, or on where it pays."""
+
+Device = Literal["auto", "cpu", "cuda", "mps"] | Annotated[str, Written("cuda:[0-9]{1,3}", "cuda:NUMBER")]
+"""Where networks run; `cuda` is the first GPU that this process may use."""
 
 Memory = Literal["auto", "device", "ram", "disk"]
 
@@ -32,7 +35,7 @@ class Settings(Checked):
     class_weights: Literal["balanced"] | list[Positive] | None
     limit_batches: Count | None
     devices: Annotated[int, Range(at_least=1, within=(1, 4096))] | Literal["auto"] = 1
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Device
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     fast: Switch
     compile: bool

@@ -10,6 +10,7 @@ import torch
 
 from kdexp.configuration.settings import Memory
 from kdexp.device.memory import available_memory, free_memory, size_text
+from kdexp.device.sharing import sharers
 from kdexp.errors import DataUnavailable
 
 RAM_SHARE = 0.75
@@ -37,7 +38,7 @@ class Placement:
     def processes(self) -> int:
         """Number of worker processes for images on disk."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or min(MOST_WORKERS, max(1, cores - 1))
+        return self.workers or min(MOST_WORKERS, max(1, cores // sharers() - 1))
 
 
 AUTOMATIC = Placement()
@@ -91,9 +92,10 @@ def _demands(unread: int, on_device: int, device: torch.device) -> dict[str, lis
     """Returns the demands of storing images on the device and in RAM, of which `unread` bytes are still to be read."""
 
     def in_ram(needed: int) -> Demand:
-        return Demand(needed, available_memory(), RAM_SHARE, "memory")
+        return Demand(needed, available_memory(), RAM_SHARE / sharers(), "memory")
 
     if device.type == "cpu":  # prepared images take the same memory as those that were read
         return {"device": [in_ram(unread + on_device)], "ram": [in_ram(unread)]}
-    accelerator = Demand(on_device, free_memory(device), DEVICE_SHARE, f"memory on {device.type}")
+    share = DEVICE_SHARE / sharers(device.type)
+    accelerator = Demand(on_device, free_memory(device), share, f"memory on {device.type}")
     return {"device": [in_ram(unread), accelerator], "ram": [in_ram(unread)]}

@@ -17,9 +17,11 @@ from kdexp.errors import first_line, listed
 
 def device_problem(name: str) -> str:
     """Why that device can't be used here, or an empty string."""
+    kind, _, number = name.partition(":")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(name, True):
-        here = [kind for kind, is_here in available.items() if is_here]
+    if not available.get(kind, True) or (number and int(number) >= torch.cuda.device_count()):
+        gpus = [f"cuda:{gpu}" for gpu in range(torch.cuda.device_count())] if number and available["cuda"] else []
+        here = [*(kind for kind, is_here in available.items() if is_here), *gpus]
         return f"={name!r}: this machine has no such device for PyTorch; here: {', '.join(['cpu', *here])} (device=auto picks)"
     return ""
 
@@ -140,6 +142,8 @@ class Precision:
         torch.backends.cudnn.conv.fp32_precision = _tf32(rounded or self.name == "tf32")  # type: ignore[attr-defined]
         if not on_cuda:
             return
+        if self.device.index is not None or torch.cuda.is_initialized():
+            torch.cuda.set_device(self.device.index or 0)  # where streams, generators and recordings are made
         torch.backends.cuda.matmul.allow_tf32 = rounded
         torch.backends.cuda.matmul.fp32_precision = _tf32(rounded)
         if self.graph:

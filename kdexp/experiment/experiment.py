@@ -18,6 +18,7 @@ from kdexp.errors import DataUnavailable
 from kdexp.experiment.lookahead import network_name
 from kdexp.experiment.plan import Plan
 from kdexp.files import reason
+from kdexp.network.headless import head_of
 from kdexp.store.learners import LearnerStore
 from kdexp.store.outputs import OutputStore, identity_of
 from kdexp.store.spec import key_of
@@ -55,7 +56,8 @@ class Experiment(Plan):
         self.claim(self.spec(role).key for role in self.needed)
         for entry in self.missing():  # once more: some may have been removed before they were claimed
             if start := self._start(entry):
-                self.journal.say(f"{entry.role}: starts from {start}")
+                left_out = "; its classifier is left out" if head_of(entry.spec.model) == "none" else ""
+                self.journal.say(f"{entry.role}: starts from {start}{left_out}")
 
     def claim(self, keys: Iterable[str], run: Path | None = None, *, learners: bool = True) -> None:
         """Keeps `kdexp-store prune` from these keys until the process or its last job ends; `run` is this job's folder.

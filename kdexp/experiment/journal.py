@@ -79,6 +79,9 @@ class Journal:
         if f"warning: {sentence}" not in self._remarks:
             self.warn(sentence)
 
+    def followed(self, learners: Sequence[Learner], epochs: int) -> None:
+        """Called before the first epoch of a training and after each; a worker of a sweep reports these to others."""
+
     def note(self, text: str) -> None:
         """Writes a text of any number of lines to the log only."""
         for line in text.splitlines():
@@ -99,6 +102,7 @@ class Journal:
     @contextmanager
     def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
         """Follows one training of `epochs` times `steps` batches, with a bar per learner on a terminal."""
+        self.followed(learners, epochs)
         if not self.console.is_terminal:
             yield TrainingWatch(self, epochs)
             return
@@ -150,6 +154,7 @@ class TrainingWatch:
 
     def epoch(self, learners: Sequence[Learner]) -> None:
         """Shows the latest numbers of each learner, and logs them every few epochs."""
+        self.journal.followed(learners, self.epochs)
         done = len(learners[0].history)
         last = done == self.epochs or any(learner.failure for learner in learners)
         due = last or done % max(1, self.epochs // PLAIN_LINES) == 0
@@ -175,6 +180,8 @@ def training_words(names: str, spec: LearnerSpec, batches: int, split: Split) ->
     if spec.members:
         return f"{names}: the mean of {len(spec.members)} members"
     if not spec.epochs:
+        if spec.model.get("weights"):
+            return f"{names}: as published"
         return f"{names}: as in its checkpoint" if spec.model.get("checkpoint") else f"{names}: left untrained"
     images, shown = len(split), batches * spec.batch_size
     of_all = count(images, "image") if shown >= images else f"{shown:,} of {count(images, 'image')}"

@@ -28,9 +28,10 @@ from kdexp.device.precision import Precision, pick_device
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
 from kdexp.files import at_home, file_digest
-from kdexp.network.build import device_of, sketch_network, without_start
+from kdexp.network.build import device_of, sketch_network, taken, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
+from kdexp.network.headless import head_of
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
@@ -195,7 +196,10 @@ class Plan:
         if "members" in node_at(self.config, part.model):
             counts = Counter(sources).items()
             return "mean of " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts)
-        described = build(self.method_node(part)).describe()
+        head = head_of(node_at(self.config, part.model))
+        if head == "none":
+            return "features alone"
+        described = build(self.method_node(part)).describe() + (", linear probe" if head else "")
         if weights := self.spec(role).class_weights:
             described += ", balanced" if weights == "balanced" else ", weighted"
         return f"{described} from {sources[0]}" if sources else described
@@ -211,17 +215,22 @@ class Plan:
         model = dict(node_at(self.config, part.model))
         members = [source for source in self.sources(role) if ".members." in source]
         checkpoint = None if part.from_scratch else model.get("checkpoint")
+        of_checkpoint, head = taken(model), head_of(model)
         model = without_start(model)
         if part.from_scratch and "weights" in model:
             model["weights"] = None
         if checkpoint:
-            model["checkpoint"] = file_digest(Path(checkpoint))
+            model |= {"checkpoint": file_digest(Path(checkpoint)), **of_checkpoint}
             if (rows := rows_for(self.dataset.classes, classes_of(Path(checkpoint)))) is not None:
                 model["checkpoint_rows"] = rows
-        if part.frozen_backbone or node_at(self.config, part.model).get("frozen_backbone"):
+        if head == "none":
+            model["head"] = head
+        probed = head == "probe" and not part.untrained
+        if part.frozen_backbone or probed or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
         epochs = settings.teacher_epochs if part.teaches else settings.epochs
-        if part.untrained or part.quantised or members or (part.teaches and checkpoint):
+        as_it_is = head == "none" or (part.teaches and checkpoint and not probed)
+        if part.untrained or part.quantised or members or as_it_is:
             epochs = 0
         return LearnerSpec(
             data=self._data_identity(part),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, MutableSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class Session:
     """The published weights that trainings start from, by everything that was checked."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Notes for the user on the checkpoints that were read, by everything that decides them."""
-    trained: set[str] = field(default_factory=set)
-    """Keys of the learners that this process has trained and stored."""
+    trained: MutableSet[str] = field(default_factory=set)
+    """Keys of the learners that this process, or a worker of the same sweep, has trained and stored."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why learners failed in this process, by key; they are not tried again."""
     others: OtherRanks = field(default_factory=OtherRanks)

@@ -13,8 +13,9 @@ from kdexp.configuration.roles import node_at
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.experiment.plan import Plan
-from kdexp.network.build import build_network
-from kdexp.network.checkpoint.fit import Start, start_from
+from kdexp.network.build import build_network, start_at
+from kdexp.network.checkpoint.fit import Start
+from kdexp.network.headless import head_of
 
 Node = Mapping[str, Any]
 
@@ -23,7 +24,7 @@ def load_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | Non
     """Builds the network of a node and loads its checkpoint; raises `BadCheckpoint`."""
     with RandomStream(0, torch.device("cpu")):
         network = build_network(node, shape)
-    return network, start_from(network, node["checkpoint"], role=path, classes=classes, partly=True)
+    return network, start_at(network, node["checkpoint"], node, classes, path)
 
 
 def start_notes(plan: Plan) -> list[str]:
@@ -41,6 +42,7 @@ def _notes(path: str, plan: Plan) -> list[str]:
     key = json.dumps([path, node, vars(plan.shape), classes])
     if key not in plan.session.notes:
         _, start = load_start(path, node, plan.shape, classes)
-        sentences = start.sentences() if path == "student" else start.sentences_of_teacher()
+        trained = path == "student" or head_of(node) == "probe"
+        sentences = start.sentences() if trained else start.sentences_of_teacher()
         plan.session.notes[key] = [f"{path}: {sentence}" for sentence in sentences]
     return plan.session.notes[key]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -16,11 +17,17 @@ from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.device.random import RandomStream
 from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.checkpoint.fit import start_from
+from kdexp.network.checkpoint.fit import Start, start_from
+from kdexp.network.checkpoint.heads import classifier_name
+from kdexp.network.checkpoint.prefixes import with_dot
+from kdexp.network.headless import head_of, is_headless, leave_out_classifier, with_classifier
 from kdexp.network.landmarks import Landmarks, find_landmarks
 from kdexp.network.quick_pass import QuickPass
 
-STARTING = ("checkpoint", "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
+TAKING = ("checkpoint_prefix", "checkpoint_fresh")
+"""Keys of a network's node that say what is taken of its checkpoint."""
+
+STARTING = ("checkpoint", *TAKING, "checkpoint_rows", "frozen_backbone", "teacher", "distillation")
 """Keys of a network's node that describe its training and are not arguments of its constructor."""
 
 
@@ -35,18 +42,21 @@ class PretrainedWeights(Protocol):
 
 
 def without_start(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a network's node without the keys in `STARTING`."""
-    return {name: value for name, value in node.items() if name not in STARTING}
+    """Returns a network's node without the keys in `STARTING`, and without the head that is asked for."""
+    ours = (*STARTING, "head") if head_of(node) or node.get("head", ...) is None else STARTING
+    return {name: value for name, value in node.items() if name not in ours}
 
 
 def build_network(node: Mapping[str, Any], shape: Shape) -> nn.Module:
     """Builds the freshly initialised network of a `model`, `teacher` or `student` node; `start` loads its weights.
 
-    If its family declares no `landmarks`, one forward pass finds them.
+    If its family declares no `landmarks`, one forward pass finds them. With `head=none` it goes without its classifier.
     """
     network = build(without_start(node), **asdict(shape))
     if not isinstance(getattr(network, "landmarks", ...), Landmarks | None):
         network.landmarks = find_landmarks(network, shape.probe(device_of(network)))
+    if head_of(node) == "none":
+        leave_out_classifier(network, shape.num_classes)
     return network
 
 
@@ -99,19 +109,45 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters(), torch.empty(0)).device
 
 
+def taken(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a network's node says about the part of its checkpoint that is taken, without keys that say nothing."""
+    found = {name: node[name] for name in TAKING if node.get(name)}
+    return found | ({"checkpoint_prefix": with_dot(found["checkpoint_prefix"])} if "checkpoint_prefix" in found else {})
+
+
+def start_at(
+    network: nn.Module, path: str | Path, node: Mapping[str, Any], classes: Sequence[str] | None = None, role: str = ""
+) -> Start:
+    """Loads what the network's node takes of the file of weights at `path`; raises `BadCheckpoint`."""
+    part = {name.removeprefix("checkpoint_"): value for name, value in taken(node).items()}
+    if not is_headless(network):
+        return start_from(network, path, role=role, classes=classes, partly=True, **part)
+    classifier = classifier_name(network)
+    part["fresh"] = list(dict.fromkeys([*part.get("fresh", ()), classifier]))
+    with with_classifier(network):
+        loaded = start_from(network, path, role=role, classes=classes, partly=True, **part)
+    return replace(loaded, unfit_head={classifier: "head=none"})
+
+
 def start(
-    network: nn.Module, checkpoint: str | Path | None, classes: Sequence[str] | None = None, role: str = ""
+    network: nn.Module,
+    checkpoint: str | Path | None,
+    classes: Sequence[str] | None = None,
+    role: str = "",
+    node: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, ...]:
     """Loads the weights that a fresh network's training starts from: a checkpoint, or its published weights.
 
     `classes` are the names of the data's classes, if any; `role` decides if the checkpoint has both a teacher and a student
-    that fit. Returns the names of modules that keep their initial values because the checkpoint's do not fit.
+    that fit; the network's `node` says what is taken of the checkpoint. Returns the names of modules that keep their initial
+    values.
     """
     published: PretrainedWeights | None = getattr(network, "published", None)
     if checkpoint:
-        return start_from(network, checkpoint, role=role, classes=classes, partly=True).fresh
+        return start_at(network, checkpoint, node, classes, role).fresh
     if published:
-        published.load(network)
+        with with_classifier(network):
+            published.load(network)
     return ()
 
 

@@ -220,11 +220,26 @@ class JobOfSweep(TypedDict):
     folder: FileName
 
 
+class LayersRead(TypedDict):
+    """The layers of a teacher that the jobs of a sweep read in one view."""
+
+    network: Annotated[str, Text(".{1,100000}", "a text")]
+    view: Name
+    layers: list[Name]
+
+
 class Jobs(TypedDict):
-    """`jobs.json` of a sweep."""
+    """`jobs.json` of a sweep: its command, and what another process needs to run its jobs."""
 
     command: NotRequired[list[str]]
     jobs: list[JobOfSweep]
+    cwd: NotRequired[Name]
+    config_dir: NotRequired[Name | None]
+    config_name: NotRequired[Name]
+    stores: NotRequired[list[Name]]
+    by_workers: NotRequired[bool]
+    forced: NotRequired[bool]
+    layers: NotRequired[list[LayersRead]]
 
 
 class Summary(TypedDict):

@@ -66,6 +66,37 @@ def take_turns(path: Path, until: ExitStack) -> None:
         until.callback(lock.release)
 
 
+class ByteLocks:
+    """Many locks in one file, each on a byte of it. The system releases those of a process that dies, over NFS too.
+
+    A process must not open the same file twice: closing it once releases all locks of the process.
+    """
+
+    def __init__(self, path: Path):
+        self._file = path.open("ab")
+
+    def take(self, number: int) -> bool:
+        """Locks a byte; False if another process has. Raises `OSError` on a file system without locks."""
+        if fcntl is None:
+            raise OSError(errno.ENOTSUP, "this system has no locks on parts of files")
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except OSError as error:
+            if error.errno in TAKEN:
+                return False
+            raise
+        return True
+
+    def release(self, number: int) -> None:
+        """Unlocks a byte."""
+        if fcntl is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+
+    def close(self) -> None:
+        """Unlocks everything."""
+        self._file.close()
+
+
 def holder(path: Path) -> str:
     """The process that has locked a file, such as `process 7 on laptop`; empty if none has."""
     try:

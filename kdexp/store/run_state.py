@@ -10,6 +10,8 @@ from kdexp.files import remove_drafts, write_whole
 from kdexp.store.locks import holder
 
 STATUS, ALIVE = "status.json", "run.lock"
+WORKERS = "workers"
+"""The folder in a sweep where its workers register, each with a file that it locks."""
 
 RUNNING, FINISHED, FAILED, INTERRUPTED, KILLED = "running", "finished", "failed", "interrupted", "killed"
 
@@ -22,8 +24,9 @@ def write_state(folder: Path, state: str, why: str = "") -> None:
 
 def runner(folder: Path) -> str:
     """The process that works on a run or a sweep, such as `process 7 on laptop`; empty if none does."""
+    locks = [folder / ALIVE, *sorted((folder / WORKERS).glob("*.lock"))]
     try:
-        return holder(folder / ALIVE)
+        return next(filter(None, map(holder, locks)), "")
     except OSError:  # another user's folder: it may be true
         return "another process"
 

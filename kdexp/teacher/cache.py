@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from kdexp.device.memory import free_memory
+from kdexp.device.sharing import sharers
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 OUTPUTS_SHARE = 0.25
-"""Share of a device's free memory that teacher outputs may take."""
+"""Share of a device's free memory that the teacher outputs of all processes on it may take."""
 
 
 class OutputCache:
@@ -43,7 +44,7 @@ class OutputCache:
 
     def limit(self, device: torch.device) -> int:
         """Bytes that all tables stored on a device may take together."""
-        return int(OUTPUTS_SHARE * (free_memory(device) + self._used(device)))
+        return int(OUTPUTS_SHARE * (free_memory(device) + self._used(device)) / sharers(device.type))
 
     def _used(self, device: torch.device) -> int:
         return sum(table.bytes for table in self._tables.values() if table.stored_on == device)

@@ -23,6 +23,7 @@ from kdexp.errors import DataUnavailable, first_line
 from kdexp.network.build import PretrainedWeights, build_network, sketch_network, start
 from kdexp.network.capture import Capture
 from kdexp.network.footprint import batch_shortage
+from kdexp.network.headless import is_headless
 from kdexp.network.landmarks import classifier_of
 from kdexp.network.whole_batch_norm import share_norms
 from kdexp.tasks.imbalance import weights_of_classes
@@ -143,8 +144,8 @@ class _Draft:
         self.stream = RandomStream(entry.spec.seed, precision.device)
         with self.stream:
             network = build_network(entry.spec.model, shape)
-            fresh = start(network, entry.checkpoint, entry.classes, entry.role)
-        self.untrained = bool(fresh) and not entry.spec.epochs
+            fresh = start(network, entry.checkpoint, entry.classes, entry.role, entry.spec.model)
+        self.untrained = (bool(fresh) or is_headless(network)) and not entry.spec.epochs
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
         self.average = build(entry.spec.averaging).of(self.network) if entry.spec.averaging else None

@@ -13,10 +13,11 @@ from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at, option, role_spec
 from kdexp.data.shape import Shape
 from kdexp.distillation.base import Distiller
-from kdexp.errors import BadCheckpoint, Problem, listed
+from kdexp.errors import BadCheckpoint, BadFreshLayer, Problem, listed
 from kdexp.experiment.starts import load_start
 from kdexp.network.checkpoint.fit import Start
 from kdexp.network.checkpoint.heads import classifier_name
+from kdexp.network.headless import head_of
 from kdexp.tasks.classification import same_answers
 
 Node = Mapping[str, Any]
@@ -36,13 +37,18 @@ def check_start(path: str, node: Node, shape: Shape, classes: Sequence[str] | No
         if start.unfit_stem and path != "student":
             misfits = "; ".join(f"{name} ({reason})" for name, reason in start.unfit_stem.items())
             raise BadCheckpoint(f"{checkpoint} does not fit the first convolution of {type(network).__name__}: {misfits}")
+        if start.chosen and path != "student":
+            raise BadFreshLayer(
+                f"{listed(start.chosen)} would stay untrained, since the teacher is used as in its checkpoint; only its "
+                f"classifier ({classifier_name(network)}) can be left out"
+            )
         if start.rows and not _same_logits(path, node, shape, network, start):
             raise BadCheckpoint(
                 f"{checkpoint} has the data's classes in another order, and {classifier_name(network)} alone does not compute "
                 "the logits, so that they can't be reordered; choose a checkpoint whose classes are in the data's order"
             )
     except BadCheckpoint as error:
-        return None, [Problem(f"{path}.checkpoint", str(error))]
+        return None, [Problem(f"{path}.{error.key}", str(error))]
     return start, []
 
 
@@ -56,30 +62,51 @@ def _same_logits(path: str, node: Node, shape: Shape, network: nn.Module, start:
 
 def check_frozen(node: Node, controls: Any, network: nn.Module, start: Start | None) -> Iterator[Problem]:
     """Problems with training only the classifier of a student that has other untrained modules."""
-    published = getattr(network, "published", None)
-    fresh = set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
-    if not fresh:
+    if not (fresh := _untrained_layers(network, start)):
         return
-    why = f"{listed(sorted(fresh))} does not fit the trained weights and would stay untrained"
+    how = "is freshly initialised" if start and fresh <= {*start.chosen} else "does not fit the trained weights"
+    why = f"{listed(sorted(fresh))} {how} and would stay untrained"
     if node.get("frozen_backbone") is True:
         yield Problem("student.frozen_backbone", f"=True: {why}; student.frozen_backbone=false trains the whole student")
     if isinstance(controls, list) and "frozen_backbone" in controls:
         yield Problem("controls", f"=frozen_backbone: {why}; leave that control out")
 
 
+def _untrained_layers(network: nn.Module, start: Start | None) -> set[str]:
+    """The layers besides the classifier that have no trained weights."""
+    published = getattr(network, "published", None)
+    return set(start.fresh if start else getattr(published, "fresh", ())) - {classifier_name(network)}
+
+
+def check_head(path: str, node: Node, network: nn.Module, start: Start | None) -> Iterator[Problem]:
+    """Problems with a teacher's head on a backbone that is not trained as a whole."""
+    head, fresh = head_of(node), _untrained_layers(network, start)
+    if head and fresh:
+        yield Problem(
+            f"{path}.head",
+            f"={head!r}: {listed(sorted(fresh))} does not fit the trained weights and would stay untrained; "
+            f"{path}.head=null trains the whole teacher",
+        )
+
+
 def check_reader(
-    path: str, start: Start, plain: Node, nets: Mapping[str, nn.Module | None], broken: Collection[str]
+    path: str, start: Start | None, plain: Node, nets: Mapping[str, nn.Module | None], broken: Collection[str]
 ) -> Iterator[Problem]:
-    """Problems with a checkpoint that does not fit the classifier of the teacher at `path`, if anything reads its logits.
+    """Problems with a teacher at `path` without a classifier for the data, if anything reads its logits.
 
     `broken` are the nodes that can't be built.
     """
-    if not start.unfit_head:
+    head = head_of(node_at(plain, path))
+    if head == "probe" or (head is None and not (start and start.unfit_head)):
         return
-    misfit = f"={str(start.path)!r}: its classifier does not fit the data ({next(iter(start.unfit_head.values()))})"
     outer = path.rpartition(".")[0]
+    if head is None and start:
+        key, better = "checkpoint", "a checkpoint with the data's classes"
+        misfit = f"={str(start.path)!r}: its classifier does not fit the data ({next(iter(start.unfit_head.values()))})"
+    else:
+        key, better, misfit = "head", f"{path}.head=probe, which trains a classifier", "='none': it gives no logits"
     if outer.endswith(".members"):
-        yield Problem(f"{path}.checkpoint", f"{misfit}, and an ensemble needs its members' logits; choose another checkpoint")
+        yield Problem(f"{path}.{key}", f"{misfit}, and an ensemble needs its members' logits; choose another checkpoint")
         return
     learner = outer or "student"
     part = role_spec("distilled" if learner == "student" else learner, plain)
@@ -90,9 +117,9 @@ def check_reader(
     if student is not None and teacher is not None and _reads_classifier(method, student, teacher):
         fix = _override_without_logits(part.method, node, method)
         yield Problem(
-            f"{path}.checkpoint",
+            f"{path}.{key}",
             f"{misfit}, and {option(plain, part.method)} reads the teacher's logits; "
-            f"take a checkpoint with the data's classes, or a method that reads only features: {fix}",
+            f"take {better}, or a method that reads only features: {fix}",
         )
 
 

@@ -10,30 +10,50 @@ from kdexp.configuration.overrides import Overrides, explain_partial, of_jobs
 from kdexp.errors import Problem
 
 
-def compose_and_check(
-    jobs: Sequence[Sequence[str]], composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True
-) -> tuple[list[Mapping[str, Any]], list[Problem]]:
-    """The composed configuration of every job, and all problems of all jobs.
+class JobCheck:
+    """Composes and checks jobs one by one; what they have in common is done once.
 
     `words` are those of the command, for the commands that messages suggest. Unless `thoroughly`, values are not checked,
-    which saves importing torch.
+    which saves importing torch. With `elsewhere`, the jobs will run on other machines, whose devices are not known here.
     """
-    validate = None
-    if thoroughly:
-        from kdexp.validation.validator import Validator  # imports torch
 
-        validate = Validator().problems
-    overrides = Overrides(composer, words)
+    def __init__(
+        self, composer: Composer, words: Sequence[str] = (), *, thoroughly: bool = True, elsewhere: bool = False
+    ) -> None:
+        self._composer = composer
+        self._overrides = Overrides(composer, words)
+        self._validate = None
+        if thoroughly:
+            from kdexp.validation.validator import Validator  # imports torch
+
+            self._validate = Validator(elsewhere=elsewhere).problems
+
+    def check(self, job: Sequence[str]) -> tuple[Mapping[str, Any], list[Problem]]:
+        """A job's composed configuration and its problems."""
+        composed = self._overrides.compose(job)
+        found = list(composed.problems)
+        if self._validate is not None:
+            of_values = self._validate(composed.config, parts=not composed.lacks_option(self._composer))
+            found += [self._overrides.advise(problem, job) for problem in of_values if not composed.follows(problem)]
+        return composed.config, list(dict.fromkeys(found))
+
+
+def compose_and_check(
+    jobs: Sequence[Sequence[str]],
+    composer: Composer,
+    words: Sequence[str] = (),
+    *,
+    thoroughly: bool = True,
+    elsewhere: bool = False,
+) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+    """The composed configuration of every job, and all problems of all jobs; the options are those of `JobCheck`."""
+    checks = JobCheck(composer, words, thoroughly=thoroughly, elsewhere=elsewhere)
     configs: list[Mapping[str, Any]] = []
     affected: dict[Problem, list[int]] = {}
     for number, job in enumerate(jobs):
-        composed = overrides.compose(job)
-        configs.append(composed.config)
-        found = list(composed.problems)
-        if validate is not None:
-            of_values = validate(composed.config, parts=not composed.lacks_option(composer))
-            found += [overrides.advise(problem, job) for problem in of_values if not composed.follows(problem)]
-        for problem in dict.fromkeys(found):
+        config, found = checks.check(job)
+        configs.append(config)
+        for problem in found:
             affected.setdefault(problem, []).append(number)
     explained = []
     for problem, numbers in affected.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.configuration.arguments import parameters, problems, short_repr
+from kdexp.configuration.arguments import misfit, parameters, problems, short_repr
 from kdexp.configuration.nodes import arguments, build, target
 from kdexp.configuration.shipped import conf_dir
 from kdexp.data.dataset import ImageDataset
@@ -22,6 +22,7 @@ from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed, refusals
 from kdexp.files import is_file, is_folder
 from kdexp.network.build import starts_trained
+from kdexp.network.headless import HEADS, head_of
 from kdexp.store.stored import RESULT
 from kdexp.training.averaging import Averaging
 
@@ -166,9 +167,12 @@ def _starts(path: str, node: dict[str, Any], given: dict[str, Any]) -> Iterator[
     """Problems of a network's keys that its class does not see, which are taken out of `given`."""
     if given.pop("checkpoint", None) is not None:
         yield from _checkpoint_file(path, node["checkpoint"])
+    for name, kind in (("checkpoint_prefix", str), ("checkpoint_fresh", list[str])):
+        yield from _part_of_checkpoint(f"{path}.{name}", given.pop(name, None), kind, node)
     if path == "student":
         yield from _frozen(given.pop("frozen_backbone", False), node)
     else:
+        yield from _head(path, given, node)
         yield from _teacher_or_method_missing(path, given.pop("teacher", None), given.pop("distillation", None))
 
 
@@ -184,6 +188,36 @@ def _checkpoint_file(path: str, checkpoint: Any) -> Iterator[Problem]:
     has_network = is_run or (Path(checkpoint) / RESULT).is_file()
     fix = f"; kdexp-export {shlex.quote(checkpoint)} --format safetensors{role} writes one" if has_network else ""
     yield Problem(name, f"={written}: is a folder, and a checkpoint is a file{fix}")
+
+
+def _part_of_checkpoint(name: str, value: Any, kind: Any, node: dict[str, Any]) -> Iterator[Problem]:
+    """Problems of a key that says what is taken of a checkpoint."""
+    if value is None or value == []:
+        return
+    if sentence := misfit(value, kind):
+        yield Problem(name, f"={short_repr(value)}: {sentence}")
+    elif not str(value).strip("."):
+        yield Problem(name, f"={short_repr(value)}: must be the beginning of names, such as module.encoder_q.")
+    elif not node.get("checkpoint"):
+        yield Problem(
+            name, f"={short_repr(value)}: says what is taken of a file of weights; add {name.rpartition('_')[0]}=FILE"
+        )
+
+
+def _head(path: str, given: dict[str, Any], node: dict[str, Any]) -> Iterator[Problem]:
+    """Problems of the head of a teacher, which is taken out of `given` unless it is an argument of the class."""
+    head = head_of(node)
+    if "head" not in given or (given["head"] is not None and not head and "head" in parameters(target(node))):
+        return
+    given.pop("head")
+    name = f"{path}.head"
+    if node["head"] is not None and not head:
+        yield Problem(name, f"={short_repr(node['head'])}: must be one of {listed(HEADS)} (or null)")
+    elif head and not starts_trained(node):
+        weights = f", or {path}.weights where the network has published ones" if "weights" in node else ""
+        yield Problem(name, f"={head!r}: the backbone would stay untrained; give {path}.checkpoint=FILE{weights}")
+    elif head == "none" and ".members." in f"{path}.":
+        yield Problem(name, "='none': an ensemble needs its members' logits; head=probe trains a classifier")
 
 
 def _teacher_or_method_missing(path: str, teacher: Any, distillation: Any) -> Iterator[Problem]:

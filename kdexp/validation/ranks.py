@@ -26,6 +26,8 @@ def check_ranks(config: dict[str, Any], broken: Collection[str], distilled_teach
         return
     if device.type not in ("cpu", "cuda"):
         yield Problem("devices", f"={asked}: only CPUs and CUDA devices train together, and this is {device.type}; {ALONE}")
+    if device.index is not None:
+        yield Problem("device", f"={device}: each of {ranks} ranks has a GPU of its own; device=cuda, or {ALONE}")
     if device.type == "cuda" and asked != "auto" and asked > (there := torch.cuda.device_count()):
         yield Problem("devices", f"={asked}: this machine has {there} GPU{'s' * (there > 1)}; devices=auto takes all of them")
     if config["graph"] is True:

@@ -16,8 +16,8 @@ from kdexp.trackers.names import is_installed
 from kdexp.validation.nodes import REQUIRED
 
 
-def check_settings(config: dict[str, Any]) -> Iterator[Problem]:
-    """Problems of unknown top-level keys, of bad values, and of what this machine's device can't do."""
+def check_settings(config: dict[str, Any], *, elsewhere: bool = False) -> Iterator[Problem]:
+    """Problems of unknown top-level keys, of bad values, and of what this machine's device can't do, unless it is another's."""
     known = {name: node for name, node in config.items() if name in (*NAMES, *REQUIRED, "teacher", "published", "choices")}
     for name in config:
         if name not in known:
@@ -36,7 +36,7 @@ def check_settings(config: dict[str, Any]) -> Iterator[Problem]:
             for word in dict.fromkeys(given.get("logger", ()))
             if not is_installed(word)
         )
-    if "device" not in bad:
+    if "device" not in bad and not elsewhere:
         yield from _device(given)
 
 

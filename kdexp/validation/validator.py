@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -22,10 +23,11 @@ from kdexp.device.precision import pick_device
 from kdexp.errors import Problem
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
+from kdexp.network.headless import head_of
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.averaging import check_averaging
-from kdexp.validation.checkpoints import check_frozen, check_reader, check_start
+from kdexp.validation.checkpoints import check_frozen, check_head, check_reader, check_start
 from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
@@ -90,9 +92,13 @@ class Candidate:
 
 
 class Validator:
-    """Validates the jobs of one command; what they have in common is checked once."""
+    """Validates the jobs of one command; what they have in common is checked once.
 
-    def __init__(self) -> None:
+    With `elsewhere`, nothing is checked that depends on the device of the machine which will run them.
+    """
+
+    def __init__(self, *, elsewhere: bool = False) -> None:
+        self._elsewhere = elsewhere
         self._check_node = cached(lambda *arguments: list(check_node(*arguments)))
         self._read_dataset = cached(_read_dataset)
         self._check_network = cached(check_network)
@@ -105,7 +111,7 @@ class Validator:
         """All problems of a configuration; unless `parts`, only those that show without building anything from it."""
         candidate = Candidate(as_plain(config))
         found = [
-            *check_settings(candidate.config),
+            *check_settings(candidate.config, elsewhere=self._elsewhere),
             *published_problems(candidate.config.get("published")),
             *self._nodes(candidate),
         ]
@@ -159,14 +165,15 @@ class Validator:
     def _rooms(self, candidate: Candidate, found: list[Problem]) -> dict[str, Room]:
         """The memory for each network and, if it is trained, for its gradients and optimizer state."""
         bad = {problem.name.partition(".")[0] for problem in found}
-        device = pick_device("cpu" if "device" in bad else candidate.config["device"])
-        return {path: self._room(candidate, path, self._free_memory(device), bad) for path in candidate.network_paths}
+        device = pick_device("cpu" if "device" in bad or self._elsewhere else candidate.config["device"])
+        free = sys.maxsize if self._elsewhere else self._free_memory(device)
+        return {path: self._room(candidate, path, free, bad) for path in candidate.network_paths}
 
     def _room(self, candidate: Candidate, path: str, free: int, bad: set[str]) -> Room:
         node, part = candidate.node(path), role_spec("baseline" if path == "student" else path, candidate.config)
         if not isinstance(node, dict) or part.optimizer in bad:
             return Room(free)
-        if "members" in node or node.get("frozen_backbone") or (part.teaches and node.get("checkpoint")):
+        if "members" in node or node.get("frozen_backbone") or head_of(node) or (part.teaches and node.get("checkpoint")):
             return Room(free)
         averaged = not part.teaches and "averaging" not in candidate.broken and candidate.averages
         return Room(free, 2 + getattr(build(candidate.node(part.optimizer)), "moments", 0) + averaged)
@@ -194,7 +201,8 @@ class Validator:
             found += of_start
             if path == "student":
                 found += check_frozen(candidate.config["student"], candidate.config.get("controls"), network, start)
-            elif start is not None:
+            else:
+                found += check_head(path, candidate.node(path), network, start)
                 found += check_reader(path, start, candidate.config, candidate.networks, candidate.broken)
         return found
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from experiments import SHORT
 
-from kdexp.commands import main as cli
 from kdexp.commands.help import help_text
+from kdexp.commands.process import INTERRUPTED
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.shipped import conf_dir
 
@@ -223,5 +223,5 @@ def test_an_interrupted_run_says_so_and_is_exit_130(tmp_path):
     finally:
         run.kill()
         run.communicate()
-    assert run.returncode == cli.INTERRUPTED
+    assert run.returncode == INTERRUPTED
     assert printed.startswith("interrupted;") and "Traceback" not in printed

@@ -80,7 +80,8 @@ def test_teachers_and_students_are_the_models(role):
     assert [name for name in options(role) if name != "ensemble"] == options("model")
     composer = Composer()
     own = yaml.safe_load((CONF / "role" / f"{role}.yaml").read_text())
-    assert own == {"checkpoint": None} | ({"frozen_backbone": False} if role == "student" else {})
+    shared = {"checkpoint": None, "checkpoint_prefix": None, "checkpoint_fresh": []}
+    assert own == shared | ({"frozen_backbone": False} if role == "student" else {"head": None})
     for name in ("deepnn", "resnet8x4", "torchvision"):  # composed by one piece of code from the two files
         composed = composer.compose([f"{role}={name}"])[role]
         assert composed == own | yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())

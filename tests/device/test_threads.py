@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kdexp.commands import main
+from kdexp.commands.process import SPINS
 from kdexp.device import threads
 
 
@@ -36,7 +37,7 @@ def test_the_configured_number_wins_and_does_not_outlast_its_job(make_experiment
 
 @pytest.mark.parametrize(
     ("given", "spins"),
-    [({}, main.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_the_command_limits_how_long_waiting_threads_spin_unless_told_otherwise(monkeypatch, given, spins):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):

@@ -1,5 +1,6 @@
 """Real processes that run kdexp, forked from a process that has imported it, so that they start quickly."""
 
+import importlib
 import multiprocessing
 import os
 import re
@@ -12,7 +13,6 @@ import torch
 from experiments import compose_command
 from rich.console import Console
 
-from kdexp.commands import main as cli
 from kdexp.commands.run import run
 from kdexp.experiment import progress
 from kdexp.training.learner import Learner
@@ -47,24 +47,26 @@ def _job(folder: str, overrides: list[str], kill: tuple[str, int] | None) -> Non
     os._exit(0 if finished else 3)
 
 
-def command(folder: Path, words: list[str]):
-    """A process that runs the command line itself, its output in `folder`/printed.txt."""
-    process = CONTEXT.Process(target=_command, args=(str(folder), words))
+def command(folder: Path, words: list[str], program: str = "main", printed: str = "printed.txt"):
+    """A process that runs the command line itself, or another command of `kdexp.commands`, its output in `folder`/`printed`."""
+    process = CONTEXT.Process(target=_command, args=(str(folder), words, program, printed))
     process.start()
     return process
 
 
-def _command(folder: str, words: list[str]) -> None:
+def _command(folder: str, words: list[str], program: str, output: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     # Where the tests themselves run in the background, SIGINT is ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with Path("printed.txt").open("w") as printed:
+    if program == "work":
+        progress.INTERVAL = 0
+    with Path(output).open("w") as printed:
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     sys.argv = ["kdexp", *words]
-    cli.main()
+    importlib.import_module(f"kdexp.commands.{program}").main()
 
 
 def _note_epochs() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
 from kdexp.errors import a_few
 from kdexp.network.checkpoint.entries import Entry
+from kdexp.network.checkpoint.heads import within
 from kdexp.network.checkpoint.names import FAMILIES
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -31,10 +33,11 @@ STUDENT, TEACHER = frozenset({"student", "stu", "s"}), frozenset({"teacher", "te
 
 
 class Ambiguous(ValueError):
-    """Raised if several parts of a file fit equally well."""
+    """Raised if several parts of a file fit equally well; `first` is a prefix that chooses the first, if there is one."""
 
-    def __init__(self, prefixes: list[str]):
+    def __init__(self, prefixes: list[str], first: str = ""):
         super().__init__(a_few([repr(prefix.removesuffix(".")) for prefix in prefixes]))
+        self.first = first
 
 
 @dataclass
@@ -52,14 +55,19 @@ class Part:
     """The file's name for each tensor, after the prefix."""
     twice: bool = False
     """Whether the file has a tensor under two of its possible names."""
+    unread: frozenset[str] = frozenset()
+    """Modules, by the file's names after the prefix, whose tensors are not wanted."""
 
     def left(self, entries: Sequence[Entry]) -> list[Entry]:
         """Returns the other tensors with this prefix, in the same mappings of the file."""
         around = {entry.around for entry in self.found.values()} or {_largest(entries)}
         taken = {id(entry) for entry in self.found.values()}
-        prefix = self.prefix.split(".")[:-1]
         others = [entry for entry in entries if entry.around in around and id(entry) not in taken]
-        return [entry for entry in others if _words(entry, self.unwrapped)[: len(prefix)] == prefix]
+        names = {id(entry): ".".join(_words(entry, self.unwrapped)) for entry in others}
+        unwanted = [f"{self.prefix}{module}" for module in self.unread]
+        return [
+            entry for entry in others if names[id(entry)].startswith(self.prefix) and not within(names[id(entry)], unwanted)
+        ]
 
     def fits(self, entries: Sequence[Entry]) -> bool:
         """Whether no tensor is left over that might belong to a larger network."""
@@ -79,25 +87,33 @@ class Part:
         return not words.isdisjoint(re.split(r"[._]", self.prefix.lower()))
 
 
-def choose(entries: Sequence[Entry], own: Mapping[str, Tensor], role: str = "") -> Part:
+def choose(entries: Sequence[Entry], own: Mapping[str, Tensor], role: str = "", fresh: Sequence[str] = ()) -> Part:
     """Returns the part that fits a network with the tensors `own`, else the closest one; raises `Ambiguous`.
 
     If both a teacher and a student fit, `role` decides: "teacher" or a role that begins with "teacher.", anything else for the
-    student.
+    student. Tensors of the network's modules `fresh` are neither needed nor read.
     """
-    required = {name for name in own if not is_count(name)}
-    closest, fitting = Part(), []
-    for names, source, unwrapped in _readings(own):
-        for part in _parts(entries, names, source, unwrapped):
-            if required <= part.found.keys() and part.fits(entries):
-                fitting.append(part)
-            closest = max(closest, part, key=lambda part: len(part.found))
+    required = {name for name in own if not is_count(name) and not within(name, fresh)}
+    closest, fitting = [Part()], []
+    for reading in _readings(own, fresh):
+        parts = _parts(entries, reading)
+        fitting += [part for part in parts if required <= part.found.keys() and part.fits(entries)]
+        most = max((len(part.found) for part in parts), default=0)
+        if most > len(closest[0].found):
+            closest = [part for part in parts if len(part.found) == most]
         if any(part.misshapen(own) == 0 for part in fitting):
             break
     if fitting:
         first = min(part.order(own) for part in fitting)
         return _preferred([part for part in fitting if part.order(own) == first], role)
-    return closest if 2 * len(closest.found) >= len(required) else Part()
+    return _preferred(closest, role) if 2 * len(closest[0].found) >= len(required) else Part()
+
+
+def prefixes_of(entries: Sequence[Entry], own: Mapping[str, Tensor]) -> list[str]:
+    """Returns the prefixes after which a file has most names of a network, those with the most tensors first."""
+    parts = [part for reading in _readings(own) if not reading.unwrapped for part in _parts(entries, reading)]
+    alike = sorted((part for part in parts if 2 * len(part.found) >= len(own)), key=lambda part: -len(part.found))
+    return list(dict.fromkeys(part.prefix for part in alike))
 
 
 def only_state_dict(entries: Sequence[Entry]) -> dict[str, Entry]:
@@ -119,28 +135,38 @@ def _preferred(parts: list[Part], role: str) -> Part:
         parts = [part for part in parts if part.within(preferred)] or parts
     first = {name: entry.tensor for name, entry in parts[0].found.items()}
     if any({name: entry.tensor for name, entry in part.found.items()} != first for part in parts):
-        raise Ambiguous([part.prefix for part in parts])
+        raise Ambiguous([part.prefix for part in parts], next((part.prefix for part in parts if not part.unwrapped), ""))
     return parts[0]
 
 
-def _readings(own: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, str], str, bool]]:
-    """Yields ways to read names: the network's tensor for each name in the file, whose names these are, whether unwrapped."""
+class _Reading(NamedTuple):
+    """A way to read names: the network's tensor for each name in the file, whose names these are, whether unwrapped."""
+
+    names: dict[str, str]
+    source: str
+    unwrapped: bool
+    unread: frozenset[str]
+    """Modules, by the file's names, whose tensors are not wanted."""
+
+
+def _readings(own: Mapping[str, Tensor], fresh: Sequence[str] = ()) -> Iterator[_Reading]:
     translations = [({name: name for name in own}, ""), *((family.names(own), family.source) for family in FAMILIES)]
     for names, source in translations:
-        for unwrapped in (False, True):
-            if names:
-                yield names, source, unwrapped
+        if names:
+            wanted = {theirs: ours for theirs, ours in names.items() if not within(ours, fresh)}
+            unread = {theirs.rpartition(".")[0] for theirs in names if theirs not in wanted} | set(() if source else fresh)
+            yield from (_Reading(wanted, source, unwrapped, frozenset(unread)) for unwrapped in (False, True))
 
 
-def _parts(entries: Sequence[Entry], names: Mapping[str, str], source: str, unwrapped: bool) -> list[Part]:
-    """Returns tensors with these names, anywhere in the file, grouped by prefix."""
+def _parts(entries: Sequence[Entry], reading: _Reading) -> list[Part]:
+    """Returns tensors with the reading's names, anywhere in the file, grouped by prefix."""
     parts: dict[str, Part] = {}
     for entry in entries:
-        words = _words(entry, unwrapped)
+        words = _words(entry, reading.unwrapped)
         for start in range(len(words)):
-            if (name := ".".join(words[start:])) in names:
-                prefix, own = "".join(f"{word}." for word in words[:start]), names[name]
-                part = parts.setdefault(prefix, Part(prefix, source, unwrapped))
+            if (name := ".".join(words[start:])) in reading.names:
+                prefix, own = "".join(f"{word}." for word in words[:start]), reading.names[name]
+                part = parts.setdefault(prefix, Part(prefix, reading.source, reading.unwrapped, unread=reading.unread))
                 part.twice |= own in part.found
                 part.found[own], part.names[own] = entry, name
     return list(parts.values())
