@@ -21,11 +21,15 @@ FEW_LABELS = ("dataset.student_fraction=1", "dataset.limit=90", "dataset.labels=
 """Ninety images, a third with labels: what methods that learn without labels need."""
 
 
+def averaged(method):
+    """The word that gives a method the moving average that it needs, which the baseline has then, too."""
+    return ("averaging=ema",) if class_of(method).needs_average else ()
+
+
 def chosen(method):
     """The words that choose a method, and what it needs to learn."""
-    of_method = class_of(method)
-    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if of_method.unlabelled else ()
-    return (f"distillation={method}", *data, *["averaging=ema"] * of_method.needs_average)
+    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if class_of(method).unlabelled else ()
+    return (f"distillation={method}", *data, *averaged(method))
 
 
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
