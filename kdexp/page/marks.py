@@ -29,6 +29,8 @@ NAMES = (
         "frozen_backbone",
         "int8",
         "function_matching",
+        "feature_cosine",
+        "feature_pretraining",
     ),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""
