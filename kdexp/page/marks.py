@@ -47,7 +47,6 @@ NAMES = (
         "feature_pretraining",
         "mpl",
     ),
-    *("mean_teacher", "uda", "pi_model", "vat", "mixmatch", "temporal_ensembling", "ict", "remixmatch"),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""
 _ALL = len(COLOURS) * len(SHAPES)
