@@ -61,8 +61,6 @@ _OPTIONS = {
     "multistep": "step steplr multisteplr multi_step",
     "image_folder": "imagefolder folder custom imagenet",
     "vid": "variational",
-    "tensorboard": "tb",
-    "wandb": "wb weights_and_biases",
 }
 
 _SWITCHES = {
