@@ -42,10 +42,11 @@ def role_of(method):
     return "baseline" if method == "none" else "distilled"
 
 
-KINDS = ("none", "kd", "crd", "fitnet", "simkd", "dkd", "mutual", "sum")
+KINDS = ("none", "kd", "crd", "fitnet", "simkd", "dkd", "mutual", "sum", "fixmatch")
 """One method of each kind of training; the others train like one of these.
 
-Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum.
+Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum, images
+without labels.
 """
 
 
