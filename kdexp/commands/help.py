@@ -30,9 +30,10 @@ Often changed (KEY=VALUE)
   learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  strong@dataset.strong=fixmatch
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
   rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
-  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
+  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  'logger=[mlflow]'
 
-Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;
+Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together; hydra/launcher=local starts a
+worker per GPU or core, =slurm submits them, kdexp-work SWEEP is one more); --cfg job shows every key;
 --config-dir FOLDER adds your own options; --config-name NAME starts from your own file; --version.
 kdexp --help columns explains every column of the tables.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).

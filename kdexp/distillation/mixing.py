@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Beta
 
@@ -45,5 +44,8 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 def label_targets(label: Tensor, like: Tensor) -> Tensor:
-    """Labels [N] as probabilities [N, K], for as many classes as `like` [M, K] has."""
-    return F.one_hot(label, like.shape[1]).to(like.dtype)
+    """Labels [N] as probabilities [N, K], for as many classes as `like` [M, K] has.
+
+    `F.one_hot` has the host look at the labels, which a recorded step can't.
+    """
+    return (label[:, None] == torch.arange(like.shape[1], device=label.device)).to(like.dtype)

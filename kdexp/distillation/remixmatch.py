@@ -55,7 +55,8 @@ class ReMixMatch(Ramped):
 
     def setup(self, probe):
         classes = probe.shape.num_classes
-        shares = probe.labels.bincount(minlength=classes) / len(probe.labels)
+        of_each = torch.full(probe.labels.shape, 1 / len(probe.labels), device=probe.labels.device)
+        shares = torch.zeros(classes, device=probe.labels.device).index_add_(0, probe.labels, of_each)
         self.register_buffer("class_shares", shares, persistent=False)
         self.predicted = Window(self.window, classes) if self.window else RunningMean(self.momentum, classes)
         if self.rotation_weight:

@@ -68,7 +68,8 @@ def test_the_files_of_a_run_folder(finished):
 
 def under_the_table(experiment, seconds, reused=False):
     stored = SimpleNamespace(result={"training_only_parameters": 0, "train_seconds": seconds})
-    return "\n".join(remarks([Entry("baseline", "", "", None, stored=stored, reused=reused)] * 2, experiment))
+    spec = SimpleNamespace(averaging=None)
+    return "\n".join(remarks([Entry("baseline", "", "", spec, stored=stored, reused=reused)] * 2, experiment))
 
 
 @pytest.mark.parametrize(

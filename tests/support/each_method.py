@@ -17,15 +17,22 @@ PAIR = ("teacher=resnet14", "teacher.widths=[4,4,8,16]", "student=resnet8", "stu
 """Nets with stages, maps and pre-activations, so small that they train in no time."""
 
 
-FEW_LABELS = ("dataset.student_fraction=1", "dataset.limit=90", "dataset.labels=30", "strong@dataset.strong_view=geometric")
+FEW_LABELS = (
+    *("dataset.student_fraction=1", "dataset.limit=90", "dataset.labels=30", "dataset.crop_padding=1"),
+    "strong@dataset.strong_view=geometric",
+)
 """Ninety images, a third with labels: what methods that learn without labels need."""
+
+
+def averaged(method):
+    """The word that gives a method the moving average that it needs, which the baseline has then, too."""
+    return ("averaging=ema",) if class_of(method).needs_average else ()
 
 
 def chosen(method):
     """The words that choose a method, and what it needs to learn."""
-    of_method = class_of(method)
-    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if of_method.unlabelled else ()
-    return (f"distillation={method}", *data, *["averaging=ema"] * of_method.needs_average)
+    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if class_of(method).unlabelled else ()
+    return (f"distillation={method}", *data, *averaged(method))
 
 
 SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}

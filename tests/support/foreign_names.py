@@ -63,10 +63,10 @@ def resnet(widths, blocks, expansion=1):
     return list(names())
 
 
-def wide_resnet(depth, widen):
+def wide_resnet(depth, widen, stem_width=16, **_values):
     def names():
-        yield "conv1", "stem", (16, 3, 3, 3)
-        ins = 16
+        yield "conv1", "stem", (stem_width, 3, 3, 3)
+        ins = stem_width
         for stage, width in enumerate((16, 32, 64)):
             outs = width * widen
             for block in range((depth - 4) // 6):

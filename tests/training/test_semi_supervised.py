@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from each_method import FEW_LABELS, METHODS, chosen, class_of
+from each_method import FEW_LABELS, METHODS, averaged, chosen, class_of
 from loops import quiet_training
 
 from kdexp.experiment.lockstep import train_together
@@ -54,7 +54,7 @@ def prepared_without_teacher(experiment):
 @pytest.mark.parametrize("method", SEMI)
 def test_the_baseline_is_the_same_beside_it_and_alone(make_experiment, tmp_path, method):
     beside, _ = obtain(make_experiment(*TINY, *chosen(method), f"store={tmp_path}/beside"))
-    (alone,) = obtain(make_experiment(*TINY, *FEW_LABELS, "distillation=none", f"store={tmp_path}/alone"))
+    (alone,) = obtain(make_experiment(*TINY, *FEW_LABELS, *averaged(method), "distillation=none", f"store={tmp_path}/alone"))
     assert beside.spec.key == alone.spec.key
     assert_same(beside, alone)
 

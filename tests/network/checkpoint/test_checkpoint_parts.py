@@ -112,7 +112,7 @@ def test_a_layer_under_another_codes_name_is_left_out_by_our_name(tmp_path):
         ([QUERY, "student.checkpoint_fresh=[body.2]"], "student.checkpoint_fresh: body.2 of NormNet has no weights to"),
         ([QUERY, "student.checkpoint_fresh=[head.input]"], "student.checkpoint_fresh: head.input of NormNet has no weights to"),
         ([QUERY, "student.checkpoint_fresh=[head,body]"], "student.checkpoint_fresh: all layers of NormNet would be freshly"),
-        ([QUERY, "student.checkpoint_fresh=head"], "student.checkpoint_fresh='head': must be a list, written [a,b]"),
+        ([QUERY, "student.checkpoint_fresh=head"], "student.checkpoint_fresh='head': must be a list, written [head]"),
         (["student.checkpoint_prefix=."], "student.checkpoint_prefix='.': must be the beginning of names"),
         ([QUERY, "student.checkpoint=null"],
          "student.checkpoint_prefix='module.encoder_q.': says what is taken of a file of weights; add student.checkpoint=FILE"),
@@ -129,7 +129,7 @@ def test_a_layer_that_differs_is_refused_with_the_key_that_leaves_it_out(tmp_pat
     weights = random_weights(net(), 0)
     del weights["body.1.running_mean"]
     torch.save(weights, tmp_path / "net.pt")
-    with pytest.raises(BadCheckpoint, match=r"student\.checkpoint_fresh=\[body\.1\] takes the rest$"):
+    with pytest.raises(BadCheckpoint, match=r"'student\.checkpoint_fresh=\[body\.1\]' takes the rest$"):
         start_from(net(), tmp_path / "net.pt", role="student", partly=True)
     start_from(net(), tmp_path / "net.pt", role="student", partly=True, fresh=["body.1"])
 
