@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import unwrap
@@ -31,15 +31,15 @@ class OptimizerRecipe(Checked):
         return 0
 
     def build(
-        self, modules: Iterable[nn.Module], *, fused: bool = False, paced: Iterable[nn.Module] = ()
+        self, modules: Iterable[nn.Module], *, fused: bool = False, paced: Sequence[nn.Module] = ()
     ) -> torch.optim.Optimizer:
         """An optimizer of all parameters; `decay_biases_and_norms=False` exempts those with fewer than two axes from decay.
 
         Those of the modules `paced` have groups of their own, in which `paced` is true. `fused` chooses torch's single-kernel
         step, which rounds differently.
         """
-        groups = [{**group, "paced": True} for group in self._groups(paced)] + self._groups(modules)
-        return self.torch_optimizer(groups, fused=fused or None)
+        groups = [{**group, "paced": True} for group in self._groups(paced)] if paced else []
+        return self.torch_optimizer([*groups, *self._groups(modules)], fused=fused or None)
 
     def _groups(self, modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
