@@ -6,6 +6,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from kdexp.configuration.compose import compose_command
+from kdexp.configuration.nodes import target
 from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.shape import Shape
 from kdexp.data.views import VIEWS, WEAK
@@ -22,7 +24,7 @@ from kdexp.training.prepare import prepare
 def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: int = 200) -> tuple[Learner, Teacher]:
     """The distilled learner of a composed configuration and its teacher, both freshly initialised, fp32 on the CPU.
 
-    The method is told that it will see so many images.
+    The method is told that it will see so many images, and has the moving average that it needs.
     """
     spec = LearnerSpec(
         data={},
@@ -36,6 +38,7 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: in
         precision="fp32",
         limit_batches=None,
         teacher=None,
+        averaging=compose_command(["averaging=ema"])["averaging"] if target(config["distillation"]).needs_average else None,
     )
     precision = Precision.pick("fp32", torch.device("cpu"), fast=False)
     network = build_network(config["teacher"], shape)

@@ -45,7 +45,8 @@ averaged over the batch, and `T` the temperature.
 
 *Training only* is the number of parameters that are trained in addition to the deployed network. *Step* is the time of a
 training step, without computing the teacher's outputs, as a multiple of plain training. Both are for resnet8x4 with the teacher
-resnet32x4 at 100 classes, batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`).
+resnet32x4 at 100 classes, batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`); the steps of
+methods that also learn from [images without labels](few_labels.md) have several times as many images, and were not measured.
 
 {chr(10).join(f"| {' | '.join(cells)} |" for cells in table)}
 
@@ -63,7 +64,7 @@ def row(method: str, ratios: dict[str, float]) -> tuple[str, ...]:
     deployed = set(learner.deployed.parameters())
     trained = [p for group in learner.optimizer.param_groups for p in group["params"] if p not in deployed]
     extra = sum(p.numel() for p in trained)
-    compared = compares(target(node))
+    compared = f"{images_of(target(node))} without labels" if reads_unlabelled(method) else compares(target(node))
     return (
         f"`{method}`",
         source,
@@ -71,8 +72,18 @@ def row(method: str, ratios: dict[str, float]) -> tuple[str, ...]:
         compared,
         knobs or "–",
         f"{extra:,}" if extra else "–",
-        f"{ratios[method]:.2f}×" if method in ratios else "not measured",
+        f"{ratios[method]:.2f}×" if method in ratios else "–",
     )
+
+
+def reads_unlabelled(method: str) -> bool:
+    """Returns whether the method learns from images without labels."""
+    return bool(target(learner_node(method)).unlabelled)
+
+
+def images_of(method: type[Distiller]) -> str:
+    """Returns the views of images without labels that the method reads, in words."""
+    return " and ".join(method.unlabelled) + " views of images"
 
 
 def source_and_objective(text: str) -> tuple[str, str]:

@@ -72,13 +72,16 @@ READ = {
 """The maps of a network that each method reads."""
 
 OF_THE_TEACHER = {"reviewkd": lambda maps: [*(f"{name}_pre" for name in maps), "pooled"]}  # preact=True
-NO_LAYERS = {"kd", "dkd", "mse_logits", "label_smoothing", "none", "mutual", "function_matching"}
-WITH_A_HEAD = {"mobilenetv2_half", "shufflenetv2", "shufflenetv2_1_5"}
-"""Networks whose classifier does not read the pooled last map, so they can't be teachers for simkd."""
 
 
 def node(group, name):
     return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+
+
+FEW_LABELS = {method for method in options("distillation") if target(node("distillation", method)).unlabelled}
+NO_LAYERS = {"kd", "dkd", "mse_logits", "label_smoothing", "none", "mutual", "function_matching"} | FEW_LABELS
+WITH_A_HEAD = {"mobilenetv2_half", "shufflenetv2", "shufflenetv2_1_5"}
+"""Networks whose classifier does not read the pooled last map, so they can't be teachers for simkd."""
 
 
 @cache
