@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from kdexp.commands.command import Command
 from kdexp.commands.multirun import claim_sweep
+from kdexp.commands.process import code_of
 from kdexp.commands.run import digest_of, writing_to
+from kdexp.commands.slurm_task import take_jobs
 from kdexp.commands.work import cores
 from kdexp.device.precision import pick_device
 from kdexp.errors import InvalidArguments, Problem
@@ -23,7 +26,9 @@ from kdexp.queue.attach import find_unfinished
 from kdexp.queue.crew import Crew, Onlookers
 from kdexp.queue.job_list import JobList, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
+from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
+from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
 from kdexp.queue.watch import Watch
 from kdexp.store.locks import hold, take_turns
 from kdexp.store.run_state import ALIVE, runner
@@ -40,20 +45,27 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
     Raises `InvalidArguments` and `Unwritable` before anything is started, and `SweepLost`.
     """
     console = console or Screen()
-    plan = plan_local(command.hydra.launcher, [job.config for job in command.jobs])
+    configs, node = [job.config for job in command.jobs], command.hydra.launcher
+    plan: LocalPlan | SlurmPlan = plan_local(node, configs) if command.launcher == "local" else plan_slurm(node, len(configs))
     with ExitStack() as until:
         listed = _find_or_list(command, typed, source)
-        watch = Watch(listed)
-        leads = _Lead(listed.folder, until, LocalCrew(listed.folder, plan))
+        crew = LocalCrew(listed.folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(listed.folder, plan, take_jobs)
+        watch, leads = Watch(listed), _Lead(listed.folder, until, crew)
         screen = until.enter_context(SweepScreen(console, listed))
         over = len(listed.jobs) - watch.left
         screen.line(f"sweep folder: {listed.folder}, {len(listed.jobs)} jobs{f', {over} of them over' if over else ''}")
         screen.line(str(plan) if leads.first else f"{leads.other} started the workers of this sweep; this command watches")
+        if watch.left and not node.get("wait", True):
+            _submit_only(listed, crew, watch.left, screen)
+            raise Detached(0)
         try:
             watch.follow(leads.crew, screen)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             leads.crew().stop()
             screen.line(f"kdexp-report {shlex.quote(str(listed.folder))} shows the finished part of this sweep")
+            if goes_on := leads.crew().detaches:
+                screen.line(goes_on)
+                raise Detached(code_of(stop)) from stop
             raise
         except BaseException:
             leads.crew().stop()
@@ -62,6 +74,21 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
         if watch.left:
             screen.line(f"no worker is left, but {count(watch.left, 'job')}; the same command goes on with them")
     return listed.folder
+
+
+class Detached(Exception):
+    """The workers go on without this process, which ends with `code`."""
+
+    def __init__(self, code: int):
+        self.code = code
+        super().__init__()
+
+
+def _submit_only(listed: JobList, crew: Crew, left: int, screen: SweepScreen) -> None:
+    """Starts the missing workers and says how to look at them."""
+    for sentence in crew.tick(left, live_workers(listed.folder)):
+        screen.line(sentence)
+    screen.line(f"{crew.detaches}; kdexp-report {shlex.quote(str(listed.folder))} shows what is finished")
 
 
 class _Lead:
@@ -113,6 +140,17 @@ def plan_local(node: Any, configs: Sequence[Mapping[str, Any]]) -> LocalPlan:
         raise InvalidArguments([Problem("hydra.launcher.workers", f"{sentence}; hydra.launcher.per_gpu={needed} takes more")])
     workers = min(node.workers or room, len(configs))
     return LocalPlan(workers, gpus, node.per_gpu, node.threads or max(1, cores() // workers))
+
+
+def plan_slurm(node: Any, jobs: int) -> SlurmPlan:
+    """What is submitted to SLURM; raises `InvalidArguments`."""
+    if why := missing_for_slurm():
+        raise InvalidArguments([Problem("hydra/launcher", f"=slurm: {why}")])
+    if node.signal_seconds >= 60 * node.minutes:
+        sentence = f"={node.signal_seconds}: must be less than the {node.minutes} minutes of a task"
+        raise InvalidArguments([Problem("hydra.launcher.signal_seconds", sentence)])
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return SlurmPlan.of(plain, jobs)
 
 
 def visible_gpus() -> list[str]:

@@ -89,7 +89,9 @@ def _read(flags: Flags, composer: Composer) -> Command:
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])
     found += of_axes
-    configs, of_jobs = compose_and_check(jobs, composer, flags.repeated, thoroughly=not flags.only_shows)
+    elsewhere = multirun and hydra_node.runtime.choices["hydra/launcher"] == "slurm"
+    checks = {"thoroughly": not flags.only_shows, "elsewhere": elsewhere}
+    configs, of_jobs = compose_and_check(jobs, composer, flags.repeated, **checks)
     named = {problem.name for problem in found}
     found += [problem for problem in of_jobs if problem.name not in named or not problem.name]
     if found:

@@ -17,6 +17,8 @@ OPTIONS = {
     "teacher_schedule": "schedule@teacher_schedule",
 }
 """The override that chooses the option of each node."""
+WITHIN = {f"dataset.{name}": f"strong@dataset.{name}" for name in ("strong", "strong_view")}
+"""The same for nodes inside others."""
 RECIPES = ("recipe", "_global_")
 """Choices that follow from the others."""
 SILENT = ("choices", "published", "dry_run")
@@ -25,12 +27,16 @@ SILENT = ("choices", "published", "dry_run")
 def different_options(config: Mapping[str, Any], composer: Composer) -> list[str]:
     """The chosen options that are not the default ones, as `GROUP=OPTION`."""
     chosen, usual = config["choices"], composer.compose([])["choices"]
-    implied = usual | {key: option for key, option in _plain(config, composer)["choices"].items() if key not in OPTIONS}
+    implied = usual | {
+        key: option for key, option in _plain(config, composer)["choices"].items() if key not in OPTIONS | WITHIN
+    }
     found = [key for key, option in chosen.items() if option != implied.get(key) and key not in RECIPES]
     followers = {f"teacher_{key}" for key in found if chosen.get(f"teacher_{key}") == chosen[key]}
     removed = [f"{key}=null" for key in OPTIONS if key in usual and not config.get(key)]
     return [
-        f"{key}={chosen[key] or 'null'}" for key in found if key not in followers and f"{key}=null" not in removed
+        f"{WITHIN.get(key, key)}={chosen[key] or 'null'}"
+        for key in found
+        if key not in followers and f"{key}=null" not in removed
     ] + removed
 
 
@@ -43,7 +49,9 @@ def different_values(config: Mapping[str, Any], composer: Composer) -> list[str]
 def _plain(config: Mapping[str, Any], composer: Composer) -> dict[str, Any]:
     """The configuration with the same options for the nodes in `OPTIONS`, and nothing else."""
     chosen, usual = config["choices"], composer.compose([])["choices"]
-    words = (f"{override}={chosen[key]}" for key, override in OPTIONS.items() if chosen.get(key, usual[key]) != usual[key])
+    words = (
+        f"{override}={chosen[key]}" for key, override in (OPTIONS | WITHIN).items() if chosen.get(key, usual[key]) != usual[key]
+    )
     return composer.compose([*words])
 
 

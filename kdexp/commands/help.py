@@ -25,14 +25,16 @@ Often changed (KEY=VALUE)
   training seed  epochs  teacher_epochs (as epochs; 40 on the digits)  batch_size  'teacher_seed=${{seed}}'
   compute  device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast=auto|true|false  graph=auto|true|false
            compile  num_threads  memory=auto|device|ram|disk  workers
-  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit
+  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit  .labels
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers  views=mixup
   learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  strong@dataset.strong=fixmatch
+           (of training images)  strong@dataset.strong_view=fixmatch (of strong views)
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
-  rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
-  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
+  rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,strong_labels,all_labels,int8]'
+  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  'logger=[mlflow]'
 
-Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;
+Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together; hydra/launcher=local starts a
+worker per GPU or core, =slurm submits them, kdexp-work SWEEP is one more); --cfg job shows every key;
 --config-dir FOLDER adds your own options; --config-name NAME starts from your own file; --version.
 kdexp --help columns explains every column of the tables.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).

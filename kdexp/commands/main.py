@@ -22,6 +22,7 @@ from kdexp.commands.launch import launch
 from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.configuration.compose import Composer, compose_whole, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
+from kdexp.configuration.hydra_settings import BY_WORKERS
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, SweepLost, Unwritable, listed
 from kdexp.queue.job_list import Source
@@ -173,10 +174,6 @@ def _run_launched(config: DictConfig) -> int:
     return _run_one(with_choices(config, node.runtime), node.overrides.task)
 
 
-BY_WORKERS = ("local",)
-"""Launchers that leave the jobs of a sweep to other processes."""
-
-
 def _run_all(command: Command, source: Source) -> int:
     """Runs the jobs of a multirun and prints their table; returns the exit code."""
     from kdexp.commands.multirun import Lockstep, run_jobs
@@ -196,10 +193,13 @@ def _run_all(command: Command, source: Source) -> int:
 
 def _leave_to_workers(command: Command, source: Source) -> int:
     """Starts workers for the jobs of a multirun and prints their table; returns the exit code."""
-    from kdexp.commands.by_workers import run_by_workers
+    from kdexp.commands.by_workers import Detached, run_by_workers
+    from kdexp.queue.attach import mark_ended
 
     try:
         folder = run_by_workers(command, sys.argv[1:], source)
+    except Detached as stop:
+        return stop.code
     except InvalidArguments as error:
         return _refuse(error.problems)
     except Unwritable as error:
@@ -207,7 +207,9 @@ def _leave_to_workers(command: Command, source: Source) -> int:
     except SweepLost as error:
         print_error("kdexp", f"{error}; every finished learner is in the store")
         return SOME_FAILED
-    return _end_with_table(command, folder)
+    code = _end_with_table(command, folder)
+    mark_ended(folder)
+    return code
 
 
 def _end_with_table(command: Command, folder: Path) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -85,6 +85,7 @@ def work(listed: JobList, worker: Registration, console: Console | None = None) 
     failed = 0
     with ExitStack() as until:
         until.callback(session.close)
+        until.enter_context(_ending(worker))
         queue = until.enter_context(Queue(listed))
         for job in jobs_of(queue, wait=False):
             started = time.monotonic()
@@ -102,6 +103,16 @@ def work(listed: JobList, worker: Registration, console: Console | None = None) 
         journal.aside(f"nothing is left to take: others are working on {count(left, 'job')}")
         return SOME_FAILED if failed else 0
     return _end(listed, journal)
+
+
+@contextmanager
+def _ending(worker: Registration) -> Iterator[None]:
+    """Notes that a worker which was asked to end has given up its job: one that dies leaves it in its state."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        worker.note(job=None)
+        raise
 
 
 def _end(listed: JobList, journal: WorkerJournal) -> int:

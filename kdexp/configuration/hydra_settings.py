@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from kdexp.configuration.arguments import Count, Range, misfit, short_repr
+from kdexp.configuration.arguments import Count, Positive, Range, misfit, short_repr
 from kdexp.configuration.jobs import key_of
 from kdexp.configuration.settings import Threads
 from kdexp.errors import Problem
@@ -19,10 +19,27 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
     "basic": {},
     "lockstep": {"max_learners": Count | None},
     "local": {"workers": Workers | None, "per_gpu": Workers, "threads": Threads | None},
+    "slurm": {
+        "workers": Workers,
+        **dict.fromkeys(("partition", "account", "qos", "constraint", "gres"), str | None),
+        "cpus_per_task": Workers,
+        "mem_gb": Positive | None,
+        "minutes": Count,
+        "signal_seconds": Count,
+        "setup": list[str],
+        "sbatch": dict,
+        "wait": bool,
+    },
 }
 """Launchers of `kdexp` and their settings; all others are left to Hydra."""
 
-ONLY_SWEEPS = {"lockstep": "trains the jobs of a sweep together", "local": "starts workers for the jobs of a sweep"}
+BY_WORKERS = ("local", "slurm")
+"""Launchers that leave the jobs of a sweep to other processes."""
+
+ONLY_SWEEPS = {
+    "lockstep": "trains the jobs of a sweep together",
+    **dict.fromkeys(BY_WORKERS, "starts workers for the jobs of a sweep"),
+}
 """What launchers do that only a sweep can use."""
 
 _READ = ("hydra/launcher", "hydra.launcher", "hydra.mode", "hydra.sweeper.params")
@@ -44,8 +61,9 @@ def unused(overrides: Sequence[str], hydra_node: DictConfig, multirun: bool) -> 
             yield Problem(key, _without_effect(key))
     if launcher in ONLY_SWEEPS and not multirun:
         yield Problem("hydra/launcher", f"={launcher}: {ONLY_SWEEPS[launcher]}; add -m")
+    given: Any = OmegaConf.to_container(hydra_node.launcher)
     for name, annotation in LAUNCHERS[launcher].items():
-        if sentence := misfit(value := hydra_node.launcher.get(name), annotation):
+        if sentence := misfit(value := given.get(name), annotation):
             yield Problem(f"hydra.launcher.{name}", f"={short_repr(value)}: {sentence}")
 
 

@@ -41,7 +41,7 @@ class UnreadData:
 def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
     """Returns what an earlier run with the same files noted about a data set.
 
-    Raises `DataUnavailable` for a limit that these images can't have.
+    Raises `DataUnavailable` for a limit, or for a number of labels, that these images can't have.
     """
     if not dataset.present():
         return UnreadData("", dataset.mean, dataset.std, None, gap="the data are not here yet; a run would download them")
@@ -57,6 +57,8 @@ def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
     if problem := dataset.limit_problem(found.counts):
         raise DataUnavailable(problem)
     counts, measured = list(dataset.limited_counts(found.counts)), sum(found.counts)
+    if problem := dataset.label_problem(counts):
+        raise DataUnavailable(problem)
     return UnreadData(found.fingerprint, normalised.mean, normalised.std, counts, measured, notes, found.warnings)
 
 

@@ -140,6 +140,8 @@ class Distiller(nn.Module, Checked):
     per_image: bool = False
     """Whether all terms are means over images, of which each depends on one image: several ranks may have a part of the
     batch each. Not inherited."""
+    paces_student: bool = False
+    """Whether the student's learning rate is that of the schedule times `pace`; the method's modules have the schedule's."""
     needs_average: bool = False
     """Whether it asks the moving average of the student's weights, so that there has to be one."""
     features_only: bool = False
@@ -245,6 +247,10 @@ class Distiller(nn.Module, Checked):
         A recorded step reads them there, where a number computed from `progress` would stay that of the recorded step.
         """
         return {}
+
+    def pace(self, progress: Progress) -> float:
+        """Returns the factor of the student's learning rate, if the method declares `paces_student`."""
+        return 1.0
 
     def phase(self, progress: Progress) -> Any:
         """Returns the part of the progress that a capturable method's steps depend on."""

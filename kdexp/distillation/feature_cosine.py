@@ -1,4 +1,4 @@
-"""Cosine distance to a pretrained teacher's features after one linear projector (EVA: Fang et al. 2022, arXiv 2211.07636)."""
+"""Cosine distance to a pretrained teacher's features after one linear projector (EVA: Fang et al. 2023, arXiv 2211.07636)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Features first, then labels: a student without labels learns a teacher's features and is fine-tuned after that."""
+"""Features first, then labels (EVA: Fang et al. 2023, arXiv 2211.07636)."""
 
 from typing import Annotated
 

@@ -15,7 +15,7 @@ class MeanTeacher(Ramped):
     The distance is averaged over images and classes. The average is the moving average of the student's weights (`averaging`).
     """
 
-    label = "consistency"
+    label = "Mean Teacher"
     capturable = True
     unlabelled = (WEAK, WEAK2)
     shown = (WEAK,)

@@ -16,7 +16,7 @@ class PiModel(Ramped):
     The prediction for the second view is held constant unless `both_branches` have gradients.
     """
 
-    label = "consistency"
+    label = "Π"
     capturable = True
     unlabelled = (WEAK, WEAK2)
     statistics = "labelled"

@@ -20,7 +20,7 @@ class TemporalEnsembling(Ramped):
     and count as 0. All of it is stored with the weights.
     """
 
-    label = "consistency"
+    label = "temporal ensemble"
     capturable = True
     unlabelled = (WEAK,)
     average: Tensor

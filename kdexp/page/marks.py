@@ -10,9 +10,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 """Okabe and Ito (2008), except yellow, which is faint on white; they differ in grey and for the colour-blind."""
 ON_DARK = ("#4DA6E0", "#FF8A3D", "#2FC79A", "#E29CC4", "#F5B83D", "#8FD0F5", "#C98B4B")
 """The same hues for dark backgrounds."""
-SHAPES = ("o", "D", "^", "v", "P", "X", "<", ">")
+SHAPES = ("o", "D", "^", "v", "P", "X", "<", ">", "p", "*", "d")
 """By matplotlib's letters."""
-DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (6, 2, 1, 2), (1, 2), (10, 2), (4, 2, 1, 2, 1, 2), (2, 2), (10, 4))
+DASHES: tuple[tuple[int, ...], ...] = (
+    *((), (6, 3), (6, 2, 1, 2), (1, 2), (10, 2), (4, 2, 1, 2, 1, 2), (2, 2), (10, 4)),
+    *((3, 1), (8, 2, 3, 2), (1, 1, 4, 1)),
+)
 """Lengths of strokes and gaps in line widths; none is a solid line."""
 
 NAMES = (
@@ -44,7 +47,6 @@ NAMES = (
         "feature_pretraining",
         "mpl",
     ),
-    *("mean_teacher", "uda", "pi_model", "vat", "mixmatch", "temporal_ensembling", "ict", "remixmatch"),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""
 _ALL = len(COLOURS) * len(SHAPES)
@@ -91,7 +93,7 @@ def _free(name: str, taken: set[int]) -> int:
 
 
 def _numbered(number: int) -> Mark:
-    """Seven colours and eight shapes have no common divisor, so that all their pairs occur."""
+    """Seven colours and eleven shapes have no common divisor, so that all their pairs occur."""
     colour, shape = number % len(COLOURS), number % len(SHAPES)
     return Mark(COLOURS[colour], ON_DARK[colour], SHAPES[shape], DASHES[shape], f"k{colour}")
 

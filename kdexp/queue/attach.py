@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from kdexp.errors import BadFile
 from kdexp.queue.job_list import JobList, Source, absolute, read_jobs
 from kdexp.store.run_state import FAILED, FINISHED, state_of
 
-TABLE = "sweep.json"
+ENDED = "ended"
+"""A file that says that a command has shown the table of a sweep, so that the same command starts a new one."""
 
 
 def find_unfinished(sweeps: Path, digest: str, jobs: Iterable[Iterable[str]], source: Source) -> JobList | None:
-    """The newest sweep of workers with these jobs and this source that has jobs left, or no table yet; None if there is none.
+    """The newest sweep of workers with these jobs and this source whose table no command has shown; None if there is none.
 
     `digest` is the part of its folder's name that the first job decides.
     """
@@ -36,6 +38,15 @@ def _decisive(overrides: Iterable[str]) -> list[str]:
 
 
 def _is_unfinished(listed: JobList) -> bool:
-    if not (listed.folder / TABLE).is_file():
-        return True
-    return any(state_of(listed.folder_of(job)) not in (FINISHED, FAILED) for job in listed.jobs)
+    return not (listed.folder / ENDED).exists() or left_in(listed) > 0
+
+
+def left_in(listed: JobList) -> int:
+    """How many jobs are neither finished nor failed."""
+    return sum(state_of(listed.folder_of(job)) not in (FINISHED, FAILED) for job in listed.jobs)
+
+
+def mark_ended(folder: Path) -> None:
+    """Notes that a command has shown the table of a sweep."""
+    with suppress(OSError):
+        (folder / ENDED).touch()

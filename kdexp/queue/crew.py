@@ -11,8 +11,9 @@ from kdexp.queue.roster import WorkerState
 class Crew(Protocol):
     """Starts the workers of a sweep, and replaces those that died."""
 
-    detaches: str
-    """What an interrupted user reads if the workers go on without this process; empty if they end with it."""
+    @property
+    def detaches(self) -> str:
+        """What an interrupted user reads if the workers go on without this process; empty if they end with it."""
 
     def tick(self, left: int, live: Sequence[WorkerState]) -> list[str]:
         """Starts workers that are missing for so many jobs, given those that run; returns sentences on what happened."""

@@ -61,8 +61,6 @@ _OPTIONS = {
     "multistep": "step steplr multisteplr multi_step",
     "image_folder": "imagefolder folder custom imagenet",
     "vid": "variational",
-    "tensorboard": "tb",
-    "wandb": "wb weights_and_biases",
 }
 
 _SWITCHES = {
@@ -77,6 +75,7 @@ NOTES = {
     "resume": "a run that was interrupted resumes by itself: run the same command again",
     "name": "folders are named by time and configuration; output_dir=FOLDER chooses where they go",
     "strong": "RandAugment of the training images is chosen with strong@dataset.strong=OPTION, such as fixmatch",
+    "strongview": "RandAugment of strong views is chosen with strong@dataset.strong_view=OPTION, such as fixmatch",
 }
 """Sentences about settings that are not needed here, or have a name that no one guesses."""
 

@@ -38,7 +38,7 @@ class Record:
 def record_for(folder: Path, *, anew: bool) -> Record:
     """The record of the run that this one continues, or a new one; also if `anew`, or if the earlier record is damaged."""
     sweep = _sweep(folder)
-    earlier = [] if anew else _cut_off(sweep or folder)
+    earlier = [] if anew else _cut_off((sweep or folder).resolve())
     for other in earlier:
         with suppress(BadFile):
             return _read((other / folder.name if sweep else other) / RECORD)

@@ -109,7 +109,7 @@ class Tracking:
         record.ids[name] = opened.id
         if not opened.continued:
             record.epochs[name] = {}
-        self._sent[name] = dict(record.epochs[name])
+        self._sent[name] = dict(record.epochs.setdefault(name, {}))
         self._journal.remark(f"{name}: {opened.hint}")
         self._write_record()
 

@@ -61,9 +61,9 @@ class WandB:
 
         if rows:
             self._run.summary.update(results(rows))
-            names = [name for name in rows[0] if any(not isinstance(row[name], list | None) for row in rows)]
+            names = [name for name in rows[0] if any(row[name] is not None for row in rows) and name != "class_accuracies"]
             lines = [[row[name] for name in names] for row in rows]
-            self._run.log({"table": wandb.Table(columns=names, data=lines, allow_mixed_types=True)})
+            self._run.log({"table": wandb.Table(columns=[*names], data=lines, allow_mixed_types=True)})
         if found := pictures(files):
             self._run.log({path.stem: wandb.Image(str(path)) for path in found})
         for path in files:

@@ -65,7 +65,9 @@ class Learner:
     """Why its steps are not recorded although `graph` is on."""
 
     def __post_init__(self) -> None:
-        self.optimizer = self.recipe.build([self.model, self.distiller], fused=self.precision.fused)
+        modules = [self.model, self.distiller]
+        paced = [modules.pop(0)] if self.distiller.paces_student else []
+        self.optimizer = self.recipe.build(modules, fused=self.precision.fused, paced=paced)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._let_record()
         self._portion = 1.0
@@ -199,8 +201,9 @@ class Learner:
 
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
-        factor = self.schedule.factor(progress.epoch, progress.epochs)
-        return [rate * factor for rate in self._base_rates]
+        factor, pace = self.schedule.factor(progress.epoch, progress.epochs), self.distiller.pace(progress)
+        groups = zip(self._base_rates, self.optimizer.param_groups, strict=True)
+        return [rate * factor * pace if group.get("paced") else rate * factor for rate, group in groups]
 
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms and notes of the step just taken and its training accuracy [width], on the device."""

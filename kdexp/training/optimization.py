@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import unwrap
@@ -30,17 +30,24 @@ class OptimizerRecipe(Checked):
         """Numbers that the optimizer keeps per parameter."""
         return 0
 
-    def build(self, modules: Iterable[nn.Module], *, fused: bool = False) -> torch.optim.Optimizer:
+    def build(
+        self, modules: Iterable[nn.Module], *, fused: bool = False, paced: Sequence[nn.Module] = ()
+    ) -> torch.optim.Optimizer:
         """An optimizer of all parameters; `decay_biases_and_norms=False` exempts those with fewer than two axes from decay.
 
-        `fused` chooses torch's single-kernel step, which rounds differently.
+        Those of the modules `paced` have groups of their own, in which `paced` is true. `fused` chooses torch's single-kernel
+        step, which rounds differently.
         """
+        groups = [{**group, "paced": True} for group in self._groups(paced)] if paced else []
+        return self.torch_optimizer([*groups, *self._groups(modules)], fused=fused or None)
+
+    def _groups(self, modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         exempt = [] if self.decay_biases_and_norms else [p for p in parameters if p.ndim < 2]
         exempt_ids = set(map(id, exempt))
         groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in exempt_ids]}]
         groups += [{"params": exempt, "weight_decay": 0.0}] if exempt else []
-        return self.torch_optimizer(groups, fused=fused or None)
+        return groups
 
     def torch_optimizer(self, groups: list[dict[str, Any]], *, fused: bool | None) -> torch.optim.Optimizer:
         """Torch's optimizer of these parameter groups."""

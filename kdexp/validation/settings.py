@@ -27,13 +27,13 @@ def check_settings(config: dict[str, Any], *, elsewhere: bool = False) -> Iterat
     yield from of_values
     bad = {problem.name for problem in of_values}
     yield from _folders({name: given[name] for name in ("output_dir", "store") if name not in bad})
-    for name in {"controls", "logger"} - bad:
-        repeated = [word for word, count in Counter(given.get(name, ())).items() if count > 1]
+    for name in ("controls", "logger"):
+        repeated = [word for word, count in Counter(() if name in bad else given[name]).items() if count > 1]
         yield from (Problem(name, f"={word}: given more than once; keep one") for word in repeated)
     if "logger" not in bad:
         yield from (
             Problem("logger", f'={word}: the package {word} is not installed; pip install "kdexp[{word}]" adds it')
-            for word in dict.fromkeys(given.get("logger", ()))
+            for word in dict.fromkeys(given["logger"])
             if not is_installed(word)
         )
     if "device" not in bad and not elsewhere:

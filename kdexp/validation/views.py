@@ -72,3 +72,5 @@ def _unlabelled(distiller: Distiller, path: str, images: TrainingImages) -> Iter
     """Whether a method that learns from images without labels has some."""
     if distiller.unlabelled and not images.unlabelled:
         yield Problem(path, f"learns from images without labels, and here all have one; {FEW}")
+    if WEAK2 in distiller.unlabelled and not images.augmented and not distiller.needs_average:
+        yield Problem(path, f"compares two weak views of an image, which are the same, since nothing is augmented; {AUGMENT}")

@@ -1,4 +1,7 @@
-"""What commands import: PyTorch's compiler (and sympy with it) takes two seconds, and torchvision brings it along."""
+"""What commands import: PyTorch's compiler (and sympy with it) takes two seconds, and torchvision brings it along.
+
+Trackers take as long, and are imported only where one is chosen.
+"""
 
 import subprocess
 import sys
@@ -15,7 +18,8 @@ def check(main, *words):
         main()
     except SystemExit as stop:
         assert not stop.code, words
-    heavy = [name for name in ("torch._dynamo", "sympy", "torchvision") if name in sys.modules]
+    slow = ("torch._dynamo", "sympy", "torchvision", "tensorboard", "mlflow", "wandb")
+    heavy = [name for name in slow if name in sys.modules]
     assert not heavy, f"{words} imports {heavy}"
 
 """

@@ -166,3 +166,26 @@ def test_accepted():
     assert problems("distillation=fixmatch", *FEW) == []
     assert problems("distillation=kd", "views=same", *FEW) == []
     assert problems("distillation=hint", "teacher=resnet14", "student=resnet8", "distillation.student_view=strong", *FEW) == []
+
+
+def test_a_dry_run_names_the_policy_and_refuses_impossible_numbers(here, make_experiment, tmp_path):
+    words = ("distillation=fixmatch", *FEW[:3], "~teacher", f"output_dir={tmp_path}", "dry_run=true")
+    _ = make_experiment().data  # notes the images in the store
+    code, printed = here(*words, columns=200)
+    assert code == 0 and "options: distillation=fixmatch strong@dataset.strong_view=geometric" in printed.out
+    assert "dataset.strong_view.draws" not in printed.out
+    code, printed = here(*words, "dataset.labels=901")
+    assert code == 2 and "dataset.labels=901 is more than the 900 training images" in " ".join(printed.err.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("dataset.num_labels=40", "dataset.labels"),
+        ("dataset.strong_view=fixmatch", "strong@dataset.strong_view=OPTION"),
+        ("strong_view=fixmatch", "strong@dataset.strong_view=OPTION"),
+        ("strong@dataset.strong_view=fixmach", "fixmatch"),
+    ],
+)
+def test_what_people_type_instead(refused, word, fix):
+    assert fix in " ".join(refused(word).split())

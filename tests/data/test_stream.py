@@ -21,8 +21,10 @@ from kdexp.data import fingerprint as summary
 from kdexp.data import pixels as storage
 from kdexp.data import placement, workers
 from kdexp.data.digits import Digits
+from kdexp.data.epoch import UnlabelledViews
 from kdexp.data.load import load
 from kdexp.data.placement import Placement, choose_memory
+from kdexp.data.views import PLAIN, STRONG, STRONG2, WEAK
 from kdexp.device import memory
 from kdexp.errors import DataUnavailable, ImageLost
 from kdexp.experiment.obtain import obtain
@@ -98,6 +100,21 @@ def test_batches_are_bitwise_those_of_resident_images(root, kept, where, count, 
         assert_same_batches(one, two, size=99, epochs=[2])
         for size in (1, 4, 99):
             assert all(torch.equal(a, b) for a, b in zip(one.in_order(size), two.in_order(size), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "count"), [("ram", 1), ("disk", 2)])
+@pytest.mark.parametrize("policy", [FIXMATCH, {**FIXMATCH, "before_crop": True}], ids=["after crops", "before crops"])
+def test_unlabelled_images_come_with_the_labelled_ones(root, kept, where, count, policy):
+    dataset = folder(root, labels=6, strong_view=policy, crop_padding=2, flip=True)
+    resident, other = kept(dataset, "device").train, kept(dataset, where, count).train
+    assert len(other) == 6 and other.unlabelled_images == 22 and not other.pixels.resident
+    views = (PLAIN, WEAK, STRONG, STRONG2)
+    read = {"batch_size": 4, "seed": 3, "epoch": 1, "views": (STRONG,), "unlabelled": UnlabelledViews(views, 3)}
+    for ours, theirs in zip(resident.batches(**read), other.batches(**read), strict=True):
+        assert torch.equal(ours.image, theirs.image) and torch.equal(ours.seen(STRONG), theirs.seen(STRONG))
+        assert torch.equal(ours.label, theirs.label) and torch.equal(ours.unlabelled.index, theirs.unlabelled.index)
+        assert all(torch.equal(ours.unlabelled.views[view], theirs.unlabelled.views[view]) for view in views)
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])

@@ -66,6 +66,8 @@ READ = {
     "simkd": lambda maps: ["activated"],  # feats[-2] of nets that all end activated: those that it calls WRN are resnets
     "hint": lambda maps: ["activated"],  # the tutorial's `features`, the last thing before the classifier
     "cosine": lambda maps: ["activated"],
+    "feature_cosine": lambda maps: ["activated"],
+    "feature_pretraining": lambda maps: ["activated"],
 }
 """The maps of a network that each method reads."""
 

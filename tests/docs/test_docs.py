@@ -28,6 +28,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.deployment.formats import FORMATS
 from kdexp.network.build import build_network
+from kdexp.validation import settings
 from kdexp.validation.jobs import compose_and_check
 from kdexp.validation.validator import validate
 
@@ -77,6 +78,7 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
         (folder := tmp_path / "photos" / part / name).mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.png").touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings, "is_installed", lambda name: True)
     words = shlex.split(command, comments=True)[1:]
     write_checkpoints(words)
     jobs = expand(words[1:]) if words[:1] == ["-m"] else [words]

@@ -5,11 +5,13 @@ import torch
 from experiments import compose_command
 from squares import SQUARES
 
+from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.errors import DataUnavailable
 from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network, on_meta, start
 from kdexp.network.capture import Capture
+from kdexp.training.sketch import sketch_method
 from kdexp.validation.validator import validate
 
 timm = pytest.importorskip("timm")
@@ -103,3 +105,21 @@ def test_a_failed_download_of_weights_is_one_sentence(monkeypatch):
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(DataUnavailable, match=r"^the published weights of timm's test_resnet can't be read \(no route\); "):
         network.published.fetch()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dimensions"), [("test_vit", 64), ("test_resnet", 96), ("vit_tiny_patch16_dinov3_qkvb", 192)])
+def test_a_backbone_of_timm_teaches_features_to_a_convolutional_student(tmp_path, name, dimensions):
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shapes = (
+            timm.create_model(name, num_classes=0, img_size=32) if "vit" in name else timm.create_model(name, num_classes=0)
+        )
+    torch.save({key: torch.zeros(value.shape) for key, value in shapes.state_dict().items()}, tmp_path / "backbone.pt")
+    words = [f"teacher.name={name}", f"teacher.checkpoint={tmp_path / 'backbone.pt'}", "teacher.head=none"]
+    assert complaints(*words, "student.name=test_resnet", "distillation=feature_cosine") == []
+    teacher = on_meta(node(name) | {"head": "none"}, Shape(4, 3, 32))
+    method = build(compose_command(["distillation=feature_cosine"]).distillation)
+    sketch_method(method, on_meta(node("test_resnet"), Shape(4, 3, 32)), teacher, torch.arange(4), 4, Shape(4, 3, 32))
+    assert method.projector.out_features == dimensions
+    assert not any(key.startswith(("head.", "fc.")) for key in teacher.state_dict())

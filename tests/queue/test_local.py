@@ -19,7 +19,7 @@ from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 from kdexp.commands import by_workers
 from kdexp.commands.by_workers import plan_local, visible_gpus
 from kdexp.errors import InvalidArguments, SweepLost
-from kdexp.queue.attach import find_unfinished
+from kdexp.queue.attach import find_unfinished, mark_ended
 from kdexp.queue.crew import Onlookers
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
@@ -230,8 +230,8 @@ def test_the_same_command_comes_back_to_its_unfinished_sweep(tmp_path, monkeypat
     for job in listed.jobs:
         listed.folder_of(job).mkdir()
         write_state(listed.folder_of(job), "failed" if job.number else "finished")
-    assert find_unfinished(sweeps, digest, jobs, SHIPPED), "its table is missing"
-    (listed.folder / "sweep.json").touch()
+    assert find_unfinished(sweeps, digest, jobs, SHIPPED), "its table is still to be shown"
+    mark_ended(listed.folder)
     assert find_unfinished(sweeps, digest, jobs, SHIPPED) is None, "it has ended, and failed jobs are tried anew"
     write_state(listed.folder_of(listed.jobs[0]), "interrupted")
     assert find_unfinished(sweeps, digest, jobs, SHIPPED)

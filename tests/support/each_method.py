@@ -17,7 +17,10 @@ PAIR = ("teacher=resnet14", "teacher.widths=[4,4,8,16]", "student=resnet8", "stu
 """Nets with stages, maps and pre-activations, so small that they train in no time."""
 
 
-FEW_LABELS = ("dataset.student_fraction=1", "dataset.limit=90", "dataset.labels=30", "strong@dataset.strong_view=geometric")
+FEW_LABELS = (
+    *("dataset.student_fraction=1", "dataset.limit=90", "dataset.labels=30", "dataset.crop_padding=1"),
+    "strong@dataset.strong_view=geometric",
+)
 """Ninety images, a third with labels: what methods that learn without labels need."""
 
 
@@ -39,10 +42,11 @@ def role_of(method):
     return "baseline" if method == "none" else "distilled"
 
 
-KINDS = ("none", "kd", "crd", "fitnet", "simkd", "dkd", "mutual", "sum")
+KINDS = ("none", "kd", "crd", "fitnet", "simkd", "dkd", "mutual", "sum", "fixmatch")
 """One method of each kind of training; the others train like one of these.
 
-Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum.
+Labels alone, a plain term, a memory, modules of its own, another network deployed, a warm-up, a second network, a sum, images
+without labels.
 """
 
 

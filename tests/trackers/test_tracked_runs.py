@@ -6,6 +6,7 @@ import pytest
 from experiments import SHORT
 from fake_tracker import FakeServer, sent
 
+from kdexp.report.published import departures
 from kdexp.validation import settings
 
 LEARNERS = ("teacher", "baseline", "distilled")
@@ -107,6 +108,10 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
     printed = refused("logger=[mlflow,wandb]")
     assert 'logger=wandb: the package wandb is not installed; pip install "kdexp[wandb]" adds it' in printed
     assert "logger=mlflow" not in printed
+
+
+def test_a_published_experiment_with_a_tracker_is_still_the_published_one():
+    assert not list(departures(["logger=[mlflow]"])) and list(departures(["optimizer.lr=1"]))
 
 
 def test_a_folder_named_like_a_package_is_no_package(tmp_path, monkeypatch):

@@ -119,6 +119,17 @@ def test_a_damaged_record_is_no_record(server, tmp_path, text):
     assert [run["name"] for run in server.runs.values()] == ["2026-01-01_10-00-00_abcdef"] * 2
 
 
+def test_a_record_that_lacks_a_trackers_epochs_sends_them_all(server, tmp_path):
+    first = Run(tmp_path / "runs" / "2026-01-01_10-00-00_abcdef")
+    first.stop(INTERRUPTED)
+    record = json.loads((first.folder / RECORD).read_text())
+    (first.folder / RECORD).write_text(json.dumps(record | {"epochs": {}}))
+    second = Run(tmp_path / "runs" / "2026-01-01_11-00-00_abcdef")
+    second.train("teacher", 2)
+    second.stop(FINISHED)
+    assert sent(server.only()) == [("teacher", 1), ("teacher", 2)]
+
+
 def test_a_tracker_that_has_lost_the_run_gets_all_of_it_again(server, tmp_path):
     first = Run(tmp_path / "runs" / "2026-01-01_10-00-00_abcdef")
     first.train("teacher", 2)

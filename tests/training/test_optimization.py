@@ -325,3 +325,14 @@ def test_seven_sixteenths_of_a_cosine(step):
 
 def test_a_part_of_a_cosine_never_is_negative():
     assert PartOfCosine(share=0.5).factor(3, 3) == pytest.approx(0) and PartOfCosine(share=0.5).factor(3, 3) >= 0
+
+
+def test_only_a_student_that_is_paced_has_parameter_groups_of_its_own():
+    student, others = nn.Linear(2, 3), nn.Linear(3, 1)
+    recipe = SGD(lr=0.1, weight_decay=0.1, decay_biases_and_norms=False, clip_norm=None, momentum=0.0, nesterov=False)
+    usual, paced = recipe.build([student, others]), recipe.build([others], paced=[student])
+    assert [len(group["params"]) for group in usual.param_groups] == [2, 2]
+    assert [(len(group["params"]), group.get("paced", False)) for group in paced.param_groups] == [(1, True)] * 2 + [
+        (1, False)
+    ] * 2
+    assert [group["weight_decay"] for group in paced.param_groups] == [0.1, 0.0, 0.1, 0.0]

@@ -32,6 +32,10 @@ REFUSED = [
     (["distillation=none", "views=mixup"], "distillation.student_view='mixed': only methods with a teacher choose views"),
     (["distillation=dkd", "views=mixup"], "this method's own term takes one"),
     (
+        ["distillation=pi_model", "dataset.labels=40", "dataset.student_fraction=1"],
+        "distillation: compares two weak views of an image, which are the same, since nothing is augmented",
+    ),
+    (
         [*STAGED, "distillation=sum", "+distillation@distillation.methods.crd=crd", "views=mixup"],
         "this method's own term takes one",
     ),
@@ -58,6 +62,8 @@ def test_views_that_make_no_sense_are_refused(words, sentence):
         ["distillation=function_matching", "views=fixed", CROPS],
         ["distillation=none", "views=same"],
         [*STAGED, "distillation=hint", "views=mixup"],
+        ["distillation=pi_model", "dataset.labels=40", "dataset.student_fraction=1", CROPS],
+        ["distillation=mean_teacher", "averaging=ema", "dataset.labels=40", "dataset.student_fraction=1"],
     ],
     ids=" ".join,
 )

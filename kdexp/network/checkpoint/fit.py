@@ -97,7 +97,7 @@ def start_from(
         raise BadCheckpoint(f"{checkpoint.path} {error}") from error
     unfit_stem, unfit_head = (_reasons(end.unfit, fresh) for end in (stem, head))
     unfit = unfit_stem | unfit_head
-    _require_fit(model, head.weights, checkpoint.path, (*unfit, *fresh), role)
+    _require_fit(model, head.weights, checkpoint.path, (*unfit, *fresh), role, fresh)
     misfits = [f"{name} ({reason})" for name, reason in unfit.items() if reason != CHOSEN]
     if misfits and not partly:
         raise BadCheckpoint(f"{checkpoint.path} does not fit {type(model).__name__}: {'; '.join(misfits)}")
@@ -141,19 +141,24 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path, *, 
 
 
 def _require_fit(
-    model: nn.Module, weights: Mapping[str, Tensor], source: str | Path, fresh: Collection[str] = (), role: str = ""
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    source: str | Path,
+    fresh: Collection[str] = (),
+    role: str = "",
+    chosen: Sequence[str] = (),
 ) -> None:
     own = model.state_dict()
     differing = [name for name in own if name not in weights] + [name for name in weights if name not in own]
     differing += [name for name in own if name in weights and own[name].shape != weights[name].shape]
     nothing_left = bool(fresh) and all(within(name, fresh) for name in own)
     if nothing_left or not all(within(name, fresh) for name in differing):
-        differing = [name for name in differing if name in weights or not within(name, fresh)]  # the others are not taken
+        differing = [name for name in differing if not within(name, chosen)]
         raise BadCheckpoint(
             f"{source} does not fit {type(model).__name__}: {len(differing)} tensors differ, first "
             + "; ".join(f"{name} (model {shape_of(own, name)}, file {shape_of(weights, name)})" for name in differing[:3])
             + _other_names(differing, own, weights)
-            + _way_out(differing, own, fresh, role)
+            + _way_out(differing, own, fresh, chosen, role)
         )
 
 
@@ -163,9 +168,9 @@ def _other_names(differing: list[str], own: Mapping[str, Tensor], weights: Mappi
     return f"; names in the file: {a_few(unknown, 3)}" if unknown and not set(differing[:3]) & set(unknown) else ""
 
 
-def _way_out(differing: list[str], own: Mapping[str, Tensor], fresh: Collection[str], role: str) -> str:
+def _way_out(differing: list[str], own: Mapping[str, Tensor], fresh: Collection[str], chosen: Sequence[str], role: str) -> str:
     """Says how a student's training starts from the rest, if a few of its layers differ and the file has no others."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in differing if not within(name, fresh)))
     if role != "student" or len(layers) > FEW or not all(layers) or not own.keys() >= {*differing}:
         return ""
-    return f"; student.checkpoint_fresh=[{','.join([*fresh, *layers])}] takes the rest"
+    return f"; 'student.checkpoint_fresh=[{','.join([*chosen, *layers])}]' takes the rest"

@@ -503,7 +503,23 @@ def test_a_run_with_an_unused_classifier_finishes_and_is_reported(here, hundred,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["at", "cosine", "crd", "fitnet", "hint", "reviewkd", "rkd", "semckd", "sp", "vid"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "at",
+        "cosine",
+        "crd",
+        "feature_cosine",
+        "feature_pretraining",
+        "fitnet",
+        "hint",
+        "reviewkd",
+        "rkd",
+        "semckd",
+        "sp",
+        "vid",
+    ],
+)
 def test_methods_that_declare_features_only_ignore_logits(make_experiment, name):
     """The method's terms do not depend on the teacher's logits."""
     experiment = make_experiment("teacher=resnet14", "student=resnet8", f"distillation={name}", "batch_size=8")

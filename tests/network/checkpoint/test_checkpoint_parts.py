@@ -129,7 +129,7 @@ def test_a_layer_that_differs_is_refused_with_the_key_that_leaves_it_out(tmp_pat
     weights = random_weights(net(), 0)
     del weights["body.1.running_mean"]
     torch.save(weights, tmp_path / "net.pt")
-    with pytest.raises(BadCheckpoint, match=r"student\.checkpoint_fresh=\[body\.1\] takes the rest$"):
+    with pytest.raises(BadCheckpoint, match=r"'student\.checkpoint_fresh=\[body\.1\]' takes the rest$"):
         start_from(net(), tmp_path / "net.pt", role="student", partly=True)
     start_from(net(), tmp_path / "net.pt", role="student", partly=True, fresh=["body.1"])
 

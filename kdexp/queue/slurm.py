@@ -1,0 +1,169 @@
+"""Workers as tasks of SLURM arrays, which go on without the command that submitted them. Needs the extra `slurm`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdexp.errors import InvalidArguments, Problem, first_line
+from kdexp.files import write_whole
+from kdexp.queue.roster import WorkerState, read_state
+from kdexp.store.run_state import WORKERS
+from kdexp.text.numbers import count
+
+FOLDER, ARRAYS = "slurm", "arrays.json"
+POLL = 5.0
+"""Seconds between two questions to SLURM, which serves many users."""
+LAST_WORDS = 400
+"""Characters of the log of a task that failed to start."""
+LEFT = ("COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+"""States of tasks that SLURM still lists, but that run no more."""
+
+Task = Callable[[str], int]
+
+
+def missing_for_slurm() -> str:
+    """What this machine lacks to submit to SLURM, or an empty string."""
+    if shutil.which("sbatch") is None:
+        return "this machine has no sbatch; use one that submits to SLURM, or hydra/launcher=local, or kdexp-work SWEEP"
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        return 'needs submitit: pip install "kdexp[slurm]"'
+    return ""
+
+
+@dataclass(frozen=True)
+class SlurmPlan:
+    """How many workers are submitted, and the parameters of their array as submitit names them."""
+
+    workers: int
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any], jobs: int) -> SlurmPlan:
+        """The plan for a launcher's settings and so many jobs."""
+        same = ("partition", "account", "qos", "constraint", "gres", "cpus_per_task", "mem_gb", "setup")
+        parameters = {name: node[name] for name in same if node[name]}
+        more = {"requeue": True, **node["sbatch"]}
+        timing = {"time": node["minutes"], "signal_delay_s": node["signal_seconds"]}
+        return cls(min(node["workers"], jobs), {"job_name": "kdexp", **parameters, **timing, "additional_parameters": more})
+
+    def __str__(self) -> str:
+        return f"{count(self.workers, 'worker')} in SLURM, {self.parameters['time']} minutes each"
+
+
+class SlurmCrew:
+    """Submits the workers that are missing when it starts, and later those that died."""
+
+    def __init__(self, folder: Path, plan: SlurmPlan, task: Task):
+        self._folder, self._plan, self._task = folder, plan, task
+        self._asked = 0.0
+        self._queued: set[str] = set()
+        """The tasks that wait or run."""
+        self._done_with: set[str] = set()
+        """Tasks that ended, and that nothing more is to be done about."""
+        self._first = True
+
+    @property
+    def arrays(self) -> list[str]:
+        """The arrays submitted for this sweep, by their numbers."""
+        with suppress(OSError, ValueError):
+            return list(map(str, json.loads((self._folder / FOLDER / ARRAYS).read_text("utf-8"))))
+        return []
+
+    @property
+    def detaches(self) -> str:
+        """What an interrupted user reads: the workers go on."""
+        names = " ".join(self.arrays)
+        return f"the workers go on in SLURM; the same command comes back to them, and scancel {names} ends them"
+
+    def tick(self, left: int, live: Sequence[WorkerState]) -> list[str]:
+        """Asks SLURM for the tasks now and then; submits workers for those that are missing or died."""
+        if not self._first and time.monotonic() - self._asked < POLL:
+            return []
+        self._asked = time.monotonic()
+        before, queued = self._queued, self._tasks()
+        if queued is None:
+            return []
+        self._queued, said, missing = queued, [], 0
+        known = self._registered()
+        if self._first:
+            self._first = False
+            self._done_with = set(known) - queued
+            missing = min(self._plan.workers, left) - len(queued)
+        else:
+            for task in sorted((before | set(known)) - queued - self._done_with):
+                self._done_with.add(task)
+                if task not in known:
+                    said.append(f"SLURM task {task} ended before it took a job; {self._last_words(task)}")
+                elif known[task].job is not None:
+                    said.append(f"SLURM task {task} ({known[task].process}) died; another worker goes on with its job")
+                    missing += 1
+        if missing > 0:
+            said.append(f"submitted {self.submit(missing)}")
+        return said
+
+    def submit(self, number: int) -> str:
+        """Submits so many workers; returns words for them. Raises `InvalidArguments` if SLURM refuses them."""
+        import submitit
+
+        try:
+            executor = submitit.SlurmExecutor(self._folder.resolve() / FOLDER)
+            executor.update_parameters(**self._plan.parameters)
+            submitted = executor.map_array(self._task, [str(self._folder.resolve())] * number)
+        except Exception as error:  # submitit raises errors of many kinds, with sbatch's own words
+            raise InvalidArguments([Problem("hydra/launcher", f"=slurm: {_words_of(error)}")]) from error
+        array = submitted[0].job_id.partition("_")[0]
+        write_whole(self._folder / FOLDER / ARRAYS, json.dumps([*self.arrays, array]))
+        self._queued |= {job.job_id for job in submitted}
+        return f"array {array}, {count(number, 'worker')}"
+
+    @property
+    def over(self) -> bool:
+        """Whether no task waits or runs."""
+        return not self._first and not self._queued
+
+    def stop(self) -> None:
+        """Leaves the workers to SLURM."""
+
+    def leave(self) -> None:
+        """Leaves the workers, which end by themselves."""
+
+    def _tasks(self) -> set[str] | None:
+        """The tasks of this sweep that wait or run; None if SLURM gives no answer."""
+        arrays = set(self.arrays)
+        try:
+            command = ["squeue", "--noheader", "--array", "--me", "--format", "%i %T"]
+            lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+        except (OSError, subprocess.SubprocessError):
+            return None
+        listed = dict(line.split() for line in lines if len(line.split()) == 2)
+        return {task for task, state in listed.items() if task.partition("_")[0] in arrays and state not in LEFT}
+
+    def _registered(self) -> dict[str, WorkerState]:
+        """The last registration of each task that has one."""
+        files = sorted((self._folder / WORKERS).glob("*.json"), key=lambda path: path.stat().st_mtime)
+        states: Iterator[WorkerState] = filter(None, map(read_state, files))
+        arrays = self.arrays
+        return {state.starter: state for state in states if state.starter.partition("_")[0] in arrays}
+
+    def _last_words(self, task: str) -> str:
+        """Where a task's log is, and how it ends."""
+        logs = [path for path in (self._folder / FOLDER).glob(f"{task}_*.err") if path.stat().st_size]
+        if not logs:
+            return f"squeue --job {task} or its log in {self._folder / FOLDER} may say why"
+        return f"{logs[0]} ends with: {logs[0].read_text('utf-8', 'replace').strip()[-LAST_WORDS:]}"
+
+
+def _words_of(error: Exception) -> str:
+    """What sbatch says in an error of submitit."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line.startswith("sbatch: error:")), first_line(error))
