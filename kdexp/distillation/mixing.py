@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.distributions import Beta
 
+from kdexp.configuration.arguments import Range
 from kdexp.data.views import folded
 
+Passes = Annotated[int, Range(at_least=1, within=(1, 50))]
+"""Unlabelled images for each labelled one, where as many as there are labelled ones are a pass of their own."""
 MixPer = Literal["batch", "image"]
 """Whether all images of a batch are mixed with the same share, or each with its own."""
 

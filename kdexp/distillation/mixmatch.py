@@ -7,7 +7,7 @@ from torch import Tensor
 from kdexp.configuration.arguments import Positive
 from kdexp.data.views import WEAK, WEAK2
 from kdexp.distillation.base import Trainee
-from kdexp.distillation.mixing import MixPer, label_targets, mix_up, sharpen
+from kdexp.distillation.mixing import MixPer, Passes, label_targets, mix_up, sharpen
 from kdexp.distillation.semi_supervised import Ramped, unlabelled_of
 
 
@@ -23,8 +23,8 @@ class MixMatch(Ramped):
     capturable = True
     unlabelled = (WEAK, WEAK2)
 
-    def __init__(self, *, beta: Positive, mix_per: MixPer, **shared):
-        super().__init__(**shared)
+    def __init__(self, *, unlabelled_ratio: Passes, beta: Positive, mix_per: MixPer, **shared):
+        super().__init__(unlabelled_ratio=unlabelled_ratio, **shared)
         self.beta = beta
         self.mix_per: MixPer = mix_per
 

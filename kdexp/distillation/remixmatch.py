@@ -1,13 +1,15 @@
 """ReMixMatch (Berthelot et al. 2020, arXiv 1911.09785)."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.configuration.arguments import Count, Fraction, Positive, Weight
+from kdexp.configuration.arguments import Fraction, Positive, Range, Weight
 from kdexp.data.views import STRONG, STRONG2, WEAK
 from kdexp.distillation.base import Trainee
-from kdexp.distillation.mixing import MixPer, label_targets, mix_up, sharpen
+from kdexp.distillation.mixing import MixPer, Passes, label_targets, mix_up, sharpen
 from kdexp.distillation.semi_supervised import Ramped, unlabelled_of
 from kdexp.network.landmarks import landmarks_of
 
@@ -33,15 +35,16 @@ class ReMixMatch(Ramped):
     def __init__(
         self,
         *,
+        unlabelled_ratio: Passes,
         anchor_weight: Weight,
         rotation_weight: Weight,
         beta: Positive,
         mix_per: MixPer,
         momentum: Fraction,
-        window: Count | None,
+        window: Annotated[int, Range(at_least=1, within=(1, 2**14))] | None,
         **shared,
     ):
-        super().__init__(**shared)
+        super().__init__(unlabelled_ratio=unlabelled_ratio, **shared)
         self.anchor_weight = anchor_weight
         self.rotation_weight = rotation_weight
         self.beta = beta

@@ -1,13 +1,20 @@
 """Virtual adversarial training with entropy minimisation (VAT; Miyato et al. 2019, arXiv 1704.03976)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from kdexp.configuration.arguments import Count, NonNegative, Positive, Weight
+from kdexp.configuration.arguments import Range, Weight
 from kdexp.data.views import WEAK
 from kdexp.distillation.base import Trainee, soft_target_loss
 from kdexp.distillation.semi_supervised import Ramped, unlabelled_of
 
+Length = Annotated[float, Range(at_least=0, within=(0, 1e6))]
+Distance = Annotated[float, Range(above=0, within=(1e-12, 1e6))]
+"""From an image; within the limits a network's answers are finite."""
+Iterations = Annotated[int, Range(at_least=1, within=(1, 20))]
+"""Of the power method; within the limit a step takes seconds."""
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -23,7 +30,7 @@ class VAT(Ramped):
     unlabelled = (WEAK,)
     statistics = "labelled"
 
-    def __init__(self, *, epsilon: NonNegative, xi: Positive, iterations: Count, entropy_weight: Weight, **shared):
+    def __init__(self, *, epsilon: Length, xi: Distance, iterations: Iterations, entropy_weight: Weight, **shared):
         super().__init__(**shared)
         self.epsilon = epsilon
         self.xi = xi
