@@ -6,7 +6,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from kdexp.configuration.compose import compose_command
 from kdexp.configuration.nodes import target
 from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.shape import Shape
@@ -19,6 +18,9 @@ from kdexp.teacher.frozen import Teacher
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
+
+AVERAGING = {"_target_": "kdexp.training.averaging.ExponentialAveraging", "decay": 0.999, "warm_up": True}
+"""The moving average for methods that need one."""
 
 
 def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: int = 200) -> tuple[Learner, Teacher]:
@@ -38,7 +40,7 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: in
         precision="fp32",
         limit_batches=None,
         teacher=None,
-        averaging=compose_command(["averaging=ema"])["averaging"] if target(config["distillation"]).needs_average else None,
+        averaging=AVERAGING if target(config["distillation"]).needs_average else None,
     )
     precision = Precision.pick("fp32", torch.device("cpu"), fast=False)
     network = build_network(config["teacher"], shape)

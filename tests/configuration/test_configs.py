@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from each_method import chosen
 from experiments import compose_command
 from shipped import CONF, options
 
@@ -23,7 +24,7 @@ def data_for(model: str) -> str:
     return next((name for name, size in {"mnist": "28×28", "cifar10": "32×32"}.items() if size in text), "digits")
 
 
-GROUPS = ("dataset", "distillation", "optimizer", "schedule", "protocol", "experiment")
+GROUPS = ("dataset", "distillation", "optimizer", "schedule", "averaging", "protocol", "experiment")
 CHOICES = [(group, name) for group in GROUPS for name in options(group)] + [("teacher", "ensemble")]
 
 
@@ -41,7 +42,8 @@ def test_every_option_composes_and_validates(group, name, tmp_path):
     student += [f"dataset.root={tmp_path}"] if "root: ???" in (CONF / group / f"{name}.yaml").read_text() else []
     nets = ["teacher=resnet14", "student=resnet8"]  # that have stages
     needed = {"dataset": student, "protocol": nets, "distillation": nets}
-    config = compose_command([f"{group}={name}", *needed.get(group, [])])
+    option = chosen(name) if group == "distillation" else [f"{group}={name}"]
+    config = compose_command([*option, *needed.get(group, [])])
     assert [problem for problem in validator.problems(config) if "dataset.root" not in str(problem)] == []
     if group not in ("protocol", "experiment", "teacher"):
         assert build(config[group]) is not None
