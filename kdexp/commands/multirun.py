@@ -25,6 +25,7 @@ from kdexp.files import at_home, write_whole
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source, write_jobs
 from kdexp.queue.queue import Queue
 from kdexp.report.rows import Row
+from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, FAILED, write_state
 from kdexp.text.numbers import percent, signed
@@ -119,6 +120,8 @@ def claim_sweep(
 ) -> JobList:
     """Makes the sweep's folder and writes the list of its jobs; raises `Unwritable`."""
     configs = [job.config for job in jobs]
+    for store in dict.fromkeys(str(config["store"]) for config in configs) if by_workers else ():
+        LearnerStore(store).require_writable()  # makes its folder: a worker that does not find it has another disk
     with writing_to(configs[0]):
         folder = claim_folder(at_home(str(configs[0]["output_dir"])) / "sweeps", configs[0])
         listed = [ListedJob(job.number, tuple(job.overrides), job.folder) for job in jobs]

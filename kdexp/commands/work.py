@@ -53,8 +53,8 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1) -> int:
     try:
         listed = read_jobs(folder)
     except BadFile as error:
-        there = folder.is_dir() and not (folder / JOBS).exists()
-        return _refuse(f"{folder} has no {JOBS}: name the folder of a sweep, as kdexp -m prints it" if there else str(error))
+        lacks = "" if (folder / JOBS).exists() else f"has no {JOBS}" if folder.is_dir() else "is no folder"
+        return _refuse(f"{folder} {lacks}: name the folder of a sweep, as kdexp -m prints it" if lacks else str(error))
     if why := _why_not_here(listed):
         return _refuse(why)
     if workers > 1:  # read when torch is imported

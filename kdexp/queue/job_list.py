@@ -14,7 +14,6 @@ from kdexp.errors import BadFile
 from kdexp.files import at_home, write_whole
 from kdexp.store.descriptions import Jobs
 from kdexp.store.schema import read_json
-from kdexp.store.stored import LEARNERS
 
 JOBS = "jobs.json"
 
@@ -97,8 +96,6 @@ def write_jobs(
         any(config["force"] for config in configs),
         layers,
     )
-    for store in stores if by_workers else ():  # a worker that does not find it has another disk
-        (Path(store) / LEARNERS).mkdir(parents=True, exist_ok=True)
     write_whole(folder / JOBS, json.dumps(_content(listed), indent=1), lasting=True)
     return listed
 

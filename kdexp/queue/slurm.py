@@ -91,8 +91,9 @@ class SlurmCrew:
             return []
         self._asked = time.monotonic()
         before, queued = self._queued, self._tasks()
-        if queued is None:
+        if queued is None and self.arrays:
             return []
+        queued = queued or set()
         self._queued, said, missing = queued, [], 0
         known = self._registered()
         if self._first:
