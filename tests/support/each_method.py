@@ -17,7 +17,12 @@ PAIR = ("teacher=resnet14", "teacher.widths=[4,4,8,16]", "student=resnet8", "stu
 """Nets with stages, maps and pre-activations, so small that they train in no time."""
 
 
-SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
+SLOWED = {
+    "dkd": ("distillation.warmup_epochs=2",),
+    "reviewkd": ("distillation.warmup_epochs=2",),
+    "feature_pretraining": ("distillation.label_free=0.3",),
+}
+"""Methods whose steps change during training, with overrides that change them within two epochs."""
 
 
 def role_of(method):
