@@ -35,7 +35,12 @@ def chosen(method):
     return (f"distillation={method}", *data, *averaged(method))
 
 
-SLOWED = {"dkd": ("distillation.warmup_epochs=2",), "reviewkd": ("distillation.warmup_epochs=2",)}
+SLOWED = {
+    "dkd": ("distillation.warmup_epochs=2",),
+    "reviewkd": ("distillation.warmup_epochs=2",),
+    "feature_pretraining": ("distillation.label_free=0.3",),
+}
+"""Methods whose steps change during training, with overrides that change them within two epochs."""
 
 
 def role_of(method):
