@@ -35,6 +35,7 @@ ROOMS = (
     "report",
     "validation",
     "sweep",
+    "search",
     "commands",
 )
 """In the order of docs/architecture.md: each may import from those before it."""

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ from kdexp.configuration.compose import Composer, compose_whole, read_option_fil
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable, listed
+from kdexp.search.plan import SearchPlan
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.text.glossary import help_on_columns
@@ -96,6 +97,8 @@ def _execute(flags: Flags) -> int:
         return launch(flags, command.overrides, _run_launched)
     if command.dry_run:
         return _preview(command, composer)
+    if command.search is not None:
+        return _search(command.search, composer)
     return _run_all(command) if command.multirun else _run_one(command.jobs[0].config, sys.argv[1:])
 
 
@@ -132,9 +135,12 @@ def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
 
 def _preview(command: Command, composer: Composer) -> int:
     from kdexp.commands.dry_run import preview, preview_jobs
+    from kdexp.commands.search_preview import preview_search
 
     try:
-        if command.multirun:
+        if command.search is not None:
+            preview_search(command.search, composer)
+        elif command.multirun:
             preview_jobs(command.jobs)
         else:
             preview(command.jobs[0].config, composer=composer)
@@ -165,23 +171,43 @@ def _run_launched(config: DictConfig) -> int:
 def _run_all(command: Command) -> int:
     """Runs the jobs of a multirun and prints their table; returns the exit code."""
     from kdexp.commands.multirun import Lockstep, run_jobs
-    from kdexp.commands.report import print_report
-    from kdexp.store.size import size_remark
 
     lockstep = Lockstep(command.hydra.launcher.max_learners) if command.launcher == "lockstep" else None
     try:
         folder = run_jobs(command.jobs, sys.argv[1:], lockstep)
     except Unwritable as error:
         return _refuse([Problem("", str(error))])
+    return _print_sweep(folder, {str(job.config["store"]) for job in command.jobs})
+
+
+def _print_sweep(folder: Path, stores: Iterable[str]) -> int:
+    """Prints and writes the table of a sweep that has run; returns the exit code."""
+    from kdexp.commands.report import print_report
+    from kdexp.store.size import size_remark
+
     try:
         code = print_report([folder], folder)
-        for told in filter(None, map(size_remark, dict.fromkeys(str(job.config["store"]) for job in command.jobs))):
+        for told in filter(None, map(size_remark, sorted(stores))):
             print(told)
         return code
     except Unwritable as error:
         elsewhere = f"kdexp-report {shlex.quote(str(folder))} --output FOLDER writes the table elsewhere"
         print_error("kdexp", f"{error}; every finished learner is in the store, and {elsewhere}")
         return SOME_FAILED
+
+
+def _search(plan: SearchPlan, composer: Composer) -> int:
+    """Runs a search and prints the table of its final training; returns the exit code."""
+    from kdexp.commands.search import SearchStopped, run_search
+
+    try:
+        folder = run_search(plan, composer, sys.argv[1:])
+    except Unwritable as error:
+        return _refuse([Problem("", str(error))])
+    except SearchStopped as error:
+        print_error("kdexp", f"the search stopped: {error}")
+        return SOME_FAILED
+    return _print_sweep(folder, [str(plan.config["store"])])
 
 
 def _refuse(problems: Sequence[Problem]) -> int:

@@ -101,9 +101,14 @@ def claim_sweep(jobs: Sequence[PlannedJob], command: Sequence[str]) -> Path:
     config = jobs[0].config
     with writing_to(config):
         folder = claim_folder(at_home(str(config["output_dir"])) / "sweeps", config)
-        listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
-        write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
+        list_jobs(folder, jobs, command)
     return folder
+
+
+def list_jobs(folder: Path, jobs: Sequence[PlannedJob], command: Sequence[str]) -> None:
+    """Writes the list of a sweep's jobs; raises `OSError`."""
+    listed = [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in jobs]
+    write_whole(folder / "jobs.json", json.dumps({"command": list(command), "jobs": listed}, indent=1), lasting=True)
 
 
 def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | None:

@@ -63,6 +63,7 @@ SWEEPS = (
     Entry("KEY", "KEY", "a setting that differs between rows, by the last part of its key: temperature, lr, epochs, ..."),
     Entry("settings", "", "in narrow terminals: all these settings in one column"),
     Entry("variant", "variant", "number of rows that look the same but differ in what the remark below the table names"),
+    Entry("trials", "trials", "after a search: among how many trials (of a baseline: among how many baselines) it was chosen"),
     Entry("n", "n", "number of seeds that finished"),
     Entry("val %", "validation_mean", "validation accuracy after the last epoch, mean over seeds"),
     Entry("test %", "test_mean test_std", "test accuracy after the last epoch, mean ± standard deviation (n−1) over seeds"),
