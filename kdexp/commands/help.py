@@ -17,6 +17,7 @@ Examples
   kdexp experiment=cifar10_tutorial dataset.root=data    a published experiment
   kdexp dry_run=true experiment=mnist_keras              what would run, and what is already stored
   kdexp -m distillation.temperature=1,2,4 seed=0,1,2     every combination of these values
+  kdexp search=tpe 'distillation.alpha=interval(0,1)'    the best of 20 values on validation images
 
 Groups (GROUP=OPTION)
 {groups}
@@ -30,6 +31,7 @@ Often changed (KEY=VALUE)
   learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  strong@dataset.strong=fixmatch
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
   rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
+  search   search.trials=40  .seeds=[0,1,2]  .fresh_seeds  .pruner=median
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir
 
 Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together); --cfg job shows every key;
@@ -38,7 +40,7 @@ kdexp --help columns explains every column of the tables.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
 eval "$(kdexp -sc install=bash)" turns on TAB completion."""
 
-CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep")
+CHOSEN = ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "protocol", "experiment", "sweep", "search")
 
 
 def help_text(config_dir: str | None = None) -> str:

@@ -28,13 +28,13 @@ from kdexp.search.plan import SearchPlan
 from kdexp.search.pruning import MedianPruner, Pruned, TrialJournal
 from kdexp.search.samplers import propose
 from kdexp.search.space import Space
-from kdexp.search.trials import FAILED, FINISHED, JOURNAL, PRUNED, Score, Trial, Trials
+from kdexp.search.trials import FAILED, FINISHED, PRUNED, Score, Trial, Trials
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, INTERRUPTED, runner, write_state
 from kdexp.store.stored import read_result
 from kdexp.sweep.read import FINISHED as JOB_FINISHED
 from kdexp.sweep.read import read
-from kdexp.sweep.searched import SEARCH
+from kdexp.sweep.searched import JOURNAL, SEARCH
 from kdexp.text.numbers import percent
 from kdexp.validation.jobs import compose_and_check
 

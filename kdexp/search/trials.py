@@ -11,8 +11,6 @@ from typing import Any
 
 from kdexp.errors import BadFile
 
-JOURNAL = "search.journal"
-
 RUNNING, FINISHED, PRUNED, FAILED = "running", "finished", "pruned", "failed"
 
 

@@ -19,7 +19,7 @@ from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike
 from kdexp.store.stored import RESULT, StoredLearner, other_format, read_result, under_its_key
-from kdexp.sweep.searched import SEARCH
+from kdexp.sweep.searched import JOURNAL, SEARCH
 from kdexp.text.characters import one_line
 
 JOBS = "jobs.json"
@@ -122,6 +122,8 @@ def read(folders: Iterable[str | Path]) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: no such folder"
+    if (folder / JOURNAL).exists():
+        return f"{str(folder)!r}: this search has not finished its trials; the same command goes on, and ends with the table"
     return f"{str(folder)!r}: has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from kdexp.sweep.axes import AxisValues
 from kdexp.text.numbers import count, percent
 
-SEARCH = "search.json"
-"""File in the folder of a search, declared as `Searched`."""
+SEARCH, JOURNAL = "search.json", "search.journal"
+"""Files in the folder of a search: what was chosen, declared as `Searched`, and every trial."""
 
 
 def trials_of(role: str, method: str, settings: AxisValues, search: Mapping[str, Any]) -> int | None:

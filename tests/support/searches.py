@@ -8,7 +8,8 @@ from rich.console import Console
 
 from kdexp.commands import search
 from kdexp.search.plan import SearchPlan, plan_search
-from kdexp.search.trials import JOURNAL, Score, Trial, Trials
+from kdexp.search.trials import Score, Trial, Trials
+from kdexp.sweep.searched import JOURNAL
 
 ALPHA = "distillation.alpha=interval(0,1)"
 SEEDS = ("search.seeds=[0,1]", "search.fresh_seeds=[7]")
