@@ -94,7 +94,7 @@ def _read(flags: Flags, composer: Composer) -> Command:
     if _searches(effective, composer, hydra_node):
         search = _read_search(flags, composer, hydra_node, overrides, found)
         fixed = [word for word in effective if not sweeps(word)]
-        return Command([], True, hydra_node, overrides, fixed, replaced, search)
+        return Command([], True, hydra_node, fixed, fixed, replaced, search)
     found += _search_settings(effective)
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])

@@ -198,7 +198,8 @@ def _print_sweep(folder: Path, stores: Iterable[str]) -> int:
 
 def _search(plan: SearchPlan, composer: Composer) -> int:
     """Runs a search and prints the table of its final training; returns the exit code."""
-    from kdexp.commands.search import SearchStopped, run_search
+    from kdexp.commands.search import run_search
+    from kdexp.commands.search_trials import SearchStopped
 
     try:
         folder = run_search(plan, composer, sys.argv[1:])

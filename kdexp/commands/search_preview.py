@@ -9,6 +9,7 @@ from kdexp.commands.dry_run import preview_jobs
 from kdexp.configuration.compose import Composer
 from kdexp.search.plan import SearchPlan
 from kdexp.search.space import Choice, Dimension, Space, value_in
+from kdexp.sweep.searched import seed_words
 from kdexp.text.characters import one_line
 from kdexp.text.console import Screen
 from kdexp.text.numbers import count
@@ -22,8 +23,8 @@ def preview_search(plan: SearchPlan, composer: Composer, console: Console | None
     jobs = sum(map(plan.budget, plan.spaces)) * len(settings.seeds)
     final = (len(plan.spaces), len(plan.spaces) + 1)
     lines += [
-        f"{count(jobs, 'job')} on validation images, with seeds {_listed(settings.seeds)}; then the best trial of each method "
-        f"and the best baseline with seeds {_listed(settings.final_seeds)}: "
+        f"{count(jobs, 'job')} on validation images, with {seed_words(settings.seeds)}; then the best trial of each method "
+        f"and the best baseline with {seed_words(settings.final_seeds)}: "
         f"{final[0] * len(settings.final_seeds)} to {final[1] * len(settings.final_seeds)} jobs",
         f"one trial of {example.method}:",
     ]
@@ -31,10 +32,6 @@ def preview_search(plan: SearchPlan, composer: Composer, console: Console | None
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     words = [plan.trial_job(example, example.probes()[0], seed) for seed in settings.seeds]
     preview_jobs([PlannedJob(number, job, composer.compose(job)) for number, job in enumerate(words)], console)
-
-
-def _listed(seeds: list[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def _searched(space: Space, plan: SearchPlan) -> str:
@@ -46,5 +43,5 @@ def _values(dimension: Dimension) -> str:
     if isinstance(dimension, Choice):
         return f"{dimension.key} one of {', '.join(map(value_in, dimension.words))}"
     kind = ", whole numbers" * dimension.whole + ", logarithmic" * dimension.log
-    low, high = map(value_in, dimension.probes)
+    low, high = (value_in(dimension.word(end)) for end in (dimension.low, dimension.high))
     return f"{dimension.key} from {low} to {high}{kind}"

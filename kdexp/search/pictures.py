@@ -34,13 +34,15 @@ def draw_search(plan: SearchPlan, trials: Sequence[Trial], folder: Path) -> str:
     if missing := [name for name in ("optuna", "matplotlib") if find_spec(name) is None]:
         return f'pictures of them need {" and ".join(missing)}: pip install "kdexp[search,plot]"'
     folder.mkdir(exist_ok=True)
+    drawn = 0
     for space in plan.spaces:
         own = [trial for trial in trials if trial.method == space.method and trial.state in (FINISHED, PRUNED)]
         if sum(trial.state == FINISHED for trial in own) < FEWEST or not space.dimensions:
             continue
         for kind, content in _drawn(space, own):
             write_whole(folder / f"search_{space.method}_{kind}.png", content)
-    return f"search_*.png in {folder.name}/ show them"
+            drawn += 1
+    return f"search_*.png in {folder.name}/ show them" if drawn else "which are too few for pictures"
 
 
 def _drawn(space: Space, trials: Sequence[Trial]) -> Iterator[tuple[str, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,7 +19,8 @@ from kdexp.configuration.overrides import Overrides
 from kdexp.errors import Problem
 from kdexp.search.samplers import budget
 from kdexp.search.settings import SearchSettings
-from kdexp.search.space import Choice, Dimension, Space, split_words, value_in
+from kdexp.search.space import Choice, Dimension, Interval, Space, split_words, value_in
+from kdexp.store.spec import sources_in
 from kdexp.validation.jobs import compose_and_check
 
 METHOD = "distillation"
@@ -40,13 +42,18 @@ class SearchPlan:
     settings: SearchSettings
     spaces: tuple[Space, ...]
     """One for each method."""
-    configs: tuple[tuple[Config, ...], ...]
+    configs: tuple[list[Config], ...]
     """By space, the configurations of its probes."""
 
     @property
     def identity(self) -> str:
-        """A hash of everything that decides the trials."""
-        decisive = [asdict(self.settings), [asdict(space) for space in self.spaces], self.configs]
+        """A hash of everything that decides the trials, the sources of networks and methods included."""
+        decisive = [
+            asdict(self.settings),
+            [asdict(space) for space in self.spaces],
+            self.configs,
+            sources_in(list(self.configs)),
+        ]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -157,7 +164,7 @@ def _keys(words: Sequence[str], composer: Composer) -> set[str]:
 
 def _probe(
     space: Space, composer: Composer, typed: Sequence[str], settings: SearchSettings | None, *, thoroughly: bool
-) -> tuple[tuple[Config, ...], list[Problem]]:
+) -> tuple[list[Config], list[Problem]]:
     """The configurations of a space's probes, and their problems."""
     seed = settings.seeds[0] if settings and settings.seeds else 0
     jobs = [[*space.fixed, *words, f"seed={seed}"] for words in space.probes()]
@@ -165,7 +172,17 @@ def _probe(
     if thoroughly and not found and not all(build(config["dataset"]).validates for config in configs):
         sentence = "trials are compared on validation images, and this data set has none; give dataset.val_fraction=0.1"
         found = [Problem("search", sentence)]
-    return tuple(configs), found
+    return configs, [_with_whole_numbers(problem, space) for problem in found]
+
+
+def _with_whole_numbers(problem: Problem, space: Space) -> Problem:
+    """The problem; that of an interval in which only whole numbers are right, with the way to write it."""
+    for one in space.dimensions:
+        if isinstance(one, Interval) and one.key == problem.name and "must be a whole number" in problem.sentence:
+            log = "tag(log,int(interval({})))" if one.log else "int(interval({}))"
+            fix = f"{one.typed}={log.format(f'{one.low:g},{one.high:g}')}"
+            return Problem(problem.name, f"{problem.sentence}; write {shlex.quote(fix)}")
+    return problem
 
 
 def _grid_problems(space: Space, settings: SearchSettings) -> Iterator[Problem]:

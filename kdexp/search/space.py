@@ -58,8 +58,8 @@ class Interval:
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """The words that are checked before the search starts: the ends."""
-        return self.word(self.low), self.word(self.high)
+        """The words that are checked before the search starts: the ends, and one between them, which is not whole."""
+        return self.word(self.low), self.word(self.high), self.word(self.low + 0.377 * (self.high - self.low))
 
     @property
     def size(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -91,6 +92,13 @@ class Trials:
             raise BadFile(f"{path} is damaged: it is not the journal of a search") from error
         trials._length = len(whole) + len(newline)
         return trials
+
+    @staticmethod
+    def identity_in(path: Path) -> str:
+        """The identity of the search with this journal, which is not read as a whole; empty for a damaged one."""
+        with suppress(OSError, ValueError, LookupError, TypeError), path.open("rb") as file:
+            return str(json.loads(file.readline())["search"])
+        return ""
 
     def of(self, method: str) -> list[Trial]:
         """The trials of one method."""

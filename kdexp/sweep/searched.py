@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdexp.sweep.axes import AxisValues
@@ -20,15 +20,20 @@ def trials_of(role: str, method: str, settings: AxisValues, search: Mapping[str,
     return next((found["trials"] for found in chosen if found["settings"].items() <= settings.items()), None)
 
 
+def seed_words(seeds: Sequence[int]) -> str:
+    """The seeds in words, such as `seeds 0, 1, 2`."""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
 def sentences(search: Mapping[str, Any]) -> Iterator[str]:
     """Remarks on a search."""
     counts = "; ".join(f"{name} {_ended(found)}" for name, found in search["methods"].items())
-    seeds, fresh = (", ".join(map(str, search[name])) for name in ("seeds", "fresh_seeds"))
+    seeds, fresh = (seed_words(search[name]) for name in ("seeds", "fresh_seeds"))
     beside = search["baselines"][0]["trials"] if search["baselines"] else 0
     yield f"Search ({search['sampler']}): {counts}; {count(beside, 'distinct baseline')} next to them."
     yield (
-        f"Values were chosen by mean validation accuracy with seeds {seeds}, never by test accuracy; "
-        f"this table has new seeds: {fresh}."
+        f"Values were chosen by mean validation accuracy with {seeds}, never by test accuracy; "
+        f"this table has fresh ones: {fresh}."
     )
     for name, found in search["methods"].items():
         if found["validation"] is not None:

@@ -8,13 +8,15 @@ import pytest
 from experiments import COMPOSER, SHORT
 from searches import ALPHA, SEEDS, planned, run_search, trials_in
 
-from kdexp.commands import search
-from kdexp.commands.search import SearchStopped
+from kdexp.commands import search, search_final, search_trials
+from kdexp.commands.search_trials import SearchStopped
 from kdexp.errors import Unwritable
 from kdexp.search.pruning import MedianPruner
 from kdexp.search.trials import FAILED, FINISHED, PRUNED
 from kdexp.store.run_state import ALIVE
 from kdexp.sweep.comparison import fold
+from kdexp.sweep.formats import formatted
+from kdexp.sweep.origins import Origins
 from kdexp.sweep.read import NothingToReport, read
 from kdexp.sweep.remarks import remarks
 from kdexp.sweep.table import columns_of
@@ -28,7 +30,7 @@ RANDOM = ("search=random", "search.trials=2", ALPHA)
 def undrawn(request, monkeypatch):
     """Leaves out the pictures, which take longer than these searches, except in the test of them."""
     if "pictures" not in request.node.name:
-        monkeypatch.setattr(search, "draw_search", lambda *rest: "no pictures")
+        monkeypatch.setattr(search_final, "draw_search", lambda *rest: "no pictures")
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def interrupted_after(count, monkeypatch):
 @pytest.mark.slow
 def test_no_test_accuracy_is_shown_before_the_final_training(tmp_path):
     folder, printed = run_search(tmp_path, *RANDOM, "distillation=kd,mse_logits")
-    before, after = printed.split("final training with seeds 7\n")
+    before, after = printed.split("final training with seed 7\n")
     assert len(re.findall(r"trial \d/4  (kd|mse_logits)  distillation.alpha=\S+: validation \d+\.\d\d %", before)) == 4
     assert "distilled" not in before and "teacher" not in before
     assert len(re.findall(r"\d/2  distillation=(kd|mse_logits).*: teacher .*, distilled", after)) == 2
@@ -85,8 +87,10 @@ def test_the_best_trials_are_in_the_table_with_their_number_and_origin(tmp_path)
     assert "trials" in {column.heading for column in columns_of(table)}
     text = " ".join(remarks(table))
     assert "Search (random): kd 2 trials; mse_logits 2 trials; 2 distinct baselines next to them." in text
-    assert "mean validation accuracy with seeds 0, 1, never by test accuracy; this table has new seeds: 7." in text
+    assert "mean validation accuracy with seeds 0, 1, never by test accuracy; this table has fresh ones: seed 7." in text
     assert "Configurations tried" not in text
+    caption = formatted(fold(sweep := read([folder])), Origins(sweep), "latex")
+    assert "Search (random): kd 2 trials" in caption and "all that were run are listed" not in caption
 
 
 @pytest.mark.slow
@@ -164,7 +168,7 @@ def test_data_that_cant_be_read_stop_the_search_and_the_same_command_goes_on(tmp
         folder.mkdir()
         return "failed: no such data"
 
-    monkeypatch.setattr(search, "run_job", fail)
+    monkeypatch.setattr(search_trials, "run_job", fail)
     for _ in range(2):
         with pytest.raises(SearchStopped, match="no such data; fix that and run the same command to go on"):
             run_search(tmp_path, *RANDOM)

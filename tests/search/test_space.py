@@ -51,6 +51,7 @@ def test_whole_numbers_reach_both_ends():
     ("words", "named"),
     [
         (["distillation.alpha=interval(0,2)"], "distillation.alpha=2: must be at least 0 and at most 1"),
+        (["epochs=interval(1,5)"], "epochs=2.508: must be a whole number; write 'epochs=int(interval(1,5))'"),
         (["distillation.alpha=interval(1,0)"], "the smaller one first"),
         (["optimizer.lr=tag(log,interval(0,1))"], "must begin above 0"),
         (["distillation.alpha=tag(lin,interval(0,1))"], "unknown tag 'lin'"),
