@@ -37,6 +37,7 @@ ROOMS = (
     "validation",
     "sweep",
     "queue",
+    "search",
     "commands",
 )
 """In the order of docs/architecture.md: each may import from those before it."""

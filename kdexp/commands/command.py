@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import Flags
 from kdexp.configuration.hydra_settings import LAUNCHERS, unused
-from kdexp.configuration.jobs import expand, key_of, latest
+from kdexp.configuration.jobs import expand, key_of, latest, sweeps, swept_twice
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.files import unknown_user
+from kdexp.search.plan import SearchPlan, plan_search
 from kdexp.validation.jobs import compose_and_check
 
-_REMOVALS = {"teacher=null": "~teacher", "teacher=none": "~teacher"}
+_REMOVALS = {f"{group}={nothing}": f"~{group}" for group in ("teacher", "search") for nothing in ("null", "none")}
 """What users type to leave a group out, and how Hydra writes it."""
 
 
@@ -50,6 +51,8 @@ class Command:
     """The overrides without those that a later one replaces."""
     replaced: list[str]
     """A line about each override that a later one replaces."""
+    search: SearchPlan | None = None
+    """The search that makes its own jobs, if the command is one; then `jobs` is empty."""
 
     @property
     def launcher(self) -> str:
@@ -64,6 +67,8 @@ class Command:
     @property
     def dry_run(self) -> bool:
         """Whether any job asks for a dry run: then none is run."""
+        if self.search is not None:
+            return bool(self.search.config["dry_run"])
         return any(job.config["dry_run"] for job in self.jobs)
 
 
@@ -86,6 +91,11 @@ def _read(flags: Flags, composer: Composer) -> Command:
     multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
     effective, replaced = latest(overrides)
     found += _malformed(flags, composer)
+    if _searches(effective, composer, hydra_node):
+        search = _read_search(flags, composer, hydra_node, overrides, found)
+        fixed = [word for word in effective if not sweeps(word)]
+        return Command([], True, hydra_node, fixed, fixed, replaced, search)
+    found += _search_settings(effective)
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])
     found += of_axes
@@ -98,6 +108,34 @@ def _read(flags: Flags, composer: Composer) -> Command:
         raise InvalidArguments(found)
     planned = [PlannedJob(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
     return Command(planned, multirun, hydra_node, overrides, effective, replaced)
+
+
+def _searches(words: Sequence[str], composer: Composer, hydra_node: DictConfig) -> bool:
+    """Whether a command is a search, by its last word on it or by a file that it chooses."""
+    options = [word.partition("=")[2] for word in words if key_of(word) == "search"]
+    return options[-1] in composer.options("search") if options else bool(hydra_node.runtime.choices.get("search"))
+
+
+def _search_settings(words: Sequence[str]) -> list[Problem]:
+    """Problems of settings of a search in a command that is none."""
+    keys = [key_of(word) for word in words if key_of(word).startswith("search.")]
+    return [Problem(key, "is a setting of a search; add search=tpe, search=random or search=grid") for key in keys]
+
+
+def _read_search(
+    flags: Flags, composer: Composer, hydra_node: DictConfig, overrides: Sequence[str], found: Sequence[Problem]
+) -> SearchPlan:
+    """The search that a command describes; raises `InvalidArguments`, also for the problems `found` so far."""
+    launcher = hydra_node.runtime.choices["hydra/launcher"]
+    problems = [*found, *swept_twice(overrides), *unused(overrides, hydra_node, True)]
+    if launcher != "basic":
+        problems.append(Problem("hydra/launcher", f"={launcher}: a search runs its jobs one by one; leave it out"))
+    in_files = [word for word in swept_in_files(hydra_node, overrides) if key_of(word) != "seed"]
+    words = [*in_files, *latest(overrides)[0]]
+    plan, of_plan = plan_search(words, composer, flags.repeated, thoroughly=not flags.only_shows)
+    if plan is None or problems:
+        raise InvalidArguments(dict.fromkeys([*problems, *of_plan]))
+    return plan
 
 
 def _check_name(composer: Composer, flags: Flags) -> None:

@@ -17,6 +17,7 @@ Examples
   kdexp experiment=cifar10_tutorial dataset.root=data    a published experiment
   kdexp dry_run=true experiment=mnist_keras              what would run, and what is already stored
   kdexp -m distillation.temperature=1,2,4 seed=0,1,2     every combination of these values
+  kdexp search=tpe 'distillation.alpha=interval(0,1)'    the best of 20 values on validation images
 
 Groups (GROUP=OPTION)
 {groups}
@@ -31,6 +32,7 @@ Often changed (KEY=VALUE)
            (of training images)  strong@dataset.strong_view=fixmatch (of strong views)
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
   rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,strong_labels,all_labels,int8]'
+  search   search.trials=40  .seeds=[0,1,2]  .fresh_seeds  .pruner=median
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  'logger=[mlflow]'
 
 Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together; hydra/launcher=local starts a
@@ -51,6 +53,7 @@ CHOSEN = (
     "protocol",
     "experiment",
     "sweep",
+    "search",
 )
 
 

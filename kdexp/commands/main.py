@@ -26,6 +26,7 @@ from kdexp.configuration.hydra_settings import BY_WORKERS
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, SweepLost, Unwritable, listed
 from kdexp.queue.job_list import Source
+from kdexp.search.plan import SearchPlan
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.text.glossary import help_on_columns
@@ -83,6 +84,8 @@ def _execute(flags: Flags) -> int:
         return _preview(command, composer)
     if started_as_rank() and (code := _follow(command)) is not None:
         return code
+    if command.search is not None:
+        return _search(command.search, composer)
     if command.multirun:
         return _run_all(command, Source(flags.config_dir, flags.config_name))
     return _run_one(command.jobs[0].config, sys.argv[1:])
@@ -144,9 +147,12 @@ def _follow(command: Command) -> int | None:
 
 def _preview(command: Command, composer: Composer) -> int:
     from kdexp.commands.dry_run import preview, preview_jobs
+    from kdexp.commands.search_preview import preview_search
 
     try:
-        if command.multirun:
+        if command.search is not None:
+            preview_search(command.search, composer)
+        elif command.multirun:
             preview_jobs(command.jobs)
         else:
             preview(command.jobs[0].config, composer=composer)
@@ -188,7 +194,7 @@ def _run_all(command: Command, source: Source) -> int:
     except SweepLost as error:
         print_error("kdexp", f"{error}; every finished learner is in the store")
         return SOME_FAILED
-    return _end_with_table(command, folder)
+    return _end_with_table(folder, stores_of(command))
 
 
 def _leave_to_workers(command: Command, source: Source) -> int:
@@ -207,25 +213,45 @@ def _leave_to_workers(command: Command, source: Source) -> int:
     except SweepLost as error:
         print_error("kdexp", f"{error}; every finished learner is in the store")
         return SOME_FAILED
-    code = _end_with_table(command, folder)
+    code = _end_with_table(folder, stores_of(command))
     mark_ended(folder)
     return code
 
 
-def _end_with_table(command: Command, folder: Path) -> int:
+def stores_of(command: Command) -> Iterable[str]:
+    """The stores of a multirun's jobs."""
+    return (str(job.config["store"]) for job in command.jobs)
+
+
+def _end_with_table(folder: Path, stores: Iterable[str]) -> int:
     """Prints the table of a sweep whose jobs have ended; returns the exit code."""
     from kdexp.commands.report import print_report
     from kdexp.store.size import size_remark
 
     try:
         code = print_report([folder], folder)
-        for told in filter(None, map(size_remark, dict.fromkeys(str(job.config["store"]) for job in command.jobs))):
+        for told in filter(None, map(size_remark, dict.fromkeys(stores))):
             print(told)
         return code
     except Unwritable as error:
         elsewhere = f"kdexp-report {shlex.quote(str(folder))} --output FOLDER writes the table elsewhere"
         print_error("kdexp", f"{error}; every finished learner is in the store, and {elsewhere}")
         return SOME_FAILED
+
+
+def _search(plan: SearchPlan, composer: Composer) -> int:
+    """Runs a search and prints the table of its final training; returns the exit code."""
+    from kdexp.commands.search import run_search
+    from kdexp.commands.search_trials import SearchStopped
+
+    try:
+        folder = run_search(plan, composer, sys.argv[1:])
+    except Unwritable as error:
+        return _refuse([Problem("", str(error))])
+    except SearchStopped as error:
+        print_error("kdexp", f"the search stopped: {error}")
+        return SOME_FAILED
+    return _end_with_table(folder, [str(plan.config["store"])])
 
 
 def _refuse(problems: Sequence[Problem]) -> int:

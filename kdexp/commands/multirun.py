@@ -124,8 +124,16 @@ def claim_sweep(
         LearnerStore(store).require_writable()  # makes its folder: a worker that does not find it has another disk
     with writing_to(configs[0]):
         folder = claim_folder(at_home(str(configs[0]["output_dir"])) / "sweeps", configs[0])
-        listed = [ListedJob(job.number, tuple(job.overrides), job.folder) for job in jobs]
-        return write_jobs(folder, listed, command, configs, layers_read(configs), source, by_workers=by_workers)
+        return list_jobs(folder, jobs, command, source, by_workers=by_workers)
+
+
+def list_jobs(
+    folder: Path, jobs: Sequence[PlannedJob], command: Sequence[str], source: Source = SHIPPED, *, by_workers: bool = False
+) -> JobList:
+    """Writes the list of a sweep's jobs; raises `OSError`."""
+    configs = [job.config for job in jobs]
+    listed = [ListedJob(job.number, tuple(job.overrides), job.folder) for job in jobs]
+    return write_jobs(folder, listed, command, configs, layers_read(configs), source, by_workers=by_workers)
 
 
 def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | None:

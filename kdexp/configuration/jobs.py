@@ -17,6 +17,9 @@ from kdexp.errors import InvalidArguments, Problem, listed
 MOST_JOBS = 10_000
 """Jobs of one command at most, since all of them are checked before the first starts."""
 
+SEARCHES = "search=tpe (or search=random) searches"
+"""The command that an interval needs."""
+
 Options = Callable[[str], Sequence[str]]
 """Returns the options of a group; none if there is no such group."""
 
@@ -28,6 +31,8 @@ class Axis:
     key: str
     count: int
     words: Callable[[], list[str]]
+    swept: bool = True
+    """Whether the word stands for a list of values, even one of a single value."""
 
 
 def expand(overrides: Sequence[str], options: Options = lambda _group: ()) -> list[list[str]]:
@@ -35,7 +40,7 @@ def expand(overrides: Sequence[str], options: Options = lambda _group: ()) -> li
     axes, found = [], list(swept_twice(overrides))
     for text in latest(overrides)[0]:
         try:
-            axes.append(_axis(text, options))
+            axes.append(axis_of(text, options))
         except InvalidArguments as error:
             found += error.problems
     total = math.prod(axis.count for axis in axes)
@@ -43,7 +48,7 @@ def expand(overrides: Sequence[str], options: Options = lambda _group: ()) -> li
         found.append(Problem("", _too_many(axes, total)))
     if not found:
         words = [axis.words() for axis in axes]
-        found += [problem for axis, values in zip(axes, words, strict=True) for problem in _equal(axis.key, values)]
+        found += [problem for axis, values in zip(axes, words, strict=True) for problem in equal_values(axis.key, values)]
     if found:
         raise InvalidArguments(found)
     return [list(job) for job in product(*words)]
@@ -68,11 +73,12 @@ def swept_twice(overrides: Sequence[str]) -> Iterator[Problem]:
     for text in dict.fromkeys(overrides):
         words.setdefault(key_of(text), []).append(text)
     for key, same in words.items():
-        if len(same) > 1 and any(map(_sweeps, same)):
+        if len(same) > 1 and any(map(sweeps, same)):
             yield Problem(key, f"given {len(same)} times ({', '.join(same)}); keep one")
 
 
-def _sweeps(text: str) -> bool:
+def sweeps(text: str) -> bool:
+    """Whether a word stands for several values; False for one that can't be read."""
     try:
         return is_swept(parse(text))
     except Exception:  # composing the job explains the error
@@ -84,16 +90,16 @@ def is_swept(override: Override) -> bool:
     return override.value_type not in (None, ValueType.ELEMENT)
 
 
-def _axis(text: str, options: Options) -> Axis:
+def axis_of(text: str, options: Options) -> Axis:
     """The axis of a word; raises `InvalidArguments` for a sweep without values or end, or of a key that can't be swept."""
     key = key_of(text)
     try:
         override = parse(text)
     except Exception:  # composing the job explains the error
-        return Axis(key, 1, lambda: [text])
+        return Axis(key, 1, lambda: [text], swept=False)
     if not is_swept(override):
         plain = text if override.is_delete() else f"{override.get_key_element()}={override.get_value_element_as_str()}"
-        return Axis(key, 1, lambda: [plain])
+        return Axis(key, 1, lambda: [plain], swept=False)
     values = override.value()
     if problem := _unfit(override, values):
         raise InvalidArguments([Problem(key, f"={text.partition('=')[2]}: {problem}")])
@@ -113,8 +119,8 @@ def _unfit(override: Override, values: Any) -> str:
     if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
         return "Hydra's own settings can't differ between jobs; give one value"
     if isinstance(values, IntervalSweep):
-        fix = f"{override.key_or_group}={values.start:g},{values.end:g} or range(START,STOP,STEP)"
-        return f"interval(...) has no list of values to sweep; list some: {fix}"
+        listing = f"{override.key_or_group}={values.start:g},{values.end:g} or range(START,STOP,STEP)"
+        return f"interval(...) has no list of values to sweep; {SEARCHES} an interval, and -m sweeps a list: {listing}"
     if isinstance(values, RangeSweep):
         count = _count(values)
         return "has no end" if count == math.inf else "has no values" if not count else ""
@@ -149,7 +155,7 @@ def _rounded(count: int) -> str:
     return f"{count:,}" if count < 10**15 else "10^15 or more"
 
 
-def _equal(key: str, words: Sequence[str]) -> Iterator[Problem]:
+def equal_values(key: str, words: Sequence[str]) -> Iterator[Problem]:
     """Problems of values that an axis has twice, whose jobs would be the same."""
     seen: dict[Any, str] = {}
     for word in words:

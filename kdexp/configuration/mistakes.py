@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import MissingConfigException
 
 from kdexp.configuration.classifiers import library_of
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import KNOWN, Stray
 from kdexp.configuration.hydra_settings import LAUNCHERS
-from kdexp.configuration.jobs import is_swept
+from kdexp.configuration.jobs import SEARCHES, is_swept
 from kdexp.configuration.keys import all_paths, unknown_key
 from kdexp.configuration.option_files import BadOptionFile
 from kdexp.configuration.quoting import as_word, parse, shortened, unreadable
@@ -44,6 +44,9 @@ def explain(text: str, error: Exception, composed: Mapping[str, Any], composer: 
     except Exception as unparsed:  # of any kind
         too_long = isinstance(unparsed, ValueError)
         return Problem("", f"{shortened(text)!r} {first_line(unparsed)}" if too_long else unreadable(text, unparsed))
+    if override.value_type is ValueType.INTERVAL_SWEEP:
+        rest = [word for word in words if not word.startswith("search=")]
+        return Problem(key, f"={value}: {SEARCHES} an interval: {shlex.join(['kdexp', 'search=tpe', *rest])}")
     if is_swept(override):
         return Problem(key, f"={value}: {several_values(key, value, composed, words)}")
     return Problem(key, _fault(override, text, error, composed, composer))

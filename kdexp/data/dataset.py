@@ -178,6 +178,11 @@ class ImageDataset(Checked):
         """Returns a mask [N] of the validation images among the training images that `read` returns."""
         return stratified_draw(labels, self.val_fraction, self.split_seed)
 
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation images."""
+        return self.val_fraction > 0
+
     def weak_views(self) -> WeakViews:
         """Returns the crops and mirrored images that are trained on, or that `strong` changes further."""
         if self.resized_crop is None:

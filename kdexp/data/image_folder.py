@@ -72,6 +72,10 @@ class ImageFolder(ImageDataset):
         return 0 if self.folders.validation is None else self.folders.validation.count
 
     @property
+    def validates(self) -> bool:
+        return super().validates or self.folders.validation is not None
+
+    @property
     def stored_size(self) -> int:
         return stored_size(vars(self))
 

@@ -242,6 +242,34 @@ class Jobs(TypedDict):
     layers: NotRequired[list[LayersRead]]
 
 
+class SearchedMethod(TypedDict):
+    """The trials of one method in a search, by how they ended, and the best one's mean validation accuracy and overrides."""
+
+    trials: NonNegativeInt
+    finished: NonNegativeInt
+    pruned: NonNegativeInt
+    failed: NonNegativeInt
+    validation: Fraction | None
+    words: list[str]
+
+
+class SearchedBaseline(TypedDict):
+    """A baseline that a search has chosen: its settings, and the number of baselines among which it was best."""
+
+    settings: dict[Name, Any]
+    trials: NonNegativeInt
+
+
+class Searched(TypedDict):
+    """`search.json` of a search whose trials are over; the first of `baselines` is the best next to any trial."""
+
+    sampler: Name
+    seeds: list[NonNegativeInt]
+    fresh_seeds: list[NonNegativeInt]
+    methods: dict[Name, SearchedMethod]
+    baselines: list[SearchedBaseline]
+
+
 class Summary(TypedDict):
     """Properties of a data set's images."""
 

@@ -98,7 +98,7 @@ def killed_runs(root: Path) -> list[Path]:
     dead = [path for path, user in _claims(root) if not user]
     found = [folder for path in dead for folder in _resumable(root, path) if was_killed(folder)]
     found += [folder for path in sorted((root / IN_USE).glob(f"*{NOTE}")) for folder in _resumable(root, path)]
-    return sorted({folder for folder in found if folder.parent not in found})
+    return sorted({folder for folder in found if not {*folder.parents} & {*found}})
 
 
 def forget_killed(root: Path) -> None:

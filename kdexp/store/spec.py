@@ -65,8 +65,7 @@ class LearnerSpec:
         Source files are those of every `_target_`, of its base classes, and of modules next to these that they import.
         """
         values = self.values()
-        sources = {name: digest for node in _nodes(values) for name, digest in _sources(node["_target_"])}
-        return {"format": FORMAT, **values, "sources": sources}
+        return {"format": FORMAT, **values, "sources": sources_in(values)}
 
     @cached_property
     def key(self) -> str:
@@ -78,6 +77,11 @@ def key_of(identity: dict[str, Any]) -> str:
     """Hash of a spec's `identity()`."""
     text = json.dumps(alike(identity), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sources_in(values: Any) -> dict[str, str]:
+    """Digests of the source files behind the classes of all nodes in plain values, by module."""
+    return {name: digest for node in _nodes(values) for name, digest in _sources(node["_target_"])}
 
 
 def alike(value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kdexp.configuration.roles import PARTS, option
@@ -18,6 +19,7 @@ from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.read import FINISHED, Job, Sweep
 from kdexp.sweep.repeat import command_words, fresh_command, used_seeds
 from kdexp.sweep.row import SweepRow
+from kdexp.sweep.searched import sentences, trials_of
 from kdexp.sweep.selection import Group, choose
 
 MANY_INTERVALS = 20
@@ -49,6 +51,8 @@ class DataTable:
 
     few_labels: str = ""
     """The sentence about labels that only some of the training images have, if any."""
+    searched: list[str] = field(default_factory=list)
+    """Sentences on the searches that chose the values of its rows."""
 
     @property
     def published(self) -> list[tuple[str, Reference | None, int]]:
@@ -127,7 +131,8 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
             if group.row.difference:
                 level = 1 - 0.05 / len(family)
                 group.pairs.add_intervals(group.row.difference, level, images=len(family) <= MANY_INTERVALS)
-    used = used_seeds(sweep.jobs)
+    searches = _note_trials(groups, sweep)
+    used = used_seeds(sweep.jobs) | {seed for search in sweep.searches.values() for seed in search["seeds"]}
     for group in groups:
         if group.row.mark:
             group.row.fresh_command = fresh_command([observation.job for observation in group.observations], used)
@@ -147,12 +152,24 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
         partly_shortened=any(shortened) and not all(shortened),
         unsourced=_unsourced(jobs),
         few_labels=_few_labels(groups),
+        searched=list(dict.fromkeys(sentence for search in searches for sentence in sentences(search))),
     )
 
 
 def _few_labels(groups: list[Group]) -> str:
     results = [each.result for group in groups for each in group.observations]
     return label_remark([{"spec": each.spec, "few_labels": each.few_labels} for each in results if each.few_labels])
+
+
+def _note_trials(groups: list[Group], sweep: Sweep) -> list[dict[str, Any]]:
+    """Fills in `SweepRow.trials`, and takes away marks: these rows were chosen before. Returns the searches behind the rows."""
+    found: dict[Path, dict[str, Any]] = {}
+    for group in groups:
+        for folder in {each.job.folder.parent for each in group.observations} & sweep.searches.keys():
+            found[folder] = sweep.searches[folder]
+            group.row.mark, group.row.chosen_among = "", 1
+            group.row.trials = trials_of(group.row.role, group.row.option, group.row.settings, found[folder])
+    return list(found.values())
 
 
 def _departures(jobs: list[Job]) -> list[str]:

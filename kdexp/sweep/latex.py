@@ -115,6 +115,8 @@ def _selection(table: DataTable) -> Iterator[str]:
         meanings.append(f"{BEST_OF_METHOD}: highest {'' if meanings else 'mean validation accuracy '}of its method")
     if meanings:
         yield f"{'; '.join(meanings)}; test images were not used for selection."
+    elif table.searched:
+        yield from table.searched
     else:
         yield "No configuration was selected: all that were run are listed."
 

@@ -14,11 +14,12 @@ import yaml
 from kdexp.configuration.roles import PARTS, node_at, role_spec
 from kdexp.errors import BadFile
 from kdexp.report.published import published_problems
-from kdexp.store.descriptions import Configuration, Jobs, Status, Table
+from kdexp.store.descriptions import Configuration, Jobs, Searched, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike
 from kdexp.store.stored import RESULT, StoredLearner, other_format, read_result, under_its_key
+from kdexp.sweep.searched import JOURNAL, SEARCH
 from kdexp.text.characters import one_line
 
 JOBS = "jobs.json"
@@ -90,6 +91,8 @@ class Sweep:
     results: dict[str, Result] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    searches: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    """What `search.json` says, by the folder of a search."""
 
     def add_result(self, path: Path) -> bool:
         """Reads the learner in a folder of a store; returns whether it can be used, from here or from another store."""
@@ -121,6 +124,8 @@ def read(folders: Iterable[str | Path]) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: no such folder"
+    if (folder / JOURNAL).exists():
+        return f"{str(folder)!r}: this search has not finished its trials; the same command goes on, and ends with the table"
     return f"{str(folder)!r}: has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/"
 
 
@@ -131,6 +136,8 @@ def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, 
     """
     if listed := _read(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in listed["jobs"])
+        if search := _read(folder / SEARCH, Searched, sweep, "; it is unknown how this search chose its values"):
+            sweep.searches[folder] = search
     elif (folder / "config.yaml").exists():
         yield folder, None
     elif depth and folder.is_dir():

@@ -38,6 +38,7 @@ def remarks(table: DataTable) -> list[str]:
         _several,
         _below_baseline,
         _best_baselines,
+        _searched_baseline,
         _gaps,
         _variants,
     )
@@ -82,6 +83,9 @@ def _controls(table: DataTable) -> Iterator[str]:
 
 
 def _tried(table: DataTable) -> Iterator[str]:
+    if table.searched:  # the jobs of the table are only the final ones
+        yield from table.searched
+        return
     for student, methods in table.tried.items():
         counts = ", ".join(f"{method} {count}" for method, count in methods.items())
         whose = f" for {student}" if len(table.tried) > 1 else ""
@@ -215,6 +219,16 @@ def _best_baselines(table: DataTable) -> Iterator[str]:
             if row.role == "baseline" and row.mark and _same_terms(chosen, row) and not _compared(chosen, row):
                 gap = signed(100 * (chosen.test_mean - row.test_mean))
                 yield f"{BEST} minus the best baseline on validation data, {_name(row, table)}: {gap} points."
+
+
+def _searched_baseline(table: DataTable) -> Iterator[str]:
+    """Compares the students that a search has chosen with the best baseline that it found, where that is not theirs."""
+    found = [row for row in table.rows if row.role == "baseline" and row.trials]
+    best = max(found, key=lambda row: row.trials or 0, default=None)
+    for row in table.rows:
+        if best is not None and row.role == "distilled" and row.trials and not _compared(row, best):
+            gap = signed(100 * (row.test_mean - best.test_mean))
+            yield f"{_name(row, table)} minus the best baseline of the search, {_name(best, table)}: {gap} points."
 
 
 def _below_baseline(table: DataTable) -> Iterator[str]:

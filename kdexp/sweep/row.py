@@ -47,6 +47,8 @@ class SweepRow:
     """★ for the student's best configuration on validation data, ☆ for the best of its method, else empty."""
     chosen_among: int = 1
     """Number of configurations among which the mark was given."""
+    trials: int | None = None
+    """Number of trials among which a search chose its values, on validation images with other seeds."""
     latency_ms: float | None = None
     """Median of its measured latencies (`latency=true`), in milliseconds per image."""
     fresh_command: str = ""

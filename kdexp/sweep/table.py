@@ -88,6 +88,7 @@ def columns_of(table: DataTable, *, narrow: bool = False) -> list[Column[SweepRo
         *model,
         Column("method", lambda row: _breakable(row.short_method) if narrow else row.method, always=True, right=False),
         *settings,
+        Column("trials", lambda row: written(row.trials, ",d"), always=True),
         Column("n", lambda row: f"{row.n:,}", always=True),
         *validation,
         Column("test %", lambda row: plus_minus(row.test_mean, row.test_std), always=True),

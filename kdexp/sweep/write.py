@@ -59,6 +59,7 @@ def _line(row: SweepRow, table: DataTable) -> dict[str, Any]:
         "test_mean": row.test_mean,
         "test_std": row.test_std,
     }
+    line |= {"trials": row.trials} if row.trials is not None else {}
     line |= {"latency_ms": row.latency_ms} if row.latency_ms is not None else {}
     line |= {"shortened": "; ".join(table.shortened)} if table.shortened else {}
     if row.balanced_mean is not None:

@@ -107,6 +107,8 @@ SWEEPS = (
     ),
     Entry("settings", "", "in narrow terminals: all these settings in one column"),
     Entry("variant", "variant", "number of rows that look the same but differ in what the remark below the table names"),
+    Entry("trials", "trials", "after a search: among how many trials (of a baseline: among how many baselines) it was chosen"),
+    Entry("n", "n", "number of seeds that finished"),
     Entry("n", "n", "number of seeds that finished", "accuracy"),
     Entry("val %", "validation_mean", "validation accuracy after the last epoch, mean over seeds"),
     Entry("test %", "test_mean test_std", "test accuracy after the last epoch, mean ± standard deviation (n−1) over seeds"),

@@ -320,6 +320,12 @@ def test_two_kinds_of_crops_exclude_each_other(root):
         folder(root, resized_crop=[0.5, 1.0], crop_padding=2)
 
 
+def test_validation_images_are_drawn_or_have_a_folder(root):
+    assert folder(root, val_fraction=0.25).validates and not folder(root, val_fraction=0.0).validates
+    write_classes(root / "val")
+    assert folder(root, val_fraction=0.25).validates and not folder(root, val_fraction=0.0).validates
+
+
 # Normalisation and storage
 
 

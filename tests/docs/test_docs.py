@@ -28,6 +28,8 @@ from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
 from kdexp.deployment.formats import FORMATS
 from kdexp.network.build import build_network
+from kdexp.search import settings as search_settings
+from kdexp.search.plan import plan_search
 from kdexp.validation import settings
 from kdexp.validation.jobs import compose_and_check
 from kdexp.validation.validator import validate
@@ -81,8 +83,12 @@ def test_every_command_is_valid(command, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "is_installed", lambda name: True)
     words = shlex.split(command, comments=True)[1:]
     write_checkpoints(words)
-    jobs = expand(words[1:]) if words[:1] == ["-m"] else [words]
-    _, problems = compose_and_check(jobs, COMPOSER)
+    if any(word.startswith("search=") for word in words):
+        monkeypatch.setattr(search_settings, "find_spec", lambda name: name)  # Optuna need not be there
+        _, problems = plan_search(words, COMPOSER, words)
+    else:
+        jobs = expand(words[1:]) if words[:1] == ["-m"] else [words]
+        _, problems = compose_and_check(jobs, COMPOSER)
     assert problems == []
 
 
