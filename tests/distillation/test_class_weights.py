@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from each_method import METHODS, class_of
 from experiments import compose_command
 from folders import SMALL, write_classes
 from hypothesis import given, settings
@@ -17,11 +18,12 @@ from kdexp.commands.run import run
 from kdexp.configuration.nodes import build
 from kdexp.distillation.kd import KD
 from kdexp.distillation.none import NoDistillation
+from kdexp.distillation.semi_supervised import SemiSupervised
 from kdexp.experiment.obtain import obtain
 from kdexp.network.capture import Outputs
 from kdexp.validation.validator import validate
 
-OWN_CE = {"label_smoothing", "mutual"}
+OWN_CE = {"label_smoothing", "mutual"} | {method for method in METHODS if issubclass(class_of(method), SemiSupervised)}
 few = settings(max_examples=25, deadline=None)
 
 
