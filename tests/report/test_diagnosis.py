@@ -130,7 +130,8 @@ def facts_of(make_experiment):
 def test_every_method_can_be_measured(facts_of, method):
     facts, _ = facts_of(*PAIR, f"distillation={method}", "dataset.val_fraction=0")
     told = {**facts.gradients_before, **facts.gradients_after}
-    assert told and all(math.isfinite(norm) and norm > 0 for norm in told.values())
+    apart = method == "feature_pretraining"  # its terms are never in one step, and so not compared
+    assert bool(told) != apart and all(math.isfinite(norm) and norm > 0 for norm in told.values())
     assert all(0 <= getattr(facts, f.name) <= 1 for f in fields(Facts) if f.name.endswith(("_test", "_train", "confidence")))
     assert facts.train_images == 96 and (facts.temperature is None) == ("kd" not in told)
 
