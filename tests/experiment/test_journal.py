@@ -32,6 +32,8 @@ def test_a_training_is_announced_in_words():
         == "training teacher: 1 epoch of 10 batches (1,280 of 50,000 images)"
     )
     assert training_words("a and b", spec(1200, 32), 3, 90) == ("training a and b: 1,200 epochs of 3 batches (90 images)")
+    few = training_words("a", spec(2, 32), 3, 40, repeats=True)
+    assert few == "training a: 2 epochs of 3 batches (96 times one of 40 labelled images)"
     assert training_words("untrained_teacher", spec(0), 9, 9) == "untrained_teacher: left untrained"
     assert training_words("teacher", spec(0, checkpoint="a digest"), 9, 9) == "teacher: as in its checkpoint"
     assert training_words("teacher", spec(0, members=["one", "two"]), 9, 9) == "teacher: the mean of 2 members"
