@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from kdexp.data.split import Split
 from kdexp.files import reason
 from kdexp.store.spec import LearnerSpec
 from kdexp.teacher.lookup import Lookup, StoredOutputs, size_words
@@ -175,17 +174,17 @@ def measured(row: dict[str, float]) -> str:
     return " ".join(losses + shares)
 
 
-def training_words(names: str, spec: LearnerSpec, batches: int, split: Split) -> str:
-    """Says what is trained: epochs, batches per epoch, and how many of a split's images these have."""
+def training_words(names: str, spec: LearnerSpec, batches: int, images: int, *, repeats: bool = False) -> str:
+    """Says what is trained: epochs, batches per epoch, and how many of a split's images these have, or how often one."""
     if spec.members:
         return f"{names}: the mean of {len(spec.members)} members"
     if not spec.epochs:
         if spec.model.get("weights"):
             return f"{names}: as published"
         return f"{names}: as in its checkpoint" if spec.model.get("checkpoint") else f"{names}: left untrained"
-    images, shown = len(split), batches * spec.batch_size
+    shown = batches * spec.batch_size
     of_all = count(images, "image") if shown >= images else f"{shown:,} of {count(images, 'image')}"
-    if split.repeats:
+    if repeats:
         of_all = f"{shown:,} times one of {count(images, 'labelled image')}"
     return f"training {names}: {count(spec.epochs, 'epoch')} of {count(batches, 'batch', 'batches')} ({of_all})"
 

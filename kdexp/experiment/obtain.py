@@ -81,7 +81,7 @@ def _prepared(entries: Sequence[Entry], experiment: Experiment) -> tuple[list[Le
     network, known = experiment.teacher_network(entries), (split.labels, split.unlabelled_images)
     learners, teacher = prepare(entries, network, experiment.shape, precision, *known)
     steps = steps_for(precision)(split, teacher, spec.epochs, spec.batch_size, spec.seed, spec.limit_batches)
-    experiment.journal.say(training_words(_names(entries), spec, steps.count, split))
+    experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split), repeats=split.repeats))
     for learner, entry in zip(learners, entries, strict=True):
         _load_members(learner, entry, experiment.store)
         _resume(learner, entry, experiment)

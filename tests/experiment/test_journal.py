@@ -23,30 +23,17 @@ def test_the_progress_bar_names_the_epoch(learners):
         assert "epoch 3/3" in screen.getvalue() and "train 75.0 %" in screen.getvalue()
 
 
-class Images:
-    """A split of so many images."""
-
-    def __init__(self, count, repeats=False):
-        self.count, self.repeats = count, repeats
-
-    def __len__(self):
-        return self.count
-
-
 def test_a_training_is_announced_in_words():
     def spec(epochs, batch_size=1, members=(), **model):
         return SimpleNamespace(epochs=epochs, batch_size=batch_size, members=members, model=model)
 
-    nine = Images(9)
     assert (
-        training_words("teacher", spec(1, 128), 10, Images(50_000))
+        training_words("teacher", spec(1, 128), 10, 50_000)
         == "training teacher: 1 epoch of 10 batches (1,280 of 50,000 images)"
     )
-    few = training_words("distilled", spec(2, 32), 29, Images(40, repeats=True))
-    assert few == "training distilled: 2 epochs of 29 batches (928 times one of 40 labelled images)"
-    assert training_words("a and b", spec(1200, 32), 3, Images(90)) == (
-        "training a and b: 1,200 epochs of 3 batches (90 images)"
-    )
-    assert training_words("untrained_teacher", spec(0), 9, nine) == "untrained_teacher: left untrained"
-    assert training_words("teacher", spec(0, checkpoint="a digest"), 9, nine) == "teacher: as in its checkpoint"
-    assert training_words("teacher", spec(0, members=["one", "two"]), 9, nine) == "teacher: the mean of 2 members"
+    assert training_words("a and b", spec(1200, 32), 3, 90) == ("training a and b: 1,200 epochs of 3 batches (90 images)")
+    few = training_words("a", spec(2, 32), 3, 40, repeats=True)
+    assert few == "training a: 2 epochs of 3 batches (96 times one of 40 labelled images)"
+    assert training_words("untrained_teacher", spec(0), 9, 9) == "untrained_teacher: left untrained"
+    assert training_words("teacher", spec(0, checkpoint="a digest"), 9, 9) == "teacher: as in its checkpoint"
+    assert training_words("teacher", spec(0, members=["one", "two"]), 9, 9) == "teacher: the mean of 2 members"
