@@ -80,11 +80,9 @@ def _execute(flags: Flags) -> int:
         return launch(flags, command.overrides, _run_launched)
     if command.dry_run:
         return _preview(command, composer)
-    return (
-        _run_all(command, Source(flags.config_dir, flags.config_name))
-        if command.multirun
-        else _run_one(command.jobs[0].config, sys.argv[1:])
-    )
+    if command.multirun:
+        return _run_all(command, Source(flags.config_dir, flags.config_name))
+    return _run_one(command.jobs[0].config, sys.argv[1:])
 
 
 def _help(flags: Flags) -> int:
