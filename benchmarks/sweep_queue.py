@@ -105,7 +105,7 @@ def workers(folder: Path) -> None:
         print(f"{jobs} jobs {way}: {median(taken):.1f} s ({', '.join(f'{value:.1f}' for value in taken)}){busy}")
     alone, one, two = (median(taken) for taken in seconds.values())
     print(f"one worker takes {(one - alone) / jobs:.2f} s a job more than one process, its start included")
-    print(f"two workers are {one / two:.2f} times as fast as one; load before and after: {os.getloadavg()[0]:.1f}")
+    print(f"two workers are {one / two:.2f} times as fast as one; load of the machine now: {os.getloadavg()[0]:.1f}")
 
 
 PARTS = {"claims": claims, "table": table, "workers": workers}

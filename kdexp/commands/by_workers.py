@@ -56,7 +56,8 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
         screen.line(f"sweep folder: {listed.folder}, {len(listed.jobs)} jobs{f', {over} of them over' if over else ''}")
         screen.line(str(plan) if leads.first else f"{leads.other} started the workers of this sweep; this command watches")
         if watch.left and not node.get("wait", True):
-            _submit_only(listed, crew, watch.left, screen)
+            if leads.first:
+                _submit_only(listed, crew, watch.left, screen)
             raise Detached(0)
         try:
             watch.follow(leads.crew, screen)

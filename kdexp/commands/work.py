@@ -89,7 +89,7 @@ def cores() -> int:
 def _why_not_here(listed: JobList) -> str:
     """Why this machine can't work on a sweep, or an empty string."""
     if not listed.cwd:
-        return f"{listed.folder / JOBS} was written by an older kdexp, which noted no folder to work in"
+        return f"{listed.folder / JOBS} names no folder to work in: an older kdexp wrote it, or the folder's name is not UTF-8"
     named = {
         "the folder that the sweep was started in": [listed.cwd],
         "the folder of its YAML files": filter(None, [listed.source.config_dir]),

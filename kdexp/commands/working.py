@@ -107,10 +107,10 @@ def work(listed: JobList, worker: Registration, console: Console | None = None) 
 
 @contextmanager
 def _ending(worker: Registration) -> Iterator[None]:
-    """Notes that a worker which was asked to end has given up its job: one that dies leaves it in its state."""
+    """Notes that a worker has given up its job when it ends by itself: one that is killed leaves the job in its state."""
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:
         worker.note(job=None)
         raise
 

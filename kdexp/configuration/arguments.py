@@ -146,9 +146,8 @@ def misfit(value: Any, annotation: Any) -> str:
     """Why `value` does not fit the annotation, or an empty string if it does."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return misfit(value, inner[0]) or next(
-            (note for note in inner[1:] if isinstance(note, Range | Written)), Range()
-        ).refusal(value)
+        allowed = next((note for note in inner[1:] if isinstance(note, Range | Written)), Range())
+        return misfit(value, inner[0]) or allowed.refusal(value)
     if origin in (typing.Union, types.UnionType):
         options = [option for option in inner if option is not type(None)]
         sentences = {option: misfit(value, option) for option in options}

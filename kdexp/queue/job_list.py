@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,8 @@ from kdexp.store.descriptions import Jobs
 from kdexp.store.schema import read_json
 
 JOBS = "jobs.json"
+LONGEST_PATH, LONGEST_NETWORK = 2_000, 10**5
+"""Characters of a path and of a network's description in the list of jobs."""
 
 
 class ListedJob(NamedTuple):
@@ -101,16 +104,23 @@ def write_jobs(
 
 
 def _content(listed: JobList) -> dict[str, Any]:
+    """What is written; paths and names that no reader would accept are left out, and workers with them."""
+    paths = [listed.cwd, *filter(None, listed.source), *listed.stores]
+    places = {"cwd": listed.cwd, **listed.source._asdict(), "stores": list(listed.stores)}
+    known = {at: names for at, names in listed.layers.items() if len(at[0]) <= LONGEST_NETWORK}
     return {
         "command": list(listed.command),
-        "cwd": listed.cwd,
-        **listed.source._asdict(),
-        "stores": list(listed.stores),
+        **(places if all(map(_is_readable, paths)) else {}),
         "by_workers": listed.by_workers,
         "forced": listed.forced,
-        "layers": [{"network": network, "view": view, "layers": names} for (network, view), names in listed.layers.items()],
+        "layers": [{"network": network, "view": view, "layers": names} for (network, view), names in known.items()],
         "jobs": [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in listed.jobs],
     }
+
+
+def _is_readable(path: str) -> bool:
+    """Whether a path is UTF-8 and not too long."""
+    return len(path) <= LONGEST_PATH and not re.search("[\ud800-\udfff]", path)
 
 
 def read_jobs(folder: Path) -> JobList:

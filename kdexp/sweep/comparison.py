@@ -139,7 +139,8 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
     dataset = observed[0][0].result.dataset
     tried = _tried(sweep, dataset, fingerprint)
     jobs = list({str(each.job.folder): each.job for group in groups for each in group.observations}.values())
-    shortened = [shortenings(job.config, [*command_words(job.folder.parent), *job.overrides]) for job in jobs if job.config]
+    typed = {folder: command_words(folder) for folder in {job.folder.parent for job in jobs}}
+    shortened = [shortenings(job.config, [*typed[job.folder.parent], *job.overrides]) for job in jobs if job.config]
     return DataTable(
         dataset,
         fingerprint,

@@ -23,7 +23,7 @@ from kdexp.queue.attach import find_unfinished, mark_ended
 from kdexp.queue.crew import Onlookers
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
-from kdexp.queue.roster import Registration, WorkerState, live_workers
+from kdexp.queue.roster import Registration, WorkerState, live_workers, read_state
 from kdexp.queue.screen import Progress, SweepScreen, drawn
 from kdexp.queue.watch import Watch
 from kdexp.store.run_state import write_state
@@ -343,7 +343,8 @@ def test_a_module_that_is_missing_on_another_machine_is_named_at_once(tmp_path, 
     printed = (tmp_path / "printed.txt").read_text()
     assert worker.exitcode == 2 and "job 1/2  seed=0: distillation._target_" in printed and "mine_elsewhere" in printed
     assert "can't work on this sweep" in "".join(path.read_text() for path in listed.folder.glob("workers/*.jsonl"))
-    assert not (listed.folder / "000").exists()
+    (state,) = map(read_state, listed.folder.glob("workers/*.json"))
+    assert state.job is None and not (listed.folder / "000").exists(), "it is no worker that died"
     module.write_text("from kdexp.distillation.kd import KD\n\n\nclass Mine(KD):\n    pass\n")
     worker = command(tmp_path, [str(listed.folder)], "work")
     worker.join()

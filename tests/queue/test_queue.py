@@ -145,6 +145,16 @@ def test_the_list_says_all_that_another_process_needs(tmp_path, monkeypatch):
     assert read.layers == written.layers and read.folder == tmp_path / written.folder
 
 
+def test_a_folder_whose_name_is_not_utf_8_leaves_the_list_readable(tmp_path, kdexp_work, monkeypatch):
+    place = tmp_path / "caf\udce9"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    folder = listed_sweep(tmp_path / "out", "seed=0,1").folder
+    assert len(read_jobs(folder).jobs) == 2
+    code, printed = kdexp_work(folder)
+    assert code == 2 and "names no folder to work in" in printed
+
+
 @pytest.mark.parametrize("gone", ["cwd", "stores", "config_dir"])
 def test_a_machine_with_another_disk_is_refused(tmp_path, kdexp_work, gone):
     folder = listed_sweep(tmp_path / "out", "seed=0,1").folder
