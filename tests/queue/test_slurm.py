@@ -199,7 +199,7 @@ def alone(folder, *words):
     return weights_in(folder / "alone" / "store"), (listed.folder / "sweep.csv").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slurm
 def test_a_sweep_in_slurm_outlives_its_command_and_a_killed_worker(user, tmp_path):
     words = ("teacher_epochs=1500", "seed=0,1,2")
     printed, code = user.run(*SLURM, *words, "hydra.launcher.wait=false")
@@ -218,7 +218,7 @@ def test_a_sweep_in_slurm_outlives_its_command_and_a_killed_worker(user, tmp_pat
     assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
 
 
-@pytest.mark.slow
+@pytest.mark.slurm
 def test_a_task_goes_on_after_its_time_limit_and_after_preemption(user, tmp_path):
     words = ("teacher_epochs=1500", "seed=0,1")
     user.run(*SLURM, *words, "hydra.launcher.wait=false", "hydra.launcher.workers=1")
@@ -238,7 +238,7 @@ def test_a_task_goes_on_after_its_time_limit_and_after_preemption(user, tmp_path
     assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
 
 
-@pytest.mark.slow
+@pytest.mark.slurm
 def test_what_slurm_refuses_is_said_in_its_words(user):
     printed, code = user.run(*SLURM, "seed=0,1", "hydra.launcher.partition=nowhere")
     assert code == 2 and "invalid partition specified: nowhere" in printed and "Traceback" not in printed
