@@ -49,10 +49,9 @@ def different_values(config: Mapping[str, Any], composer: Composer) -> list[str]
 def _plain(config: Mapping[str, Any], composer: Composer) -> dict[str, Any]:
     """The configuration with the same options for the nodes in `OPTIONS`, and nothing else."""
     chosen, usual = config["choices"], composer.compose([])["choices"]
-    words = (
-        f"{override}={chosen[key]}" for key, override in (OPTIONS | WITHIN).items() if chosen.get(key, usual[key]) != usual[key]
-    )
-    return composer.compose([*words])
+    differing = [(chosen[key], word) for key, word in (OPTIONS | WITHIN).items() if chosen.get(key, usual[key]) != usual[key]]
+    words = [f"{word}={option}" if option else f"~{word}" for option, word in differing]
+    return composer.compose(words)
 
 
 def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

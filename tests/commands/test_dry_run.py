@@ -116,3 +116,13 @@ def test_a_note_is_written_once_unless_something_changed(here, tmp_path, monkeyp
     for words in ((), (), ("dataset.flip=true",)):
         assert here(*BRIEF, *words)[0] == 0
     assert len(written) == 1
+
+
+def test_an_experiment_without_a_teacher_says_so(here, tmp_path):
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "alone.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /teacher: null\n  - override /distillation: mutual\n"
+    )
+    code, printed = here("--config-dir", str(tmp_path / "own"), "experiment=alone", "dry_run=true", columns=200)
+    assert code == 0 and "teacher=null" in printed.out, printed.err
