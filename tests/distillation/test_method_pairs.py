@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from each_method import averaged
 from experiments import COMPOSER
 from pairs import random_batch, untrained_pair
 from shipped import options
@@ -52,7 +53,7 @@ def words(role, family):
 @cache
 def composed(method, student, teacher):
     data = ("dataset=cifar100", "dataset.root=.", "dataset.download=true", "batch_size=4")
-    chosen = [f"distillation={method}", *words("student", student), *words("teacher", teacher)]
+    chosen = [f"distillation={method}", *averaged(method), *words("student", student), *words("teacher", teacher)]
     return COMPOSER.compose([*data, "dataset.labels=400", "strong@dataset.strong_view=fixmatch", *chosen])
 
 
