@@ -50,10 +50,10 @@ def untrained_pair(config: DictConfig, shape: Shape, batch_size: int, images: in
     return learner, teacher
 
 
-def random_batch(shape: Shape, batch_size: int, method: Distiller | None = None) -> Batch:
+def random_batch(shape: Shape, batch_size: int, method: Distiller | None = None, images: int = 50_000) -> Batch:
     """The first images of a random data set with alternating classes; every view but `weak` shows other random images.
 
-    Next to them are the unlabelled ones that a method reads.
+    Next to them are the unlabelled ones that a method reads, rows of so many `images`.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -64,7 +64,7 @@ def random_batch(shape: Shape, batch_size: int, method: Distiller | None = None)
     views = {view: other for view in VIEWS if view != WEAK}
     unlabelled = None
     if method is not None and method.unlabelled:
-        rows = torch.arange(method.unlabelled_ratio * batch_size)
+        rows = torch.arange(method.unlabelled_ratio * batch_size) % images
         unlabelled = Unlabelled(rows, {view: drawn(len(rows)) for view in method.unlabelled})
     share = torch.tensor([0.75])
     return Batch(image, index % shape.num_classes, index, views=views, share=share, unlabelled=unlabelled)

@@ -194,6 +194,9 @@ def _line_of(word: str, file: Path) -> int:
 
 def _hydra(key: str, error: Exception) -> str:
     if key.startswith("hydra.launcher."):
+        setting = key.removeprefix("hydra.launcher.")
+        if owners := [f"hydra/launcher={name}" for name, settings in LAUNCHERS.items() if setting in settings]:
+            return f"no such setting of this launcher; {listed(owners)} has {setting}"
         known = {name: settings for name, settings in LAUNCHERS.items() if settings}
         has = "; ".join(f"{name} has {listed(settings)}" for name, settings in known.items())
         meant = did_you_mean(key.rpartition(".")[2], [name for settings in known.values() for name in settings])

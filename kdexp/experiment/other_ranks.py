@@ -64,5 +64,5 @@ class OtherRanks:
 
 
 def place(device: torch.device, number: int) -> torch.device:
-    """The device of a rank, by its number on its machine: GPUs in their order, or the CPU that all share."""
-    return torch.device("cuda", number) if device.type == "cuda" else device
+    """The device of a rank, by its number on its machine: the GPUs that it sees in turn, or the CPU."""
+    return torch.device("cuda", number % max(1, torch.cuda.device_count())) if device.type == "cuda" else device

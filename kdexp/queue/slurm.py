@@ -143,7 +143,8 @@ class SlurmCrew:
         arrays = set(self.arrays)
         try:
             command = ["squeue", "--noheader", "--array", "--me", "--format", "%i %T"]
-            lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+            told = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=60)
+            lines = told.stdout.splitlines()
         except (OSError, subprocess.SubprocessError):
             return None
         listed = dict(line.split() for line in lines if len(line.split()) == 2)

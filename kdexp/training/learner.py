@@ -183,7 +183,8 @@ class Learner:
         self.distiller.now = {name: torch.full((), value, device=self.precision.device) for name, value in scheduled.items()}
         try:
             with self.stream:
-                terms = self.take_step(batch, teacher, progress)
+                terms = self.distiller.update(self, batch, teacher, progress)
+                self.average_weights()
             self.log.trace.append(self.measure(terms, batch.label))
         except Exception as error:  # a network or a method may raise anything
             if ranks.count() > 1:  # the others can't know, and would wait
@@ -192,12 +193,10 @@ class Learner:
             return
         self.log.seconds += time.perf_counter() - start
 
-    def take_step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
-        """Has the method take its step, and the moving average follow; returns the terms."""
-        terms = self.distiller.update(self, batch, teacher, progress)
+    def average_weights(self) -> None:
+        """Has the moving average follow a step, if there is one."""
         if self.average is not None:
             self.average.update()
-        return terms
 
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""

@@ -78,7 +78,8 @@ class Recording:
         scheduled = self.scheduled[self.learners.index(learner)]
         learner.distiller.now = {name: values.index_select(0, self.number)[0] for name, values in scheduled.items()}
         with buffers_in_place(*learner.changing), learner.stream:
-            terms = learner.take_step(*learner.reads(self.batch, self.outputs), progress)
+            terms = learner.distiller.update(learner, *learner.reads(self.batch, self.outputs), progress)
+            learner.average_weights()
         trace.index_copy_(0, self.number, learner.measure(terms, self.batch.label)[None])
 
 

@@ -37,7 +37,7 @@ SWEEPS = [
     ("output_dir=a,b", "one text with a comma is written \"output_dir='a,b'\""),
     (
         "-m distillation.alpha=interval(0,1)",
-        "interval(...) has no list of values to sweep; list some: distillation.alpha=0,1 or",
+        "interval(...) has no list of values to sweep; search=tpe (or search=random) searches an interval",
     ),
     ("-m seed=range(0)", "seed=range(0): has no values"),
     ("-m seed=range(5,1)", "seed=range(5,1): has no values"),
@@ -206,7 +206,7 @@ SETTINGS = [
     ("hydra.searchpath=[/x]", "hydra.searchpath: has no effect; --config-dir FOLDER adds your own options"),
     ("hydra=5", "hydra: has no effect"),
     ("hydra.mode=always", "hydra.mode='always': Invalid value 'always', expected one of"),
-    ("hydra/launcher=nope", "hydra/launcher='nope': no such option; known: basic, lockstep"),
+    ("hydra/launcher=nope", "hydra/launcher='nope': no such option; known: basic, local, lockstep, slurm"),
     ("hydra/launcher=lockstep", "hydra/launcher=lockstep: trains the jobs of a sweep together; add -m"),
     ("-m hydra/launcher=lockstep hydra.launcher.max_learners=abc", "hydra.launcher.max_learners='abc': must be a whole"),
     ("-m hydra.launcher.max_learners=2", "hydra/launcher=lockstep has max_learners"),

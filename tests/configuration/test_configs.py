@@ -9,6 +9,7 @@ from shipped import CONF, options
 
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.nodes import build
+from kdexp.data import torchvision_sets
 from kdexp.data.shape import Shape
 from kdexp.network.build import build_network
 from kdexp.validation.validator import Validator
@@ -34,14 +35,20 @@ def test_the_globs_find_what_is_shipped():
     assert {group: len(options(group)) for group in floors if len(options(group)) < floors[group]} == {}
 
 
+FEW_LABELS = ("fixmatch", "torchssl", "mpl")
+"""Protocols that need a data set with few labels, and choose the student."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_option_composes_and_validates(group, name, tmp_path):
-    student = ["teacher=deepnn", "student=lightnn"] if name.startswith("cifar") else []
+def test_every_option_composes_and_validates(group, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision_sets, "find_spec", lambda package: package)  # SVHN's scipy need not be there
+    student = ["teacher=deepnn", "student=lightnn"] if name.startswith(("cifar", "svhn")) else []
     student = ["teacher=keras_teacher", "student=keras_student"] if "mnist" in name else student
     student += [f"dataset.root={tmp_path}"] if "root: ???" in (CONF / group / f"{name}.yaml").read_text() else []
     nets = ["teacher=resnet14", "student=resnet8"]  # that have stages
-    needed = {"dataset": student, "protocol": nets, "distillation": nets}
+    few_labels = ["dataset=cifar10", "dataset.labels=400", "teacher=resnet14"]
+    needed = {"dataset": student, "protocol": few_labels if name in FEW_LABELS else nets, "distillation": nets}
     option = chosen(name) if group == "distillation" else [f"{group}={name}"]
     config = compose_command([*option, *needed.get(group, [])])
     assert [problem for problem in validator.problems(config) if "dataset.root" not in str(problem)] == []

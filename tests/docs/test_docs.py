@@ -37,7 +37,7 @@ from kdexp.validation.validator import validate
 COMPOSER = Composer()
 
 
-LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+LINES = [line for page in PAGES for block in blocks(page, "sh") for line in re.sub(r"\\\n\s*", "", block).splitlines()]
 INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]
 PREDICTIONS = [line for line in "".join(blocks("docs/deployment.md", "sh")).splitlines() if line.startswith("kdexp-predict")]
 EXPORTS = [line.partition("  #")[0] for line in LINES if line.startswith("kdexp-export")]

@@ -42,7 +42,7 @@ def test_a_missing_store_has_no_size(tmp_path):
 @pytest.mark.slow
 def test_a_run_and_a_sweep_tell_it(here, monkeypatch, tmp_path):
     monkeypatch.setattr(size, "NOTABLE", 1)
-    monkeypatch.setattr(multirun, "run_jobs", lambda *_: tmp_path)
+    monkeypatch.setattr(multirun, "run_jobs", lambda *_, **__: tmp_path)
     monkeypatch.setattr(report, "print_report", lambda *_: 0)
     for more in ([], ["-m", "seed=0,1"]):
         code, printed = here(*more, *SHORT, "epochs=1", "teacher=null", "distillation=none")

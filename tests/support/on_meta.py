@@ -59,11 +59,13 @@ def images_of(shape, count, device=META):
 def prepared_from(experiment, entries, raw, precision):
     """Learners for these entries, their teacher and their training images, without a store."""
     split = Split(raw, experiment.dataset, precision.device, augmented=True, memory_format=precision.memory_format)
+    labels = raw.labels
     if experiment.dataset.labels is not None:
         split = FewLabels(split, torch.arange(experiment.dataset.labels))
+        labels = labels[: experiment.dataset.labels]
     taught = any(entry.spec.teacher for entry in entries)
     network = build_network(experiment.spec("teacher").model, experiment.shape) if taught else None
-    return *prepare(entries, network, experiment.shape, precision, split.labels, split.unlabelled_images), split
+    return *prepare(entries, network, experiment.shape, precision, labels, split.unlabelled_images), split
 
 
 def prepared_on_meta(experiment, roles, count, **ways):

@@ -241,6 +241,8 @@ def test_every_text_file_is_opened_with_its_encoding():
                 "Image",
                 "chosen",
                 "archive",
+                "tracker",
+                "tracking",
             )
             ours = name == "read_text" and isinstance(call.func, ast.Name)  # of kdexp.store.schema
             if name in ("open", "read_text", "write_text") and not (binary or of_os or ours):
