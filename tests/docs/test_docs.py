@@ -69,7 +69,8 @@ def write_checkpoints(words):
         network = build_network(config[role], Shape(dataset.num_classes, dataset.in_channels, dataset.image_size))
         path = Path(word.partition("=")[2])
         path.parent.mkdir(parents=True, exist_ok=True)
-        weights = network.state_dict()
+        prefix = next((word.partition("=")[2] for word in words if ".checkpoint_prefix=" in word), "")
+        weights = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
         save_file(weights, path) if path.suffix == ".safetensors" else torch.save({"model": weights, "epoch": 240}, path)
 
 

@@ -242,7 +242,7 @@ def test_every_text_file_is_opened_with_its_encoding():
                 "chosen",
                 "archive",
                 "tracker",
-                "tracking",
+                "found",
             )
             ours = name == "read_text" and isinstance(call.func, ast.Name)  # of kdexp.store.schema
             if name in ("open", "read_text", "write_text") and not (binary or of_os or ours):
