@@ -39,7 +39,9 @@ def take_jobs(folder: str) -> int:
 
 def _is_preempted() -> bool:
     """Whether SIGTERM came with time to end in, as before preemption: a task that was cancelled runs no more."""
-    shown = subprocess.run(["squeue", "--noheader", "--job", started_as(), "--format", "%T"], capture_output=True, text=True)
+    shown = subprocess.run(
+        ["squeue", "--noheader", "--job", started_as(), "--format", "%T"], capture_output=True, encoding="utf-8"
+    )
     return shown.stdout.strip() == "RUNNING"
 
 
