@@ -37,7 +37,7 @@ def follow() -> None:
     from kdexp.text.console import Screen
 
     session = Session()
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         journal = Journal(Screen(nowhere), quiet=True)
         while (told := ranks.listen()) is not None:
             config, entries = told
