@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,13 @@ from omegaconf import DictConfig
 from kdexp.commands.command import Command, read_command
 from kdexp.commands.help import help_text
 from kdexp.commands.launch import launch
-from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
+from kdexp.commands.process import SOME_FAILED, code_of, set_up
+from kdexp.commands.refusal import refuse
 from kdexp.configuration.compose import Composer, compose_whole, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
-from kdexp.configuration.hydra_settings import BY_WORKERS
 from kdexp.configuration.shipped import conf_dir
-from kdexp.errors import DataUnavailable, InvalidArguments, Problem, SweepLost, Unwritable, listed
+from kdexp.errors import DataUnavailable, InvalidArguments, Problem, Unwritable, listed
 from kdexp.queue.job_list import Source
-from kdexp.search.plan import SearchPlan
-from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.text.glossary import help_on_columns
 from kdexp.version import __version__
@@ -57,7 +54,7 @@ def main() -> None:
 def _execute(flags: Flags) -> int:
     """Does what a command line asks for; returns the exit code."""
     if flags.problems:
-        return _refuse(flags.problems)
+        return refuse(flags.problems)
     if flags.config_dir:  # a user's own modules lie next to the folder of their YAML files
         sys.path.insert(0, str(Path(flags.config_dir).resolve().parent))
     if "--version" in flags:
@@ -71,7 +68,7 @@ def _execute(flags: Flags) -> int:
     try:
         command = read_command(flags, composer)
     except InvalidArguments as error:
-        return _refuse(error.problems)
+        return refuse(error.problems)
     for note in command.replaced:
         print(note, file=sys.stderr)
     if "--cfg" in flags:
@@ -85,9 +82,13 @@ def _execute(flags: Flags) -> int:
     if started_as_rank() and (code := _follow(command)) is not None:
         return code
     if command.search is not None:
-        return _search(command.search, composer)
+        from kdexp.commands.sweeps import run_search_plan
+
+        return run_search_plan(command.search, composer)
     if command.multirun:
-        return _run_all(command, Source(flags.config_dir, flags.config_name))
+        from kdexp.commands.sweeps import run_all
+
+        return run_all(command, Source(flags.config_dir, flags.config_name))
     return _run_one(command.jobs[0].config, sys.argv[1:])
 
 
@@ -108,7 +109,7 @@ def _show(flags: Flags, composed: DictConfig) -> int:
     try:
         print(shown(composed, flags.given["--cfg"], flags.given.get("--package"), resolve="--resolve" in flags), end="")
     except InvalidArguments as error:
-        return _refuse(error.problems)
+        return refuse(error.problems)
     return 0
 
 
@@ -157,7 +158,7 @@ def _preview(command: Command, composer: Composer) -> int:
         else:
             preview(command.jobs[0].config, composer=composer)
     except DataUnavailable as error:
-        return _refuse([Problem("", str(error))])
+        return refuse([Problem("", str(error))])
     return 0
 
 
@@ -168,7 +169,7 @@ def _run_one(config: Mapping[str, Any], typed: Sequence[str]) -> int:
     try:
         return 0 if run(config, typed) else SOME_FAILED
     except (DataUnavailable, Unwritable) as error:
-        return _refuse([Problem("", str(error))])
+        return refuse([Problem("", str(error))])
     except OSError as error:
         print_error("kdexp", f"{error}; finished epochs are saved, run the same command to resume")
         return SOME_FAILED
@@ -178,98 +179,3 @@ def _run_launched(config: DictConfig) -> int:
     """Runs one job that Hydra composed and started, perhaps in another process; returns its exit code."""
     node = HydraConfig.get()
     return _run_one(with_choices(config, node.runtime), node.overrides.task)
-
-
-def _run_all(command: Command, source: Source) -> int:
-    """Runs the jobs of a multirun and prints their table; returns the exit code."""
-    from kdexp.commands.multirun import Lockstep, run_jobs
-
-    if command.launcher in BY_WORKERS:
-        return _leave_to_workers(command, source)
-    lockstep = Lockstep(command.hydra.launcher.max_learners) if command.launcher == "lockstep" else None
-    try:
-        folder = run_jobs(command.jobs, sys.argv[1:], lockstep, source=source)
-    except Unwritable as error:
-        return _refuse([Problem("", str(error))])
-    except SweepLost as error:
-        print_error("kdexp", f"{error}; every finished learner is in the store")
-        return SOME_FAILED
-    return _end_with_table(folder, stores_of(command))
-
-
-def _leave_to_workers(command: Command, source: Source) -> int:
-    """Starts workers for the jobs of a multirun and prints their table; returns the exit code."""
-    from kdexp.commands.by_workers import Detached, run_by_workers
-    from kdexp.queue.attach import mark_ended
-
-    try:
-        folder = run_by_workers(command, sys.argv[1:], source)
-    except Detached as stop:
-        return stop.code
-    except InvalidArguments as error:
-        return _refuse(error.problems)
-    except Unwritable as error:
-        return _refuse([Problem("", str(error))])
-    except SweepLost as error:
-        print_error("kdexp", f"{error}; every finished learner is in the store")
-        return SOME_FAILED
-    code = _end_with_table(folder, stores_of(command))
-    mark_ended(folder)
-    return code
-
-
-def stores_of(command: Command) -> Iterable[str]:
-    """The stores of a multirun's jobs."""
-    return (str(job.config["store"]) for job in command.jobs)
-
-
-def _end_with_table(folder: Path, stores: Iterable[str]) -> int:
-    """Prints the table of a sweep whose jobs have ended; returns the exit code."""
-    from kdexp.commands.report import print_report
-    from kdexp.store.size import size_remark
-
-    try:
-        code = print_report([folder], folder)
-        for told in filter(None, map(size_remark, dict.fromkeys(stores))):
-            print(told)
-        return code
-    except Unwritable as error:
-        elsewhere = f"kdexp-report {shlex.quote(str(folder))} --output FOLDER writes the table elsewhere"
-        print_error("kdexp", f"{error}; every finished learner is in the store, and {elsewhere}")
-        return SOME_FAILED
-
-
-def _search(plan: SearchPlan, composer: Composer) -> int:
-    """Runs a search and prints the table of its final training; returns the exit code."""
-    from kdexp.commands.search import run_search
-    from kdexp.commands.search_trials import SearchStopped
-
-    try:
-        folder = run_search(plan, composer, sys.argv[1:])
-    except Unwritable as error:
-        return _refuse([Problem("", str(error))])
-    except SearchStopped as error:
-        print_error("kdexp", f"the search stopped: {error}")
-        return SOME_FAILED
-    return _end_with_table(folder, [str(plan.config["store"])])
-
-
-def _refuse(problems: Sequence[Problem]) -> int:
-    print(refusal(problems), file=sys.stderr)
-    return BAD_CONFIG
-
-
-def refusal(problems: Sequence[Problem]) -> str:
-    """The text of a refusal: how many problems there are, then a line for each."""
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [_shortened(one_line(problem)) for problem in problems]
-    return "\n".join([f"kdexp: {count} in this command, nothing was run", *(f"  {line}" for line in lines)])
-
-
-LONGEST_LINE = 2_000
-"""Characters of a problem's line, since values may be long."""
-
-
-def _shortened(line: str) -> str:
-    half = LONGEST_LINE // 2
-    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
