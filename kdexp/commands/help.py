@@ -14,8 +14,7 @@ Use: kdexp [GROUP=OPTION ...] [KEY=VALUE ...]
 Examples
   kdexp                                                  the digits that come with kdexp, some seconds
   kdexp distillation=hint distillation.weight=2          another method with another weight
-  kdexp experiment=cifar10_tutorial dataset.root=data    a published experiment
-  kdexp dry_run=true experiment=mnist_keras              what would run, and what is already stored
+  kdexp experiment=mnist_keras dry_run=true              what a published experiment would run, and what is stored
   kdexp -m distillation.temperature=1,2,4 seed=0,1,2     every combination of these values
   kdexp search=tpe 'distillation.alpha=interval(0,1)'    the best of 20 values on validation images
 
@@ -24,23 +23,24 @@ Groups (GROUP=OPTION)
 
 Often changed (KEY=VALUE)
   training seed  epochs  teacher_epochs (as epochs; 40 on the digits)  batch_size  'teacher_seed=${{seed}}'
-  compute  device=auto|cpu|cuda|mps  precision=auto|fp32|tf32|bf16  fast=auto|true|false  graph=auto|true|false
-           compile  num_threads  memory=auto|device|ram|disk  workers
+  compute  device=cuda:1  devices=2  precision=bf16  fast=true  graph=false  compile  num_threads  memory=ram  workers
   data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit  .labels
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers  views=mixup
-  learning optimizer.lr  optimizer.weight_decay  teacher_optimizer.lr  strong@dataset.strong=fixmatch
-           (of training images)  strong@dataset.strong_view=fixmatch (of strong views)
+  learning optimizer.lr  .weight_decay  teacher_optimizer.lr  strong@dataset.strong=NAME  strong@dataset.strong_view=NAME
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
-  rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,strong_labels,all_labels,int8]'
+  rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
+           with few labels 'controls=[strong_labels,all_labels]'
   search   search.trials=40  .seeds=[0,1,2]  .fresh_seeds  .pruner=median
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  'logger=[mlflow]'
 
-Flags: -m runs every combination (hydra/launcher=lockstep trains compatible ones together; hydra/launcher=local starts a
-worker per GPU or core, =slurm submits them, kdexp-work SWEEP is one more); --cfg job shows every key;
---config-dir FOLDER adds your own options; --config-name NAME starts from your own file; --version.
-kdexp --help columns explains every column of the tables.
+Flags: -m runs every combination (hydra/launcher=lockstep: compatible ones together, =local: a worker per GPU or core,
+=slurm: submitted; kdexp-work SWEEP adds a worker); --cfg job shows every key; --config-dir FOLDER adds your own options;
+--config-name NAME starts from your own file; --version.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
-eval "$(kdexp -sc install=bash)" turns on TAB completion."""
+kdexp --help columns explains every column; eval "$(kdexp -sc install=bash)" turns on TAB completion."""
+JOINED = ("schedule", "averaging", "search")
+"""Groups that stand in the line of the one before them."""
+
 
 CHOSEN = (
     "dataset",
@@ -67,8 +67,11 @@ def help_text(config_dir: str | None = None) -> str:
     for group, options in found.items():
         others = f" except {', '.join(previous - options)}" if previous > options else ""
         text = f"the same networks{others}" if previous >= options else ", ".join(sorted(options, key=_by_number))
-        lines.append(fill(text, 118, initial_indent=f"  {group:<13} ", subsequent_indent=" " * 16))
         previous = options
+        if group in JOINED and len(joined := f"{lines[-1]};  {group}  {text}") <= 120:
+            lines[-1] = joined
+            continue
+        lines.append(fill(text, 120, initial_indent=f"  {group:<13} ", subsequent_indent=" " * 6))
     return TEXT.format(groups="\n".join(lines))
 
 
@@ -77,7 +80,7 @@ def _merge_pairs(experiments: set[str], protocols: set[str]) -> set[str]:
     for protocol in protocols:
         pairs = {name for name in experiments if name.startswith(f"{protocol}_")}
         if len(pairs) > 1:
-            experiments = experiments - pairs | {f"{protocol}_TEACHER_STUDENT ({len(pairs)} of them)"}
+            experiments = experiments - pairs | {f"{protocol}_TEACHER_STUDENT ({len(pairs)})"}
     return experiments
 
 
