@@ -26,15 +26,15 @@ Often changed (KEY=VALUE)
   compute  device=cuda:1  devices=2  precision=bf16  fast=true  graph=false  compile  num_threads  memory=ram  workers
   data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit  .labels
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers  views=mixup
-  learning optimizer.lr  .weight_decay  teacher_optimizer.lr  strong@dataset.strong=NAME  strong@dataset.strong_view=NAME
+  learning optimizer.lr  .weight_decay  teacher_optimizer.lr  strong@dataset.strong=usb  strong@dataset.strong_view=usb
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced
   rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
-           with few labels 'controls=[strong_labels,all_labels]'
+           'controls=[strong_labels,all_labels]' with few labels
   search   search.trials=40  .seeds=[0,1,2]  .fresh_seeds  .pruner=median
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  'logger=[mlflow]'
 
 Flags: -m runs every combination (hydra/launcher=lockstep: compatible ones together, =local: a worker per GPU or core,
-=slurm: submitted; kdexp-work SWEEP adds a worker); --cfg job shows every key; --config-dir FOLDER adds your own options;
+=slurm: submitted; kdexp-work SWEEP adds a worker); --cfg job shows every key; --config-dir FOLDER adds yours;
 --config-name NAME starts from your own file; --version.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
 kdexp --help columns explains every column; eval "$(kdexp -sc install=bash)" turns on TAB completion."""
