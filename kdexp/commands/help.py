@@ -60,7 +60,7 @@ CHOSEN = (
 def help_text(config_dir: str | None = None) -> str:
     """The help text with all existing options, those of a user's own folder included."""
     folders = [Path(conf_dir()), *([Path(config_dir)] if config_dir else [])]
-    lines = []
+    lines: list[str] = []
     previous: set[str] = set()
     found = {group: {name for folder in folders for name in option_names(folder, group)} for group in CHOSEN}
     found["experiment"] = _merge_pairs(found["experiment"], found["protocol"])
