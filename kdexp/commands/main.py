@@ -138,10 +138,10 @@ def _follow(command: Command) -> int | None:
 
     config = command.jobs[0].config
     device = pick_device(config["device"])
-    crew = ranks.crew(config["devices"], device, at_home(str(config["output_dir"])))
-    if not crew.rank:
+    plan = ranks.plan_ranks(config["devices"], device, at_home(str(config["output_dir"])))
+    if not plan.rank:
         return None
-    ranks.join(crew.meeting, crew.rank, crew.ranks, place(device, crew.place))
+    ranks.join(plan.meeting, plan.rank, plan.ranks, place(device, plan.place))
     follow()
     return 0
 

@@ -106,7 +106,7 @@ def _run(search: Running, space: Space, trial: Trial, position: int) -> bool:
     finally:
         journal.pruner = None
     if not (place / "table.json").exists() and not (place / "traceback.txt").exists():
-        raise SearchStopped(f"{told.removeprefix('failed: ')}; {GO_ON}")  # it has nothing to do with the trial's values
+        raise SearchStopped(f"{told.removeprefix('failed: ')}; {GO_ON}")  # other values would fail likewise
     score = _score(place, role)
     if score is None:
         trials.end(trial, FAILED, told.removeprefix("failed: "))

@@ -43,7 +43,7 @@ class TorchvisionDataset(ImageDataset):
     algorithm = "sha256"
     """What the digests are computed by."""
     parts: Sequence[Mapping[str, object]] = ({"train": False},)
-    """How torchvision's class is asked for files: once for each part that it downloads by itself."""
+    """Arguments of torchvision's class: one set for each part that it downloads separately."""
 
     def __init__(self, *, root: str, download: bool, **shared):
         super().__init__(**shared)

@@ -28,8 +28,8 @@ class RankLost(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Crew:
-    """The ranks that a run has asked for: how many, which one this process is, and who starts the others."""
+class RankPlan:
+    """How many ranks a run trains with, which of them this process is, and where they meet."""
 
     ranks: int = 1
     rank: int = 0
@@ -39,20 +39,20 @@ class Crew:
     """Where they meet, if the environment has started them; otherwise the first one starts the others."""
 
 
-def crew(devices: int | Literal["auto"], device: torch.device, folder: Path) -> Crew:
+def plan_ranks(devices: int | Literal["auto"], device: torch.device, folder: Path) -> RankPlan:
     """The ranks of a run with this setting: N on this machine, or with `auto` those of torchrun, of srun, or one per GPU.
 
     The tasks of srun meet at a file in a shared folder.
     """
     if devices != "auto":
-        return Crew(devices)
+        return RankPlan(devices)
     told = os.environ
     if "TORCHELASTIC_RUN_ID" in told:
-        return Crew(int(told["WORLD_SIZE"]), int(told["RANK"]), int(told["LOCAL_RANK"]), "env://")
+        return RankPlan(int(told["WORLD_SIZE"]), int(told["RANK"]), int(told["LOCAL_RANK"]), "env://")
     if "SLURM_STEP_ID" in told and int(told.get("SLURM_NTASKS", 1)) > 1:
         meeting = folder.resolve() / f".ranks_{told['SLURM_JOB_ID']}_{told['SLURM_STEP_ID']}"
-        return Crew(int(told["SLURM_NTASKS"]), int(told["SLURM_PROCID"]), int(told["SLURM_LOCALID"]), str(meeting))
-    return Crew(max(1, torch.cuda.device_count()) if device.type == "cuda" else 1)
+        return RankPlan(int(told["SLURM_NTASKS"]), int(told["SLURM_PROCID"]), int(told["SLURM_LOCALID"]), str(meeting))
+    return RankPlan(max(1, torch.cuda.device_count()) if device.type == "cuda" else 1)
 
 
 _together = False

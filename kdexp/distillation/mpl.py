@@ -9,9 +9,8 @@ from torch import Tensor
 from kdexp.configuration.arguments import Fraction, Range, Weight
 from kdexp.data.views import STRONG, WEAK
 from kdexp.distillation.base import Trainee
+from kdexp.distillation.second_network import build_second, check_node
 from kdexp.distillation.semi_supervised import SemiSupervised, linear_ramp, unlabelled_of
-from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.build import build_network, sketch_network
 
 LabelView = Literal["weak", "strong"]
 
@@ -52,9 +51,7 @@ class MPL(SemiSupervised):
         **shared,
     ):
         super().__init__(**shared)
-        if "_target_" not in teacher:
-            fix = "the teacher is a network: 'distillation.teacher=${student}'"
-            raise InvalidArguments([Problem("teacher", f"={teacher!r}: names no _target_; {fix}")])
+        check_node("teacher", teacher, "the teacher is a network: 'distillation.teacher=${student}'")
         self.node = teacher
         self.uda_weight = uda_weight
         self.uda_ramp = uda_ramp
@@ -68,11 +65,7 @@ class MPL(SemiSupervised):
         self.student_wait = student_wait
 
     def setup(self, probe):
-        build = sketch_network if probe.student.logits.is_meta else build_network
-        try:
-            self.teacher = build(self.node, probe.shape)
-        except InvalidArguments as error:
-            raise InvalidArguments(problem.under("teacher") for problem in error.problems) from error
+        self.teacher = build_second("teacher", self.node, probe)
         if self.baseline_decay is not None:
             self.register_buffer("average_feedback", torch.zeros(()))
 

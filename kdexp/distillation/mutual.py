@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.distillation.base import Distiller, Terms, soft_target_loss
-from kdexp.errors import InvalidArguments, Problem
-from kdexp.network.build import build_network, sketch_network
+from kdexp.distillation.second_network import build_second, check_node
 
 
 class Mutual(Distiller):
@@ -27,17 +26,12 @@ class Mutual(Distiller):
 
     def __init__(self, *, peer: dict[str, Any], **shared):
         super().__init__(**shared)
-        if "_target_" not in peer:
-            fix = "the peer is a network: 'distillation.peer=${student}' or 'distillation.peer=${teacher}'"
-            raise InvalidArguments([Problem("peer", f"={peer!r}: names no _target_; {fix}")])
+        fix = "the peer is a network: 'distillation.peer=${student}' or 'distillation.peer=${teacher}'"
+        check_node("peer", peer, fix)
         self.node = peer
 
     def setup(self, probe):
-        build = sketch_network if probe.student.logits.is_meta else build_network
-        try:
-            self.peer = build(self.node, probe.shape)
-        except InvalidArguments as error:
-            raise InvalidArguments(problem.under("peer") for problem in error.problems) from error
+        self.peer = build_second("peer", self.node, probe)
 
     def update(self, learner, batch, teacher, progress):
         terms = self.mutual_terms(learner.forward(batch.image).logits, learner.ask(self.peer, batch.image), batch.label)

@@ -80,9 +80,9 @@ class Experiment(Plan):
         if split.leaves_one(spec.batch_size, spec.limit_batches):
             parts += [spec.method, teacher]
         last = split.last_batch(spec.batch_size, spec.limit_batches)
-        if spec.epochs and last < self.crew.ranks:
+        if spec.epochs and last < self.rank_plan.ranks:
             raise DataUnavailable(
-                f"{entry.role}: the last batch has {last} of {len(split):,} images, fewer than devices={self.crew.ranks} "
+                f"{entry.role}: the last batch has {last} of {len(split):,} images, fewer than devices={self.rank_plan.ranks} "
                 "processes; another batch_size or fewer devices avoid that"
             )
         key = json.dumps(parts)

@@ -58,8 +58,8 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
         for entry in entries:
             quantise(entry, source, deployed_network(source), experiment.data, experiment.store, experiment.journal)
         return
-    experiment.session.others.gather(experiment.crew, experiment.device)
-    experiment.session.others.tell((experiment.config, list(entries)))
+    experiment.session.others.start(experiment.rank_plan, experiment.device)
+    experiment.session.others.send((experiment.config, list(entries)))
     keys, leads = {entry.name: entry.spec.key for entry in entries}, ranks.leads()
     with retain_freed_memory():
         with ranks.together():

@@ -1,4 +1,4 @@
-"""The other processes of a training with several ranks: started by the first one, told what to train, and dismissed."""
+"""Starts the other processes of a training with several ranks, sends them what to train, and ends them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from kdexp.device import ranks
-from kdexp.device.ranks import Crew
+from kdexp.device.ranks import RankPlan
 
 GRACE = 10.0
-"""Seconds that a dismissed process has to end by itself."""
+"""Seconds that a process has to end by itself."""
 
 
 class OtherRanks:
@@ -26,31 +26,31 @@ class OtherRanks:
         self._processes: list[subprocess.Popen] = []
         self._folder: TemporaryDirectory | None = None
 
-    def gather(self, crew: Crew, device: torch.device) -> None:
+    def start(self, plan: RankPlan, device: torch.device) -> None:
         """Starts the other ranks and waits for them, unless they are there already."""
-        if crew.ranks == 1 or ranks.joined():
+        if plan.ranks == 1 or ranks.joined():
             return
-        meeting = crew.meeting
+        meeting = plan.meeting
         if not meeting:
             self._folder = TemporaryDirectory(prefix="kdexp_ranks_")
             meeting = str(Path(self._folder.name) / "meeting")
-            for rank in range(1, crew.ranks):
-                given = {"meeting": meeting, "rank": rank, "ranks": crew.ranks, "device": device.type, "path": sys.path}
+            for rank in range(1, plan.ranks):
+                given = {"meeting": meeting, "rank": rank, "ranks": plan.ranks, "device": device.type, "path": sys.path}
                 command = [sys.executable, "-m", "kdexp.commands.rank", json.dumps(given)]
                 self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
-        ranks.join(meeting, crew.rank, crew.ranks, place(device, crew.place))
+        ranks.join(meeting, plan.rank, plan.ranks, place(device, plan.place))
 
-    def tell(self, message: Any) -> None:
-        """Tells the other ranks what to train with this one; does nothing without any, or in one of them."""
+    def send(self, message: Any) -> None:
+        """Sends the other ranks what to train with this one; does nothing without any, or in one of them."""
         if ranks.joined() and ranks.leads():
             ranks.tell(message)
 
-    def dismiss(self) -> None:
+    def end(self) -> None:
         """Ends the other ranks."""
         if not ranks.joined():
             return
         with suppress(ranks.RankLost):
-            self.tell(None)
+            self.send(None)
         ranks.leave()
         for process in self._processes:
             try:

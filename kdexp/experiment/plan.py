@@ -60,9 +60,9 @@ class Plan:
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
-        self.crew = ranks.crew(self.settings.devices, self.device, at_home(self.settings.output_dir))
+        self.rank_plan = ranks.plan_ranks(self.settings.devices, self.device, at_home(self.settings.output_dir))
         options = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
-        self.precision = Precision.pick(self.settings.precision, self.device, ranks=self.crew.ranks, **options)
+        self.precision = Precision.pick(self.settings.precision, self.device, ranks=self.rank_plan.ranks, **options)
         self.dataset: ImageDataset = build(self.config["dataset"])
         self.shape = Shape(self.dataset.num_classes, self.dataset.in_channels, self.dataset.image_size)
         self.prepare_torch()
@@ -77,10 +77,10 @@ class Plan:
         """CPU threads: as configured, or else by the run's largest network, so that all its learners use the same number."""
         if self.settings.num_threads or self.device.type != "cpu" or threads.MOST == 1:
             return self.settings.num_threads or threads.MOST
-        most = max(1, threads.MOST // self.crew.ranks)
+        most = max(1, threads.MOST // self.rank_plan.ranks)
         nodes = {json.dumps(node): node for role in self.needed if (node := node_at(self.config, self.part(role).model))}
         products = max(self._multiply_adds(node) for node in nodes.values())
-        return min(most, threads.pick_threads(self.settings.batch_size // self.crew.ranks * products))
+        return min(most, threads.pick_threads(self.settings.batch_size // self.rank_plan.ranks * products))
 
     @property
     def where(self) -> str:

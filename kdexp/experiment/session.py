@@ -67,7 +67,7 @@ class Session:
         """Ends the data set's worker processes, if there are any, and releases all claims on stores."""
         if self.data.value is not None:
             self.data.value.close()
-        self.others.dismiss()
+        self.others.end()
         for claim in self.claims.values():
             claim.release()
         self.claims.clear()

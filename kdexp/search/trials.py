@@ -124,7 +124,7 @@ class Trials:
         self._record({"trial": trial.number, "state": state, "reason": reason, "partial": list(partial)})
 
     def conclude(self) -> None:
-        """Notes that the final training is over, so that the same command begins anew."""
+        """Marks the search as finished, so that the same command starts another one."""
         self._record({"concluded": True})
 
     def _record(self, event: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ ClassWeights = Literal["balanced"] | list[float] | None
 
 
 def imbalanced(counts: Sequence[int]) -> bool:
-    """Whether classes with these numbers of images differ enough to be told; classes without images are left out."""
+    """Whether classes with these numbers of images differ enough to be reported; classes without images are left out."""
     present = [count for count in counts if count]
     return bool(present) and max(present) > IMBALANCED * min(present)
 

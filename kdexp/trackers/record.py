@@ -56,7 +56,7 @@ def _sweep(folder: Path) -> Path | None:
     return folder.parent if (folder.parent / JOBS).is_file() else None
 
 
-@lru_cache(maxsize=8)  # asked for each job of a sweep
+@lru_cache(maxsize=8)  # called for each job of a sweep
 def _cut_off(folder: Path) -> list[Path]:
     """The runs or sweeps right before this one that have its configuration and were interrupted or killed, the latest first."""
     digest, jobs = folder.name.split("_")[2:3], _jobs(folder)

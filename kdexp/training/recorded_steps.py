@@ -243,9 +243,10 @@ class RecordedSteps(Steps):
             batch = self.split.batch(recording.images.at(positions))
             recording.fill(batch, self.outputs(batch))
         with side_by_side() as on_stream:
-            for learner, rates, trace in zip(recording.learners, recording.rates, recording.traces, strict=True):
+            parts = zip(recording.learners, recording.rates, recording.scheduled, recording.traces, strict=True)
+            for learner, rates, scheduled, trace in parts:
                 with on_stream(self._streams[learner.name]):
-                    recording.step(learner, rates, trace, progress)
+                    recording.step(learner, rates, scheduled, trace, progress)
         recording.number.add_(1)
 
 

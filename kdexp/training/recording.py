@@ -70,12 +70,11 @@ class Recording:
                 target.copy_(torch.tensor([scheduled[name] for scheduled in values]))
         self.number.fill_(step)
 
-    def step(self, learner: Learner, rates: Tensor, trace: Tensor, progress: Progress) -> None:
+    def step(self, learner: Learner, rates: Tensor, scheduled: Mapping[str, Tensor], trace: Tensor, progress: Progress) -> None:
         """One step of one learner on the batch that `fill` copied."""
         now = rates.index_select(0, self.number).unbind(1)
         for group, rate in zip(learner.optimizer.param_groups, now, strict=True):
             group["lr"].copy_(rate[0])
-        scheduled = self.scheduled[self.learners.index(learner)]
         learner.distiller.now = {name: values.index_select(0, self.number)[0] for name, values in scheduled.items()}
         with buffers_in_place(*learner.changing), learner.stream:
             terms = learner.distiller.update(learner, *learner.reads(self.batch, self.outputs), progress)

@@ -108,7 +108,7 @@ def _stack(figure: Figure, panels: list[Axes]) -> None:
 
 
 def _move_legend(figure: Figure, panels: list[Axes], form: Format) -> int:
-    """Draws the figure's legend anew below the axes, in as many columns as fit; returns its number of lines."""
+    """Moves the figure's legend below the axes, in as many columns as fit; returns its number of lines."""
     if not figure.legends:
         return 0
     for legend in list(figure.legends):
