@@ -189,7 +189,7 @@ SETTINGS = [
     ("student._target_=builtins.dict", "student._target_='builtins.dict': must be a torch.nn.Module"),
     ("optimizer._target_=os._exit", "optimizer._target_='os._exit': must be a class"),
     ("dataset._target_=torch.nn.Linear", "must be a class derived from kdexp.data.dataset.ImageDataset"),
-    ("distillation._target_=torch.nn.Linear", "must be a class derived from kdexp.distillation.base.Distiller"),
+    ("distillation._target_=torch.nn.Linear", "must be a class derived from kdexp.distillation.base.distiller.Distiller"),
     ("store=", "store='': must name a folder; this one is empty"),
     ("output_dir=", "output_dir='': must name a folder"),
     (f"output_dir={__file__}", "is a file; name a folder"),

@@ -194,7 +194,7 @@ def test_an_edited_neighbour_that_a_method_imports_is_another_learner(tmp_path, 
     words = ("distillation._target_=own_neighbourly.Mine",)
     before = make_experiment(*words).spec("distilled")
     first, sources = before.key, set(before.identity()["sources"])
-    assert sources >= {"own_neighbourly", "own_distance", "kdexp.distillation.base"}
+    assert sources >= {"own_neighbourly", "own_distance", "kdexp.distillation.base.distiller"}
     assert not any(name.startswith("torch") for name in sources)
     (tmp_path / "own_distance.py").write_text("FACTOR = 2.00\n")
     assert make_experiment(*words).spec("distilled").key != first
@@ -204,14 +204,14 @@ def test_modules_that_methods_share_are_hashed():
     assert {name for name, _ in _files(VariationalInformation)} >= {
         "kdexp.distillation.vid",
         "kdexp.distillation.maps",
-        "kdexp.distillation.base",
+        "kdexp.distillation.base.features",
     }
 
 
 @pytest.mark.parametrize(
     ("edited", "another"),
     [
-        ("distillation/base.py", True),
+        ("distillation/base/distiller.py", True),
         ("training/optimization.py", True),
         ("models/mlp.py", True),
         ("configuration/arguments.py", False),

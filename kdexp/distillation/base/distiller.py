@@ -1,100 +1,25 @@
-"""The base classes of all distillation methods: their common loss terms, weights, and how a training step uses them."""
+"""The base class of all distillation methods: their common loss terms, weights, and how a training step uses them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
-from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
 from kdexp.data.batch import Batch
-from kdexp.data.shape import Shape
 from kdexp.data.views import WEAK, View
-from kdexp.errors import InvalidArguments, Problem, UnknownLayer
-from kdexp.network.capture import Capture, Outputs
-from kdexp.network.landmarks import classifier_of, has_landmarks, landmarks_of
-
-Terms = dict[str, Tensor]
+from kdexp.distillation.base.step import Probe, Progress, Terms, Trainee
+from kdexp.errors import InvalidArguments, Problem
+from kdexp.network.capture import Outputs
 
 BOTH_WEIGHTINGS = (
     "is short for ce_weight=alpha, kd_weight=1-alpha and excludes them; "
     "add distillation.alpha=null, or distillation.ce_weight=null distillation.kd_weight=null"
 )
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a method sees before training: both networks' outputs on one small batch, in evaluation mode, and the data's sizes.
-
-    When only shapes are checked, `labels` is a stand-in with one image per class.
-    """
-
-    student: Outputs
-    teacher: Outputs | None
-    labels: Tensor
-    """Labels [N] of the student's training images, in the order of `Batch.index`."""
-    batch_size: int
-    """Images in a batch; the last batch of an epoch may be smaller."""
-    shape: Shape
-    classify: Callable[[Tensor], Tensor] | None = None
-    """The frozen teacher's classifier, from pooled vectors [N, D] to logits [N, K]; None if it has no landmarks."""
-    unlabelled: int = 0
-    """Number of unlabelled images, which `Unlabelled.index` counts; 1 if only shapes are checked."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Training progress: `epoch` runs from 0 to `epochs`, measured at the middle of the step; `step` counts from 0."""
-
-    epoch: float
-    epochs: int
-    step: int
-
-    def ramp(self, epochs: int) -> float:
-        """Warm-up factor: n/`epochs` throughout epoch n (counted from 1), and 1 after `epochs` epochs."""
-        return min((int(self.epoch) + 1) / epochs, 1.0) if epochs else 1.0
-
-
-class Trainee(Protocol):
-    """The part of a learner that a method's `update` may use."""
-
-    def forward(self, image: Tensor) -> Outputs:
-        """Returns the student's outputs for `image` [N, C, H, W]."""
-
-    def ask(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Returns the logits [N, K] of another network that the method trains."""
-
-    def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
-        """Returns the student's outputs for each of these batches of images, the labelled one first.
-
-        They go through the network in one pass (`joint`), or in passes of their own, of which the first alone changes the
-        running statistics of batch norms; with `interleaved`, each of these has some images of the first batch.
-        """
-
-    def ask_average(self, image: Tensor) -> Tensor:
-        """Returns the logits [N, K] of the moving average of the student's weights, without gradient.
-
-        It answers in training mode, with the statistics of the batch, and keeps its running ones. A method that asks it
-        declares `needs_average`.
-        """
-
-    def forward_aside(self, image: Tensor) -> Outputs:
-        """Returns the student's outputs for `image`, in a pass that changes no running statistics of batch norms."""
-
-    def exactly(self) -> AbstractContextManager[None]:
-        """Inside, networks compute in fp32, whatever the run's precision."""
-
-    def note(self, **measures: Tensor) -> None:
-        """Adds scalars of this step to the learner's history that are no part of the objective."""
-
-    def descend(self, terms: Terms) -> None:
-        """Takes one optimizer step on the sum of the terms."""
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -299,77 +224,3 @@ BEYOND_TERMS = ("update", "losses", "answer", "deployed")
 def overrides(method: type[Distiller], *names: str) -> bool:
     """Whether the class has another implementation of any of these methods than `Distiller`."""
     return any(getattr(method, name) is not getattr(Distiller, name) for name in names)
-
-
-Landmark = Literal["last_map", "last_stage", "stages", "second_stage", "preactivations", "pooled"]
-
-
-class FeatureDistiller(Distiller):
-    """A method that compares pairs of intermediate layers, given by `named_modules()` name or else chosen by landmark.
-
-    If one network has more layers of a landmark than the other, the first ones are paired and the rest left out.
-    """
-
-    landmarks: tuple[Landmark, ...] = ("last_map",)
-    teacher_landmarks: tuple[Landmark, ...] = ()
-    """The teacher's landmarks, if they differ from the student's."""
-
-    def __init__(
-        self,
-        *,
-        weight: Weight,
-        student_layers: list[str] | None,
-        teacher_layers: list[str] | None,
-        **shared,
-    ):
-        super().__init__(**shared)
-        self.weight = weight
-        self.student_layers = student_layers
-        self.teacher_layers = teacher_layers
-
-    def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
-        """Raises `UnknownLayer` for models without landmarks and `ValueError` for lists of unequal length."""
-        assert teacher is not None
-        names, teacher_names = self.student_layers, self.teacher_layers
-        ours = _by_landmark(student, self.landmarks) if names is None else [names]
-        theirs = _by_landmark(teacher, self.teacher_landmarks or self.landmarks) if teacher_names is None else [teacher_names]
-        if names is None and teacher_names is None:  # of each landmark, as many layers as both networks have
-            groups = list(zip(ours, theirs, strict=True))
-            ours = [mine[: len(other)] for mine, other in groups]
-            theirs = [other[: len(mine)] for mine, other in groups]
-        self._pairs = _paired(list(chain(*ours)), list(chain(*theirs)))
-        return [ours for ours, _ in self._pairs], [theirs for _, theirs in self._pairs]
-
-    def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
-        """Returns the features to compare as one (student's, teacher's) tuple per pair of layers."""
-        assert teacher is not None
-        return [(student.features[s], teacher.features[t]) for s, t in self._pairs]
-
-    def only_pair(self, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, Tensor]:
-        """Returns the only pair of features; raises `ValueError` if several layers are named."""
-        if len(pairs := self.pairs(student, teacher)) != 1:
-            raise ValueError(f"this method compares one pair of layers: student_layers and teacher_layers name {len(pairs)}")
-        return pairs[0]
-
-
-def _paired(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
-    if len(ours) != len(theirs) or not ours:
-        raise ValueError(f"student_layers and teacher_layers are pairs, but name {len(ours)} and {len(theirs)} layers")
-    return list(zip(ours, theirs, strict=True))
-
-
-def _by_landmark(model: nn.Module, landmarks: tuple[Landmark, ...]) -> list[list[str]]:
-    """Returns the layers of each landmark, shallow to deep; raises `UnknownLayer` for a landmark that the model lacks."""
-    found = [getattr(landmarks_of(model), landmark) for landmark in landmarks]
-    for landmark, names in zip(landmarks, found, strict=True):
-        if not names:
-            raise UnknownLayer(f"{type(model).__name__} declares no {landmark}, so its layers must be named")
-    return [[names] if isinstance(names, str) else list(names) for names in found]
-
-
-def probe_of(
-    student: Capture, teacher: Capture | None, labels: Tensor, batch_size: int, shape: Shape, unlabelled: int = 1
-) -> Probe:
-    """Returns the probe for a method between these two networks."""
-    classify = classifier_of(teacher.model) if teacher and has_landmarks(teacher.model) else None
-    return Probe(student.probe, teacher.probe if teacher else None, labels, batch_size, shape, classify, unlabelled)
