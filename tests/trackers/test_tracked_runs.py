@@ -43,6 +43,11 @@ def test_a_run_sends_its_epochs_table_and_files_and_stored_learners_replay_their
 
 
 @pytest.mark.slow
+def test_a_single_tracker_needs_no_list(server, here, tmp_path):
+    assert here("logger=mlflow", *SHORT)[0] == 0 and sorted(sent(server.only())) == epochs(2)
+
+
+@pytest.mark.slow
 def test_trackers_change_neither_keys_nor_weights(server, here, tmp_path):
     assert here(*SHORT)[0] == 0
     plain = stored(tmp_path)
@@ -91,7 +96,8 @@ def test_a_diverged_learner_is_a_failed_run_with_the_epochs_that_it_had(server, 
 
 REFUSED = [
     ("logger=[tensorbord]", "each entry must be one of tensorboard, mlflow, wandb"),
-    ("logger=tensorboard", "must be a list, written [tensorboard]"),
+    ("logger=tensorbord", "logger='tensorbord': must be one of tensorboard, mlflow, wandb"),
+    ("logger=true", "logger=True: must be one of tensorboard, mlflow, wandb"),
     ("logger=mlflow,wandb", "a list is written 'logger=[mlflow,wandb]'"),
     ("logger=[mlflow,mlflow]", "logger=mlflow: given more than once; keep one"),
     ("trackers=[mlflow]", "did you mean logger?"),
@@ -101,6 +107,10 @@ REFUSED = [
 @pytest.mark.parametrize(("word", "sentence"), REFUSED)
 def test_mistakes_are_refused_with_what_would_be_right(server, refused, word, sentence):
     assert sentence in refused(word)
+
+
+def test_trackers_are_not_swept(server, refused):
+    assert "logger=mlflow,wandb: all jobs have the same trackers" in refused("-m", "logger=mlflow,wandb")
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(refused, monkeypatch):
