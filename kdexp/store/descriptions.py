@@ -205,12 +205,18 @@ class Status(TypedDict):
 
 
 class Tracked(TypedDict):
-    """`trackers.json` of a run: its name and group in the trackers, and per tracker its id and the epochs of each learner."""
+    """`trackers.json` of a run or a sweep: its name and group in the trackers, and per tracker what it has.
 
-    name: Annotated[str, Text(r"(?!\.)[^/\\:\0]{1,255}(/\d{1,9})?", "a name of a run, or of a sweep and a job's number")]
+    That is an id, the number of epochs of each learner, and the digest of a sweep's report.
+    """
+
+    name: Annotated[
+        str, Text(r"(?!\.)[^/\\:\0]{1,255}(/(trials/)?\d[\d_-]{0,30})?", "a name of a run, or of a sweep and a job")
+    ]
     group: str
-    ids: dict[str, Name]
+    ids: dict[str, Annotated[str, Text(".{0,2000}", "a text of at most 2,000 characters")]]
     epochs: dict[str, dict[str, NonNegativeInt]]
+    reports: NotRequired[dict[str, Digest]]
 
 
 class JobOfSweep(TypedDict):

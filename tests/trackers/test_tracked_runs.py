@@ -72,9 +72,11 @@ def test_an_interrupted_run_goes_on_in_the_same_run_of_the_tracker(server, here,
 def test_each_job_of_a_sweep_is_a_run_of_its_own_in_one_group(server, here, tmp_path, launcher):
     assert here("-m", *TRACKED, "seed=0,1", f"hydra/launcher={launcher}")[0] == 0
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert [run["name"] for run in server.runs.values()] == [f"{folder.name}/000", f"{folder.name}/001"]
+    *jobs, own = server.runs.values()
+    assert [run["name"] for run in (*jobs, own)] == [f"{folder.name}/000", f"{folder.name}/001", folder.name]
     assert {run["group"] for run in server.runs.values()} == {folder.name}
-    assert all(sorted(sent(run)) == epochs(2) and run["state"] == "finished" for run in server.runs.values())
+    assert all(sorted(sent(run)) == epochs(2) and run["state"] == "finished" for run in jobs)
+    assert own["members"] == [*server.runs][:2] and own["state"] == "finished" and "report.html" in own["files"]
 
 
 @pytest.mark.slow
