@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdexp.errors import BadFile
 from kdexp.files import write_whole
-from kdexp.store.descriptions import Jobs, Tracked
+from kdexp.store.run_files import Jobs, Tracked
 from kdexp.store.run_state import FAILED, FINISHED, runner, state_of
 from kdexp.store.schema import read_json
 
