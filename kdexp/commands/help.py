@@ -31,7 +31,7 @@ Often changed (KEY=VALUE)
   rows     'controls=[random_teacher,self_teacher,label_smoothing,from_scratch,frozen_backbone,int8]'
            'controls=[strong_labels,all_labels]' with few labels
   search   search.trials=40  .seeds=[0,1,2]  .fresh_seeds  .pruner=median
-  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  'logger=[mlflow]'
+  run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  logger=mlflow
 
 Flags: -m runs every combination (hydra/launcher=lockstep: compatible ones together, =local: a worker per GPU or core,
 =slurm: submitted; kdexp-work SWEEP adds a worker); --cfg job shows every key; --config-dir FOLDER adds yours;

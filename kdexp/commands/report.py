@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -21,8 +22,9 @@ from kdexp.sweep.pictures import available
 from kdexp.sweep.read import NothingToReport, Sweep, read
 from kdexp.sweep.remarks import missing
 from kdexp.sweep.table import show
+from kdexp.sweep.tracked import track
 from kdexp.sweep.write import write
-from kdexp.text.characters import one_line
+from kdexp.text.characters import one_line, visible
 from kdexp.text.console import Screen, print_error, printing
 from kdexp.version import __version__
 
@@ -52,7 +54,7 @@ def main() -> None:
     try:
         _check(arguments, output)
         only_text = arguments.format or arguments.bibtex
-        code = print_text(arguments) if only_text else print_report(arguments.folders, output)
+        code = print_text(arguments) if only_text else print_report(arguments.folders, output, begin=False)
         if arguments.pictures and output:
             write_pdfs(arguments.folders, Path(output))
         sys.exit(code)
@@ -97,8 +99,12 @@ def write_pdfs(folders: Sequence[str | Path], output: Path) -> None:
     print(f"{len(written)} PDF files are in {one_line(folder)}", file=sys.stderr)
 
 
-def print_report(folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None) -> int:
+def print_report(
+    folders: Sequence[str | Path], output: str | Path | None, console: Console | None = None, *, begin: bool = True
+) -> int:
     """Writes the table of some folders into `output` and prints it; returns the exit code.
+
+    A sweep's own table also goes to its trackers; unless `begin`, only to those that have an earlier one.
 
     Raises `NothingToReport`; and `Unwritable`, after printing the table.
     """
@@ -116,7 +122,29 @@ def print_report(folders: Sequence[str | Path], output: str | Path | None, conso
         raise failure
     for line in lines:
         console.print(one_line(line), markup=False, soft_wrap=True)
+    if output is not None and [Path(folder) for folder in folders] == [Path(output)]:
+        track(comparison, sweep, Path(output), _Reporter(console, Path(output)), begin=begin)
     return exit_code(comparison)
+
+
+class _Reporter:
+    """Prints what trackers say, and keeps their tracebacks in the log of a sweep's folder."""
+
+    def __init__(self, console: Console, folder: Path):
+        self._console, self._log = console, folder / "log.txt"
+
+    def remark(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self._console.print(one_line(sentence), markup=False, soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        """Prints a warning."""
+        self.remark(f"warning: {sentence}")
+
+    def note(self, text: str) -> None:
+        """Adds a text to the log, if the disk allows it."""
+        with suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{visible(text)}\n")
 
 
 def exit_code(comparison: Comparison) -> int:

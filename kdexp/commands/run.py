@@ -16,6 +16,7 @@ from rich.console import Console
 
 from kdexp.configuration.compose import as_yaml
 from kdexp.configuration.roles import EXPLAINED
+from kdexp.configuration.settings import entries
 from kdexp.device.precision import BF16_SPEED_UPS, cpu_computes_bf16
 from kdexp.errors import BadFile, ImageLost, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
@@ -97,7 +98,7 @@ def running(experiment: Experiment, folder: Path) -> Iterator[None]:
                 journal.say(line)
             for note in start_notes(experiment):
                 journal.remark(note)
-            names, failures = experiment.settings.logger, experiment.session.trackers
+            names, failures = entries(experiment.settings.logger), experiment.session.trackers
             with tracking(names, experiment.config, folder, journal, failures) as experiment.tracking:
                 yield
         except KeyboardInterrupt:

@@ -118,6 +118,8 @@ def _unfit(override: Override, values: Any) -> str:
         return "a key that is removed can't be swept; leave the value out"
     if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
         return "Hydra's own settings can't differ between jobs; give one value"
+    if override.key_or_group == "logger":
+        return "all jobs have the same trackers; a list is written 'logger=[A,B]'"
     if isinstance(values, IntervalSweep):
         listing = f"{override.key_or_group}={values.start:g},{values.end:g} or range(START,STOP,STEP)"
         return f"interval(...) has no list of values to sweep; {SEARCHES} an interval, and -m sweeps a list: {listing}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from kdexp.configuration.arguments import Checked, Count, Positive, Range, Seed, Written
 from kdexp.configuration.roles import Control
@@ -21,6 +21,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"] | Annotated[str, Written("cuda:[0
 Memory = Literal["auto", "device", "ram", "disk"]
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
+def entries(value: Any) -> list[Any]:
+    """A list as it is, and a single value as a list of one."""
+    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,7 @@ class Settings(Checked):
     workers: Threads | None
     latency: bool
     diagnosis: Literal["auto", "always", "never"]
-    logger: list[Tracker]
+    logger: Tracker | list[Tracker]
     dry_run: bool
     force: bool
     store: str

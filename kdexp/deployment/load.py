@@ -19,7 +19,8 @@ from kdexp.deployment.trust import check_method, check_model
 from kdexp.errors import BadCheckpoint, BadFile, BadResult, UnknownRole, first_cause, first_line, listed
 from kdexp.files import at_home
 from kdexp.network.checkpoint.fit import fit
-from kdexp.store.descriptions import Exported, Table
+from kdexp.store.descriptions import Exported
+from kdexp.store.run_files import Table
 from kdexp.store.schema import parse_json, read_json, require
 from kdexp.store.stored import QUANTISED, RESULT, StoredLearner, read_entry, under_its_key
 

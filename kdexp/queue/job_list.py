@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kdexp.errors import BadFile
 from kdexp.files import at_home, write_whole
-from kdexp.store.descriptions import Jobs
+from kdexp.store.run_files import Jobs
 from kdexp.store.schema import read_json
 
 JOBS = "jobs.json"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+
+def dataset_name(config: Mapping[str, Any]) -> str:
+    """The option of a run's data set; an image folder's own name before it."""
+    name, folder = str(config["choices"]["dataset"]), Path(str(config["dataset"].get("root", ""))).name
+    return f"{folder} ({name})" if name == "image_folder" and folder else name
 
 
 def versions(provenance: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from kdexp.page.document import days, document
 from kdexp.page.html import Html, command_line, tag
 from kdexp.page.marks import Mark, marks
 from kdexp.report.curves import drawn_as
-from kdexp.report.origin import ONE_SEED, outcome, versions
+from kdexp.report.origin import ONE_SEED, dataset_name, outcome, versions
 from kdexp.report.page_answers import Answers, accuracy_by_class, confused_pairs, decisive_images
 from kdexp.report.page_table import page_table
 from kdexp.report.rows import Row
@@ -65,7 +65,7 @@ class RunPage:
     @property
     def title(self) -> str:
         """Data set, teacher and student, seed, and the days of the training."""
-        dataset, seed = self.experiment.config["choices"]["dataset"], self.experiment.settings.seed
+        dataset, seed = dataset_name(self.experiment.config), self.experiment.settings.seed
         shortened = " (shortened)" if any(row.shortened for row in self.rows) else ""
         models = dict.fromkeys((row.role == "teacher", row.model) for row in self.rows)
         networks = " → ".join(model for _, model in models)

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from kdexp.errors import BadFile
-from kdexp.store.descriptions import Jobs
+from kdexp.store.run_files import Jobs
 from kdexp.store.schema import read_json, read_text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kdexp.page.document import days
-from kdexp.report.origin import ONE_SEED, outcome
+from kdexp.report.origin import ONE_SEED, dataset_name, outcome
 from kdexp.report.table import percent, plus_minus
 from kdexp.sweep.comparison import Comparison, DataTable
 from kdexp.sweep.difference import Difference
@@ -23,7 +23,7 @@ def page_title(comparison: Comparison, sources: Origins) -> str:
     rows = [row for table in comparison.tables for row in table.rows]
     if not rows:
         return "Nothing finished yet"
-    datasets = ", ".join(table.dataset for table in comparison.tables)
+    datasets = ", ".join(_dataset(table, sources) for table in comparison.tables)
     teachers = _several((row.model for row in rows if row.role == "teacher"), "teachers")
     students = _several((row.model for row in rows if row.role != "teacher"), "students")
     networks = " → ".join(word for word in (teachers, students) if word)
@@ -31,6 +31,14 @@ def page_title(comparison: Comparison, sources: Origins) -> str:
     partly = len(shortened) < len(comparison.tables) or any(table.partly_shortened for table in shortened)
     told = f" ({'partly ' if partly else ''}shortened)" if shortened else ""
     return f"{datasets}: {networks}{told}, {days(sources.result(key).trained_at for row in rows for key in row.keys)}"
+
+
+def _dataset(table: DataTable, sources: Origins) -> str:
+    """The table's data set; an image folder by its own name."""
+    config = next((job.config for row in table.rows for job in sources.jobs(row) if job.config), None)
+    return (
+        table.dataset if config is None else table.dataset.replace(str(config["choices"]["dataset"]), dataset_name(config), 1)
+    )
 
 
 def _several(names: Iterable[str], kind: str) -> str:

@@ -14,7 +14,7 @@ import yaml
 from kdexp.configuration.roles import PARTS, node_at, role_spec
 from kdexp.errors import BadFile
 from kdexp.report.published import published_problems
-from kdexp.store.descriptions import Configuration, Jobs, Searched, Status, Table
+from kdexp.store.run_files import Configuration, Jobs, Searched, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike

@@ -11,7 +11,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from kdexp.errors import BadFile
-from kdexp.store.descriptions import Jobs
+from kdexp.store.run_files import Jobs
 from kdexp.store.schema import read_json
 from kdexp.sweep.read import JOBS, Job
 

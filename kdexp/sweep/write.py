@@ -27,9 +27,14 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 def csv_of(comparison: Comparison) -> str:
     """The content of `sweep.csv`."""
-    lines = [_line(row, table) for table in comparison.tables for row in table.rows]
+    lines = lines_of(comparison)
     names = list(dict.fromkeys(name for line in lines for name in line))
     return csv_text(names, lines)
+
+
+def lines_of(comparison: Comparison) -> list[dict[str, Any]]:
+    """The lines of `sweep.csv`; not all have the same columns."""
+    return [_line(row, table) for table in comparison.tables for row in table.rows]
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

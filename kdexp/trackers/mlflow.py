@@ -6,19 +6,21 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from kdexp.files import at_home
-from kdexp.store.run_state import FAILED, FINISHED
-from kdexp.trackers.tracker import PROJECT, Opened, Row, flat, results, terms, text_of
+from kdexp.store.locks import take_turns
+from kdexp.store.run_state import FAILED, FINISHED, RUNNING
+from kdexp.trackers.tracker import PROJECT, Opened, Report, flat, terms
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Variables of MLflow's that bound how long a training waits for a server: by default it retries seven times."""
 
-STATES = {FINISHED: "FINISHED", FAILED: "FAILED"}
+STATES = {FINISHED: "FINISHED", FAILED: "FAILED", RUNNING: "RUNNING"}
 """What MLflow calls a run's states; all others are `KILLED`."""
 
 MOST_METRICS, MOST_PARAMETERS = 1000, 100
@@ -26,12 +28,21 @@ MOST_METRICS, MOST_PARAMETERS = 1000, 100
 LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000
 """Characters."""
 
+PARENT = "mlflow.parentRunId"
+"""The tag by which a run lies below another one in MLflow's list."""
+
+DELETED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers if a run is gone for good, and if it can still be restored."""
+
 
 class MLflow:
     """Logs to a server or a database. A request takes milliseconds, so that epochs are kept and sent many at a time."""
 
     def open(self, config: Mapping[str, Any], name: str, folder: Path, *, group: str, earlier: str) -> Opened:
-        """The experiment is `kdexp` unless `MLFLOW_EXPERIMENT_NAME` names another; the tag `sweep` names the sweep."""
+        """The experiment is `kdexp` unless `MLFLOW_EXPERIMENT_NAME` names another; the tag `sweep` names the sweep.
+
+        Workers take turns, since MLflow fails where two processes make the tables of a new database.
+        """
         for variable, value in PATIENCE.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
@@ -39,13 +50,16 @@ class MLflow:
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # otherwise it announces each new database
         root = at_home(str(config["output_dir"]))
         server = os.environ.get("MLFLOW_TRACKING_URI")
-        self._client = MlflowClient(server or f"sqlite:///{root.resolve() / 'mlflow.db'}")
-        self._kept: list[Any] = []
-        continued = bool(earlier) and self._continue(earlier)
-        if not continued:
-            self._begin(
-                config, name, {"sweep": group} if group else {}, None if server else (root / "mlartifacts").resolve().as_uri()
-            )
+        self._folder, self._kept = folder, list[Any]()
+        with ExitStack() as turn:
+            if not server:
+                root.mkdir(parents=True, exist_ok=True)
+                take_turns(root / "mlflow.lock", turn)
+            self._client = MlflowClient(server or f"sqlite:///{root.resolve() / 'mlflow.db'}")
+            artifacts = None if server else (root / "mlartifacts").resolve().as_uri()
+            continued = bool(earlier) and self._continue(earlier)
+            if not continued:
+                self._begin(config, name, {"sweep": group} if group else {}, artifacts)
         database = quote(f"sqlite:///{root / 'mlflow.db'}")
         return Opened(self._run, server or f"mlflow ui --backend-store-uri {database} shows it", continued)
 
@@ -104,15 +118,28 @@ class MLflow:
             self._client.log_batch(self._run, metrics=self._kept[:MOST_METRICS])
             del self._kept[:MOST_METRICS]
 
-    def end(self, rows: Sequence[Row], files: Sequence[Path], state: str) -> None:
-        """Adds the table's numbers, the table as the run's description, and all files as artifacts."""
-        self._keep(results(rows), 0)
+    def end(self, report: Report) -> None:
+        """Adds the table's numbers, the table as the run's description, and all files as artifacts; nests a sweep's runs."""
+        self._keep(report.numbers, 0)
         self.flush()
-        if table := text_of(files, "table.md"):
-            self._client.set_tag(self._run, "mlflow.note.content", table[:LONGEST_TAG])
-        for path in files:
-            self._client.log_artifact(self._run, str(path))
-        self._client.set_terminated(self._run, STATES.get(state, "KILLED"))
+        if report.table:
+            self._client.set_tag(self._run, "mlflow.note.content", report.table[:LONGEST_TAG])
+        for path in report.files:
+            inside = path.relative_to(self._folder).parent.as_posix()
+            self._client.log_artifact(self._run, str(path), None if inside == "." else inside)
+        for member in report.members:
+            self._nest(member)
+        self._client.set_terminated(self._run, STATES.get(report.state, "KILLED"))
+
+    def _nest(self, member: str) -> None:
+        """Shows another run below this one, unless it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_tag(member, PARENT, self._run)
+        except MlflowException as error:
+            if error.error_code not in DELETED:
+                raise
 
 
 def _allowed(name: str) -> str:

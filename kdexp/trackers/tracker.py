@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from kdexp.errors import first_line
+
 Row = Mapping[str, Any]
+
+LONGEST = 200
+"""Characters of a tracker's error."""
 
 PROJECT = "kdexp"
 """Name of the project or experiment that runs belong to, unless an environment variable of the tracker's names another."""
@@ -24,13 +30,45 @@ class Opened(NamedTuple):
     """Whether it is the run that was asked for, with the epochs that it has."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a tracker gets at the end of a run or a sweep; a run that is cut off has a state only."""
+
+    state: str
+    """One of `kdexp.store.run_state`."""
+    table: str = ""
+    """In Markdown."""
+    rows: Sequence[Row] = ()
+    """The lines of the table."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of a run's table under their tags."""
+    files: Sequence[Path] = ()
+    """Files in the folder that the tracker was opened with, or in folders inside it."""
+    members: Sequence[str] = ()
+    """What the tracker calls the runs of a sweep's jobs."""
+
+
+class Reporter(Protocol):
+    """What is needed of a journal."""
+
+    def remark(self, sentence: str) -> None:
+        """Prints a sentence once."""
+
+    def warn(self, sentence: str) -> None:
+        """Prints a warning."""
+
+    def note(self, text: str) -> None:
+        """Writes to the log only."""
+
+
 class Tracker(Protocol):
     """One tracker. Any method may raise anything; then the run goes on without this tracker."""
 
     def open(self, config: Mapping[str, Any], name: str, folder: Path, *, group: str, earlier: str) -> Opened:
         """Continues the tracker's run `earlier`, if there is one, or begins a run of that name.
 
-        `folder` is the run's own; `group` is the sweep that it belongs to. Both `group` and `earlier` may be empty.
+        `folder` is the run's own; `group` is the sweep that it belongs to. Both `group` and `earlier` may be empty. A sweep
+        has a run of its own, whose group is its name; it gets a report and no epochs, perhaps more than once.
         """
 
     def epoch(self, learner: str, row: Mapping[str, float]) -> None:
@@ -39,11 +77,8 @@ class Tracker(Protocol):
     def flush(self) -> None:
         """Sends what is kept."""
 
-    def end(self, rows: Sequence[Row], files: Sequence[Path], state: str) -> None:
-        """Takes the rows of the table and the run's files, sends everything, and ends the tracker's run.
-
-        `state` is one of `kdexp.store.run_state`; a run that is cut off has neither rows nor files.
-        """
+    def end(self, report: Report) -> None:
+        """Sends everything, the report last, and ends the tracker's run."""
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,3 +121,9 @@ def text_of(files: Sequence[Path], name: str) -> str:
 def pictures(files: Sequence[Path]) -> list[Path]:
     """The pictures among the files."""
     return [path for path in files if path.suffix == ".png"]
+
+
+def shortened(error: Exception) -> str:
+    """A tracker's error in a line."""
+    text = f"{type(error).__name__}: {first_line(error)}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from kdexp.errors import first_line
 from kdexp.store.run_state import FAILED, INTERRUPTED
 from kdexp.trackers.names import load
 from kdexp.trackers.record import Record, record_for
-from kdexp.trackers.tracker import Row, Tracker
+from kdexp.trackers.tracker import Report, Reporter, Row, Tracker, results, shortened, text_of
 from kdexp.training.learner import Learner
 
 INTERVAL = 2.0
@@ -22,9 +21,6 @@ INTERVAL = 2.0
 
 PAUSE = 60.0
 """Seconds after a failure in which a tracker is not opened again: a sweep of short jobs must not wait for it in each."""
-
-LONGEST = 200
-"""Characters of a tracker's error."""
 
 FILES = (
     "config.yaml",
@@ -39,19 +35,6 @@ FILES = (
     "report.html",
 )
 """Files of a run folder that trackers get, those that exist."""
-
-
-class Reporter(Protocol):
-    """What is needed of a journal."""
-
-    def remark(self, sentence: str) -> None:
-        """Prints a sentence once."""
-
-    def warn(self, sentence: str) -> None:
-        """Prints a warning."""
-
-    def note(self, text: str) -> None:
-        """Writes to the log only."""
 
 
 class Failures:
@@ -69,15 +52,10 @@ class Failures:
         journal.note(traceback.format_exc())
         if name not in self._last:
             journal.warn(
-                f"{name} failed ({_shortened(error)}): this run goes on without it; once {name} works, "
+                f"{name} failed ({shortened(error)}): this run goes on without it; once {name} works, "
                 "the same command sends it every epoch"
             )
         self._last[name] = time.monotonic()
-
-
-def _shortened(error: Exception) -> str:
-    text = f"{type(error).__name__}: {first_line(error)}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 class Tracking:
@@ -144,8 +122,9 @@ class Tracking:
             return
         self._flush()
         files = [path for path in (self._folder / name for name in FILES) if path.is_file()] if rows else []
+        report = Report(state, text_of(files, "table.md"), rows, results(rows), files)
         for name in list(self._trackers):
-            self._tell(name, lambda tracker: tracker.end(rows, files, state))
+            self._tell(name, lambda tracker: tracker.end(report))
         self._trackers = {}
 
     def _tell(self, name: str, call: Callable[[Tracker], None]) -> bool:

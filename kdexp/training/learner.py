@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from traceback import format_exc
 from typing import Any
 
@@ -17,22 +15,18 @@ from kdexp.data.batch import Batch
 from kdexp.data.split import Split
 from kdexp.data.views import View
 from kdexp.device import ranks
-from kdexp.device.memory import in_halves
-from kdexp.device.precision import Precision
 from kdexp.device.random import RandomStream
-from kdexp.distillation.base import Distiller, Progress, Terms
+from kdexp.distillation.base import Progress, Terms
 from kdexp.errors import first_line
-from kdexp.network.capture import Capture, Outputs
-from kdexp.network.interleaving import interleave, interleave_outputs
-from kdexp.network.statistics import kept_statistics
+from kdexp.network.capture import Outputs
 from kdexp.tasks.classification import correct
-from kdexp.training.averaging import MovingAverage
 from kdexp.training.history import History
+from kdexp.training.networks import Networks
 from kdexp.training.optimization import OptimizerRecipe, keep_on_device
 
 
-@dataclass
-class Learner:
+@dataclass(kw_only=True)
+class Learner(Networks):
     """A student (or a teacher in training) with everything that its training changes.
 
     `step` trains on one batch. After an epoch, `close_epoch` leaves its numbers on the device, so that one transfer brings
@@ -40,20 +34,11 @@ class Learner:
     """
 
     name: str
-    model: nn.Module
-    capture: Capture
-    distiller: Distiller
     recipe: OptimizerRecipe
     schedule: Any
     stream: RandomStream
-    precision: Precision
-    deployed: nn.Module
     untrained: bool = False
     """Whether the classifier keeps its initial weights, so that accuracies mean nothing."""
-    trained: nn.Module | None = None
-    """The part of the model that is in training mode during training; None for all of it."""
-    average: MovingAverage | None = None
-    """The moving average of the model's weights, which is then what is evaluated and stored."""
     log: History = field(default_factory=History)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     continued_after: list[int] = field(default_factory=list)
@@ -65,6 +50,7 @@ class Learner:
     """Why its steps are not recorded although `graph` is on."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         modules = [self.model, self.distiller]
         paced = [modules.pop(0)] if self.distiller.paces_student else []
         self.optimizer = self.recipe.build(modules, fused=self.precision.fused, paced=paced)
@@ -72,7 +58,6 @@ class Learner:
         self._let_record()
         self._portion = 1.0
         self._notes: dict[str, Tensor] = {}
-        self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
 
     def _let_record(self) -> None:
         """Prepares the optimizer for recorded steps, if there will be any."""
@@ -85,75 +70,13 @@ class Learner:
         return all(group.get("fused") for group in self.optimizer.param_groups)
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The network that is evaluated: the deployed one, or the moving average of the model."""
-        return self.deployed if self.average is None else self.average.network
-
-    @property
-    def changing(self) -> list[nn.Module]:
-        """All modules whose parameters or buffers a step may change."""
-        return [self.model, self.distiller, *([] if self.average is None else [self.average])]
-
-    @property
     def history(self) -> list[dict[str, float]]:
         """Losses and accuracies, one row per finished epoch."""
         return self.log.epochs
 
-    def forward(self, image: Tensor) -> Outputs:
-        """The student's outputs on `image` [N, C, H, W], in the run's precision and returned in fp32."""
-        outputs = self._run(image)
-        self._logits = outputs.logits.detach()
-        return outputs
-
-    def forward_aside(self, image: Tensor) -> Outputs:
-        """The student's outputs on images that are not what it is measured on; see `Trainee`."""
-        with kept_statistics(self.model):
-            return self._run(image)
-
-    def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
-        """The student's outputs for several batches of images, the labelled one first; see `Trainee`."""
-        if joint:
-            outputs = self._run(torch.cat(list(images)))
-            found = [outputs.map(partial(_rows, rows)) for rows in _slices(images)]
-        else:
-            first, *others = interleave(images) if interleaved else images
-            found = [self._run(first), *map(self.forward_aside, others)]
-            found = interleave_outputs(found) if interleaved else found
-        self._logits = found[0].logits.detach()
-        return found
-
-    def _run(self, image: Tensor) -> Outputs:
-        with self.precision.autocast():
-            return self.distiller.answer(self.capture(image))
-
-    @contextmanager
-    def exactly(self) -> Iterator[None]:
-        """Has networks compute in fp32, without TF32; see `Trainee`."""
-        usual, self.precision = self.precision, replace(self.precision, name="fp32")
-        try:
-            self.precision.set()
-            yield
-        finally:
-            self.precision = usual
-            usual.set()
-
     def note(self, **measures: Tensor) -> None:
         """Scalars of this step for the history."""
         self._notes |= {name: value.detach().float() for name, value in measures.items()}
-
-    def ask(self, network: nn.Module, image: Tensor) -> Tensor:
-        """The logits [N, K] of another network that its method trains, in the run's precision and returned in fp32."""
-        if self.precision.compile and network not in self._compiled:
-            self._compiled[network] = torch.compile(network, dynamic=False)
-        with self.precision.autocast():
-            return self._compiled.get(network, network)(image).float()
-
-    @torch.no_grad()
-    def ask_average(self, image: Tensor) -> Tensor:
-        """The logits [N, K] of the moving average; see `Trainee`."""
-        assert self.average is not None
-        with kept_statistics(self.average):
-            return self.ask(self.average.network, image)
 
     def descend(self, terms: Terms) -> None:
         """One optimizer step on the sum of the terms, with the gradient clipped if the optimizer's recipe says so."""
@@ -221,60 +144,13 @@ class Learner:
 
     def close_epoch(self, validation: Split | None) -> Tensor:
         """The numbers of the epoch, with its validation accuracy, in one flat fp32 tensor on the device."""
-        return self.log.close_epoch(None if validation is None else self._accuracy(validation))
+        return self.log.close_epoch(None if validation is None else self.accuracy(validation))
 
     def record_epoch(self, numbers: Tensor, validated: bool) -> None:
         """Adds the epoch whose numbers `close_epoch` returned, now on the host; keeps the weights of the best one."""
         self.failure = self.log.record_epoch(numbers, validated)
         if self.log.best_epoch == len(self.history):
             self.best_weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
-
-    def _accuracy(self, split: Split) -> Tensor:
-        hits = [correct(logits, labels) for logits, labels in self.answers(split)]
-        return torch.stack(hits).sum().float() / len(split)
-
-    @torch.no_grad()
-    def answers(self, split: Split, batch_size: int = 500):
-        """Pairs of logits [n, K] and labels [n] of the evaluated network in evaluation mode, batch by batch."""
-        self.eval()
-        for image, labels in zip(split.in_order(batch_size), split.labels.split(batch_size), strict=True):
-            with self.precision.autocast():
-                logits = in_halves(self.evaluated, image)
-            yield logits.float(), labels
-        self.train()
-
-    def logits(self, split: Split) -> Tensor:
-        """The evaluated network's logits [N, K] for all images of a split, on the host."""
-        return torch.cat([logits for logits, _ in self.answers(split)]).cpu()
-
-    def train(self) -> None:
-        """Switches the trained part of the student, and the method's own modules, to training mode."""
-        self.model.eval()
-        (self.trained or self.model).train()
-        self.distiller.train()
-        if self.average is not None:
-            self.average.follow_modes()
-
-    def eval(self) -> None:
-        """Switches all networks to evaluation mode."""
-        self.model.eval()
-        self.distiller.eval()
-        self.evaluated.eval()
-
-    @property
-    def _stored_parts(self) -> dict[str, nn.Module]:
-        return {"model": self.model if self.average is None else self.average.network, "method": self.distiller}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All weights and buffers that are evaluated: the student's under `model.`, the method's own under `method.`."""
-        parts = self._stored_parts.items()
-        return {f"{part}.{name}": value for part, module in parts for name, value in module.state_dict().items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Loads what `state_dict` returned, strictly."""
-        for part, module in self._stored_parts.items():
-            own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
-            module.load_state_dict(own)
 
     def training_state(self) -> dict[str, Any]:
         """What only a continued training needs: optimizer, random stream, and with a moving average the weights themselves."""
@@ -307,15 +183,3 @@ class Learner:
         self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
         self.best_weights = progress["best_weights"]
         self.continued_after = [*progress["continued_after"], len(self.history)]
-
-
-def _slices(images: Sequence[Tensor]) -> Iterator[slice]:
-    """Where each of several batches is among all of them together."""
-    start = 0
-    for batch in images:
-        yield slice(start, start + len(batch))
-        start += len(batch)
-
-
-def _rows(rows: slice, values: Tensor) -> Tensor:
-    return values[rows]

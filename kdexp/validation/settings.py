@@ -8,7 +8,7 @@ from typing import Any
 
 from kdexp.configuration.arguments import problems
 from kdexp.configuration.keys import all_paths, unknown_key
-from kdexp.configuration.settings import NAMES, Settings
+from kdexp.configuration.settings import NAMES, Settings, entries
 from kdexp.device.precision import compiler_problem, device_problem, pick_device
 from kdexp.errors import Problem
 from kdexp.files import folder_problems
@@ -28,12 +28,12 @@ def check_settings(config: dict[str, Any], *, elsewhere: bool = False) -> Iterat
     bad = {problem.name for problem in of_values}
     yield from _folders({name: given[name] for name in ("output_dir", "store") if name not in bad})
     for name in ("controls", "logger"):
-        repeated = [word for word, count in Counter(() if name in bad else given[name]).items() if count > 1]
+        repeated = [word for word, count in Counter(() if name in bad else entries(given[name])).items() if count > 1]
         yield from (Problem(name, f"={word}: given more than once; keep one") for word in repeated)
     if "logger" not in bad:
         yield from (
             Problem("logger", f'={word}: the package {word} is not installed; pip install "kdexp[{word}]" adds it')
-            for word in dict.fromkeys(given["logger"])
+            for word in dict.fromkeys(entries(given["logger"]))
             if not is_installed(word)
         )
     if "device" not in bad and not elsewhere:

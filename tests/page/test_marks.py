@@ -1,5 +1,6 @@
 """Colours and marks: one for each method, the same everywhere."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shipped import options
@@ -18,6 +19,18 @@ def test_every_method_and_every_row_of_a_table_has_its_own_look():
     found = marks(names)
     assert set(names) <= set(NAMES) | {"teacher", "baseline"}, "append new methods to kdexp.page.marks.NAMES"
     assert len({look(mark) for mark in found.values()}) == len(found) == len(set(names))
+
+
+OFTEN_COMPARED = (
+    ("kd", "dkd", "hint", "at", "rkd", "crd", "simkd"),
+    ("kd", "dkd", "fitnet", "at", "rkd", "crd", "simkd"),
+    ("kd", "fixmatch", "uda", "mean_teacher", "mpl"),
+)
+
+
+@pytest.mark.parametrize("names", OFTEN_COMPARED)
+def test_methods_that_are_often_compared_differ_in_colour(names):
+    assert len({mark.colour for name, mark in marks(names).items() if name in names}) == len(names)
 
 
 @given(st.sets(st.text(min_size=1), max_size=20), st.sets(st.sampled_from(NAMES)))

@@ -17,7 +17,7 @@ from kdexp.commands.run import run
 from kdexp.configuration.nodes import build
 from kdexp.errors import CorruptEntry, ImageLost
 from kdexp.page.marks import BASELINE, TEACHER, marks
-from kdexp.report.origin import outcome
+from kdexp.report.origin import dataset_name, outcome
 from kdexp.report.page import _right_alone, write_page
 from kdexp.report.page_answers import Answers, accuracy_by_class, confused_pairs, decisive_images
 from kdexp.report.page_table import page_table
@@ -135,6 +135,19 @@ def finished(tmp_path):
         return folder, screen.getvalue()
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("option", "node", "name"),
+    [
+        ("digits", {}, "digits"),
+        ("cifar10", {"root": "data"}, "cifar10"),
+        ("image_folder", {"root": "data/flowers/"}, "flowers (image_folder)"),
+        ("image_folder", {"root": "."}, "image_folder"),
+    ],
+)
+def test_an_image_folder_is_called_by_its_own_name(option, node, name):
+    assert dataset_name({"choices": {"dataset": option}, "dataset": node}) == name
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """A tracker that remembers what it is told, and fails where it is told to."""
 
-from kdexp.trackers import tracking
+from kdexp.trackers import sweeps, tracking
 from kdexp.trackers.tracker import Opened
 
 
@@ -16,7 +16,8 @@ class FakeServer:
         self.interrupt_after: int | None = None
         """Epochs after which a run is interrupted, as by Ctrl-C."""
         self.opened: list[str] = []
-        monkeypatch.setattr(tracking, "load", lambda name: FakeTracker(self, name))
+        for module in (tracking, sweeps):
+            monkeypatch.setattr(module, "load", lambda name: FakeTracker(self, name))
 
     def only(self) -> dict:
         (run,) = self.runs.values()
@@ -34,6 +35,7 @@ class FakeTracker:
 
     def open(self, config, name, folder, *, group, earlier):
         self.server.opened.append(self.name)
+        self.folder = folder
         self._may_fail("open")
         continued = earlier in self.server.runs and not self.server.forgets
         self.id = earlier if continued else f"{self.name}-{len(self.server.runs)}"
@@ -56,10 +58,11 @@ class FakeTracker:
         self.run["epochs"] += self.kept
         self.kept = []
 
-    def end(self, rows, files, state):
+    def end(self, report):
         self._may_fail("end")
         self.flush()
-        self.run |= {"rows": rows, "files": [path.name for path in files], "state": state}
+        files = [path.relative_to(self.folder).as_posix() for path in report.files]
+        self.run |= {**vars(report), "files": files, "reports": self.run.get("reports", 0) + 1}
 
 
 def sent(run: dict) -> list[tuple[str, int]]:

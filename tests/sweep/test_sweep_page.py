@@ -179,6 +179,15 @@ def test_charts_of_several_students_name_them(tmp_path, bare):
     assert {"baseline, 2 rows", "kd, 2 rows"} <= {text.strip() for text in page.all("li")}
 
 
+def test_an_image_folder_has_its_own_name_in_the_title(tmp_path, bare):
+    sweep = CraftedSweep(tmp_path)
+    sweep.job("seed=0", dataset__root="/elsewhere/flowers/", choices={**sweep.config()["choices"], "dataset": "image_folder"})
+    for path in sweep.store.glob("*/result.json"):
+        path.write_text(json.dumps(signed({**json.loads(path.read_text()), "dataset": "image_folder"})))
+    page, _, _ = report(sweep.close())
+    assert page.all("h1")[0].startswith("flowers (image_folder): big → small, ")
+
+
 def test_a_shortened_sweep_says_so_in_its_title(tmp_path, bare):
     page, _, _ = report(grid(tmp_path, limit_batches=3).folder)
     assert "big → small (shortened), " in page.all("h1")[0]

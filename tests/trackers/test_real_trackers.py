@@ -2,11 +2,15 @@
 
 import json
 import logging
+import shutil
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 from experiments import SHORT
+from tracked_sweeps import FIRST, reported, tracked_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -129,12 +133,67 @@ def test_mlflow_begins_another_run_where_the_earlier_one_was_deleted(here, cut, 
 def test_mlflow_has_a_run_for_each_job_of_a_sweep(here, tmp_path, mlflow_client, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     assert here("-m", *WORDS, "logger=[mlflow]", "seed=0,1", "hydra/launcher=lockstep")[0] == 0
-    runs = runs_of(mlflow_client(), "mine")
+    *runs, own = runs_of(mlflow_client(), "mine")
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert [(run.data.tags["sweep"], run.info.run_name) for run in runs] == [
         (sweep.name, f"{sweep.name}/00{job}") for job in (0, 1)
     ]
     assert [run.data.params["seed"] for run in runs] == ["0", "1"]
+    assert own.info.run_name == sweep.name and {run.data.tags["mlflow.parentRunId"] for run in runs} == {own.info.run_id}
+    assert "| distilled |" in own.data.tags["mlflow.note.content"] and "seed" not in own.data.params
+
+
+def add_a_job(folder, tmp_path, **more):
+    """Finishes the second job of a sweep."""
+    tracked_sweep(tmp_path / "other", **more)
+    (tmp_path / "other" / "sweeps" / FIRST / "001").rename(folder / "001")
+    shutil.copytree(tmp_path / "other" / "store", tmp_path / "outputs" / "store", dirs_exist_ok=True)
+
+
+def test_mlflow_has_one_run_for_a_sweep_that_is_reported_twice(tmp_path, mlflow_client):
+    folder = tracked_sweep(tmp_path / "outputs", jobs=1)  # whose job has a run that MLflow has lost
+    assert reported(folder)[0] == 3
+    (run,) = runs_of(mlflow_client())
+    assert run.info.status == "FAILED" and "never started" in run.data.tags["mlflow.note.content"]
+    add_a_job(folder, tmp_path)
+    code, printed = reported(folder, begin=False)
+    assert code == 0 and "mlflow has this table" in printed
+    client = mlflow_client()
+    (run,) = runs_of(client)
+    assert run.info.status == "FINISHED" and "never started" not in run.data.tags["mlflow.note.content"]
+    assert {"sweep.csv", "report.html", "pictures"} < {file.path for file in client.list_artifacts(run.info.run_id)}
+    drawn = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
+    assert drawn == {f"pictures/{path.name}" for path in (folder / "pictures").glob("*.png")}
+
+
+def test_workers_that_begin_a_database_at_once_share_it(tmp_path, mlflow_client):
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
+        begun = [workers.submit(begin_run, tmp_path / "outputs", f"run-{number}") for number in range(2)]
+        ids = {each.result() for each in begun}
+    assert {run.info.run_id for run in runs_of(mlflow_client())} == ids and len(ids) == 2
+
+
+def begin_run(outputs, name):
+    """Begins a run in MLflow; returns its id."""
+    from kdexp.trackers.mlflow import MLflow
+
+    return MLflow().open({"output_dir": str(outputs)}, name, outputs, group="", earlier="").id
+
+
+def test_tensorboard_has_one_table_for_a_sweep_that_is_reported_twice(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tracked_sweep(tmp_path / "outputs", jobs=1, loggers=["tensorboard"])
+    assert reported(folder)[0] == 3
+    add_a_job(folder, tmp_path, loggers=["tensorboard"])
+    code, printed = reported(folder, begin=False)
+    assert code == 0 and "tensorboard has this table" in printed
+    events = EventAccumulator(str(tmp_path / "outputs" / "tensorboard" / FIRST)).Reload()
+    (table,) = events.Tensors("table/text_summary")
+    assert table.tensor_proto.string_val[0] == (folder / "sweep.md").read_bytes()
+    drawn = {path.stem for path in (folder / "pictures").glob("*.png")}
+    assert set(events.Tags()["images"]) == drawn and {len(events.Images(name)) for name in drawn} == {1}
 
 
 def test_a_server_that_is_not_there_is_one_warning(here, mlflow_client, monkeypatch):
@@ -152,6 +211,24 @@ def test_wandb_writes_an_offline_run(here, tmp_path, monkeypatch):
     assert "warning" not in printed.out
     (file,) = (tmp_path / "outputs" / "wandb").glob("offline-run-*/*.wandb")
     check_history(wandb_history(file), tmp_path)
+
+
+def test_wandb_goes_on_with_the_run_of_a_sweep(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tracked_sweep(tmp_path / "outputs", jobs=1, loggers=["wandb"])
+    assert reported(folder)[0] == 3
+    add_a_job(folder, tmp_path, loggers=["wandb"])
+    assert "wandb has this table" in reported(folder, begin=False)[1]
+    first, second = sorted((tmp_path / "outputs" / "wandb").glob("offline-run-*"))
+    assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2]
+    assert (second / "files" / "sweep.md").read_text() == (folder / "sweep.md").read_text()
+    assert {path.name for path in (second / "files" / "pictures").iterdir()} == {
+        path.name for path in (folder / "pictures").glob("*.png")
+    }
+    (table,) = (second / "files" / "media" / "table").glob("table_*.json")
+    found = json.loads(table.read_text())
+    assert [row[found["columns"].index("n")] for row in found["data"]] == [1, 2, 2]
 
 
 def wandb_history(file):

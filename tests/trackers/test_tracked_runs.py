@@ -43,6 +43,11 @@ def test_a_run_sends_its_epochs_table_and_files_and_stored_learners_replay_their
 
 
 @pytest.mark.slow
+def test_a_single_tracker_needs_no_list(server, here, tmp_path):
+    assert here("logger=mlflow", *SHORT)[0] == 0 and sorted(sent(server.only())) == epochs(2)
+
+
+@pytest.mark.slow
 def test_trackers_change_neither_keys_nor_weights(server, here, tmp_path):
     assert here(*SHORT)[0] == 0
     plain = stored(tmp_path)
@@ -67,9 +72,11 @@ def test_an_interrupted_run_goes_on_in_the_same_run_of_the_tracker(server, here,
 def test_each_job_of_a_sweep_is_a_run_of_its_own_in_one_group(server, here, tmp_path, launcher):
     assert here("-m", *TRACKED, "seed=0,1", f"hydra/launcher={launcher}")[0] == 0
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert [run["name"] for run in server.runs.values()] == [f"{folder.name}/000", f"{folder.name}/001"]
+    *jobs, own = server.runs.values()
+    assert [run["name"] for run in (*jobs, own)] == [f"{folder.name}/000", f"{folder.name}/001", folder.name]
     assert {run["group"] for run in server.runs.values()} == {folder.name}
-    assert all(sorted(sent(run)) == epochs(2) and run["state"] == "finished" for run in server.runs.values())
+    assert all(sorted(sent(run)) == epochs(2) and run["state"] == "finished" for run in jobs)
+    assert own["members"] == [*server.runs][:2] and own["state"] == "finished" and "report.html" in own["files"]
 
 
 @pytest.mark.slow
@@ -91,7 +98,8 @@ def test_a_diverged_learner_is_a_failed_run_with_the_epochs_that_it_had(server, 
 
 REFUSED = [
     ("logger=[tensorbord]", "each entry must be one of tensorboard, mlflow, wandb"),
-    ("logger=tensorboard", "must be a list, written [tensorboard]"),
+    ("logger=tensorbord", "logger='tensorbord': must be one of tensorboard, mlflow, wandb"),
+    ("logger=true", "logger=True: must be one of tensorboard, mlflow, wandb"),
     ("logger=mlflow,wandb", "a list is written 'logger=[mlflow,wandb]'"),
     ("logger=[mlflow,mlflow]", "logger=mlflow: given more than once; keep one"),
     ("trackers=[mlflow]", "did you mean logger?"),
@@ -101,6 +109,10 @@ REFUSED = [
 @pytest.mark.parametrize(("word", "sentence"), REFUSED)
 def test_mistakes_are_refused_with_what_would_be_right(server, refused, word, sentence):
     assert sentence in refused(word)
+
+
+def test_trackers_are_not_swept(server, refused):
+    assert "logger=mlflow,wandb: all jobs have the same trackers" in refused("-m", "logger=mlflow,wandb")
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(refused, monkeypatch):

@@ -161,6 +161,26 @@ def test_a_sweep_that_was_cut_off_twice_has_one_group_and_one_run_per_job(server
     assert all(sent(run) == [("teacher", 1), ("teacher", 2)] for run in server.runs.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "aside"), [("000", "000.killed-1"), ("000", "000-cut-off"), ("trials/000-1_2", "trials/000-1")]
+)
+def test_a_job_that_its_sweep_begins_again_goes_on_in_the_same_run(server, tmp_path, name, aside):
+    folder = sweep(tmp_path / "sweeps" / "a")
+    first = Run(folder / name.partition("_")[0])
+    first.train("teacher", 2)
+    first.stop(KILLED)
+    if first.folder != folder / aside:
+        first.folder.rename(folder / aside)
+    again = Run(folder / name)
+    again.train("teacher", 3, first=3)
+    again.stop(FINISHED)
+    assert sent(server.only()) == [("teacher", 1), ("teacher", 2), ("teacher", 3)]
+    assert server.only()["name"] == f"a/{name.partition('_')[0]}" and server.only()["group"] == "a"
+    Run(folder / "001")
+    Run(folder / "trials" / "000-0")
+    assert len(server.runs) == 3
+
+
 def test_a_finished_sweep_and_one_of_other_jobs_are_not_continued(server, tmp_path):
     first = sweep(tmp_path / "sweeps" / "2026-01-01_10-00-00_abcdef", ("seed=0",))
     Run(first / "000").stop(FINISHED)
