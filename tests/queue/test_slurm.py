@@ -72,6 +72,21 @@ def test_a_task_that_died_is_replaced_and_one_that_ended_is_not(crew, tmp_path):
     assert said[1:] == ["submitted array 7"] and crew.submitted == [2, 1]
 
 
+def test_a_task_that_ends_may_be_queued_again(crew, tmp_path):
+    crew.tick(3, [])
+    registered(tmp_path, "7_0", job=None)
+    registered(tmp_path, "7_1", job=None)
+    crew.listed = {"7_0": "COMPLETING"}
+    assert crew.tick(3, []) == [] and not crew.over
+    again = SlurmCrew(tmp_path, SlurmPlan(1, {}), start)
+    again.submit = crew.submit
+    assert again.tick(3, []) == ["submitted array 7"], "nobody knows whether it will"
+    crew.listed = {"7_0": "PENDING"}
+    assert crew.tick(3, []) == [] and not crew.over
+    crew.listed = {}
+    assert crew.tick(3, []) == [] and crew.over
+
+
 def test_a_task_that_never_worked_is_named_with_its_log(crew, tmp_path):
     crew.tick(2, [])
     (tmp_path / "slurm" / "7_0_0_log.err").write_text("ModuleNotFoundError: No module named 'kdexp'\n")
@@ -168,9 +183,9 @@ class Cluster:
             [sys.executable, "-m", "kdexp", *words], cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes
         )
 
-    def run(self, *words):
+    def run(self, *words, timeout=300):
         process = self.start(*words)
-        return process.communicate(timeout=300)[0], process.returncode
+        return process.communicate(timeout=timeout)[0], process.returncode
 
     def release(self):
         """Runs requeued tasks now: SLURM makes them wait for two minutes."""
@@ -239,6 +254,24 @@ def test_a_task_goes_on_after_its_time_limit_and_after_preemption(user, tmp_path
     printed, code = user.run(*SLURM, *words, "hydra.launcher.workers=1")
     assert code == 0 and "95 % interval" in printed, printed
     assert logs(user.sweep).count("teacher: resuming after epoch ") == 2
+    learners, table = alone(tmp_path, *words)
+    assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
+
+
+@pytest.mark.slurm
+@pytest.mark.exhaustive
+def test_a_time_limit_that_ends_cuts_nothing_off(user, tmp_path):
+    """SLURM counts limits in minutes, and makes requeued tasks wait for two."""
+    words = ("teacher_epochs=1500", "seed=0,1")
+    limit = ("hydra.launcher.workers=1", "hydra.launcher.minutes=1", "hydra.launcher.signal_seconds=15")
+    printed, code = user.run(*SLURM, *words, *limit, timeout=1800)
+    assert code == 0 and "95 % interval" in printed, printed
+    (submission,) = (user.sweep / "slurm").glob("*.sh")
+    assert "--time=1\n" in submission.read_text()
+    cut = len(list(user.sweep.glob("00?.interrupted-*")))
+    assert cut >= 1 and not list(user.sweep.glob("00?.killed-*")) and "died" not in printed
+    assert logs(user.sweep).count("teacher: resuming after epoch ") == cut
+    assert logs(user.sweep).count("training teacher: ") == cut + 1
     learners, table = alone(tmp_path, *words)
     assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
 
