@@ -34,17 +34,24 @@ POLL = 0.5
 """Seconds between two looks at a lease that another process has."""
 
 
-@cache
 def has_locks(folder: Path) -> bool:
     """Whether files in a folder can be locked, found out by trying once; True where no file can be made either."""
-    if fcntl is None:
-        return True  # those of Windows
     try:
-        with TemporaryFile(dir=folder) as file:
+        return fcntl is None or _try_locks(folder)  # Windows has others
+    except OSError:
+        return True
+
+
+@cache
+def _try_locks(folder: Path) -> bool:
+    with TemporaryFile(dir=folder) as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
-    except OSError as error:
-        return error.errno not in UNSUPPORTED
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                return False
+            raise
     return True
 
 

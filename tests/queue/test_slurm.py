@@ -127,6 +127,10 @@ def test_every_setting_of_the_launchers_is_checked():
         (["hydra.launcher.minutes=soon"], "hydra.launcher.minutes='soon': must be a whole number"),
         (["hydra.launcher.partition=7"], "hydra.launcher.partition=7: must be a text (or null)"),
         (["hydra.launcher.setup=module"], "hydra.launcher.setup='module': must be a list, written [module]"),
+        (
+            ["+hydra.launcher.sbatch.ntasks=2"],
+            "hydra.launcher.sbatch.ntasks=2: each worker is one task; hydra.launcher.workers=N",
+        ),
         (["hydra.launcher.minutes=2"], "hydra.launcher.signal_seconds=120: must be less than the 2 minutes of a task"),
     ],
 )

@@ -28,7 +28,10 @@ def until():
 
 
 def test_whether_there_are_locks_is_found_out_by_trying(tmp_path, monkeypatch):
-    assert not has_locks(tmp_path) and list(tmp_path.iterdir()) == []
+    assert has_locks(tmp_path / "later")
+    (tmp_path / "later").mkdir()
+    assert not has_locks(tmp_path / "later") and list((tmp_path / "later").iterdir()) == []
+    assert not has_locks(tmp_path)
     monkeypatch.undo()
     assert not has_locks(tmp_path), "once per folder"
     (tmp_path / "other").mkdir()
