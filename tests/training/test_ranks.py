@@ -19,6 +19,7 @@ from sweeps_to_do import weights_in
 from kdexp.device import ranks
 from kdexp.network.whole_batch_norm import share_norms
 from kdexp.processes import Process
+from kdexp.training.loop import rank_seed
 
 BRIEF = ("epochs=2", "teacher_epochs=1", "batch_size=16", "device=cpu", "num_threads=1", "diagnosis=never", "dataset.flip=true")
 """Of 90 images, the last batch has ten; flipped, so that the teacher is asked in every step of some learners."""
@@ -193,6 +194,7 @@ def test_a_norm_of_the_whole_batch_is_torchs_where_there_is_one_part(monkeypatch
         (("class_weights=balanced",), "weighs the images of a whole batch"),
         (("distillation.student_view=mixed",), "learns labels of mixed images"),
         (("devices=0",), "devices=0: must be at least 1"),
+        (("graph=true",), "steps of several processes exchange gradients and are not recorded; leave graph=auto"),
     ],
 )
 def test_what_ranks_can_not_train_is_refused(here, words, sentence):
@@ -203,3 +205,14 @@ def test_what_ranks_can_not_train_is_refused(here, words, sentence):
 def test_a_last_batch_smaller_than_the_ranks_is_refused(here):
     code, printed = here("devices=4", "batch_size=29", "epochs=1", "teacher_epochs=1", columns=400)
     assert code == 2 and "the last batch has 1 of 900 images, fewer than devices=4" in printed.err
+
+
+def test_the_number_of_ranks_is_part_of_the_key(make_experiment):
+    specs = [make_experiment(f"devices={number}").spec("baseline") for number in (1, 2, 3)]
+    assert [spec.precision for spec in specs] == ["fp32", "fp32 2 ranks", "fp32 3 ranks"]
+    assert len({spec.key for spec in specs}) == 3
+
+
+def test_every_rank_drops_other_units_in_every_epoch():
+    seeds = [rank_seed(seed, rank, epoch) for seed in range(3) for rank in range(1, 9) for epoch in range(200)]
+    assert len(set(seeds)) == len(seeds)
