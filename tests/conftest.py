@@ -2,8 +2,9 @@
 
 import io
 import os
+import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
@@ -98,3 +99,27 @@ def refused(here, tmp_path):
         return printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """The environment variables of users of a SLURM cluster on this machine."""
+    pytest.importorskip("submitit")
+    import slurm_cluster
+
+    if why := slurm_cluster.missing():
+        pytest.skip(why)
+    with ExitStack() as bed:
+        try:
+            environment = bed.enter_context(slurm_cluster.cluster(tmp_path_factory.mktemp("slurm") / "bed"))
+        except (OSError, subprocess.SubprocessError) as error:  # a container may not let its daemons start
+            pytest.skip(f"no SLURM cluster starts here: {error}")
+        yield environment
+
+
+@pytest.fixture
+def user(tmp_path, cluster):
+    """A user of the SLURM cluster in the test's own folder."""
+    from slurm_cluster import ClusterUser
+
+    return ClusterUser(tmp_path, cluster)

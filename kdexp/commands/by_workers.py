@@ -35,6 +35,8 @@ from kdexp.store.run_state import ALIVE, runner
 from kdexp.text.console import Screen
 from kdexp.text.numbers import count
 
+SEVERAL_TASKS = ("nodes", "N", "ntasks", "n", "ntasks-per-node", "tasks-per-node", "ntasks-per-gpu", "ntasks-per-socket")
+"""Options of sbatch that would start a worker more than once."""
 TURNS = "starting.lock"
 """Held while a command looks for its unfinished sweep or lists a new one."""
 
@@ -151,6 +153,12 @@ def plan_slurm(node: Any, jobs: int) -> SlurmPlan:
         sentence = f"={node.signal_seconds}: must be less than the {node.minutes} minutes of a task"
         raise InvalidArguments([Problem("hydra.launcher.signal_seconds", sentence)])
     plain: Any = OmegaConf.to_container(node, resolve=True)
+    if found := [name for name in plain["sbatch"] if name.replace("_", "-") in SEVERAL_TASKS]:
+        sentence = f"={plain['sbatch'][found[0]]}: each worker is one task; hydra.launcher.workers=N submits N of them, and "
+        sentence += (
+            "hydra.launcher.gres=gpu:N devices=N trains on N GPUs of a node; for several nodes see docs/clusters.md on srun"
+        )
+        raise InvalidArguments([Problem(f"hydra.launcher.sbatch.{found[0]}", sentence)])
     return SlurmPlan.of(plain, jobs)
 
 

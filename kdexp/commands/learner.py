@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from kdexp.configuration.arguments import misfit
+from kdexp.configuration.settings import Device
 from kdexp.files import at_home, unknown_user
 from kdexp.text.console import print_error
 
@@ -32,6 +34,13 @@ def expanded(name: str) -> Path:
     if sentence := unknown_user(name):
         raise argparse.ArgumentTypeError(f"{name}: {sentence}")
     return at_home(name)
+
+
+def device(name: str) -> str:
+    """The name of a device, as `device=` takes it; raises `ArgumentTypeError` for other texts."""
+    if sentence := misfit(name, Device):
+        raise argparse.ArgumentTypeError(f"{name!r} {sentence}")
+    return name
 
 
 def refuse(command: str, sentences: Sequence[str], code: int = BAD_COMMAND) -> NoReturn:

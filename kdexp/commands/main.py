@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
@@ -20,6 +19,7 @@ from kdexp.commands.help import help_text
 from kdexp.commands.launch import launch
 from kdexp.commands.process import SOME_FAILED, code_of, set_up
 from kdexp.commands.refusal import refuse
+from kdexp.commands.started_ranks import may_be_rank, read_ranks, run_together
 from kdexp.configuration.compose import Composer, compose_whole, read_option_files, shown, with_choices
 from kdexp.configuration.flags import Flags, read_flags
 from kdexp.configuration.shipped import conf_dir
@@ -65,6 +65,8 @@ def _execute(flags: Flags) -> int:
     if "--hydra-help" in flags or "--shell-completion" in flags:
         return _hydra_shows(flags, flags.overrides)
     composer = Composer(flags.config_dir, flags.config_name)
+    if may_be_rank():
+        read_ranks()
     try:
         command = read_command(flags, composer)
     except InvalidArguments as error:
@@ -77,10 +79,15 @@ def _execute(flags: Flags) -> int:
         return _hydra_shows(flags, command.overrides)
     if command.needs_hydra:
         return launch(flags, command.overrides, _run_launched)
+    if may_be_rank():
+        return run_together(command, lambda: _run(command, composer, flags))
+    return _run(command, composer, flags)
+
+
+def _run(command: Command, composer: Composer, flags: Flags) -> int:
+    """Runs a command's jobs, or shows what they would do; returns the exit code."""
     if command.dry_run:
         return _preview(command, composer)
-    if started_as_rank() and (code := _follow(command)) is not None:
-        return code
     if command.search is not None:
         from kdexp.commands.sweeps import run_search_plan
 
@@ -120,29 +127,6 @@ def _hydra_shows(flags: Flags, overrides: Sequence[str]) -> int:
     completing = "--shell-completion" in flags and flags.overrides[0].startswith("query")
     with redirect_stderr(io.StringIO()) if completing else nullcontext():  # a half-typed line is no error
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(_run_launched)()
-    return 0
-
-
-def started_as_rank() -> bool:
-    """Whether torchrun or srun may have started this process as one of several."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ
-
-
-def _follow(command: Command) -> int | None:
-    """Trains what the first rank says, if this is another one of those that torchrun or srun started; returns the exit code."""
-    from kdexp.commands.rank import follow
-    from kdexp.device import ranks
-    from kdexp.device.precision import pick_device
-    from kdexp.experiment.other_ranks import place
-    from kdexp.files import at_home
-
-    config = command.jobs[0].config
-    device = pick_device(config["device"])
-    plan = ranks.plan_ranks(config["devices"], device, at_home(str(config["output_dir"])))
-    if not plan.rank:
-        return None
-    ranks.join(plan.meeting, plan.rank, plan.ranks, place(device, plan.place))
-    follow()
     return 0
 
 

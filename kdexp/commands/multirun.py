@@ -64,7 +64,7 @@ def run_jobs(
         if lockstep is not None:
             _train_together(jobs, folder, journal, session, lockstep.most)
         by_first = {group[0].number: group for group in _by_data(jobs)}
-        for taken in jobs_of(alive.enter_context(Queue(listed, alone=True)), wait=True):
+        for taken in jobs_of(alive.enter_context(Queue(listed)), wait=True):
             job = jobs[taken.number]
             _claim(by_first.get(job.number, ()), folder, journal, session)
             journal.headline(f"{listed.title(taken)}: {run_job(job, listed.folder_of(taken), journal, session)}")
@@ -78,12 +78,14 @@ def run_jobs(
 
 def jobs_of(queue: Queue, *, wait: bool) -> Iterator[ListedJob]:
     """The jobs that this process takes, each until the next; if `wait`, until all that others have taken are over."""
-    while (job := queue.take()) or (wait and queue.left):
+    idle = time.monotonic()
+    while (job := queue.take()) or (queue.left and (wait or time.monotonic() - idle < queue.patience)):
         if job is None:
             time.sleep(POLL)
         else:
             yield job
             queue.end(job)
+            idle = time.monotonic()
 
 
 def _claim(jobs: Sequence[PlannedJob], folder: Path, journal: Journal, session: Session) -> None:

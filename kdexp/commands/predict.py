@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress
 from rich.table import Table
 
-from kdexp.commands.learner import RUN_HELP, Parser, add_choice, expanded, no_folder, other_role, output_problems, refuse
+from kdexp.commands.learner import (
+    RUN_HELP,
+    Parser,
+    add_choice,
+    device,
+    expanded,
+    no_folder,
+    other_role,
+    output_problems,
+    refuse,
+)
 from kdexp.data.listing import EXTENSIONS, list_images
 from kdexp.errors import Unwritable, first_line, listed
 from kdexp.files import is_folder, reason, write_whole
@@ -48,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--force", action="store_true", help="replace the CSV file if it exists")
     made.add_argument("--batch", metavar="N", type=_count, default=64, help="images classified at a time (default: 64)")
-    made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="where the network runs")
+    made.add_argument("--device", type=device, default="auto", metavar="DEVICE", help="auto (default), cpu, cuda, cuda:1, mps")
     add_choice(made)
     return made
 
@@ -143,8 +153,8 @@ def load_student(arguments: argparse.Namespace) -> Predictor:
     from kdexp.device.precision import device_problem, pick_device
     from kdexp.errors import UnknownRole
 
-    if device_problem(arguments.device):
-        raise ValueError(f"--device {arguments.device}: this machine has no such device for PyTorch; --device auto picks one")
+    if why := device_problem(arguments.device, "--device "):
+        raise ValueError(f"--device {arguments.device}: {why}")
     try:
         student = load(arguments.run, arguments.role, arguments.epoch, modules=arguments.module)
     except UnknownRole as error:

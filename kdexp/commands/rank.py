@@ -6,28 +6,51 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Callable
+
+from kdexp.commands.process import SOME_FAILED
+from kdexp.errors import first_line
+from kdexp.text.console import print_error
 
 
 def main() -> None:
     """Trains what the first rank says until it says no more; ends quietly when that one has ended."""
     given = json.loads(sys.argv[1])
     sys.path[:] = given["path"]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first rank, whose end is the end of all
     import torch
 
     from kdexp.device import ranks
-    from kdexp.experiment.other_ranks import place
+    from kdexp.device.meeting import come_to, wait_for_all
+    from kdexp.experiment.other_ranks import HERE, place
 
-    device = place(torch.device(given["device"]), given["rank"])
+    def join() -> None:
+        store = come_to(HERE, given["port"])
+        wait_for_all(store, given["rank"], given["ranks"], lambda: None)
+        ranks.join(store, given["rank"], given["ranks"], place(torch.device(given["device"]), given["rank"]))
+
+    sys.exit(follow(join))
+
+
+def follow(join: Callable[[], None]) -> int:
+    """Joins the other ranks, and trains what the first one says until it says no more; returns the exit code."""
+    from kdexp.device import ranks
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first rank, whose end is the end of all
     try:
-        ranks.join(Path(given["meeting"]), given["rank"], given["ranks"], device)
-        follow()
-    except ranks.RankLost:
-        sys.exit(1)
+        join()
+        _train()
+        ranks.leave()
+    except ranks.RankLost as lost:
+        if str(lost) != ranks.ENDED:
+            print_error("kdexp", str(lost))
+        return SOME_FAILED
+    except Exception as error:  # the first one can't know it
+        print_error("kdexp", f"rank {ranks.number()} failed: {type(error).__name__}: {first_line(error)}")
+        return SOME_FAILED
+    return 0
 
 
-def follow() -> None:
+def _train() -> None:
     """Trains what the first rank says until it says no more."""
     from kdexp.device import ranks
     from kdexp.experiment.experiment import Experiment
@@ -42,7 +65,6 @@ def follow() -> None:
         while (told := ranks.listen()) is not None:
             config, entries = told
             train_group(entries, Experiment(config, journal, session))
-    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.errors import BadFile, SweepLost, Unwritable
 from kdexp.queue.job_list import JOBS, JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
-from kdexp.store.locks import UNSUPPORTED
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
@@ -75,8 +74,6 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1) -> int:
         except NotHere as error:
             return _refuse(str(error), worker)
         except (SweepLost, Unwritable, OSError) as error:
-            if isinstance(error, OSError) and error.errno in UNSUPPORTED:
-                return _refuse(f"{folder} lies on a file system without locks: two workers could run the same job")
             print_error("kdexp-work", f"{error}; every finished learner is in the store")
             return SOME_FAILED
 

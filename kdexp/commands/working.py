@@ -75,7 +75,7 @@ class WorkerJournal(Journal):
 def work(listed: JobList, worker: Registration, console: Console | None = None) -> int:
     """Takes jobs until none is left, and prints the table if all are over; returns the exit code.
 
-    Raises `NotHere`, `SweepLost`, and `OSError` on a file system without locks.
+    Raises `NotHere`, `SweepLost` and `OSError`.
     """
     journal, session = WorkerJournal(worker, console), Session(layers=dict(listed.layers))
     if listed.forced:

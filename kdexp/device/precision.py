@@ -15,14 +15,14 @@ from kdexp.configuration.settings import Switch
 from kdexp.errors import first_line, listed
 
 
-def device_problem(name: str) -> str:
-    """Why that device can't be used here, or an empty string."""
+def device_problem(name: str, setting: str = "device=") -> str:
+    """Why that device can't be used here, or an empty string; `setting` is what users type before its name."""
     kind, _, number = name.partition(":")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(kind, True) or (number and int(number) >= torch.cuda.device_count()):
         gpus = [f"cuda:{gpu}" for gpu in range(torch.cuda.device_count())] if number and available["cuda"] else []
         here = [*(kind for kind, is_here in available.items() if is_here), *gpus]
-        return f"={name!r}: this machine has no such device for PyTorch; here: {', '.join(['cpu', *here])} (device=auto picks)"
+        return f"this machine has no such device for PyTorch; here: {', '.join(['cpu', *here])} ({setting}auto picks)"
     return ""
 
 

@@ -5,54 +5,30 @@ A process that has joined no others is rank 0 of 1, and nothing here changes wha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kdexp.device.meeting import NotMet, meet_at
+from kdexp.device.rank_plan import RankPlan
+
 PATIENCE = timedelta(days=7)
 """How long a rank waits for another; one that has ended is noticed at once."""
+
+
+ENDED = "another process of this training has ended"
 
 
 class RankLost(KeyboardInterrupt):
     """Another rank has ended or failed. Ends a training as Ctrl-C does: finished epochs are saved."""
 
     exit_code = 3
-
-
-@dataclass(frozen=True)
-class RankPlan:
-    """How many ranks a run trains with, which of them this process is, and where they meet."""
-
-    ranks: int = 1
-    rank: int = 0
-    place: int = 0
-    """Which of the ranks on its machine this is."""
-    meeting: str = ""
-    """Where they meet, if the environment has started them; otherwise the first one starts the others."""
-
-
-def plan_ranks(devices: int | Literal["auto"], device: torch.device, folder: Path) -> RankPlan:
-    """The ranks of a run with this setting: N on this machine, or with `auto` those of torchrun, of srun, or one per GPU.
-
-    The tasks of srun meet at a file in a shared folder.
-    """
-    if devices != "auto":
-        return RankPlan(devices)
-    told = os.environ
-    if "TORCHELASTIC_RUN_ID" in told:
-        return RankPlan(int(told["WORLD_SIZE"]), int(told["RANK"]), int(told["LOCAL_RANK"]), "env://")
-    if "SLURM_STEP_ID" in told and int(told.get("SLURM_NTASKS", 1)) > 1:
-        meeting = folder.resolve() / f".ranks_{told['SLURM_JOB_ID']}_{told['SLURM_STEP_ID']}"
-        return RankPlan(int(told["SLURM_NTASKS"]), int(told["SLURM_PROCID"]), int(told["SLURM_LOCALID"]), str(meeting))
-    return RankPlan(max(1, torch.cuda.device_count()) if device.type == "cuda" else 1)
 
 
 _together = False
@@ -75,10 +51,10 @@ def number() -> int:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Inside, all ranks do the same: what the first one does outside concerns no other."""
+def together(ranks: int) -> Iterator[None]:
+    """Inside, so many ranks do the same: what the first one does outside concerns no other."""
     global _together
-    _together = joined()
+    _together = ranks > 1
     try:
         yield
     finally:
@@ -90,13 +66,26 @@ def leads() -> bool:
     return number() == 0
 
 
-def join(meeting: Path | str, rank: int, ranks: int, device: torch.device) -> None:
-    """Waits for the other ranks at a file that all can reach, or with `env://` where the environment says."""
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    where = meeting if meeting == "env://" else f"file://{meeting}"
+def join(store: dist.Store, rank: int, ranks: int, device: torch.device) -> None:
+    """Joins the other ranks, which have met at this store."""
+    _join(device, store=dist.PrefixStore("ranks", store), rank=rank, world_size=ranks)
+
+
+def join_started(plan: RankPlan, folder: Path, device: torch.device) -> None:
+    """Joins the ranks that torchrun or srun has started; those of srun meet in a folder. Raises `RankLost`."""
+    if plan.meeting == "env://":
+        _join(device, init_method="env://")
+        return
+    try:
+        join(meet_at(folder / plan.meeting, plan.rank, plan.ranks), plan.rank, plan.ranks, device)
+    except (NotMet, OSError, dist.DistError) as error:
+        raise RankLost(str(error)) from error
+
+
+def _join(device: torch.device, **where: Any) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, init_method=str(where), rank=rank, world_size=ranks, timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE, **where)
 
 
 def leave() -> None:
@@ -167,4 +156,4 @@ def _exchange(exchange: Callable[[], object]) -> None:
     try:
         exchange()
     except (RuntimeError, dist.DistError) as error:
-        raise RankLost("another process of this training has ended") from error
+        raise RankLost(ENDED) from error

@@ -6,17 +6,17 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from kdexp.device import ranks
-from kdexp.device.ranks import RankPlan
+from kdexp.device.meeting import open_meeting, wait_for_all
+from kdexp.device.rank_plan import RankPlan
 
 GRACE = 10.0
 """Seconds that a process has to end by itself."""
+HERE = "127.0.0.1"
 
 
 class OtherRanks:
@@ -24,43 +24,57 @@ class OtherRanks:
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen] = []
-        self._folder: TemporaryDirectory | None = None
 
     def start(self, plan: RankPlan, device: torch.device) -> None:
-        """Starts the other ranks and waits for them, unless they are there already."""
-        if plan.ranks == 1 or ranks.joined():
+        """Starts the other ranks and waits for them, unless they are there already; ends those of another number."""
+        if plan.meeting or not ranks.leads():
             return
-        meeting = plan.meeting
-        if not meeting:
-            self._folder = TemporaryDirectory(prefix="kdexp_ranks_")
-            meeting = str(Path(self._folder.name) / "meeting")
-            for rank in range(1, plan.ranks):
-                given = {"meeting": meeting, "rank": rank, "ranks": plan.ranks, "device": device.type, "path": sys.path}
-                command = [sys.executable, "-m", "kdexp.commands.rank", json.dumps(given)]
-                self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
-        ranks.join(meeting, plan.rank, plan.ranks, place(device, plan.place))
+        if self._processes and len(self._processes) != plan.ranks - 1:
+            self.end()
+        if plan.ranks == 1 or self._processes:
+            return
+        store = open_meeting(HERE)
+        for rank in range(1, plan.ranks):
+            given = {"port": store.port, "rank": rank, "ranks": plan.ranks, "device": device.type, "path": sys.path}
+            command = [sys.executable, "-m", "kdexp.commands.rank", json.dumps(given)]
+            self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+        wait_for_all(store, 0, plan.ranks, self._check)
+        ranks.join(store, 0, plan.ranks, place(device, 0))
 
-    def send(self, message: Any) -> None:
+    def _check(self) -> None:
+        """Raises `RankLost` if one has ended."""
+        if any(process.poll() is not None for process in self._processes):
+            self._stop(0)
+            raise ranks.RankLost(ranks.ENDED)
+
+    def send(self, plan: RankPlan, message: Any) -> None:
         """Sends the other ranks what to train with this one; does nothing without any, or in one of them."""
-        if ranks.joined() and ranks.leads():
+        if plan.ranks > 1 and ranks.leads():
             ranks.tell(message)
 
     def end(self) -> None:
-        """Ends the other ranks."""
-        if not ranks.joined():
-            return
-        with suppress(ranks.RankLost):
-            self.send(None)
-        ranks.leave()
+        """Ends the other ranks that this process has started."""
+        if self._processes:
+            dismiss()
+            self._stop(GRACE)
+
+    def _stop(self, grace: float) -> None:
+        """Waits until they have ended; kills those that take longer."""
         for process in self._processes:
             try:
-                process.wait(GRACE)
+                process.wait(grace)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         self._processes = []
-        if self._folder is not None:
-            self._folder.cleanup()
+
+
+def dismiss() -> None:
+    """Tells the other ranks that there is no more to train, and leaves them."""
+    if ranks.joined():
+        with suppress(ranks.RankLost):
+            ranks.tell(None)
+        ranks.leave()
 
 
 def place(device: torch.device, number: int) -> torch.device:

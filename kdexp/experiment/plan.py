@@ -23,8 +23,9 @@ from kdexp.data.shape import Shape
 from kdexp.data.unread import UnreadData, look_up
 from kdexp.data.views import STRONG, STRONG2
 from kdexp.deployment.quantisation import QUANTISATION
-from kdexp.device import ranks, threads
+from kdexp.device import threads
 from kdexp.device.precision import Precision, pick_device
+from kdexp.device.rank_plan import plan_ranks
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
 from kdexp.files import at_home, file_digest
@@ -60,7 +61,7 @@ class Plan:
         self._specs: dict[str, LearnerSpec] = {}
         self.settings = Settings(**{name: self.config[name] for name in NAMES})
         self.device = pick_device(self.settings.device)
-        self.rank_plan = ranks.plan_ranks(self.settings.devices, self.device, at_home(self.settings.output_dir))
+        self.rank_plan = plan_ranks(self.settings.devices, self.device)
         options = {name: getattr(self.settings, name) for name in ("fast", "compile", "graph")}
         self.precision = Precision.pick(self.settings.precision, self.device, ranks=self.rank_plan.ranks, **options)
         self.dataset: ImageDataset = build(self.config["dataset"])

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from kdexp.errors import SweepLost
 from kdexp.queue.job_list import JOBS, JobList, ListedJob
-from kdexp.store.locks import UNSUPPORTED, ByteLocks
+from kdexp.store.locks import numbered_locks
 from kdexp.store.run_state import FAILED, FINISHED, INTERRUPTED, state_of, write_state
 
 CLAIMS = "claims.lock"
@@ -19,15 +19,13 @@ MOST_DEATHS = 3
 class Queue:
     """The jobs of a sweep that are neither finished nor failed; several processes may each have one on the same folder.
 
-    A job is claimed by a lock on its byte of a file. On a file system without locks `alone` goes on without: the caller knows
-    that no other process takes jobs. Otherwise that raises `OSError`.
+    A job is claimed by a lock of its number.
     """
 
-    def __init__(self, listed: JobList, *, alone: bool = False):
+    def __init__(self, listed: JobList):
         self.listed = listed
-        self._alone = alone
         self._left = dict(enumerate(listed.jobs))
-        self._locks = ByteLocks(listed.folder / CLAIMS)
+        self._locks = numbered_locks(listed.folder / CLAIMS)
 
     def __enter__(self) -> Queue:
         return self
@@ -51,7 +49,7 @@ class Queue:
         for number, job in self._left.items():
             if self._is_over(job):
                 over.append(number)
-            elif self._lock(number):
+            elif self._locks.take(number):
                 if not self._is_over(job) and _make_room(self.listed.folder_of(job)):
                     taken = job
                     break
@@ -61,6 +59,11 @@ class Queue:
             del self._left[number]
         return taken
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which jobs of killed processes can be taken."""
+        return self._locks.patience
+
     def end(self, job: ListedJob) -> None:
         """Gives up a job that ran to its end; it is not taken again here, even if a full disk kept no state."""
         self._left.pop(job.number, None)
@@ -68,14 +71,6 @@ class Queue:
 
     def _is_over(self, job: ListedJob) -> bool:
         return state_of(self.listed.folder_of(job)) in (FINISHED, FAILED)
-
-    def _lock(self, number: int) -> bool:
-        try:
-            return self._locks.take(number)
-        except OSError as error:
-            if self._alone and error.errno in UNSUPPORTED:
-                return True
-            raise
 
 
 def _make_room(folder: Path) -> bool:

@@ -23,7 +23,9 @@ POLL = 5.0
 """Seconds between two questions to SLURM, which serves many users."""
 LAST_WORDS = 400
 """Characters of the log of a task that failed to start."""
-LEFT = ("COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+ENDING = "COMPLETING"
+"""State of a task whose processes have ended or are ending; it may be queued again."""
+LEFT = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 """States of tasks that SLURM still lists, but that run no more."""
 
 Task = Callable[[str], int]
@@ -67,7 +69,7 @@ class SlurmCrew:
         self._folder, self._plan, self._task = folder, plan, task
         self._asked = 0.0
         self._queued: set[str] = set()
-        """The tasks that wait or run."""
+        """The tasks that wait, run or end."""
         self._done_with: set[str] = set()
         """Tasks that ended, and that nothing more is to be done about."""
         self._first = True
@@ -90,14 +92,15 @@ class SlurmCrew:
         if not self._first and time.monotonic() - self._asked < POLL:
             return []
         self._asked = time.monotonic()
-        before, queued = self._queued, self._tasks()
-        if queued is None and self.arrays:
+        before, listed = self._queued, self._tasks()
+        if listed is None and self.arrays:
             return []
-        queued = queued or set()
+        queued = set(listed or {})
         self._queued, said, missing = queued, [], 0
         known = self._registered()
         if self._first:
             self._first = False
+            queued -= {task for task, state in (listed or {}).items() if state == ENDING}
             self._done_with = set(known) - queued
             missing = min(self._plan.workers, left) - len(queued)
         else:
@@ -138,8 +141,8 @@ class SlurmCrew:
     def leave(self) -> None:
         """Leaves the workers, which end by themselves."""
 
-    def _tasks(self) -> set[str] | None:
-        """The tasks of this sweep that wait or run; None if SLURM gives no answer."""
+    def _tasks(self) -> dict[str, str] | None:
+        """The states of the tasks of this sweep that wait, run or end; None if SLURM gives no answer."""
         arrays = set(self.arrays)
         try:
             command = ["squeue", "--noheader", "--array", "--me", "--format", "%i %T"]
@@ -148,7 +151,7 @@ class SlurmCrew:
         except (OSError, subprocess.SubprocessError):
             return None
         listed = dict(line.split() for line in lines if len(line.split()) == 2)
-        return {task for task, state in listed.items() if task.partition("_")[0] in arrays and state not in LEFT}
+        return {task: state for task, state in listed.items() if task.partition("_")[0] in arrays and state not in LEFT}
 
     def _registered(self) -> dict[str, WorkerState]:
         """The last registration of each task that has one."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from kdexp.files import is_file, is_folder, remove_drafts, write_whole
-from kdexp.store.locks import hold, holder, take_turns
+from kdexp.store.locks import forget, hold, holder, take_turns
 from kdexp.store.run_state import settle, was_killed
 from kdexp.store.stored import LEARNERS, RESULT
 
@@ -83,9 +83,9 @@ def settle_killed(root: Path) -> None:
                     write_whole(path.with_suffix(NOTE), json.dumps(note))
             for folder in _listed(path, "runs"):
                 settle(Path(folder))
-            for file in (path, path.with_suffix(".lock")):
-                with suppress(OSError):
-                    file.unlink()
+            with suppress(OSError):
+                path.unlink()
+            forget(path.with_suffix(".lock"))
     for note_file in (root / IN_USE).glob(f"*{NOTE}"):
         if not _resumable(root, note_file):
             with suppress(OSError):

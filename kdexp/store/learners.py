@@ -77,8 +77,8 @@ class LearnerStore:
         """Holds the locks of these keys (with names for messages), waiting for processes that train them."""
         with ExitStack() as stack:
             for key, name in sorted(names.items()):
-                if acquire(self.root / f"{key}.lock", f"the {name} ({key})", stack, self.say):
-                    self._tidy(key)
+                acquire(self.root / f"{key}.lock", f"the {name} ({key})", stack, self.say)
+                self._tidy(key)
             yield
 
     def _tidy(self, key: str) -> None:

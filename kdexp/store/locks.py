@@ -1,13 +1,20 @@
-"""Locks between processes, on file systems that have them."""
+"""Locks between processes: the file system's own, or leases on file systems that have none, such as some network mounts.
+
+A lease is a file that its holder touches every few seconds. It ends with its holder on the same machine; on another one, once
+it has not been touched for `LEASE` seconds.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from kdexp.processes import Process
 
@@ -19,51 +26,95 @@ except ImportError:  # Windows
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
+LEASE = 60.0
+"""Seconds after which a lease that is not touched is over: longer than a busy disk or computer holds up a living process."""
+LEASED = ".lease"
+"""Suffix of the file next to a lock's that is the lease, where that file can't be locked."""
+POLL = 0.5
+"""Seconds between two looks at a lease that another process has."""
 
-def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None]) -> bool:
-    """Locks a file for `work` until the stack unwinds, waiting for the process that holds it.
 
-    The system releases the lock of a process that dies. Returns False, with a message, on a file system without locks.
-    """
-    lock = FileLock(path, fallback_to_soft=False)
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked, found out by trying once; True where no file can be made either."""
     try:
+        return fcntl is None or _try_locks(folder)  # Windows has others
+    except OSError:
+        return True
+
+
+@cache
+def _try_locks(folder: Path) -> bool:
+    with TemporaryFile(dir=folder) as file:
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            say(f"waiting for {holder(path) or 'another process'}, which trains {work}")
-            lock.acquire()
-            say(f"{work} is ready")
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                return False
             raise
-        say(f"this file system has no locks ({path.parent}): two runs at the same time may both train {work}")
-        return False
-    until.callback(lock.release)
-    with suppress(OSError):  # on a full disk the lock works, but without a name
-        path.write_text(str(Process.this()), "utf-8")
     return True
 
 
-def hold(path: Path, until: ExitStack) -> None:
-    """Locks a file that no other process uses until the stack unwinds, then removes it.
-
-    The file names this process, which is all there is on a file system without locks.
-    """
-    lock = FileLock(path, fallback_to_soft=False)
-    with _missing_locks_ignored():
+def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None]) -> None:
+    """Locks a file for `work` until the stack unwinds, waiting for the process that holds it."""
+    lock = _lock(path)
+    try:
         lock.acquire(blocking=False)
-        until.callback(lock.release)
+    except Timeout:
+        say(f"waiting for {holder(path) or 'another process'}, which trains {work}")
+        lock.acquire()
+        say(f"{work} is ready")
+    until.callback(lock.release)
+    _sign(path)
+
+
+def hold(path: Path, until: ExitStack) -> None:
+    """Locks a file until the stack unwinds, then removes it; raises `OSError` if another process has it."""
+    lock = _lock(path)
+    if lock.is_locked:
+        raise Timeout(str(path))
+    lock.acquire(blocking=False)
+    until.callback(lock.release)
     until.callback(_remove, path)
-    with suppress(OSError):  # as above
-        path.write_text(str(Process.this()), "utf-8")
+    _sign(path)
 
 
 def take_turns(path: Path, until: ExitStack) -> None:
-    """Locks a file until the stack unwinds, waiting for its holder; does nothing on a file system without locks."""
-    lock = FileLock(path, fallback_to_soft=False)
-    with _missing_locks_ignored():
-        lock.acquire()
-        until.callback(lock.release)
+    """Locks a file until the stack unwinds, waiting for its holder."""
+    lock = _lock(path)
+    lock.acquire()
+    until.callback(lock.release)
+
+
+def forget(path: Path) -> None:
+    """Removes what a killed process left of a lock."""
+    _remove(path)
+    _remove(_lease_of(path))
+
+
+def _lock(path: Path) -> BaseFileLock:
+    """The lock of a file; the system releases that of a process that dies."""
+    return FileLock(path, fallback_to_soft=False) if has_locks(path.parent) else _lease_at(_lease_of(path))
+
+
+@cache
+def _lease_at(path: Path) -> SoftFileLease:
+    """One object per lease: it remembers since when it sees the lease of another process untouched."""
+    return _new_lease(path)
+
+
+def _new_lease(path: Path) -> SoftFileLease:
+    return SoftFileLease(path, lease_duration=LEASE, heartbeat_interval=LEASE / 6, poll_interval=POLL)
+
+
+def _lease_of(path: Path) -> Path:
+    return path.with_name(path.name + LEASED)
+
+
+def _sign(path: Path) -> None:
+    """Writes the name of this process into a file that it has locked, for the messages of others."""
+    with suppress(OSError):  # on a full disk the lock works, but without a name
+        path.write_text(str(Process.this()), "utf-8")
 
 
 class ByteLocks:
@@ -72,13 +123,14 @@ class ByteLocks:
     A process must not open the same file twice: closing it once releases all locks of the process.
     """
 
+    patience = 0.0
+    """Seconds after which what a killed process had can be taken."""
+
     def __init__(self, path: Path):
         self._file = path.open("ab")
 
     def take(self, number: int) -> bool:
-        """Locks a byte; False if another process has. Raises `OSError` on a file system without locks."""
-        if fcntl is None:
-            raise OSError(errno.ENOTSUP, "this system has no locks on parts of files")
+        """Locks a byte; False if another process has."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         except OSError as error:
@@ -89,12 +141,47 @@ class ByteLocks:
 
     def release(self, number: int) -> None:
         """Unlocks a byte."""
-        if fcntl is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 
     def close(self) -> None:
         """Unlocks everything."""
         self._file.close()
+
+
+class NumberedLeases:
+    """The same where parts of files can't be locked: a lease for each number."""
+
+    patience = 1.5 * LEASE
+    """As above; a lease must be seen to stay untouched for its time."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._leases: dict[int, SoftFileLease] = {}
+
+    def take(self, number: int) -> bool:
+        """Takes the lease of a number; False if another process has it."""
+        if number not in self._leases:
+            self._leases[number] = _new_lease(self._path.with_name(f"{self._path.name}.{number}{LEASED}"))
+        lease = self._leases[number]
+        with suppress(Timeout):
+            if not lease.is_locked:
+                lease.acquire(blocking=False)
+        return lease.is_locked
+
+    def release(self, number: int) -> None:
+        """Gives the lease of a number up."""
+        if lease := self._leases.pop(number, None):
+            lease.release()
+
+    def close(self) -> None:
+        """Gives all leases up."""
+        for number in list(self._leases):
+            self.release(number)
+
+
+def numbered_locks(path: Path) -> ByteLocks | NumberedLeases:
+    """Locks by number, in a file or next to it."""
+    return ByteLocks(path) if fcntl is not None and has_locks(path.parent) else NumberedLeases(path)
 
 
 def holder(path: Path) -> str:
@@ -108,21 +195,26 @@ def holder(path: Path) -> str:
         return ""
     except OSError as error:
         if error.errno in UNSUPPORTED:
-            return _named_in(path)
+            return _named_in(path) if _is_touched(_lease_of(path)) else ""
         if error.errno in TAKEN:
             return _text(path) or "another process"
         raise
     return ""
 
 
-@contextmanager
-def _missing_locks_ignored() -> Iterator[None]:
-    """Ignores errors that say that the file system has no locks."""
+def _is_touched(lease: Path) -> bool:
+    """Whether a lease was touched in the last minutes, by the clock of its file system: those of computers differ."""
     try:
-        yield
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
+        with lease.open("rb"):  # a network file system then asks for its times anew
+            touched = lease.stat().st_mtime
+    except OSError:
+        return False
+    try:
+        with NamedTemporaryFile(dir=lease.parent, prefix=".now-") as new:
+            now = Path(new.name).stat().st_mtime
+    except OSError:  # of another user
+        now = time.time()
+    return now - touched < 2 * LEASE
 
 
 def _named_in(path: Path) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdexp.files import remove_drafts, write_whole
-from kdexp.store.locks import holder
+from kdexp.store.locks import forget, holder
 
 STATUS, ALIVE = "status.json", "run.lock"
 WORKERS = "workers"
@@ -53,5 +53,4 @@ def settle(folder: Path) -> None:
     if state_of(folder) == RUNNING:
         write_state(folder, KILLED)
     remove_drafts(folder)
-    with suppress(OSError):
-        (folder / ALIVE).unlink()
+    forget(folder / ALIVE)

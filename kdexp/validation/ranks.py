@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from kdexp.configuration.nodes import build
 from kdexp.configuration.roles import node_at, option
 from kdexp.data.views import MIXED
 from kdexp.device.precision import pick_device
-from kdexp.device.ranks import plan_ranks
+from kdexp.device.rank_plan import plan_ranks, started_ranks
 from kdexp.errors import Problem
 
 ALONE = "leave devices=1"
@@ -21,7 +20,9 @@ ALONE = "leave devices=1"
 def check_ranks(config: dict[str, Any], broken: Collection[str], distilled_teachers: Sequence[str]) -> Iterator[Problem]:
     """Problems of several ranks with this machine, with other settings, and with the methods of the rows that are trained."""
     device, asked = pick_device(config["device"]), config["devices"]
-    ranks = plan_ranks(asked, device, Path(config["output_dir"])).ranks
+    ranks = plan_ranks(asked, device).ranks
+    if asked not in ("auto", 1) and (started := started_ranks()) > 1:
+        yield Problem("devices", f"={asked}: torchrun or srun has started {started} processes; devices=auto trains with these")
     if ranks == 1:
         return
     if device.type not in ("cpu", "cuda"):

@@ -53,7 +53,7 @@ def _folders(named: dict[str, str]) -> Iterator[Problem]:
 def _device(given: dict[str, Any]) -> Iterator[Problem]:
     """Problems of a device that is not there, or can't compute as the other settings say."""
     if sentence := device_problem(given["device"]):
-        yield Problem("device", sentence)
+        yield Problem("device", f"={given['device']!r}: {sentence}")
         return
     device = pick_device(given["device"]).type
     if given.get("precision") == "tf32" and device != "cuda":

@@ -157,7 +157,7 @@ def test_roles_epochs_and_files_are_chosen_as_for_export(command, learner, photo
         (["photos/a.png", "photos"], "photos/a.png is not a safetensors file, or a damaged one"),
         (["RUN", "photos", "--top", "0"], "argument --top: '0' is not a whole number above 0"),
         (["RUN", "photos", "--batch", "many"], "argument --batch: 'many' is not a whole number above 0"),
-        (["RUN", "photos", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["RUN", "photos", "--device", "tpu"], "argument --device: 'tpu' must be one of auto, cpu, cuda, mps or cuda:NUMBER"),
         (["RUN", "photos", "--csv", "no/a.csv"], "the folder no does not exist; choose another one with --csv FILE"),
         (["RUN", "photos", "--csv", "photos"], "photos is a folder; choose a file with --csv FILE"),
         (["RUN", "photos", "--csv", "a" * 300], "File name too long"),
@@ -175,8 +175,10 @@ def test_refusals_are_one_sentence(command, learner, photos, monkeypatch, words,
 
 def test_a_device_that_is_not_here_is_refused(command, learner, photos, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    code, _, error = command(learner, photos, "--device", "cuda")
-    assert code == 2 and error.startswith("kdexp-predict: --device cuda: this machine has no such device")
+    for name in ("cuda", "cuda:1"):
+        code, _, error = command(learner, photos, "--device", name)
+        assert code == 2 and error.startswith(f"kdexp-predict: --device {name}: this machine has no such device")
+        assert "here: cpu" in error and error.endswith("(--device auto picks)\n")
 
 
 def test_an_interrupt_writes_nothing(command, learner, photos, tmp_path, monkeypatch):

@@ -103,12 +103,10 @@ def test_a_lost_folder_ends_the_queue(listed):
             queue.take()
 
 
-def test_without_locks_only_a_lone_process_goes_on(listed, monkeypatch):
+def test_a_system_without_locks_on_parts_of_files_has_leases(listed, monkeypatch):
     monkeypatch.setattr("kdexp.store.locks.fcntl", None)
-    with Queue(listed, alone=True) as queue:
-        assert queue.take().number == 0
-    with Queue(listed) as queue, pytest.raises(OSError, match="no locks"):
-        queue.take()
+    with Queue(listed) as queue, Queue(listed) as other:
+        assert [queue.take().number, other.take().number] == [0, 1]
 
 
 def test_others_see_what_a_worker_does_and_says(listed):

@@ -6,10 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 
 import pytest
-import slurm_cluster
 from omegaconf import OmegaConf
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
@@ -18,6 +16,7 @@ from kdexp.commands.work import start
 from kdexp.configuration.hydra_settings import LAUNCHERS
 from kdexp.configuration.shipped import conf_dir
 from kdexp.queue import slurm
+from kdexp.queue.job_list import SHIPPED, Source
 from kdexp.queue.roster import Registration, WorkerState, live_workers
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan
 
@@ -72,6 +71,21 @@ def test_a_task_that_died_is_replaced_and_one_that_ended_is_not(crew, tmp_path):
     assert said[1:] == ["submitted array 7"] and crew.submitted == [2, 1]
 
 
+def test_a_task_that_ends_may_be_queued_again(crew, tmp_path):
+    crew.tick(3, [])
+    registered(tmp_path, "7_0", job=None)
+    registered(tmp_path, "7_1", job=None)
+    crew.listed = {"7_0": "COMPLETING"}
+    assert crew.tick(3, []) == [] and not crew.over
+    again = SlurmCrew(tmp_path, SlurmPlan(1, {}), start)
+    again.submit = crew.submit
+    assert again.tick(3, []) == ["submitted array 7"], "nobody knows whether it will"
+    crew.listed = {"7_0": "PENDING"}
+    assert crew.tick(3, []) == [] and not crew.over
+    crew.listed = {}
+    assert crew.tick(3, []) == [] and crew.over
+
+
 def test_a_task_that_never_worked_is_named_with_its_log(crew, tmp_path):
     crew.tick(2, [])
     (tmp_path / "slurm" / "7_0_0_log.err").write_text("ModuleNotFoundError: No module named 'kdexp'\n")
@@ -113,6 +127,10 @@ def test_every_setting_of_the_launchers_is_checked():
         (["hydra.launcher.minutes=soon"], "hydra.launcher.minutes='soon': must be a whole number"),
         (["hydra.launcher.partition=7"], "hydra.launcher.partition=7: must be a text (or null)"),
         (["hydra.launcher.setup=module"], "hydra.launcher.setup='module': must be a list, written [module]"),
+        (
+            ["+hydra.launcher.sbatch.ntasks=2"],
+            "hydra.launcher.sbatch.ntasks=2: each worker is one task; hydra.launcher.workers=N",
+        ),
         (["hydra.launcher.minutes=2"], "hydra.launcher.signal_seconds=120: must be less than the 2 minutes of a task"),
     ],
 )
@@ -139,63 +157,9 @@ WORDS = ("device=cpu", "epochs=2", "limit_batches=3")
 SLURM = ("-m", "hydra/launcher=slurm", "hydra.launcher.workers=2", "hydra.launcher.cpus_per_task=1", *WORDS)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    pytest.importorskip("submitit")
-    if why := slurm_cluster.missing():
-        pytest.skip(why)
-    with ExitStack() as bed:
-        try:
-            environment = bed.enter_context(slurm_cluster.cluster(tmp_path_factory.mktemp("slurm") / "bed"))
-        except (OSError, subprocess.SubprocessError) as error:  # a container may not let its daemons start
-            pytest.skip(f"no SLURM cluster starts here: {error}")
-        yield environment
-
-
-class Cluster:
-    """Runs programs in a folder, as a user of the cluster."""
-
-    def __init__(self, folder, environment):
-        self.folder, self.env = folder, os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
-
-    def shell(self, *words):
-        return subprocess.run(words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=True).stdout
-
-    def start(self, *words):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-        return subprocess.Popen(
-            [sys.executable, "-m", "kdexp", *words], cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes
-        )
-
-    def run(self, *words):
-        process = self.start(*words)
-        return process.communicate(timeout=300)[0], process.returncode
-
-    def release(self):
-        """Runs requeued tasks now: SLURM makes them wait for two minutes."""
-        for task in self.shell("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split():
-            subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], env=self.env, check=False)
-
-    @property
-    def sweep(self):
-        (found,) = self.folder.glob("outputs/sweeps/*/jobs.json")
-        return found.parent
-
-    def trainer(self):
-        """The state of a worker in the middle of a training."""
-        wait_for(lambda: any(state.epoch for state in live_workers(self.sweep)), 120)
-        return next(state for state in live_workers(self.sweep) if state.epoch)
-
-
-@pytest.fixture
-def user(tmp_path, cluster):
-    return Cluster(tmp_path, cluster)
-
-
-def alone(folder, *words):
+def alone(folder, *words, source=SHIPPED):
     """The weights and the table of the same jobs in one process."""
-    listed = listed_sweep(folder / "alone", *words, short=WORDS)
+    listed = listed_sweep(folder / "alone", *words, short=WORDS, source=source)
     done = subprocess.run(
         [sys.executable, "-m", "kdexp.commands.work", str(listed.folder)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -240,6 +204,43 @@ def test_a_task_goes_on_after_its_time_limit_and_after_preemption(user, tmp_path
     assert code == 0 and "95 % interval" in printed, printed
     assert logs(user.sweep).count("teacher: resuming after epoch ") == 2
     learners, table = alone(tmp_path, *words)
+    assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
+
+
+SLOW = """\
+import os
+import time
+
+from kdexp.distillation.kd import KD
+
+
+class Slow(KD):
+    def transfer(self, batch, student, teacher, progress):
+        time.sleep(0.5 * ("SLURM_JOB_ID" in os.environ))
+        return {}
+"""
+
+
+@pytest.mark.slurm
+@pytest.mark.exhaustive
+def test_a_time_limit_that_ends_cuts_nothing_off(user, tmp_path, monkeypatch):
+    """SLURM counts limits in minutes, sends its signal up to a minute early, and makes requeued tasks wait for two minutes."""
+    options = tmp_path / "own" / "conf" / "distillation"
+    options.mkdir(parents=True)
+    (tmp_path / "own" / "slow_method.py").write_text(SLOW)
+    (options / "slow.yaml").write_text("defaults: [kd]\n_target_: slow_method.Slow\n")
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    source = Source(str(options.parent))
+    words = ("teacher_epochs=1", "distillation=slow", "epochs=80", "seed=0")
+    limit = ("hydra.launcher.workers=1", "hydra.launcher.minutes=2", "hydra.launcher.signal_seconds=20")
+    printed, code = user.run("--config-dir", source.config_dir, *SLURM, *words, *limit, timeout=3000)
+    assert code == 0 and "vs base" in printed, printed
+    (submission,) = (user.sweep / "slurm").glob("*.sh")
+    assert "--time=2\n" in submission.read_text()
+    cut = len(list(user.sweep.glob("000.interrupted-*")))
+    assert cut >= 1 and not list(user.sweep.glob("000.killed-*")) and "died" not in printed
+    assert logs(user.sweep).count("distilled: resuming after epoch ") >= 1
+    learners, table = alone(tmp_path, *words, source=source)
     assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
 
 

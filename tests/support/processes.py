@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,14 +48,25 @@ def _job(folder: str, overrides: list[str], kill: tuple[str, int] | None) -> Non
     os._exit(0 if finished else 3)
 
 
-def command(folder: Path, words: list[str], program: str = "main", printed: str = "printed.txt"):
-    """A process that runs the command line itself, or another command of `kdexp.commands`, its output in `folder`/`printed`."""
-    process = CONTEXT.Process(target=_command, args=(str(folder), words, program, printed))
+def command(
+    folder: Path,
+    words: list[str],
+    program: str = "main",
+    printed: str = "printed.txt",
+    prepare: Callable[[], None] | None = None,
+):
+    """A process that runs the command line itself, or another command of `kdexp.commands`, its output in `folder`/`printed`.
+
+    It calls `prepare` first.
+    """
+    process = CONTEXT.Process(target=_command, args=(str(folder), words, program, printed, prepare))
     process.start()
     return process
 
 
-def _command(folder: str, words: list[str], program: str, output: str) -> None:
+def _command(folder: str, words: list[str], program: str, output: str, prepare: Callable[[], None] | None) -> None:
+    if prepare is not None:
+        prepare()
     os.chdir(folder)
     torch.set_num_threads(1)
     # Where the tests themselves run in the background, SIGINT is ignored, and children inherit that.

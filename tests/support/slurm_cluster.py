@@ -9,10 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sweeps_to_do import wait_for
+
+from kdexp.queue.roster import live_workers
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 
@@ -124,3 +129,39 @@ def _stop(folder: Path) -> None:
         if not list(folder.glob("*.pid")):
             return
         time.sleep(0.1)
+
+
+class ClusterUser:
+    """Runs programs in a folder, as a user of the cluster."""
+
+    def __init__(self, folder, environment):
+        self.folder, self.env = folder, os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+
+    def shell(self, *words):
+        return subprocess.run(words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=True).stdout
+
+    def start(self, *words):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        return subprocess.Popen(
+            [sys.executable, "-m", "kdexp", *words], cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes
+        )
+
+    def run(self, *words, timeout=300):
+        process = self.start(*words)
+        return process.communicate(timeout=timeout)[0], process.returncode
+
+    def release(self):
+        """Runs requeued tasks now: SLURM makes them wait for two minutes."""
+        for task in self.shell("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split():
+            subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], env=self.env, check=False)
+
+    @property
+    def sweep(self):
+        (found,) = self.folder.glob("outputs/sweeps/*/jobs.json")
+        return found.parent
+
+    def trainer(self):
+        """The state of a worker in the middle of a training."""
+        wait_for(lambda: any(state.epoch for state in live_workers(self.sweep)), 120)
+        return next(state for state in live_workers(self.sweep) if state.epoch)

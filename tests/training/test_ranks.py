@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ import torch
 from each_method import METHODS, PAIR, class_of
 from hypothesis import given
 from hypothesis import strategies as st
+from sweeps_to_do import weights_in
 
 from kdexp.device import ranks
 from kdexp.network.whole_batch_norm import share_norms
+from kdexp.processes import Process
+from kdexp.training.loop import rank_seed
 
 BRIEF = ("epochs=2", "teacher_epochs=1", "batch_size=16", "device=cpu", "num_threads=1", "diagnosis=never", "dataset.flip=true")
 """Of 90 images, the last batch has ten; flipped, so that the teacher is asked in every step of some learners."""
@@ -29,8 +33,8 @@ def command(folder, *words):
     return [sys.executable, "-m", "kdexp", *pair, *BRIEF, f"output_dir={folder}", *words]
 
 
-def run(folder, *words, start=()):
-    done = subprocess.run([*start, *command(folder, *words)], capture_output=True, text=True, timeout=300)
+def run(folder, *words, start=(), env=None):
+    done = subprocess.run([*start, *command(folder, *words)], capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return histories(folder)
 
@@ -95,6 +99,64 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
         assert [row["loss"] for row in resumed[key]] == [row["loss"] for row in history]
 
 
+@pytest.mark.slow
+def test_the_jobs_of_a_sweep_may_have_other_numbers_of_ranks(tmp_path):
+    pair = ("teacher=mlp_wide", "student=mlp_small", "epochs=1", "limit_batches=2")
+    run(tmp_path / "both", "-m", "devices=2,1", *pair)
+    run(tmp_path / "one", *pair)
+    both, one = (weights_in(tmp_path / name / "store") for name in ("both", "one"))
+    assert len(both) == 6 and one.items() <= both.items()
+
+
+SRUN = ("srun", "-N2", "-n2")
+
+
+@pytest.mark.slurm
+def test_the_tasks_of_srun_train_as_one_process_does_and_end_with_the_first(user, tmp_path):
+    words = ("teacher=mlp_wide", "student=resnet8", "student.widths=[4,4,6,8]", "epochs=1")
+    (tmp_path / "2").mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = json.dumps({"host": "localhost", "port": 9, "process": str(Process.this()._replace(number=gone.pid))})
+    (tmp_path / "2" / ".ranks_1_0_0").write_text(left)
+    ranks_of_srun = run(tmp_path / "2", *words, "devices=auto", start=SRUN, env=user.env)
+    assert_alike(ranks_of_srun, run(tmp_path / "1", *words))
+    run(tmp_path / "2", *words, "devices=auto", start=SRUN, env=user.env)  # nothing is to be trained
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["runs", "store"]
+    refused = subprocess.run(
+        [*SRUN, *command(tmp_path / "2", *words, "devices=3")], capture_output=True, text=True, env=user.env
+    )
+    assert "devices=3: torchrun or srun has started 2 processes; devices=auto trains with these" in refused.stderr
+
+
+@pytest.mark.slurm
+def test_a_killed_task_of_srun_ends_all_and_the_same_command_goes_on(user, tmp_path):
+    words = ("teacher=mlp_wide", "student=mlp_small", "devices=auto", "teacher_epochs=12", "epochs=1")
+    whole = run(tmp_path / "whole", *words, start=SRUN, env=user.env)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    step = subprocess.Popen([*SRUN, *command(tmp_path / "killed", *words)], env=user.env, **pipes)
+    while "epoch " not in (line := step.stdout.readline()):
+        assert line
+    os.kill(task_of_srun(1, tmp_path / "killed"), signal.SIGKILL)
+    told = step.communicate(timeout=120)[0]
+    assert step.returncode == 137 and "another process of this training has ended; finished epochs are saved" in told
+    assert [path.name for path in (tmp_path / "killed").glob(".*")] == []
+    resumed = run(tmp_path / "killed", *words, start=SRUN, env=user.env)
+    assert "resuming after epoch" in "".join(path.read_text() for path in (tmp_path / "killed").glob("runs/*/log.txt"))
+    for key, history in whole.items():
+        assert [row["loss"] for row in resumed[key]] == [row["loss"] for row in history]
+
+
+def task_of_srun(number, folder):
+    """The process that is that task of a step with this output folder."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words, variables = ((place / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+            if f"output_dir={folder}".encode() in words and f"SLURM_PROCID={number}".encode() in variables:
+                return int(place.name)
+    raise LookupError(f"no task {number}")
+
+
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_parts_are_all_of_a_batch(size, count):
     with pytest.MonkeyPatch.context() as patched:
@@ -132,6 +194,7 @@ def test_a_norm_of_the_whole_batch_is_torchs_where_there_is_one_part(monkeypatch
         (("class_weights=balanced",), "weighs the images of a whole batch"),
         (("distillation.student_view=mixed",), "learns labels of mixed images"),
         (("devices=0",), "devices=0: must be at least 1"),
+        (("graph=true",), "steps of several processes exchange gradients and are not recorded; leave graph=auto"),
     ],
 )
 def test_what_ranks_can_not_train_is_refused(here, words, sentence):
@@ -142,3 +205,14 @@ def test_what_ranks_can_not_train_is_refused(here, words, sentence):
 def test_a_last_batch_smaller_than_the_ranks_is_refused(here):
     code, printed = here("devices=4", "batch_size=29", "epochs=1", "teacher_epochs=1", columns=400)
     assert code == 2 and "the last batch has 1 of 900 images, fewer than devices=4" in printed.err
+
+
+def test_the_number_of_ranks_is_part_of_the_key(make_experiment):
+    specs = [make_experiment(f"devices={number}").spec("baseline") for number in (1, 2, 3)]
+    assert [spec.precision for spec in specs] == ["fp32", "fp32 2 ranks", "fp32 3 ranks"]
+    assert len({spec.key for spec in specs}) == 3
+
+
+def test_every_rank_drops_other_units_in_every_epoch():
+    seeds = [rank_seed(seed, rank, epoch) for seed in range(3) for rank in range(1, 9) for epoch in range(200)]
+    assert len(set(seeds)) == len(seeds)
