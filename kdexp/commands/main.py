@@ -84,7 +84,7 @@ def _execute(flags: Flags) -> int:
     if command.search is not None:
         from kdexp.commands.sweeps import run_search_plan
 
-        return run_search_plan(command.search, composer)
+        return run_search_plan(command, composer, Source(flags.config_dir, flags.config_name))
     if command.multirun:
         from kdexp.commands.sweeps import run_all
 
@@ -136,7 +136,7 @@ def _follow(command: Command) -> int | None:
     from kdexp.experiment.other_ranks import place
     from kdexp.files import at_home
 
-    config = command.jobs[0].config
+    config = command.configs[0]
     device = pick_device(config["device"])
     plan = ranks.plan_ranks(config["devices"], device, at_home(str(config["output_dir"])))
     if not plan.rank:

@@ -27,7 +27,10 @@ def budget(space: Space, settings: SearchSettings) -> int:
 
 
 def propose(space: Space, settings: SearchSettings, earlier: Sequence[Trial]) -> tuple[str, ...]:
-    """The words of the next trial; they depend on the settings and the earlier trials alone, and repeat none of these."""
+    """The words of the next trial; they depend on the settings and the earlier trials alone, and repeat none of these.
+
+    Of an earlier trial that is still running only the words are known.
+    """
     if settings.sampler == "grid":
         return next(islice(space.combinations(), len(earlier), None))
     used = {trial.words for trial in earlier}

@@ -24,6 +24,7 @@ class SearchSettings(Checked):
     fresh_seeds: list[Seed] | None
     pruner: Literal["none", "median"]
     seed: Seed
+    parallel: Count | None
 
     @property
     def final_seeds(self) -> list[int]:

@@ -23,7 +23,7 @@ def test_another_process_reads_what_was_written(journal):
     again = Trials.read(journal.path)
     assert again.all == journal.all and again.identity == "identity" and not again.concluded
     assert (again.all[0].value, again.all[0].baseline) == (0.625, 0.375)
-    assert again.running == again.all[1] and again.all[1].value is None
+    assert again.running == again.all[1:] and again.all[1].value is None
     again.end(again.all[1], PRUNED, "below", [0.125])
     assert Trials.read(journal.path).all[1].curves == [(0.5,), (0.125,)]
     again.conclude()

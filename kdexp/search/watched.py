@@ -1,0 +1,65 @@
+"""What workers do for a search, as the process that watches them knows it: first its trials, then the jobs with fresh seeds."""
+
+from __future__ import annotations
+
+from kdexp.errors import BadFile, SweepLost
+from kdexp.queue.job_list import JobList, read_jobs
+from kdexp.queue.watch import Jobs
+from kdexp.search.trials import FAILED, Trials
+
+
+class SearchWork:
+    """Trials until the final training is listed, which one of the workers does, then its jobs."""
+
+    def __init__(self, listed: JobList, trials: Trials, total: int):
+        self._folder, self._trials, self._trials_in_all = listed.folder, trials, total
+        self.jobs = Jobs(listed) if listed.jobs else None
+        """Of the final training, None before."""
+
+    @property
+    def noun(self) -> str:
+        """What is counted."""
+        return self.jobs.noun if self.jobs else "trial"
+
+    @property
+    def total(self) -> int:
+        """How many trials or jobs there are."""
+        return self.jobs.total if self.jobs else self._trials_in_all
+
+    @property
+    def over(self) -> int:
+        """How many of them have ended."""
+        return self.jobs.over if self.jobs else self._trials.ended
+
+    @property
+    def failed(self) -> int:
+        """How many of those failed."""
+        return self.jobs.failed if self.jobs else sum(trial.state == FAILED for trial in self._trials.all)
+
+    @property
+    def left(self) -> int:
+        """How many workers would find something to do; after the last trial one lists the final training."""
+        if self.jobs:
+            return self.jobs.left
+        return 0 if self._trials.concluded else max(1, self.total - self.over)
+
+    @property
+    def stopped(self) -> str:
+        """Why there is no final training, if the search ended without."""
+        return self._trials.stopped
+
+    def check(self) -> None:
+        """Looks at the journal of trials, and at the jobs that are left once there are any; raises `SweepLost`."""
+        if self.jobs is None:
+            try:
+                self._trials.refresh()
+                listed = read_jobs(self._folder)
+            except (OSError, BadFile) as error:
+                raise SweepLost(str(error)) from error
+            self.jobs = Jobs(listed) if listed.jobs else None
+        if self.jobs:
+            self.jobs.check()
+
+    def look_at(self, _number: int) -> None:
+        """Looks at all of them: trials and jobs may have the same number."""
+        self.check()
