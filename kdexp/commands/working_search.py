@@ -51,7 +51,7 @@ def _same_plan(listed: JobList, composer: Composer, trials: Trials) -> SearchPla
     """The plan of the search, composed again here; raises `NotHere` if it is another one, or this machine can't run it."""
     plan, problems = plan_search(listed.search, composer, [], thoroughly=False)
     if plan is None or problems:
-        raise NotHere("; ".join(map(str, problems)))
+        raise NotHere("; ".join(map(str, problems)) or "its list of jobs names no search")
     if plan.identity != trials.identity:
         raise NotHere("its kdexp, YAML files or modules are not those of the machine that started this search")
     for space in plan.spaces:

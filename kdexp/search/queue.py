@@ -23,8 +23,8 @@ TRIALS = "trials"
 class TrialQueue:
     """The trials that are left: those that nobody works on any more, and those that are still to be proposed.
 
-    A new one waits until all trials that it is to know have ended, so that it does not depend on who was quicker. As for
-    `kdexp.queue.queue.Queue`, a process that is `alone` goes on without locks.
+    Where results of earlier trials matter, a new one waits until all that it is to know have ended, so that it does not depend
+    on who was quicker. As for `kdexp.queue.queue.Queue`, a process that is `alone` goes on without locks.
     """
 
     def __init__(self, folder: Path, plan: SearchPlan, trials: Trials, *, alone: bool = False):
@@ -71,7 +71,8 @@ class TrialQueue:
         """The next trial, claimed, unless it has to wait."""
         trials = self.trials
         space = next_space(self.plan, trials)
-        if space is None or any(trial.number < trials.known_to_next for trial in trials.running):
+        waits = self.plan.settings.learns and any(trial.number < trials.known_to_next for trial in trials.running)
+        if space is None or waits:
             return None
         words = propose(space, self.plan.settings, trials.as_known_to_next(space.method))
         if not self._lock(len(trials.all)):
