@@ -80,7 +80,7 @@ def test_two_workers_make_the_search_of_one_process(tmp_path):
 
 @pytest.mark.slow
 def test_another_worker_goes_on_with_the_trial_of_one_that_is_killed(tmp_path):
-    words = ("search=random", *TWO, "teacher_epochs=60", "limit_batches=null")
+    words = ("search=random", "search.trials=2", "search.parallel=2", ALPHA, "teacher_epochs=30", "limit_batches=null")
     listed, _ = begun(tmp_path / "killed", *words)
     Trials.read(listed.folder / "search.journal").allow(2)
     both = workers(tmp_path, listed)
@@ -90,7 +90,7 @@ def test_another_worker_goes_on_with_the_trial_of_one_that_is_killed(tmp_path):
     for process in both:
         process.join()
     assert sorted(process.exitcode for process in both) == [-9, 0]
-    assert [trial.state for trial in trials_in(listed.folder)] == [FINISHED] * 3
+    assert [trial.state for trial in trials_in(listed.folder)] == [FINISHED] * 2
     whole, _ = run_search(tmp_path / "whole", *words)
     assert trials_in(listed.folder) == trials_in(whole)
     assert re.search("teacher: resuming after epoch [1-9]", logs(listed.folder / "trials"))
@@ -99,15 +99,15 @@ def test_another_worker_goes_on_with_the_trial_of_one_that_is_killed(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_command_comes_back_to_its_search(tmp_path):
-    words = ["search=random", *LOCAL, *SEEDS, "search.trials=2", ALPHA, *SHORT, "teacher_epochs=150"]
-    client = command(tmp_path, words)
+    words = ["search=random", "hydra/launcher=local", *SEEDS, "search.trials=2", ALPHA, *SHORT, "teacher_epochs=150"]
+    client = command(tmp_path, [*words, "hydra.launcher.workers=1"])
     wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/jobs.json")), 120)
     folder = next(tmp_path.glob("outputs/sweeps/*/jobs.json")).parent
     trainer(folder)
     client.kill()
     wait_for(lambda: not live_workers(folder), 120)
     assert json.loads((folder / "trials" / "000-0" / "status.json").read_text())["state"] == "interrupted"
-    again = command(tmp_path, words, printed="again.txt")
+    again = command(tmp_path, [*words, "hydra.launcher.workers=2"], printed="again.txt")
     again.join()
     printed = (tmp_path / "again.txt").read_text()
     assert again.exitcode == 0, printed
@@ -115,7 +115,8 @@ def test_a_killed_command_comes_back_to_its_search(tmp_path):
     before, after = printed.split("final training with seed 7")
     assert len(re.findall(r"^trial \d/2  .*: validation ", before, re.MULTILINE)) == 2
     assert "distilled" not in before and "Search (random): kd 2 trials" in after
-    assert Trials.read(folder / "search.journal").concluded
+    trials = Trials.read(folder / "search.journal")
+    assert trials.concluded and trials.parallel == 2
 
 
 class Idle:

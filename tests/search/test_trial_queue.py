@@ -101,7 +101,8 @@ def test_without_pruning_random_trials_wait_for_nobody(processes):
     one.plan = other.plan = planned("search=random", *TWO[1:])
     one.take()
     for number in (1, 2, 3):
-        assert (trial := other.take()).number == number
+        trial = other.take()
+        assert trial.number == number
         finish(other, trial)
     assert other.take() is None and other.left == 1
 
