@@ -17,7 +17,7 @@ from kdexp.commands.command import Command
 from kdexp.commands.multirun import claim_sweep
 from kdexp.commands.process import code_of
 from kdexp.commands.run import digest_of, writing_to
-from kdexp.commands.search import begin_search, find_search, state_words
+from kdexp.commands.search import begin_search, find_search
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.commands.slurm_task import take_jobs
 from kdexp.commands.work import cores
@@ -32,6 +32,7 @@ from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
 from kdexp.queue.watch import Jobs, Watch, Work
+from kdexp.search.plan import SearchPlan
 from kdexp.search.trials import Trials
 from kdexp.search.watched import SearchWork
 from kdexp.store.locks import hold, take_turns
@@ -45,43 +46,33 @@ TURNS = "starting.lock"
 
 
 def run_by_workers(command: Command, typed: Sequence[str], source: Source, console: Console | None = None) -> Path:
-    """Leaves a multirun's jobs to workers; returns the sweep's folder once they are over or no worker is left.
+    """Leaves the jobs of a multirun or a search to workers; returns the folder once they are over or no worker is left.
 
     Raises `InvalidArguments` and `Unwritable` before anything is started, then `SweepLost` and, for a search, `SearchStopped`.
     """
     console = console or Screen()
     node, search = command.hydra.launcher, command.search
     jobs = search.total if search else len(command.jobs)
-    plan: LocalPlan | SlurmPlan
-    plan = plan_local(node, command.configs, jobs) if command.launcher == "local" else plan_slurm(node, jobs)
+    plan = _plan(command.launcher, node, command.configs, jobs)
     with ExitStack() as until:
         listed = _find_or_list(command, typed, source)
-        crew = LocalCrew(listed.folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(listed.folder, plan, take_jobs)
+        crew = _crew(listed.folder, plan)
         leads = _Lead(listed.folder, until, crew)
-        trials = Trials.read(listed.folder / JOURNAL) if search else None
-        work = SearchWork(listed, trials, jobs) if trials else Jobs(listed)
-        watch = Watch(listed.folder, work)
-        screen = until.enter_context(SweepScreen(console))
-        if search and trials:
-            screen.line(state_words(listed, search, trials))
-            if leads.first:
-                trials.allow(search.settings.parallel or plan.workers)
-        else:
-            over = f", {work.over} of them over" if work.over else ""
-            screen.line(f"sweep folder: {listed.folder}, {work.total} jobs{over}")
+        work = _search_work(listed, search, plan.workers if leads.first else None) if search else Jobs(listed)
+        watch, screen = Watch(listed.folder, work), until.enter_context(SweepScreen(console))
+        screen.line(str(work))
         screen.line(str(plan) if leads.first else f"{leads.other} started the workers of this sweep; this command watches")
-        look = _how_to_look(listed, work)
         if work.left and not node.get("wait", True):
             if leads.first:
                 for sentence in crew.tick(work.left, live_workers(listed.folder)):
                     screen.line(sentence)
-                screen.line(f"{crew.detaches}; {look}")
+                screen.line(f"{crew.detaches}; {_how_to_look(listed, work)}")
             raise Detached(0)
         try:
             watch.follow(leads.crew, screen)
         except KeyboardInterrupt as stop:
             leads.crew().stop()
-            screen.line(look)
+            screen.line(_how_to_look(listed, work))
             if goes_on := leads.crew().detaches:
                 screen.line(goes_on)
                 raise Detached(code_of(stop)) from stop
@@ -96,6 +87,24 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
         if work.left:
             screen.line(missing)
     return listed.folder
+
+
+def _plan(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan | SlurmPlan:
+    """What workers a launcher starts for so many jobs or trials; raises `InvalidArguments`."""
+    return plan_local(node, configs, jobs) if launcher == "local" else plan_slurm(node, jobs)
+
+
+def _crew(folder: Path, plan: LocalPlan | SlurmPlan) -> Crew:
+    """Those who start the workers of a plan."""
+    return LocalCrew(folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(folder, plan, take_jobs)
+
+
+def _search_work(listed: JobList, search: SearchPlan, workers: int | None) -> SearchWork:
+    """What is left of a search, in which as many trials may run at once as there are workers; None leaves that as it is."""
+    trials = Trials.read(listed.folder / JOURNAL)
+    if workers is not None:
+        trials.allow(search.settings.parallel or workers)
+    return SearchWork(listed, trials, search)
 
 
 class Detached(Exception):

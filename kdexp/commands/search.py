@@ -26,10 +26,10 @@ from kdexp.queue.queue import Queue
 from kdexp.search.plan import SearchPlan
 from kdexp.search.queue import TrialQueue
 from kdexp.search.trials import Trials
+from kdexp.search.watched import state_words
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, runner
-from kdexp.sweep.searched import JOURNAL, seed_words
-from kdexp.text.numbers import count
+from kdexp.sweep.searched import JOURNAL
 
 
 def run_search(
@@ -50,7 +50,7 @@ def run_search(
     listed = listed or begin_search(plan, command, source)
     trials = Trials.read(listed.folder / JOURNAL)
     journal, session = Journal(console, quiet=True), Session(layers=dict(listed.layers))
-    journal.headline(state_words(listed, plan, trials))
+    journal.headline(state_words(listed.folder, plan, trials))
     with ExitStack() as alive:
         alive.callback(session.close)
         with suppress(OSError):
@@ -108,13 +108,6 @@ def begin_search(plan: SearchPlan, command: Sequence[str], source: Source, *, by
         folder = claim_folder(at_home(str(plan.config["output_dir"])) / "sweeps", plan.config)
         Trials.begin(folder / JOURNAL, plan.identity)
         return write_jobs(folder, [], command, configs, layers, source, by_workers=by_workers, search=plan.words)
-
-
-def state_words(listed: JobList, plan: SearchPlan, trials: Trials) -> str:
-    """Where a search is, and how far."""
-    done = f"goes on after {trials.ended} of " * bool(trials.all)
-    seeds = seed_words(plan.settings.seeds)
-    return f"search folder: {listed.folder}, {done}{count(plan.total, 'trial')}; compared on validation images with {seeds}"
 
 
 def conclude(folder: Path) -> None:

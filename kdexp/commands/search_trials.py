@@ -17,7 +17,8 @@ from kdexp.search.choice import best_trial, distills, space_of
 from kdexp.search.plan import SearchPlan
 from kdexp.search.pruning import MedianPruner, Pruned
 from kdexp.search.queue import TrialQueue
-from kdexp.search.trials import FAILED, FINISHED, PRUNED, Score, Trial, Trials
+from kdexp.search.trial import FAILED, FINISHED, PRUNED, Score, Trial
+from kdexp.search.trials import Trials
 from kdexp.store.run_state import INTERRUPTED, write_state
 from kdexp.store.stored import read_result
 from kdexp.sweep.read import read

@@ -43,6 +43,9 @@ class Work(Protocol):
     def left(self) -> int:
         """How many workers would find something to do; the work is over when this is 0."""
 
+    def __str__(self) -> str:
+        """Where it is done, and how much is over."""
+
     def check(self) -> None:
         """Looks at everything that is left."""
 
@@ -59,6 +62,10 @@ class Jobs:
         self._listed = listed
         self._left = dict(enumerate(listed.jobs))
         self.total, self.failed = len(listed.jobs), 0
+
+    def __str__(self) -> str:
+        over = f", {self.over} of them over" if self.over else ""
+        return f"sweep folder: {self._listed.folder}, {self.total} jobs{over}"
 
     @property
     def over(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from kdexp.search.trials import FAILED, Trial
+from kdexp.search.trial import FAILED, Trial
 from kdexp.training.learner import Learner
 
 FEWEST = 5

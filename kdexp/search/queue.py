@@ -11,7 +11,8 @@ from kdexp.queue.queue import CLAIMS, MOST_DEATHS
 from kdexp.search.plan import SearchPlan
 from kdexp.search.samplers import propose
 from kdexp.search.space import Space
-from kdexp.search.trials import FAILED, Trial, Trials
+from kdexp.search.trial import FAILED, Trial
+from kdexp.search.trials import Trials
 from kdexp.store.locks import UNSUPPORTED, ByteLocks
 from kdexp.store.run_state import FAILED as JOB_FAILED
 from kdexp.store.run_state import FINISHED, INTERRUPTED, state_of

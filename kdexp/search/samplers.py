@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdexp.configuration.jobs import key_of
 from kdexp.search.settings import SearchSettings
 from kdexp.search.space import Choice, Dimension, Space, value_in
-from kdexp.search.trials import FAILED, FINISHED, PRUNED, Trial
+from kdexp.search.trial import FAILED, FINISHED, PRUNED, Trial
 
 if TYPE_CHECKING:
     from optuna import Study

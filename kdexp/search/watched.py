@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kdexp.errors import BadFile, SweepLost
 from kdexp.queue.job_list import JobList, read_jobs
 from kdexp.queue.watch import Jobs
-from kdexp.search.trials import FAILED, Trials
+from kdexp.search.plan import SearchPlan
+from kdexp.search.trial import FAILED
+from kdexp.search.trials import Trials
+from kdexp.sweep.searched import seed_words
+from kdexp.text.numbers import count
 
 
 class SearchWork:
     """Trials until the final training is listed, which one of the workers does, then its jobs."""
 
-    def __init__(self, listed: JobList, trials: Trials, total: int):
-        self._folder, self._trials, self._trials_in_all = listed.folder, trials, total
+    def __init__(self, listed: JobList, trials: Trials, plan: SearchPlan):
+        self._folder, self._trials, self._plan = listed.folder, trials, plan
         self.jobs = Jobs(listed) if listed.jobs else None
         """Of the final training, None before."""
+
+    def __str__(self) -> str:
+        return state_words(self._folder, self._plan, self._trials)
 
     @property
     def noun(self) -> str:
@@ -24,7 +33,7 @@ class SearchWork:
     @property
     def total(self) -> int:
         """How many trials or jobs there are."""
-        return self.jobs.total if self.jobs else self._trials_in_all
+        return self.jobs.total if self.jobs else self._plan.total
 
     @property
     def over(self) -> int:
@@ -63,3 +72,10 @@ class SearchWork:
     def look_at(self, _number: int) -> None:
         """Looks at all of them: trials and jobs may have the same number."""
         self.check()
+
+
+def state_words(folder: Path, plan: SearchPlan, trials: Trials) -> str:
+    """Where a search is, and how far."""
+    done = f"goes on after {trials.ended} of " * bool(trials.all)
+    seeds = seed_words(plan.settings.seeds)
+    return f"search folder: {folder}, {done}{count(plan.total, 'trial')}; compared on validation images with {seeds}"

@@ -13,7 +13,7 @@ from kdexp.commands.search_trials import SearchStopped
 from kdexp.errors import Unwritable
 from kdexp.queue.job_list import SHIPPED
 from kdexp.search.pruning import MedianPruner
-from kdexp.search.trials import FAILED, FINISHED, PRUNED
+from kdexp.search.trial import FAILED, FINISHED, PRUNED
 from kdexp.sweep.comparison import fold
 from kdexp.sweep.formats import formatted
 from kdexp.sweep.origins import Origins

@@ -25,7 +25,8 @@ from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
 from kdexp.queue.job_list import SHIPPED, read_jobs
 from kdexp.queue.roster import Registration, live_workers
-from kdexp.search.trials import FAILED, FINISHED, Trials
+from kdexp.search.trial import FAILED, FINISHED
+from kdexp.search.trials import Trials
 from kdexp.search.watched import SearchWork
 from kdexp.store.run_state import write_state
 
@@ -189,7 +190,7 @@ def test_a_search_without_a_finished_trial_says_so(left, monkeypatch):
 def test_the_work_of_a_search_is_its_trials_and_then_its_jobs(tmp_path):
     listed, plan = begun(tmp_path, "search=random", *TWO)
     trials = Trials.read(listed.folder / "search.journal")
-    work = SearchWork(listed, Trials.read(trials.path), plan.total)
+    work = SearchWork(listed, Trials.read(trials.path), plan)
     for number in range(3):
         trials.end(trials.start("kd", [f"a={number}"]), FAILED if number else FINISHED)
     work.look_at(0)
@@ -209,7 +210,7 @@ def test_the_end_without_a_final_training_is_the_end_of_the_work(tmp_path):
     listed, plan = begun(tmp_path, "search=random", *TWO)
     trials = Trials.read(listed.folder / "search.journal")
     trials.conclude("no trial finished")
-    work = SearchWork(listed, trials, plan.total)
+    work = SearchWork(listed, trials, plan)
     assert work.left == 0 and work.stopped == "no trial finished"
 
 

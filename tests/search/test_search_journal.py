@@ -4,7 +4,8 @@ import pytest
 
 from kdexp.errors import BadFile
 from kdexp.search.pruning import MedianPruner, Pruned
-from kdexp.search.trials import FINISHED, PRUNED, RUNNING, Score, Trial, Trials
+from kdexp.search.trial import FINISHED, PRUNED, RUNNING, Score, Trial
+from kdexp.search.trials import Trials
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from kdexp.errors import SweepLost
 from kdexp.queue.queue import MOST_DEATHS
 from kdexp.search import queue as module
 from kdexp.search.queue import TrialQueue
-from kdexp.search.trials import FAILED, FINISHED, PRUNED, Score, Trials
+from kdexp.search.trial import FAILED, FINISHED, PRUNED, Score
+from kdexp.search.trials import Trials
 from kdexp.store.run_state import write_state
 
 TWO = ("search.pruner=median", "search.trials=4", *SEEDS, ALPHA)

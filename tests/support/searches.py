@@ -8,7 +8,8 @@ from rich.console import Console
 
 from kdexp.commands import search
 from kdexp.search.plan import SearchPlan, plan_search
-from kdexp.search.trials import Score, Trial, Trials
+from kdexp.search.trial import Score, Trial
+from kdexp.search.trials import Trials
 from kdexp.sweep.searched import JOURNAL
 
 ALPHA = "distillation.alpha=interval(0,1)"
