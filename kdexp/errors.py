@@ -125,6 +125,10 @@ class SweepLost(OSError):
     """A sweep's folder that disappeared while its jobs ran."""
 
 
+class NotHere(Exception):
+    """A machine can't run a job that the one which started the sweep could."""
+
+
 class LearnerLost(OSError):
     """A learner that was removed from the store while a run needed it; the same command trains it again."""
 

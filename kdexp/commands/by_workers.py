@@ -1,4 +1,4 @@
-"""A multirun whose jobs are left to workers: lists the jobs, starts the workers, and watches until all jobs are over."""
+"""A multirun or a search that is left to workers: lists the jobs, starts the workers, and watches until all is over."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from kdexp.commands.command import Command
 from kdexp.commands.multirun import claim_sweep
 from kdexp.commands.process import code_of
 from kdexp.commands.run import digest_of, writing_to
+from kdexp.commands.search import begin_search, find_search
+from kdexp.commands.search_trials import SearchStopped
 from kdexp.commands.slurm_task import take_jobs
 from kdexp.commands.work import cores
 from kdexp.device.precision import pick_device
@@ -29,9 +31,13 @@ from kdexp.queue.local import LocalCrew, LocalPlan
 from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
-from kdexp.queue.watch import Watch
+from kdexp.queue.watch import Jobs, Watch, Work
+from kdexp.search.plan import SearchPlan
+from kdexp.search.trials import Trials
+from kdexp.search.watched import SearchWork
 from kdexp.store.locks import hold, take_turns
 from kdexp.store.run_state import ALIVE, runner
+from kdexp.sweep.searched import JOURNAL
 from kdexp.text.console import Screen
 from kdexp.text.numbers import count
 
@@ -42,30 +48,33 @@ TURNS = "starting.lock"
 
 
 def run_by_workers(command: Command, typed: Sequence[str], source: Source, console: Console | None = None) -> Path:
-    """Leaves a multirun's jobs to workers; returns the sweep's folder once they are over or no worker is left.
+    """Leaves the jobs of a multirun or a search to workers; returns the folder once they are over or no worker is left.
 
-    Raises `InvalidArguments` and `Unwritable` before anything is started, and `SweepLost`.
+    Raises `InvalidArguments` and `Unwritable` before anything is started, then `SweepLost` and, for a search, `SearchStopped`.
     """
     console = console or Screen()
-    configs, node = [job.config for job in command.jobs], command.hydra.launcher
-    plan: LocalPlan | SlurmPlan = plan_local(node, configs) if command.launcher == "local" else plan_slurm(node, len(configs))
+    node, search = command.hydra.launcher, command.search
+    jobs = search.total if search else len(command.jobs)
+    plan = _plan(command.launcher, node, command.configs, jobs)
     with ExitStack() as until:
         listed = _find_or_list(command, typed, source)
-        crew = LocalCrew(listed.folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(listed.folder, plan, take_jobs)
-        watch, leads = Watch(listed), _Lead(listed.folder, until, crew)
-        screen = until.enter_context(SweepScreen(console, listed))
-        over = len(listed.jobs) - watch.left
-        screen.line(f"sweep folder: {listed.folder}, {len(listed.jobs)} jobs{f', {over} of them over' if over else ''}")
+        crew = _crew(listed.folder, plan)
+        leads = _Lead(listed.folder, until, crew)
+        work = _search_work(listed, search, plan.workers if leads.first else None) if search else Jobs(listed)
+        watch, screen = Watch(listed.folder, work), until.enter_context(SweepScreen(console))
+        screen.line(str(work))
         screen.line(str(plan) if leads.first else f"{leads.other} started the workers of this sweep; this command watches")
-        if watch.left and not node.get("wait", True):
+        if work.left and not node.get("wait", True):
             if leads.first:
-                _submit_only(listed, crew, watch.left, screen)
+                for sentence in crew.tick(work.left, live_workers(listed.folder)):
+                    screen.line(sentence)
+                screen.line(f"{crew.detaches}; {_how_to_look(listed, work)}")
             raise Detached(0)
         try:
             watch.follow(leads.crew, screen)
         except KeyboardInterrupt as stop:
             leads.crew().stop()
-            screen.line(f"kdexp-report {shlex.quote(str(listed.folder))} shows the finished part of this sweep")
+            screen.line(_how_to_look(listed, work))
             if goes_on := leads.crew().detaches:
                 screen.line(goes_on)
                 raise Detached(code_of(stop)) from stop
@@ -74,9 +83,30 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
             leads.crew().stop()
             raise
         leads.crew().leave()
-        if watch.left:
-            screen.line(f"no worker is left, but {count(watch.left, 'job')}; the same command goes on with them")
+        missing = f"no worker is left, but {count(work.left, work.noun)}; the same command goes on with them"
+        if isinstance(work, SearchWork) and work.jobs is None:
+            raise SearchStopped(work.stopped or missing)
+        if work.left:
+            screen.line(missing)
     return listed.folder
+
+
+def _plan(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan | SlurmPlan:
+    """What workers a launcher starts for so many jobs or trials; raises `InvalidArguments`."""
+    return plan_local(node, configs, jobs) if launcher == "local" else plan_slurm(node, jobs)
+
+
+def _crew(folder: Path, plan: LocalPlan | SlurmPlan) -> Crew:
+    """Those who start the workers of a plan."""
+    return LocalCrew(folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(folder, plan, take_jobs)
+
+
+def _search_work(listed: JobList, search: SearchPlan, workers: int | None) -> SearchWork:
+    """What is left of a search, in which as many trials may run at once as there are workers; None leaves that as it is."""
+    trials = Trials.read(listed.folder / JOURNAL)
+    if workers is not None:
+        trials.allow(search.settings.parallel or workers)
+    return SearchWork(listed, trials, search)
 
 
 class Detached(Exception):
@@ -87,11 +117,11 @@ class Detached(Exception):
         super().__init__()
 
 
-def _submit_only(listed: JobList, crew: Crew, left: int, screen: SweepScreen) -> None:
-    """Starts the missing workers and says how to look at them."""
-    for sentence in crew.tick(left, live_workers(listed.folder)):
-        screen.line(sentence)
-    screen.line(f"{crew.detaches}; kdexp-report {shlex.quote(str(listed.folder))} shows what is finished")
+def _how_to_look(listed: JobList, work: Work) -> str:
+    """How a user sees what is finished while no command watches."""
+    if work.noun == "trial":
+        return f"{listed.folder / JOURNAL} has the trials so far"
+    return f"kdexp-report {shlex.quote(str(listed.folder))} shows what is finished"
 
 
 class _Lead:
@@ -118,19 +148,21 @@ class _Lead:
 
 
 def _find_or_list(command: Command, typed: Sequence[str], source: Source) -> JobList:
-    """The unfinished sweep that this command started before, or a new one; raises `Unwritable`."""
-    config = command.jobs[0].config
+    """The unfinished sweep or search that this command started before, or a new one; raises `Unwritable`."""
+    config = command.configs[0]
     sweeps = at_home(str(config["output_dir"])) / "sweeps"
     with writing_to(config), ExitStack() as turn:
         sweeps.mkdir(parents=True, exist_ok=True)
         take_turns(sweeps / TURNS, turn)
+        if command.search is not None:
+            return find_search(command.search) or begin_search(command.search, typed, source, by_workers=True)
         jobs = [job.overrides for job in command.jobs]
         found = find_unfinished(sweeps, digest_of(config), jobs, source)
         return found or claim_sweep(command.jobs, typed, source, by_workers=True)
 
 
-def plan_local(node: Any, configs: Sequence[Mapping[str, Any]]) -> LocalPlan:
-    """How many workers run on what of this machine; raises `InvalidArguments`."""
+def plan_local(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan:
+    """How many workers run so many jobs on what of this machine; raises `InvalidArguments`."""
     devices = {str(config["device"]) for config in configs}
     gpus = visible_gpus() if any(pick_device(name).type == "cuda" for name in devices) else []
     if gpus and (numbered := sorted(name for name in devices if ":" in name)):
@@ -141,7 +173,7 @@ def plan_local(node: Any, configs: Sequence[Mapping[str, Any]]) -> LocalPlan:
         needed = -(-node.workers // len(gpus))
         sentence = f"={node.workers}: {count(len(gpus), 'GPU')} with per_gpu={node.per_gpu} take {room}"
         raise InvalidArguments([Problem("hydra.launcher.workers", f"{sentence}; hydra.launcher.per_gpu={needed} takes more")])
-    workers = min(node.workers or room, len(configs))
+    workers = min(node.workers or room, jobs)
     return LocalPlan(workers, gpus, node.per_gpu, node.threads or max(1, cores() // workers))
 
 

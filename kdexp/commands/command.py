@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import Flags
-from kdexp.configuration.hydra_settings import LAUNCHERS, unused
+from kdexp.configuration.hydra_settings import BY_WORKERS, LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest, sweeps, swept_twice
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
@@ -55,6 +55,13 @@ class Command:
     """The search that makes its own jobs, if the command is one; then `jobs` is empty."""
 
     @property
+    def configs(self) -> list[Mapping[str, Any]]:
+        """The configurations of all jobs, or of a search's probes."""
+        if self.search is not None:
+            return [config for probed in self.search.configs for config in probed]
+        return [job.config for job in self.jobs]
+
+    @property
     def launcher(self) -> str:
         """The option of `hydra/launcher`."""
         return self.hydra.runtime.choices["hydra/launcher"]
@@ -67,9 +74,7 @@ class Command:
     @property
     def dry_run(self) -> bool:
         """Whether any job asks for a dry run: then none is run."""
-        if self.search is not None:
-            return bool(self.search.config["dry_run"])
-        return any(job.config["dry_run"] for job in self.jobs)
+        return any(config["dry_run"] for config in self.configs)
 
 
 def read_command(flags: Flags, composer: Composer) -> Command:
@@ -99,8 +104,7 @@ def _read(flags: Flags, composer: Composer) -> Command:
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])
     found += of_axes
-    elsewhere = multirun and hydra_node.runtime.choices["hydra/launcher"] == "slurm"
-    checks = {"thoroughly": not flags.only_shows, "elsewhere": elsewhere}
+    checks = _checks(flags, hydra_node) if multirun else {"thoroughly": not flags.only_shows}
     configs, of_jobs = compose_and_check(jobs, composer, flags.repeated, **checks)
     named = {problem.name for problem in found}
     found += [problem for problem in of_jobs if problem.name not in named or not problem.name]
@@ -108,6 +112,11 @@ def _read(flags: Flags, composer: Composer) -> Command:
         raise InvalidArguments(found)
     planned = [PlannedJob(number, *job) for number, job in enumerate(zip(jobs, configs, strict=True))]
     return Command(planned, multirun, hydra_node, overrides, effective, replaced)
+
+
+def _checks(flags: Flags, hydra_node: DictConfig) -> dict[str, bool]:
+    """How the jobs of a multirun or a search are checked: the options of `compose_and_check`."""
+    return {"thoroughly": not flags.only_shows, "elsewhere": hydra_node.runtime.choices["hydra/launcher"] == "slurm"}
 
 
 def _searches(words: Sequence[str], composer: Composer, hydra_node: DictConfig) -> bool:
@@ -128,11 +137,12 @@ def _read_search(
     """The search that a command describes; raises `InvalidArguments`, also for the problems `found` so far."""
     launcher = hydra_node.runtime.choices["hydra/launcher"]
     problems = [*found, *swept_twice(overrides), *unused(overrides, hydra_node, True)]
-    if launcher != "basic":
-        problems.append(Problem("hydra/launcher", f"={launcher}: a search runs its jobs one by one; leave it out"))
+    if launcher not in ("basic", *BY_WORKERS):
+        ways = " or ".join(f"hydra/launcher={name}" for name in BY_WORKERS)
+        problems.append(Problem("hydra/launcher", f"={launcher}: a search runs its jobs one by one; leave it out, or {ways}"))
     in_files = [word for word in swept_in_files(hydra_node, overrides) if key_of(word) != "seed"]
-    words = [*in_files, *latest(overrides)[0]]
-    plan, of_plan = plan_search(words, composer, flags.repeated, thoroughly=not flags.only_shows)
+    words = [*in_files, *(word for word in latest(overrides)[0] if not key_of(word).startswith(("hydra/", "hydra.")))]
+    plan, of_plan = plan_search(words, composer, flags.repeated, **_checks(flags, hydra_node))
     if plan is None or problems:
         raise InvalidArguments(dict.fromkeys([*problems, *of_plan]))
     return plan

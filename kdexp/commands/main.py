@@ -91,7 +91,7 @@ def _run(command: Command, composer: Composer, flags: Flags) -> int:
     if command.search is not None:
         from kdexp.commands.sweeps import run_search_plan
 
-        return run_search_plan(command.search, composer)
+        return run_search_plan(command, composer, Source(flags.config_dir, flags.config_name))
     if command.multirun:
         from kdexp.commands.sweeps import run_all
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -122,20 +123,22 @@ def claim_sweep(
 ) -> JobList:
     """Makes the sweep's folder and writes the list of its jobs; raises `Unwritable`."""
     configs = [job.config for job in jobs]
-    for store in dict.fromkeys(str(config["store"]) for config in configs) if by_workers else ():
-        LearnerStore(store).require_writable()  # makes its folder: a worker that does not find it has another disk
+    if by_workers:
+        make_stores(configs)
     with writing_to(configs[0]):
         folder = claim_folder(at_home(str(configs[0]["output_dir"])) / "sweeps", configs[0])
-        return list_jobs(folder, jobs, command, source, by_workers=by_workers)
+        return write_jobs(folder, listing_of(jobs), command, configs, layers_read(configs), source, by_workers=by_workers)
 
 
-def list_jobs(
-    folder: Path, jobs: Sequence[PlannedJob], command: Sequence[str], source: Source = SHIPPED, *, by_workers: bool = False
-) -> JobList:
-    """Writes the list of a sweep's jobs; raises `OSError`."""
-    configs = [job.config for job in jobs]
-    listed = [ListedJob(job.number, tuple(job.overrides), job.folder) for job in jobs]
-    return write_jobs(folder, listed, command, configs, layers_read(configs), source, by_workers=by_workers)
+def make_stores(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Makes the folders of stores: a worker that does not find one has another disk. Raises `Unwritable`."""
+    for store in dict.fromkeys(str(config["store"]) for config in configs):
+        LearnerStore(store).require_writable()
+
+
+def listing_of(jobs: Iterable[PlannedJob]) -> list[ListedJob]:
+    """The jobs as a list of jobs has them."""
+    return [ListedJob(job.number, tuple(job.overrides), job.folder) for job in jobs]
 
 
 def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | None:

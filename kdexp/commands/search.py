@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from rich.console import Console
 
-from kdexp.commands.multirun import list_jobs
+from kdexp.commands.command import PlannedJob
+from kdexp.commands.multirun import jobs_of, make_stores, run_job
 from kdexp.commands.run import claim_folder, writing_to
-from kdexp.commands.search_final import train_chosen
-from kdexp.commands.search_trials import GO_ON, Running, SearchStopped, continue_trial, next_space
+from kdexp.commands.search_final import list_final_training
+from kdexp.commands.search_trials import GO_ON, Running, SearchStopped, continue_trial, trials_of
 from kdexp.configuration.compose import Composer
 from kdexp.errors import BadFile, Unwritable
 from kdexp.experiment.experiment import Experiment
@@ -19,54 +20,97 @@ from kdexp.experiment.journal import Journal
 from kdexp.experiment.lookahead import layers_read
 from kdexp.experiment.session import Session
 from kdexp.files import at_home
+from kdexp.queue.attach import left_in
+from kdexp.queue.job_list import SHIPPED, JobList, Source, read_jobs, write_jobs
+from kdexp.queue.queue import Queue
 from kdexp.search.plan import SearchPlan
-from kdexp.search.pruning import TrialJournal
+from kdexp.search.queue import TrialQueue
 from kdexp.search.trials import Trials
+from kdexp.search.watched import state_words
 from kdexp.store.locks import hold
 from kdexp.store.run_state import ALIVE, runner
-from kdexp.sweep.searched import JOURNAL, seed_words
-from kdexp.text.numbers import count
+from kdexp.sweep.searched import JOURNAL
 
 
-def run_search(plan: SearchPlan, composer: Composer, command: Sequence[str], console: Console | None = None) -> Path:
+def run_search(
+    plan: SearchPlan,
+    composer: Composer,
+    command: Sequence[str],
+    console: Console | None = None,
+    source: Source = SHIPPED,
+) -> Path:
     """Runs a search, or goes on with one that the same command has begun; returns its folder.
 
-    Raises `Unwritable` before anything is trained, and `SearchStopped` later.
+    Raises `Unwritable` before anything is trained, and `SearchStopped` later. Where `kdexp-work` takes trials or jobs of the
+    folder too, waits for these.
     """
-    folder, trials = claim_search(plan, command)
-    journal, session = TrialJournal(Journal(console)), Session()
-    search = Running(plan, folder, trials, composer, journal, session)
-    state = f"goes on after {search.done} of " * bool(trials.all) + count(search.total, "trial")
-    journal.headline(f"search folder: {folder}, {state}; compared on validation images with {seed_words(plan.settings.seeds)}")
+    listed = find_search(plan)
+    if listed and (process := runner(listed.folder)):
+        raise Unwritable(f"{process} is working on this search in {listed.folder}; wait for it, or end it")
+    listed = listed or begin_search(plan, command, source)
+    trials = Trials.read(listed.folder / JOURNAL)
+    journal, session = Journal(console, quiet=True), Session(layers=dict(listed.layers))
+    journal.headline(state_words(listed.folder, plan, trials))
     with ExitStack() as alive:
         alive.callback(session.close)
         with suppress(OSError):
-            hold(folder / ALIVE, alive)
+            hold(listed.folder / ALIVE, alive)
         with suppress(Exception):  # the jobs report it
-            session.layers = layers_read(config for probed in plan.configs for config in probed)
-            Experiment(plan.config, journal, session).claim([], folder)
+            Experiment(plan.config, journal, session).claim([], listed.folder)
         try:
-            while space := next_space(search):
-                continue_trial(search, space)
-            train_chosen(search, command)
+            trials.allow(plan.settings.parallel or 1)
+            with closing(TrialQueue(listed.folder, plan, trials, alone=True)) as queue:
+                listed = _run_trials(Running(queue, composer, journal, session))
+            _run_jobs(listed, composer, journal, session)
+            conclude(listed.folder)
         except KeyboardInterrupt:
-            journal.headline(f"{search.done} of {search.total} trials are done; they are in {folder}")
+            journal.headline(f"{trials.ended} of {plan.total} trials are done; they are in {listed.folder}")
             raise
         except OSError as error:
             raise SearchStopped(f"{error}; {GO_ON}") from error
-    return folder
+    return listed.folder
 
 
-def claim_search(plan: SearchPlan, command: Sequence[str]) -> tuple[Path, Trials]:
-    """The folder and the trials of an unfinished search like this one, or new ones; raises `Unwritable`."""
+def _run_trials(search: Running) -> JobList:
+    """Runs all trials; returns the list of the final training."""
+    for trial in trials_of(search.queue):
+        continue_trial(search, trial)
+    return list_final_training(search)
+
+
+def _run_jobs(listed: JobList, composer: Composer, journal: Journal, session: Session) -> None:
+    """Runs the jobs of the final training."""
+    with Queue(listed, alone=True) as queue:
+        for taken in jobs_of(queue, wait=True):
+            job = PlannedJob(taken.number, taken.overrides, composer.compose(taken.overrides))
+            told = run_job(job, listed.folder_of(taken), journal, session)
+            journal.result(f"{listed.title(taken)}: {told}", taken.number)
+
+
+def find_search(plan: SearchPlan) -> JobList | None:
+    """The newest unfinished search like this one."""
     sweeps, identity = at_home(str(plan.config["output_dir"])) / "sweeps", plan.identity
     for path in sorted(sweeps.glob(f"*/{JOURNAL}"), reverse=True):
         with suppress(BadFile, OSError):
-            if Trials.identity_in(path) == identity and not (trials := Trials.read(path)).concluded:
-                if process := runner(path.parent):
-                    raise Unwritable(f"{process} is working on this search in {path.parent}; wait for it, or end it")
-                return path.parent, trials
+            if Trials.identity_in(path) == identity and not Trials.read(path).concluded:
+                return read_jobs(path.parent)
+    return None
+
+
+def begin_search(plan: SearchPlan, command: Sequence[str], source: Source, *, by_workers: bool = False) -> JobList:
+    """Makes the folder of a new search; raises `Unwritable`."""
+    configs, layers = [config for probed in plan.configs for config in probed], {}
+    with suppress(Exception):  # the jobs report it
+        layers = layers_read(configs)
+    if by_workers:
+        make_stores(configs)
     with writing_to(plan.config):
-        folder = claim_folder(sweeps, plan.config)
-        list_jobs(folder, [], command)
-        return folder, Trials.begin(folder / JOURNAL, identity)
+        folder = claim_folder(at_home(str(plan.config["output_dir"])) / "sweeps", plan.config)
+        Trials.begin(folder / JOURNAL, plan.identity)
+        return write_jobs(folder, [], command, configs, layers, source, by_workers=by_workers, search=plan.words)
+
+
+def conclude(folder: Path) -> None:
+    """Marks a search whose jobs are over as finished, so that the same command starts another one; raises `OSError`."""
+    if not left_in(read_jobs(folder)):
+        Trials.read(folder / JOURNAL).conclude()

@@ -33,8 +33,7 @@ def run_together(command: Command, run: Callable[[], int]) -> int:
     from kdexp.experiment.other_ranks import dismiss, place
     from kdexp.files import at_home
 
-    configs = [command.search.config] if command.search is not None else [job.config for job in command.jobs]
-    config = next((config for config in configs if config["devices"] == "auto"), None)
+    config = next((config for config in command.configs if config["devices"] == "auto"), None)
     if config is None or started_ranks() == 1:
         return run()
     device = pick_device(config["device"])

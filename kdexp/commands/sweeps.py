@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from kdexp.commands import multirun, report
@@ -12,14 +13,13 @@ from kdexp.commands.by_workers import Detached, run_by_workers
 from kdexp.commands.command import Command
 from kdexp.commands.process import SOME_FAILED
 from kdexp.commands.refusal import refuse
-from kdexp.commands.search import run_search
+from kdexp.commands.search import conclude, run_search
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.hydra_settings import BY_WORKERS
-from kdexp.errors import InvalidArguments, Problem, SweepLost, Unwritable
+from kdexp.errors import BadFile, InvalidArguments, Problem, SweepLost, Unwritable
 from kdexp.queue.attach import mark_ended
 from kdexp.queue.job_list import Source
-from kdexp.search.plan import SearchPlan
 from kdexp.store.size import size_remark
 from kdexp.text.console import print_error
 
@@ -40,7 +40,10 @@ def run_all(command: Command, source: Source) -> int:
 
 
 def _leave_to_workers(command: Command, source: Source) -> int:
-    """Starts workers for the jobs of a multirun and prints their table; returns the exit code."""
+    """Starts workers for the jobs of a multirun or a search and prints their table; returns the exit code.
+
+    Raises `SearchStopped`.
+    """
     try:
         folder = run_by_workers(command, sys.argv[1:], source)
     except Detached as stop:
@@ -53,13 +56,17 @@ def _leave_to_workers(command: Command, source: Source) -> int:
         print_error("kdexp", f"{error}; every finished learner is in the store")
         return SOME_FAILED
     code = _end_with_table(folder, stores_of(command))
-    mark_ended(folder)
+    if command.search is None:
+        mark_ended(folder)
+    else:
+        with suppress(OSError, BadFile):
+            conclude(folder)
     return code
 
 
 def stores_of(command: Command) -> Iterable[str]:
-    """The stores of a multirun's jobs."""
-    return (str(job.config["store"]) for job in command.jobs)
+    """The stores of a multirun's or a search's jobs."""
+    return (str(config["store"]) for config in command.configs)
 
 
 def _end_with_table(folder: Path, stores: Iterable[str]) -> int:
@@ -75,13 +82,16 @@ def _end_with_table(folder: Path, stores: Iterable[str]) -> int:
         return SOME_FAILED
 
 
-def run_search_plan(plan: SearchPlan, composer: Composer) -> int:
+def run_search_plan(command: Command, composer: Composer, source: Source) -> int:
     """Runs a search and prints the table of its final training; returns the exit code."""
+    assert command.search is not None
     try:
-        folder = run_search(plan, composer, sys.argv[1:])
+        if command.launcher in BY_WORKERS:
+            return _leave_to_workers(command, source)
+        folder = run_search(command.search, composer, sys.argv[1:], source=source)
     except Unwritable as error:
         return refuse([Problem("", str(error))])
     except SearchStopped as error:
         print_error("kdexp", f"the search stopped: {error}")
         return SOME_FAILED
-    return _end_with_table(folder, [str(plan.config["store"])])
+    return _end_with_table(folder, stores_of(command))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdexp.commands.learner import expanded
 from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
-from kdexp.errors import BadFile, SweepLost, Unwritable
+from kdexp.errors import BadFile, NotHere, SweepLost, Unwritable
 from kdexp.queue.job_list import JOBS, JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
 from kdexp.text.characters import one_line
@@ -64,7 +64,7 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1) -> int:
     from kdexp.device.sharing import share_with
 
     share_with(workers, per_gpu)
-    from kdexp.commands.working import NotHere, work
+    from kdexp.commands.working import work
     from kdexp.queue.roster import Registration, started_as
 
     with ExitStack() as until:

@@ -1,10 +1,10 @@
-"""One worker of a sweep: composes, checks and runs the jobs that it takes, and says what it is doing."""
+"""One worker of a sweep or a search: composes, checks and runs the jobs that it takes, and says what it is doing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +13,12 @@ from kdexp.commands.command import PlannedJob
 from kdexp.commands.multirun import jobs_of, run_job
 from kdexp.commands.process import SOME_FAILED
 from kdexp.commands.report import print_report
+from kdexp.commands.working_search import run_trials
 from kdexp.configuration.compose import Composer
-from kdexp.errors import Unwritable
+from kdexp.errors import NotHere, Unwritable
 from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
-from kdexp.queue.job_list import JobList, ListedJob
+from kdexp.queue.job_list import JobList
 from kdexp.queue.queue import Queue
 from kdexp.queue.roster import Registration, TrainedHere
 from kdexp.store.locks import holder, take_turns
@@ -26,10 +27,6 @@ from kdexp.text.characters import one_line
 from kdexp.text.numbers import count
 from kdexp.training.learner import Learner
 from kdexp.validation.jobs import JobCheck
-
-
-class NotHere(Exception):
-    """This machine can't run a job that the one which started the sweep could; the message says why."""
 
 
 class WorkerJournal(Journal):
@@ -50,10 +47,10 @@ class WorkerJournal(Journal):
         """Prints a line that others have no use for."""
         super().headline(line)
 
-    def result(self, line: str, job: ListedJob) -> None:
-        """Prints how a job ended."""
-        super().headline(line)
-        self._worker.tell(one_line(line), job.number)
+    def result(self, text: str, number: int) -> None:
+        """Prints how a job or a trial ended."""
+        super().headline(text)
+        self._worker.tell(one_line(text), number)
 
     def say(self, text: Any) -> None:
         """Logs a sentence; others see what this worker waits for."""
@@ -85,34 +82,24 @@ def work(listed: JobList, worker: Registration, console: Console | None = None) 
     failed = 0
     with ExitStack() as until:
         until.callback(session.close)
-        until.enter_context(_ending(worker))
+        if listed.search and not listed.jobs:
+            listed = run_trials(listed, worker, composer, journal, session)
+            if not listed.jobs:
+                return SOME_FAILED
         queue = until.enter_context(Queue(listed))
         for job in jobs_of(queue, wait=False):
-            started = time.monotonic()
-            worker.note(job=job.number, learners="", epoch=0, epochs=0)
-            config, problems = checks.check(job.overrides)
-            if problems:
-                raise NotHere(f"job {listed.title(job)}: {'; '.join(map(str, problems))}")
-            planned, folder = PlannedJob(job.number, job.overrides, config), listed.folder_of(job)
-            journal.result(f"{listed.title(job)}: {run_job(planned, folder, journal, session)}", job)
+            with worker.doing(job.number, listed.title(job)):
+                config, problems = checks.check(job.overrides)
+                if problems:
+                    raise NotHere(f"job {listed.title(job)}: {'; '.join(map(str, problems))}")
+                planned, folder = PlannedJob(job.number, job.overrides, config), listed.folder_of(job)
+                journal.result(f"{listed.title(job)}: {run_job(planned, folder, journal, session)}", job.number)
             failed += state_of(folder) == FAILED
-            busy = worker.state.busy + time.monotonic() - started
-            worker.note(job=None, waiting="", jobs=worker.state.jobs + 1, busy=busy)
         left = len(queue.left)
     if left:
         journal.aside(f"nothing is left to take: others are working on {count(left, 'job')}")
         return SOME_FAILED if failed else 0
     return _end(listed, journal)
-
-
-@contextmanager
-def _ending(worker: Registration) -> Iterator[None]:
-    """Notes that a worker has given up its job when it ends by itself: one that is killed leaves the job in its state."""
-    try:
-        yield
-    except BaseException:
-        worker.note(job=None)
-        raise
 
 
 def _end(listed: JobList, journal: WorkerJournal) -> int:

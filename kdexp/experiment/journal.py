@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Journal:
     def __init__(self, console: Console | None = None, *, quiet: bool = False):
         self.quiet = quiet
         self.console = console or Screen()
+        self.after_epoch: Callable[[Sequence[Learner]], None] | None = None
+        """Called with the learners after each epoch of a training, which it ends by raising a `BaseException`."""
         self._log: Console | None = None
         self._remarks: set[str] = set()
 
@@ -60,6 +62,14 @@ class Journal:
         """Logs and prints, even if the journal is quiet."""
         self._write(text)
         _put(text, self.console)
+
+    def result(self, text: str, number: int) -> None:
+        """Prints how a job or a trial ended, as a headline; others see it if this process is a worker."""
+        self.headline(text)
+
+    def aside(self, text: str) -> None:
+        """Prints a headline that other processes have no use for."""
+        self.headline(text)
 
     def remark(self, sentence: str) -> None:
         """Logs and prints a sentence, even if the journal is quiet; a quiet one prints the same sentence only once."""
@@ -165,6 +175,8 @@ class TrainingWatch:
             if due:
                 write = self.journal.note if self._bars is not None and not last else self.journal.say
                 write(f"  epoch {done}/{self.epochs}  {learner.name}: {numbers}")
+        if self.journal.after_epoch is not None:
+            self.journal.after_epoch(learners)
 
 
 def measured(row: dict[str, float]) -> str:

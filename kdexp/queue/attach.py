@@ -26,7 +26,7 @@ def find_unfinished(sweeps: Path, digest: str, jobs: Iterable[Iterable[str]], so
             listed = read_jobs(folder)
         except BadFile:
             continue
-        same = listed.by_workers and (listed.cwd, listed.source) == (cwd, source)
+        same = listed.by_workers and not listed.search and (listed.cwd, listed.source) == (cwd, source)
         if same and [_decisive(job.overrides) for job in listed.jobs] == wanted and _is_unfinished(listed):
             return listed
     return None

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +55,8 @@ class JobList:
     forced: bool = False
     layers: Mapping[tuple[str, str], list[str]] = field(default_factory=dict)
     """The teacher layers that all jobs together read, by network and view (see `kdexp.experiment.lookahead`)."""
+    search: tuple[str, ...] = ()
+    """The overrides of the search whose folder this is; its jobs are listed once its trials have ended."""
 
     @cached_property
     def _common(self) -> set[str]:
@@ -84,6 +86,7 @@ def write_jobs(
     source: Source,
     *,
     by_workers: bool,
+    search: Iterable[str] = (),
 ) -> JobList:
     """Writes the list of jobs into a sweep's folder; raises `OSError`."""
     configs = list(configs)
@@ -98,9 +101,21 @@ def write_jobs(
         by_workers,
         any(config["force"] for config in configs),
         layers,
+        tuple(search),
     )
-    write_whole(folder / JOBS, json.dumps(_content(listed), indent=1), lasting=True)
+    _write(listed)
     return listed
+
+
+def add_jobs(listed: JobList, jobs: Iterable[ListedJob], layers: Mapping[tuple[str, str], list[str]]) -> JobList:
+    """Writes the jobs of a search whose trials have ended into its list; raises `OSError`."""
+    added = replace(listed, jobs=tuple(jobs), layers=layers)
+    _write(added)
+    return added
+
+
+def _write(listed: JobList) -> None:
+    write_whole(listed.folder / JOBS, json.dumps(_content(listed), indent=1), lasting=True)
 
 
 def _content(listed: JobList) -> dict[str, Any]:
@@ -113,6 +128,7 @@ def _content(listed: JobList) -> dict[str, Any]:
         **(places if all(map(_is_readable, paths)) else {}),
         "by_workers": listed.by_workers,
         "forced": listed.forced,
+        **({"search": list(listed.search)} if listed.search else {}),
         "layers": [{"network": network, "view": view, "layers": names} for (network, view), names in known.items()],
         "jobs": [{"number": job.number, "overrides": list(job.overrides), "folder": job.folder} for job in listed.jobs],
     }
@@ -126,7 +142,7 @@ def _is_readable(path: str) -> bool:
 def read_jobs(folder: Path) -> JobList:
     """Reads the list of jobs in a sweep's folder; raises `BadFile`."""
     found = read_json(folder / JOBS, Jobs)
-    if not found["jobs"]:
+    if not found["jobs"] and not found.get("search"):
         raise BadFile(f"{folder / JOBS} is damaged: it lists no jobs")
     jobs = (ListedJob(number, tuple(job["overrides"]), job["folder"]) for number, job in enumerate(found["jobs"]))
     layers = {(read["network"], read["view"]): read["layers"] for read in found.get("layers", [])}
@@ -140,4 +156,5 @@ def read_jobs(folder: Path) -> JobList:
         found.get("by_workers", False),
         found.get("forced", False),
         layers,
+        tuple(found.get("search", [])),
     )

@@ -143,7 +143,7 @@ class LocalCrew:
     def _has_worked(self, number: int) -> bool:
         """Whether the worker with that process number has taken a job: then it is worth another try."""
         files = (self._folder / WORKERS).glob(f"{Process.this().host}-{number}-*.json")
-        return any(state.jobs or state.job is not None for state in map(read_state, files) if state)
+        return any(state.title for state in map(read_state, files) if state)
 
 
 def python() -> list[str]:

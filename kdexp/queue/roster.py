@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, MutableSet
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,15 @@ INTERVAL = 0.5
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker is doing: the job (None between jobs), and the epoch of the learners in training."""
+    """What a worker is doing: the number of its job or trial (None between them), and the epoch of the learners in training."""
 
     name: str
     process: str = ""
     starter: str = ""
     """What the program that started it calls it, such as a number in a SLURM array; empty if a user started it."""
     job: int | None = None
+    title: str = ""
+    """Of the job."""
     learners: str = ""
     epoch: int = 0
     epochs: int = 0
@@ -39,9 +41,9 @@ class WorkerState:
     waiting: str = ""
     """What it waits for, if it does."""
     jobs: int = 0
-    """How many jobs it has ended."""
+    """How many jobs, or trials before them, it has ended."""
     busy: float = 0.0
-    """Seconds in these jobs."""
+    """Seconds in these."""
 
 
 class Line(NamedTuple):
@@ -79,6 +81,19 @@ class Registration:
             self._written = time.monotonic()
             with suppress(OSError):
                 write_whole(self._folder / f"{self.state.name}.json", json.dumps(asdict(self.state)))
+
+    @contextmanager
+    def doing(self, number: int, title: str) -> Iterator[None]:
+        """Notes a job or a trial, and at its end how long it took; one that an error ends is no longer this worker's."""
+        started = time.monotonic()
+        self.note(job=number, title=title, learners="", epoch=0, epochs=0)
+        try:
+            yield
+        except BaseException:
+            self.note(job=None)
+            raise
+        busy = self.state.busy + time.monotonic() - started
+        self.note(job=None, waiting="", jobs=self.state.jobs + 1, busy=busy)
 
     def tell(self, text: str, number: int | None = None) -> None:
         """Adds a line to those that others read."""

@@ -13,7 +13,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdexp.queue.job_list import JobList
 from kdexp.queue.roster import WorkerState
 from kdexp.text.characters import one_line
 from kdexp.text.numbers import MISSING, count, duration
@@ -24,12 +23,13 @@ EVERY = 30.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: its jobs, those that are over, those that failed, and the running workers."""
+    """How far a sweep is: its jobs, or a search's trials, those that are over, those that failed, and the running workers."""
 
     jobs: int
     over: int
     failed: int
     workers: Sequence[WorkerState]
+    noun: str = "job"
 
     @property
     def seconds_left(self) -> float | None:
@@ -40,7 +40,7 @@ class Progress:
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
         left = f", about {duration(self.seconds_left)} left" if self.seconds_left is not None and self.over < self.jobs else ""
-        return f"{self.over:,} of {count(self.jobs, 'job')} over{failed}; {count(len(self.workers), 'worker')}{left}"
+        return f"{self.over:,} of {count(self.jobs, self.noun)} over{failed}; {count(len(self.workers), 'worker')}{left}"
 
 
 def epochs_left(worker: WorkerState) -> float | None:
@@ -51,8 +51,8 @@ def epochs_left(worker: WorkerState) -> float | None:
 class SweepScreen:
     """Prints lines, and keeps the progress below them on a terminal."""
 
-    def __init__(self, console: Console, listed: JobList):
-        self._console, self._listed = console, listed
+    def __init__(self, console: Console):
+        self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._shown = time.monotonic()
 
@@ -72,17 +72,17 @@ class SweepScreen:
     def show(self, progress: Progress) -> None:
         """Draws the progress again."""
         if self._live:
-            self._live.update(drawn(progress, self._listed), refresh=True)
+            self._live.update(drawn(progress), refresh=True)
         elif time.monotonic() - self._shown > EVERY:
             self._shown = time.monotonic()
             self.line(str(progress))
 
 
-def drawn(progress: Progress, listed: JobList) -> RenderableType:
+def drawn(progress: Progress) -> RenderableType:
     """The table of workers and the bar of all jobs."""
     table = Table("worker", "job", "training", "epoch", "left", box=None, pad_edge=False)
     for worker in progress.workers:
-        job = listed.title(listed.jobs[worker.job]) if worker.job is not None else "between jobs"
+        job = worker.title if worker.job is not None else "between jobs"
         doing = worker.waiting or worker.learners or MISSING
         epoch = f"{worker.epoch:,}/{worker.epochs:,}" if worker.epochs else MISSING
         cells = (worker.name.rpartition("-")[0], job, doing, epoch, duration(epochs_left(worker)))

@@ -10,7 +10,7 @@ from typing import Any
 from kdexp.configuration.jobs import key_of
 from kdexp.search.plan import METHOD, Config, SearchPlan
 from kdexp.search.space import Space
-from kdexp.search.trials import FAILED, FINISHED, PRUNED, Trial
+from kdexp.search.trial import FAILED, FINISHED, PRUNED, Trial
 from kdexp.sweep.axes import AxisValues, axis_values
 
 Compose = Callable[[Sequence[str]], Config]

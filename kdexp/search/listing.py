@@ -8,7 +8,7 @@ from typing import Any
 from kdexp.configuration.jobs import key_of
 from kdexp.report.table import csv_text
 from kdexp.search.space import value_in
-from kdexp.search.trials import Trial
+from kdexp.search.trial import Trial
 
 LISTING = "search.csv"
 

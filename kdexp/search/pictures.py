@@ -16,7 +16,7 @@ from kdexp.files import write_whole
 from kdexp.search.plan import SearchPlan
 from kdexp.search.samplers import study_of
 from kdexp.search.space import Space
-from kdexp.search.trials import FINISHED, PRUNED, Trial
+from kdexp.search.trial import FINISHED, PRUNED, Trial
 
 FEWEST = 2
 """Finished trials of a method that has pictures."""

@@ -44,12 +44,15 @@ class SearchPlan:
     """One for each method."""
     configs: tuple[list[Config], ...]
     """By space, the configurations of its probes."""
+    words: tuple[str, ...] = ()
+    """The overrides that it was planned from."""
 
     @property
     def identity(self) -> str:
         """A hash of everything that decides the trials, the sources of networks and methods included."""
+        settings = {name: value for name, value in asdict(self.settings).items() if (name, value) != ("parallel", None)}
         decisive = [
-            asdict(self.settings),
+            settings,
             [asdict(space) for space in self.spaces],
             self.configs,
             sources_in(list(self.configs)),
@@ -60,6 +63,11 @@ class SearchPlan:
     def config(self) -> Config:
         """The configuration of the first probe, for what all jobs have in common."""
         return self.configs[0][0]
+
+    @property
+    def total(self) -> int:
+        """The number of trials of all methods."""
+        return sum(map(self.budget, self.spaces))
 
     def budget(self, space: Space) -> int:
         """The number of trials of a method."""
@@ -73,12 +81,12 @@ class SearchPlan:
 
 
 def plan_search(
-    words: Sequence[str], composer: Composer, typed: Sequence[str], *, thoroughly: bool = True
+    words: Sequence[str], composer: Composer, typed: Sequence[str], **checks: bool
 ) -> tuple[SearchPlan | None, list[Problem]]:
     """The search that a command describes, None if that is unknown, and all problems.
 
-    `words` include those that YAML files sweep; `typed` are the command's, for the commands that messages suggest. Unless
-    `thoroughly`, values are not checked, which saves importing torch.
+    `words` include those that YAML files sweep; `typed` are the command's, for the commands that messages suggest. `checks`
+    are the options of `compose_and_check`.
     """
     own = [word for word in words if key_of(word) == "search" or key_of(word).startswith("search.")]
     rest, dimensions, found = split_words([word for word in words if word not in own], composer.options)
@@ -92,7 +100,7 @@ def plan_search(
     spaces = _spaces(rest, dimensions, composer)
     configs = []
     for space in spaces:
-        probed, of_space = _probe(space, composer, typed, settings, thoroughly=thoroughly)
+        probed, of_space = _probe(space, composer, typed, settings, checks)
         configs.append(probed)
         found += of_space
         if settings is not None:
@@ -100,7 +108,7 @@ def plan_search(
     found = list(dict.fromkeys(found))
     if settings is None or found:
         return None, found
-    return SearchPlan(settings, tuple(spaces), tuple(configs)), []
+    return SearchPlan(settings, tuple(spaces), tuple(configs), tuple(words)), []
 
 
 def _without_values(words: Sequence[str], composer: Composer, typed: Sequence[str]) -> list[Problem]:
@@ -163,13 +171,13 @@ def _keys(words: Sequence[str], composer: Composer) -> set[str]:
 
 
 def _probe(
-    space: Space, composer: Composer, typed: Sequence[str], settings: SearchSettings | None, *, thoroughly: bool
+    space: Space, composer: Composer, typed: Sequence[str], settings: SearchSettings | None, checks: Mapping[str, bool]
 ) -> tuple[list[Config], list[Problem]]:
     """The configurations of a space's probes, and their problems."""
     seed = settings.seeds[0] if settings and settings.seeds else 0
     jobs = [[*space.fixed, *words, f"seed={seed}"] for words in space.probes()]
-    configs, found = compose_and_check(jobs, composer, typed, thoroughly=thoroughly)
-    if thoroughly and not found and not all(build(config["dataset"]).validates for config in configs):
+    configs, found = compose_and_check(jobs, composer, typed, **checks)
+    if checks.get("thoroughly", True) and not found and not all(build(config["dataset"]).validates for config in configs):
         sentence = "trials are compared on validation images, and this data set has none; give dataset.val_fraction=0.1"
         found = [Problem("search", sentence)]
     return configs, [_with_whole_numbers(problem, space) for problem in found]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from statistics import median
 
-from kdexp.experiment.journal import Journal, TrainingWatch
-from kdexp.search.trials import FAILED, Trial
+from kdexp.search.trial import FAILED, Trial
 from kdexp.training.learner import Learner
 
 FEWEST = 5
@@ -26,7 +24,7 @@ class Pruned(BaseException):
 
 
 class MedianPruner:
-    """Compares a trial's training with one seed, the one at `position`, with the other trials of its method."""
+    """Compares a trial's training with one seed, the one at `position`, with other trials of its method."""
 
     def __init__(self, others: Sequence[Trial], position: int, epochs: int):
         self.first, self.epochs = max(1, round(WARM_UP * epochs)), epochs
@@ -40,34 +38,8 @@ class MedianPruner:
         if self.first < done < self.epochs and len(others) >= FEWEST and max(curve) < median(others):
             raise Pruned(curve)
 
-
-class TrialJournal(Journal):
-    """A quiet journal that shows a pruner every epoch of the learner called `role`."""
-
-    pruner: MedianPruner | None = None
-    role = ""
-
-    def __init__(self, journal: Journal):
-        super().__init__(journal.console, quiet=True)
-
-    @contextmanager
-    def watching(self, learners: Sequence[Learner], epochs: int, steps: int) -> Iterator[TrainingWatch]:
-        """As for any journal, with the pruner between the epochs."""
-        with super().watching(learners, epochs, steps) as watch:
-            yield watch if self.pruner is None else _PrunedWatch(watch, self.pruner, self.role)
-
-
-class _PrunedWatch(TrainingWatch):
-    """Follows a training as `watch` does, then shows the epoch to the pruner."""
-
-    def __init__(self, watch: TrainingWatch, pruner: MedianPruner, role: str):
-        self._watch, self._pruner, self._role = watch, pruner, role
-
-    def step(self, learners: Sequence[Learner]) -> None:
-        self._watch.step(learners)
-
-    def epoch(self, learners: Sequence[Learner]) -> None:
-        self._watch.epoch(learners)
+    def follow(self, role: str, learners: Sequence[Learner]) -> None:
+        """Checks the learner in that role after an epoch of a training."""
         for learner in learners:
-            if learner.name == self._role and not learner.failure:
-                self._pruner.check([row["validation_accuracy"] for row in learner.history])
+            if learner.name == role and not learner.failure:
+                self.check([row["validation_accuracy"] for row in learner.history])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdexp.configuration.jobs import key_of
 from kdexp.search.settings import SearchSettings
 from kdexp.search.space import Choice, Dimension, Space, value_in
-from kdexp.search.trials import FAILED, FINISHED, PRUNED, Trial
+from kdexp.search.trial import FAILED, FINISHED, PRUNED, Trial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -27,7 +27,10 @@ def budget(space: Space, settings: SearchSettings) -> int:
 
 
 def propose(space: Space, settings: SearchSettings, earlier: Sequence[Trial]) -> tuple[str, ...]:
-    """The words of the next trial; they depend on the settings and the earlier trials alone, and repeat none of these."""
+    """The words of the next trial; they depend on the settings and the earlier trials alone, and repeat none of these.
+
+    Of an earlier trial that is still running only the words are known.
+    """
     if settings.sampler == "grid":
         return next(islice(space.combinations(), len(earlier), None))
     used = {trial.words for trial in earlier}

@@ -24,12 +24,18 @@ class SearchSettings(Checked):
     fresh_seeds: list[Seed] | None
     pruner: Literal["none", "median"]
     seed: Seed
+    parallel: Count | None
 
     @property
     def final_seeds(self) -> list[int]:
         """The seeds of the final training, none of which was used for choosing."""
         unused = (seed for seed in count() if seed not in self.seeds)
         return list(islice(unused, FRESH_SEEDS)) if self.fresh_seeds is None else list(self.fresh_seeds)
+
+    @property
+    def learns(self) -> bool:
+        """Whether what becomes of a trial depends on the results of earlier ones."""
+        return self.sampler == "tpe" or self.pruner != "none"
 
     def conflicts(self) -> Iterator[Problem]:
         """Problems of settings that do not go together, or lack what they need; their names begin with `search`."""

@@ -1,97 +1,76 @@
-"""The trials of a search and their file `search.journal`: a line per event, of which a killed search loses the last at most."""
+"""The trials of a search and their file `search.journal`: a line per event; a killed process loses its last one at most."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from kdexp.errors import BadFile
-
-RUNNING, FINISHED, PRUNED, FAILED = "running", "finished", "pruned", "failed"
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one job of a trial reached on validation images: accuracies after the last epoch, as fractions of 1."""
-
-    student: float
-    baseline: float | None
-    """None for a method that is the baseline itself, or if the baseline failed."""
-    curve: tuple[float, ...]
-    """The student's accuracy after each epoch."""
-
-
-@dataclass
-class Trial:
-    """One combination of values, trained with every seed of the search unless it was ended early."""
-
-    number: int
-    method: str
-    words: tuple[str, ...]
-    """Overrides that choose its values."""
-    scores: dict[int, Score] = field(default_factory=dict)
-    """By seed."""
-    partial: tuple[float, ...] = ()
-    """The student's accuracy after each epoch of the seed in which the trial was pruned."""
-    state: str = RUNNING
-    reason: str = ""
-    """Why it was pruned or failed."""
-
-    @property
-    def value(self) -> float | None:
-        """Mean validation accuracy of the student over all seeds; None unless the trial finished."""
-        return fmean(score.student for score in self.scores.values()) if self.state == FINISHED else None
-
-    @property
-    def baseline(self) -> float | None:
-        """The same of the baseline."""
-        found = [score.baseline for score in self.scores.values()]
-        known = [value for value in found if value is not None]
-        return fmean(known) if self.state == FINISHED and len(known) == len(found) else None
-
-    @property
-    def curves(self) -> list[tuple[float, ...]]:
-        """The student's accuracy after each epoch, by position of the seed."""
-        return [*(score.curve for score in self.scores.values()), *([self.partial] if self.partial else [])]
+from kdexp.search.trial import RUNNING, Score, Trial
+from kdexp.store.locks import take_turns
 
 
 class Trials:
-    """The trials of a search in order, each change of which is written to the journal first."""
+    """The trials of a search in order, each change of which is written to the journal first. Several processes may write."""
 
-    def __init__(self, path: Path, identity: str):
+    def __init__(self, path: Path):
         self.path = path
-        self.identity = identity
+        self.identity = ""
+        self.parallel = 1
+        """How many trials may run at the same time."""
         self.all: list[Trial] = []
         self.concluded = False
-        """Whether the final training is over."""
-        self._length: int | None = None
-        """Bytes of the complete lines of an earlier process, until the first line is added to them."""
+        """Whether the search is over."""
+        self.stopped = ""
+        """Why it ended without a final training, if it did."""
+        self._length = 0
+        """Bytes of the complete lines that were read or written."""
+        self._in_turn = False
 
     @classmethod
     def begin(cls, path: Path, identity: str) -> Trials:
         """A new journal; raises `OSError`."""
-        trials = cls(path, identity)
-        trials._write({"search": identity})
+        trials = cls(path)
+        path.touch()
+        trials._record({"search": identity})
         return trials
 
     @classmethod
     def read(cls, path: Path) -> Trials:
-        """The journal of an earlier process; raises `OSError`, and `BadFile` for a file that is no journal."""
-        whole, newline, _torn = path.read_bytes().rpartition(b"\n")
-        try:
-            head, *events = [json.loads(line) for line in whole.splitlines()]
-            trials = cls(path, str(head["search"]))
-            for event in events:
-                trials._follow(event)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise BadFile(f"{path} is damaged: it is not the journal of a search") from error
-        trials._length = len(whole) + len(newline)
+        """The journal of other processes; raises `OSError`, and `BadFile` for a file that is no journal."""
+        trials = cls(path)
+        trials.refresh()
+        if not trials.identity:
+            raise _damaged(path)
         return trials
+
+    def refresh(self) -> None:
+        """Reads what other processes have written since; raises `OSError` and `BadFile`."""
+        with self.path.open("rb") as file:
+            file.seek(self._length)
+            whole, newline, _torn = file.read().rpartition(b"\n")
+        try:
+            for line in whole.splitlines():
+                self._follow(json.loads(line))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _damaged(self.path) from error
+        self._length += len(whole) + len(newline)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keeps other processes from writing until the end of the block, which begins with all that they have written."""
+        if self._in_turn:
+            yield
+            return
+        with ExitStack() as until:
+            take_turns(self.path.with_suffix(".lock"), until)
+            until.callback(setattr, self, "_in_turn", False)
+            self._in_turn = True
+            self.refresh()
+            yield
 
     @staticmethod
     def identity_in(path: Path) -> str:
@@ -104,15 +83,42 @@ class Trials:
         """The trials of one method."""
         return [trial for trial in self.all if trial.method == method]
 
+    def known_to(self, trial: Trial) -> list[Trial]:
+        """Those that had ended before a trial began, whatever else has ended since."""
+        return [one for one in self.of(trial.method) if one.number < trial.known]
+
     @property
-    def running(self) -> Trial | None:
-        """The trial that has begun and not ended, if there is one."""
-        return next((trial for trial in self.all if trial.state == RUNNING), None)
+    def running(self) -> list[Trial]:
+        """The trials that have begun and not ended."""
+        return [trial for trial in self.all if trial.state == RUNNING]
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return len(self.all) - len(self.running)
+
+    @property
+    def known_to_next(self) -> int:
+        """How many trials the next one knows: all but those that may run next to it, whether they do or not."""
+        return max(0, len(self.all) + 1 - self.parallel)
+
+    def as_known_to_next(self, method: str) -> list[Trial]:
+        """One method's trials without the results that the next one does not know; which of these are there is chance."""
+        known = self.known_to_next
+        return [one if one.number < known else Trial(one.number, one.method, one.words) for one in self.of(method)]
+
+    def allow(self, parallel: int) -> None:
+        """Sets how many trials may run at the same time, from the next one on."""
+        with self.turn():
+            if parallel != self.parallel:
+                self._record({"parallel": parallel})
 
     def start(self, method: str, words: Sequence[str]) -> Trial:
-        """A new trial."""
-        self._record({"trial": len(self.all), "method": method, "words": list(words)})
-        return self.all[-1]
+        """A new trial, which may only begin once those that it knows have ended."""
+        with self.turn():
+            event = {"trial": len(self.all), "method": method, "words": list(words), "known": self.known_to_next}
+            self._record(event)
+            return self.all[-1]
 
     def add_score(self, trial: Trial, seed: int, score: Score) -> None:
         """What a trial reached with one seed."""
@@ -123,31 +129,38 @@ class Trials:
         """Ends a trial; `partial` is the curve of the seed in which it was pruned."""
         self._record({"trial": trial.number, "state": state, "reason": reason, "partial": list(partial)})
 
-    def conclude(self) -> None:
-        """Marks the search as finished, so that the same command starts another one."""
-        self._record({"concluded": True})
+    def conclude(self, why: str = "") -> None:
+        """Marks the search as over, so that the same command starts another one; `why` if it has no final training."""
+        self._record({"concluded": True, "why": why})
 
     def _record(self, event: dict[str, Any]) -> None:
-        self._write(event)
-        self._follow(event)
-
-    def _write(self, event: dict[str, Any]) -> None:
         """Appends a line, over what a killed process left of its last one."""
-        with self.path.open("ab") as file:
-            if self._length is not None:
+        with self.turn():
+            line = json.dumps(event).encode() + b"\n"
+            with self.path.open("ab") as file:
                 file.truncate(self._length)
-                self._length = None
-            file.write(json.dumps(event).encode() + b"\n")
+                file.write(line)
+            self._length += len(line)
+            self._follow(event)
 
     def _follow(self, event: dict[str, Any]) -> None:
         """Brings the trials up to date with an event."""
-        if "concluded" in event:
-            self.concluded = True
+        if "search" in event:
+            self.identity = str(event["search"])
+        elif "concluded" in event:
+            self.concluded, self.stopped = True, str(event.get("why", ""))
+        elif "parallel" in event:
+            self.parallel = int(event["parallel"])
         elif "method" in event:
-            self.all.append(Trial(len(self.all), str(event["method"]), tuple(map(str, event["words"]))))
+            known = int(event.get("known", len(self.all)))
+            self.all.append(Trial(len(self.all), str(event["method"]), tuple(map(str, event["words"])), known=known))
         elif "seed" in event:
             score = Score(event["student"], event["baseline"], tuple(event["curve"]))
             self.all[event["trial"]].scores[event["seed"]] = score
         else:
             trial = self.all[event["trial"]]
             trial.state, trial.reason, trial.partial = event["state"], event["reason"], tuple(event["partial"])
+
+
+def _damaged(path: Path) -> BadFile:
+    return BadFile(f"{path} is damaged: it is not the journal of a search")

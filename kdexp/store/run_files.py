@@ -77,6 +77,7 @@ class Jobs(TypedDict):
     by_workers: NotRequired[bool]
     forced: NotRequired[bool]
     layers: NotRequired[list[LayersRead]]
+    search: NotRequired[list[str]]
 
 
 class SearchedMethod(TypedDict):

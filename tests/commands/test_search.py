@@ -11,9 +11,9 @@ from searches import ALPHA, SEEDS, planned, run_search, trials_in
 from kdexp.commands import search, search_final, search_trials
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.errors import Unwritable
+from kdexp.queue.job_list import SHIPPED
 from kdexp.search.pruning import MedianPruner
-from kdexp.search.trials import FAILED, FINISHED, PRUNED
-from kdexp.store.run_state import ALIVE
+from kdexp.search.trial import FAILED, FINISHED, PRUNED
 from kdexp.sweep.comparison import fold
 from kdexp.sweep.formats import formatted
 from kdexp.sweep.origins import Origins
@@ -173,7 +173,7 @@ def test_data_that_cant_be_read_stop_the_search_and_the_same_command_goes_on(tmp
         with pytest.raises(SearchStopped, match="no such data; fix that and run the same command to go on"):
             run_search(tmp_path, *RANDOM)
     (folder,) = (tmp_path / "sweeps").iterdir()
-    assert [path.name for path in sorted((folder / "trials").iterdir())] == ["000-0", "000-0_2"]
+    assert [path.name for path in sorted((folder / "trials").glob("0*"))] == ["000-0", "000-0_2"]
     assert len(trials_in(folder)) == 1
     with pytest.raises(NothingToReport, match="this search has not finished its trials"):
         read([folder])
@@ -181,11 +181,11 @@ def test_data_that_cant_be_read_stop_the_search_and_the_same_command_goes_on(tmp
 
 def test_a_search_that_runs_elsewhere_is_left_alone(tmp_path, monkeypatch):
     plan = planned(f"output_dir={tmp_path}", *SHORT, *SEEDS, *RANDOM)
-    folder, _ = search.claim_search(plan, ["search"])
-    assert search.claim_search(plan, ["search"])[0] == folder
-    monkeypatch.setattr(search, "runner", lambda place: "process 7 on laptop" if (place / ALIVE).parent == folder else "")
+    folder = search.begin_search(plan, ["search"], SHIPPED).folder
+    assert search.find_search(plan).folder == folder.resolve()
+    monkeypatch.setattr(search, "runner", lambda place: "process 7 on laptop" if place == folder else "")
     with pytest.raises(Unwritable, match=f"process 7 on laptop is working on this search in {folder}"):
-        search.claim_search(plan, ["search"])
+        search.run_search(plan, COMPOSER, ["search"])
 
 
 @pytest.mark.parametrize(

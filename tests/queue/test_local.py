@@ -25,7 +25,7 @@ from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
 from kdexp.queue.roster import Registration, WorkerState, live_workers, read_state
 from kdexp.queue.screen import Progress, SweepScreen, drawn
-from kdexp.queue.watch import Watch
+from kdexp.queue.watch import Jobs, Watch
 from kdexp.store.run_state import write_state
 
 LOCAL = ("-m", "hydra/launcher=local", "hydra.launcher.workers=2", "device=cpu")
@@ -52,12 +52,12 @@ def two_gpus(monkeypatch):
 
 def test_workers_take_turns_on_gpus_and_share_the_cores(two_gpus):
     jobs = [{"device": "auto"}] * 9
-    plan = plan_local(node(per_gpu=2), jobs)
+    plan = plan_local(node(per_gpu=2), jobs, 9)
     assert [plan.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(plan.workers)] == ["5", "5", "7", "7"]
     assert plan.environment(0)["OMP_NUM_THREADS"] == "2" and str(plan) == "4 workers on GPU 5, 7, 2 threads each"
-    assert plan_local(node(threads=3), jobs).environment(1)["OMP_NUM_THREADS"] == "3"
-    assert plan_local(node(), jobs[:1]).workers == 1, "no more workers than jobs"
-    on_cpu = plan_local(node(), [{"device": "cpu"}] * 9)
+    assert plan_local(node(threads=3), jobs, 9).environment(1)["OMP_NUM_THREADS"] == "3"
+    assert plan_local(node(), jobs, 1).workers == 1, "no more workers than jobs"
+    on_cpu = plan_local(node(), [{"device": "cpu"}] * 9, 9)
     assert (on_cpu.workers, on_cpu.threads, on_cpu.environment(0)["CUDA_VISIBLE_DEVICES"]) == (8, 1, "5,7")
 
 
@@ -76,7 +76,7 @@ def test_gpus_are_those_that_the_environment_leaves(monkeypatch):
 )
 def test_what_gpus_can_not_take_is_refused(two_gpus, settings, device, words):
     with pytest.raises(InvalidArguments, match=re.escape(words)):
-        plan_local(node(**settings), [{"device": device}] * 9)
+        plan_local(node(**settings), [{"device": device}] * 9, 9)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_whether_a_worker_has_taken_a_job_stands_in_its_file(listed):
     crew = LocalCrew(listed.folder, LocalPlan(1, [], 1, 1))
     with Registration(listed.folder) as worker:
         assert not crew._has_worked(os.getpid())
-        worker.note(job=0)
+        worker.note(job=0, title="1/3  seed=0")
         assert crew._has_worked(os.getpid())
 
 
@@ -165,8 +165,8 @@ def test_workers_are_ended_as_by_ctrl_c(listed, monkeypatch):
 
 def follow(listed, crew):
     screen = io.StringIO()
-    with SweepScreen(Console(file=screen, width=200), listed) as shown:
-        Watch(listed).follow(lambda: crew, shown)
+    with SweepScreen(Console(file=screen, width=200)) as shown:
+        Watch(listed.folder, Jobs(listed)).follow(lambda: crew, shown)
     return screen.getvalue()
 
 
@@ -174,9 +174,9 @@ def test_the_watch_ends_without_workers_and_takes_jobs_that_are_over_from_their_
     for number, state in ((0, "finished"), (2, "failed")):
         listed.folder_of(listed.jobs[number]).mkdir()
         write_state(listed.folder_of(listed.jobs[number]), state)
-    watch = Watch(listed)
-    assert watch.left == 1
-    watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO()), listed))
+    watch = Watch(listed.folder, Jobs(listed))
+    assert watch.work.left == 1
+    watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO())))
     assert follow(listed, Onlookers()) == ""
 
 
@@ -202,17 +202,29 @@ def test_the_watch_prints_what_workers_say_once(listed):
 
 
 def test_the_watch_over_a_lost_folder_ends(listed):
-    watch = Watch(listed)
+    watch = Watch(listed.folder, Jobs(listed))
     (listed.folder / "jobs.json").unlink()
     with pytest.raises(SweepLost, match="has disappeared"):
-        watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO()), listed))
+        watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO())))
 
 
-def test_the_screen_shows_each_worker_and_all_jobs(listed):
-    busy = {"job": 1, "learners": "baseline, distilled", "epoch": 5, "epochs": 40, "seconds": 2.0, "jobs": 1, "busy": 60.0}
-    workers = [WorkerState("n1-7-abcdef", **busy), WorkerState("n2-9-abcdef", job=0, waiting="waiting for process 7 on n1")]
+def test_the_screen_shows_each_worker_and_all_jobs():
+    busy = {
+        "job": 1,
+        "title": "2/3  seed=1",
+        "learners": "baseline, distilled",
+        "epoch": 5,
+        "epochs": 40,
+        "seconds": 2.0,
+        "jobs": 1,
+        "busy": 60.0,
+    }
+    workers = [
+        WorkerState("n1-7-abcdef", **busy),
+        WorkerState("n2-9-abcdef", job=0, title="1/3  seed=0", waiting="waiting for process 7 on n1"),
+    ]
     screen = io.StringIO()
-    Console(file=screen, width=120).print(drawn(Progress(3, 1, 1, workers), listed))
+    Console(file=screen, width=120).print(drawn(Progress(3, 1, 1, workers)))
     lines = [line.split() for line in screen.getvalue().splitlines()]
     assert lines[1] == ["n1-7", "2/3", "seed=1", "baseline,", "distilled", "5/40", "1m10s"]
     assert lines[2] == ["n2-9", "1/3", "seed=0", "waiting", "for", "process", "7", "on", "n1", "–", "–"]

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from omegaconf import OmegaConf
+from searches import ALPHA, SEEDS, run_search, trials_in
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
 from kdexp.commands import by_workers
@@ -242,6 +243,17 @@ def test_a_time_limit_that_ends_cuts_nothing_off(user, tmp_path, monkeypatch):
     assert logs(user.sweep).count("distilled: resuming after epoch ") >= 1
     learners, table = alone(tmp_path, *words, source=source)
     assert weights_in(tmp_path / "outputs" / "store") == learners and (user.sweep / "sweep.csv").read_text() == table
+
+
+@pytest.mark.slurm
+def test_a_search_in_slurm_goes_on_without_its_command(user, tmp_path):
+    words = ("search=random", "search.trials=2", "search.parallel=2", ALPHA)
+    printed, code = user.run(*SLURM[1:], *SEEDS, *words, "hydra.launcher.wait=false")
+    assert code == 0 and "submitted array " in printed and "search.journal has the trials so far" in printed, printed
+    printed, code = user.run(*SLURM[1:], *SEEDS, *words)
+    assert code == 0 and "Search (random): kd 2 trials" in printed, printed
+    whole, _ = run_search(tmp_path / "alone", *words, short=WORDS)
+    assert trials_in(user.sweep) == trials_in(whole)
 
 
 @pytest.mark.slurm

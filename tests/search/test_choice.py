@@ -4,7 +4,7 @@ from experiments import COMPOSER
 from searches import ALPHA, finished, planned
 
 from kdexp.search.choice import final_words, summary
-from kdexp.search.trials import FAILED, PRUNED, Score, Trial
+from kdexp.search.trial import FAILED, PRUNED, Score, Trial
 
 PLAN = planned("search=random", "search.trials=3", "distillation=kd,mse_logits", ALPHA, "optimizer.lr=0.1,0.01")
 COMPOSE = COMPOSER.compose

@@ -7,7 +7,7 @@ from searches import ALPHA, finished, planned
 
 from kdexp.search.samplers import propose
 from kdexp.search.space import value_in
-from kdexp.search.trials import FAILED, PRUNED, Trial
+from kdexp.search.trial import FAILED, PRUNED, Trial
 
 
 def proposals(plan, count, value=lambda words: 0.5):

@@ -4,7 +4,8 @@ import pytest
 
 from kdexp.errors import BadFile
 from kdexp.search.pruning import MedianPruner, Pruned
-from kdexp.search.trials import FINISHED, PRUNED, RUNNING, Score, Trial, Trials
+from kdexp.search.trial import FINISHED, PRUNED, RUNNING, Score, Trial
+from kdexp.search.trials import Trials
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_another_process_reads_what_was_written(journal):
     again = Trials.read(journal.path)
     assert again.all == journal.all and again.identity == "identity" and not again.concluded
     assert (again.all[0].value, again.all[0].baseline) == (0.625, 0.375)
-    assert again.running == again.all[1] and again.all[1].value is None
+    assert again.running == again.all[1:] and again.all[1].value is None
     again.end(again.all[1], PRUNED, "below", [0.125])
     assert Trials.read(journal.path).all[1].curves == [(0.5,), (0.125,)]
     again.conclude()

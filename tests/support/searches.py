@@ -8,7 +8,8 @@ from rich.console import Console
 
 from kdexp.commands import search
 from kdexp.search.plan import SearchPlan, plan_search
-from kdexp.search.trials import Score, Trial, Trials
+from kdexp.search.trial import Score, Trial
+from kdexp.search.trials import Trials
 from kdexp.sweep.searched import JOURNAL
 
 ALPHA = "distillation.alpha=interval(0,1)"
@@ -27,10 +28,10 @@ def problems(*words: str) -> list[str]:
     return [str(problem) for problem in plan_search(words, COMPOSER, words)[1]]
 
 
-def run_search(folder: Path, *words: str) -> tuple[Path, str]:
+def run_search(folder: Path, *words: str, short: tuple[str, ...] = SHORT) -> tuple[Path, str]:
     """Runs a short search; returns its folder and what was printed."""
     screen = io.StringIO()
-    plan = planned(f"output_dir={folder}", *SHORT, *SEEDS, *words)
+    plan = planned(f"output_dir={folder}", *short, *SEEDS, *words)
     return search.run_search(plan, COMPOSER, ["search"], Console(file=screen, width=200)), screen.getvalue()
 
 
