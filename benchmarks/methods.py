@@ -2,10 +2,11 @@
 
 python benchmarks/methods.py            # writes outputs/bench/methods.json
 
-`--output benchmarks/methods.json` writes what docs/methods.md shows.
+`--output benchmarks/methods.json` writes what docs/methods.md shows; with `--missing` only of methods that it lacks.
 
 Steps of all methods alternate in one process on one thread, so that other load on the machine affects all equally. The
-teacher's outputs are given, since they are the same for every method. Minima over several steps are compared.
+teacher's outputs are given, since they are the same for every method. Minima over several steps are compared. A method that
+learns from unlabelled images has `unlabelled_ratio` times as many of these in a step, next to the batch.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7, help="of every method, after one to warm up")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--output", type=Path, default=FOLDER / "methods.json")
-    parser.add_argument("--methods", nargs="+", help="only these, into a file that has the others' ratios")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--methods", nargs="+", help="only these, into a file that has the others' ratios")
+    only.add_argument("--missing", action="store_true", help="only those that the file lacks")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     methods = sorted(path.stem for path in Path(conf_dir(), "distillation").glob("*.yaml"))
-    seconds = step_seconds(["none", *asked.methods] if asked.methods else methods, asked.steps, asked.batch_size)
-    others = json.loads(asked.output.read_text())["ratios"] if asked.methods else {}
-    ratios = others | {method: round(value / seconds["none"], 2) for method, value in seconds.items()}
+    others = json.loads(asked.output.read_text())["ratios"] if asked.methods or asked.missing else {}
+    chosen = asked.methods or [method for method in methods if method not in others]
+    seconds = step_seconds(["none", *(method for method in chosen if method != "none")], asked.steps, asked.batch_size)
+    ratios = dict(sorted((others | {method: round(value / seconds["none"], 2) for method, value in seconds.items()}).items()))
     command = f"python benchmarks/methods.py --steps {asked.steps} --batch-size {asked.batch_size}"
     told = {"command": command, "pair": " ".join(WORDS[1:3]), "torch": torch.__version__, "threads": 1, "ratios": ratios}
     write(asked.output, told)

@@ -45,13 +45,19 @@ averaged over the batch, and `T` the temperature.
 
 *Training only* is the number of parameters that are trained in addition to the deployed network. *Step* is the time of a
 training step, without computing the teacher's outputs, as a multiple of plain training. Both are for resnet8x4 with the teacher
-resnet32x4 at 100 classes, batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`); the steps of
-methods that also learn from [images without labels](few_labels.md) have several times as many images, and were not measured.
+resnet32x4 at 100 classes, batch size 64, fp32, one thread, torch {measured["torch"]} (`{measured["command"]}`). The steps of
+methods that also learn from [images without labels](few_labels.md) have `unlabelled_ratio` times as many of these in
+addition{unmeasured(measured["ratios"])}.
 
 {chr(10).join(f"| {' | '.join(cells)} |" for cells in table)}
 
 `python docs/make_methods.py` writes this page; a test checks that it is up to date.
 """
+
+
+def unmeasured(ratios: dict[str, float]) -> str:
+    """Returns what the page says if steps were not measured."""
+    return "" if all(path.stem in ratios for path in FOLDER.glob("*.yaml")) else "; – was not measured"
 
 
 def row(method: str, ratios: dict[str, float]) -> tuple[str, ...]:

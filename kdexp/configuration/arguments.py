@@ -151,7 +151,7 @@ def misfit(value: Any, annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         options = [option for option in inner if option is not type(None)]
         if not isinstance(value, list | tuple):  # an entry of a list may stand alone
-            options = [option for option in options if not set(typing.get_args(option)) & set(options)]
+            options = [option for option in options if option not in [list[entry] for entry in options]]
         sentences = {option: misfit(value, option) for option in options}
         if (value is None and type(None) in inner) or "" in sentences.values():
             return ""
