@@ -270,6 +270,13 @@ class Searched(TypedDict):
     baselines: list[SearchedBaseline]
 
 
+class UnlabelledSummary(TypedDict):
+    """Properties of the images of `dataset.unlabelled_root`."""
+
+    fingerprint: Digest
+    validation_copies: list[NonNegativeInt]
+
+
 class Summary(TypedDict):
     """Properties of a data set's images."""
 
@@ -278,6 +285,7 @@ class Summary(TypedDict):
     std: list[Fraction] | None
     warnings: list[str]
     counts: list[NonNegativeInt]
+    unlabelled: NotRequired[UnlabelledSummary]
     digest: Digest
 
 
