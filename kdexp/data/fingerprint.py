@@ -77,8 +77,8 @@ def _unlabelled(source: Source, measured: Tensor, digests: Digests, digest: str)
         are = "is a test image" if len(found) == 1 else "are test images"
         named = a_few([printable(source.folder.paths[row]) for row in found], 3)
         raise DataUnavailable(
-            f"dataset.unlabelled_root: {len(found):,} of its {len(ours):,} images {are} of this data set, on which learners are "
-            f"judged ({named}); remove {'it' if len(found) == 1 else 'them'}"
+            f"dataset.unlabelled_root: {len(found):,} of its {len(ours):,} images {are} of this data set, by which learners "
+            f"are judged ({named}); remove {'it' if len(found) == 1 else 'them'}"
         )
     return UnlabelledSummary(digest, copies(ours, of_train[~measured.numpy()]))
 

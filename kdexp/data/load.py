@@ -45,6 +45,8 @@ class Data:
     """All training images with their labels, where the others have only some labels."""
     unlabelled: str = ""
     """The fingerprint of the images of `dataset.unlabelled_root`, if that is given."""
+    folder: str = ""
+    """That folder in messages."""
     folder_images: int = 0
     """Number of these images, without copies of validation images."""
 
@@ -61,6 +63,8 @@ def load(
     placement: Placement = AUTOMATIC,
 ) -> Data:
     """Reads, splits and normalises a data set. All draws depend on `split_seed` alone. Raises `DataUnavailable`."""
+    if dataset.unlabelled and (problem := dataset.unlabelled.problem(dataset.in_channels)):
+        raise DataUnavailable(problem)
     source = open_source(dataset, device, placement)
     train = source.train
     if problem := dataset.split_problem(train.labels.bincount(minlength=dataset.num_classes).tolist()):
@@ -101,6 +105,7 @@ def load(
         workers=source.workers,
         all_labels=whole if few else None,
         unlabelled=summary.unlabelled.fingerprint if summary.unlabelled else "",
+        folder=dataset.unlabelled.name if dataset.unlabelled else "",
         folder_images=len(more),
     )
 
@@ -114,8 +119,9 @@ def _folder_rows(source: Source, summary: UnlabelledSummary | None) -> Tensor:
 
 
 def _training(whole: Split, labelled: Tensor | None) -> Split:
-    """Returns training images of which those rows have a label (None: all), and next to them those without, if there are any."""
-    return whole if labelled is None and len(whole) == whole.stored_images else FewLabels(whole, labelled)
+    """Returns training images, of which those rows have a label (None: all), next to images without, if there are any."""
+    all_labelled = labelled is None and len(whole) == whole.stored_images
+    return whole if all_labelled else FewLabels(whole, labelled)
 
 
 def _folder_notes(dataset: ImageDataset, summary: UnlabelledSummary | None) -> Iterator[str]:

@@ -45,7 +45,8 @@ class Source:
 def open_source(dataset: ImageDataset, device: torch.device, placement: Placement) -> Source:
     """Reads a data set into memory, or leaves it on disk if memory is short; raises `DataUnavailable`."""
     files, folder = dataset.image_files(), dataset.unlabelled_files()
-    both = files or dataset.read()
+    in_memory = None if files else dataset.read()
+    both: Sequence[Images] = files or in_memory or ()
     size, unlabelled = sum(map(_bytes, both)), _bytes(folder) if folder else 0
     # If students see only a part of the images, the device holds that part, and all unlabelled images, twice.
     share = dataset.student_fraction if dataset.student_fraction < 1 else 0
@@ -58,7 +59,11 @@ def open_source(dataset: ImageDataset, device: torch.device, placement: Placemen
         pool = files[0] + folder if folder else files[0]
         return Source(*files, folder, pool, False, f"{count} streamed from disk by {by}{why}", workers, files, folder)
     location = why and f"{count} kept in RAM and copied in blocks{why}"
-    read, found = _decoded(files, folder) if files else _beside(both, folder)
+    if files:
+        read, found = _decoded(files, folder)
+    else:
+        assert in_memory is not None
+        read, found = _beside(in_memory, folder)
     return Source(*read, memory == "device", location, files=files, folder=folder, found=found)
 
 

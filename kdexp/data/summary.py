@@ -57,7 +57,8 @@ class SummaryFile:
         except BadFile as error:
             return None, [f"{error}; all images were read again"]
         unlabelled = UnlabelledSummary(**found["unlabelled"]) if "unlabelled" in found else None
-        return Summary(*(found[name] for name in Summary._fields if name != "unlabelled"), unlabelled), []
+        own = Summary(*(found[name] for name in Summary._fields if name != "unlabelled"))
+        return own._replace(unlabelled=unlabelled), []
 
     def write(self, summary: Summary) -> None:
         """Writes the summary unless it is there; measured values of the same images are kept. Does nothing on `OSError`."""

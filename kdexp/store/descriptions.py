@@ -56,6 +56,7 @@ class Spec(TypedDict):
     class_weights: NotRequired[Literal["balanced"] | list[Positive]]
     averaging: NotRequired[Node]
     strong_view: NotRequired[Node]
+    unlabelled: NotRequired[Digest]
     sources: dict[str, Digest]
 
 
@@ -127,6 +128,13 @@ class FewLabels(TypedDict):
     validation_images: NonNegativeInt
 
 
+class FolderImages(TypedDict):
+    """A folder of images without classes, and how many of them a learner could read."""
+
+    folder: Name
+    images: NonNegativeInt
+
+
 class LearnerFile(StoredFile):
     """`result.json` of a finished learner."""
 
@@ -138,6 +146,7 @@ class LearnerFile(StoredFile):
     size_mb: NonNegative
     train_images: NonNegativeInt
     few_labels: NotRequired[FewLabels]
+    unlabelled: NotRequired[FolderImages]
     test: Test
     best_epoch: Count | None
     history: list[EpochRecord]
