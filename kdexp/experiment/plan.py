@@ -42,9 +42,11 @@ VIEW_KNOBS = ("student_view", "teacher_view")
 def _decisive(method: dict[str, Any]) -> dict[str, Any]:
     """A method's node, without the starting weights of networks inside it, since these are always newly initialised.
 
-    Also without views that are the method's own: learners of before there was a choice keep their keys.
+    Also without what is the method's own choice of images: learners of before there was a choice keep their keys.
     """
-    nodes, own = nodes_within(method), dict(zip(VIEW_KNOBS, target(method).own_views, strict=True))
+    made = target(method)
+    own = dict(zip(VIEW_KNOBS, made.own_views, strict=True))
+    nodes, own = nodes_within(method), own if made.unlabelled else own | {"unlabelled_ratio": 0}
     named = {name: value for name, value in method.items() if name not in own or value not in (None, own[name])}
     return {name: without_start(value) if name in nodes else value for name, value in named.items()}
 

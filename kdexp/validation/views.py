@@ -17,6 +17,9 @@ FEW = "choose how many have one: dataset.labels=40 dataset.student_fraction=1"
 MORE = f"{FEW}; or give more images without: dataset.unlabelled_root=FOLDER"
 
 
+TEACHABLE = "kd, function_matching, mse_logits, hint, at, cosine, feature_cosine and feature_pretraining teach others, too"
+
+
 class TrainingImages(NamedTuple):
     """How a data set uses its training images."""
 
@@ -42,6 +45,9 @@ UNKNOWN_IMAGES = TrainingImages(augmented=True, strong=True, few=True, unlabelle
 def check_views(distiller: Distiller, path: str, images: TrainingImages) -> Iterator[Problem]:
     """Problems of the views that the method of the node at `path` reads."""
     yield from _unlabelled(distiller, path, images)
+    if distiller.unlabelled and not type(distiller).unlabelled and not distiller.of_outputs:
+        sentence = f"={distiller.unlabelled_ratio}: this method's terms need labelled images; {TEACHABLE}"
+        yield Problem(f"{path}.unlabelled_ratio", sentence)
     if strong := [view for view in (STRONG, STRONG2) if view in distiller.views_read and not images.strong]:
         yield Problem(path, f"reads {' and '.join(strong)} views, and there is no RandAugment for these; {POLICY}")
     views = {"student_view": distiller.student_view, "teacher_view": distiller.teacher_view}
