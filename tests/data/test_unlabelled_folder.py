@@ -63,8 +63,10 @@ def test_unlabelled_are_the_training_images_and_those_of_the_folder(make_experim
         assert torch.equal(batch.label, other.label) and len(batch.unlabelled.index) == 2 * len(batch.index)
     index = torch.cat([batch.unlabelled.index for batch in ours])
     assert index[:907].unique().tolist() == list(range(907)), "each once before any twice"
-    seen = {int(row): image for batch in ours for row, image in zip(batch.unlabelled.index, batch.unlabelled.views[PLAIN])}
-    scaled = data.train.scaled(torch.stack([seen[row] for row in range(900, 907)]))
+    seen = torch.empty(907, 1, 8, 8)
+    for batch in ours:
+        seen[batch.unlabelled.index] = batch.unlabelled.views[PLAIN]
+    scaled = data.train.scaled(seen[900:])
     assert torch.equal(scaled.mul(255).round().byte(), noise(7)), "by name, those in subfolders last"
 
 

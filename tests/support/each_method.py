@@ -5,7 +5,6 @@ import yaml
 from hydra.utils import get_class
 from shipped import CONF, options
 
-
 BESIDE = " beside"
 """After a method's name: its teacher teaches unlabelled images, too."""
 

@@ -1,4 +1,4 @@
-"""`distillation.unlabelled_ratio` of methods with a teacher: its terms are also of unlabelled images, the labels' loss is not."""
+"""`distillation.unlabelled_ratio`: a teacher teaches unlabelled images, too, and the loss on labels knows nothing of them."""
 
 import dataclasses
 
@@ -156,7 +156,7 @@ def test_other_methods_refuse_unlabelled_images(method):
 
 
 def test_a_sum_teaches_unlabelled_images_if_all_its_methods_do():
-    words = (*PAIR, *KD, "distillation=sum", "~distillation.methods.crd", "distillation.unlabelled_ratio=1")
+    words = (*PAIR, *KD, "distillation=sum", "~distillation@distillation.methods.rkd", "distillation.unlabelled_ratio=1")
     assert not Validator().problems(COMPOSER.compose([*words, "+distillation@distillation.methods.hint=hint"]))
     (refused,) = Validator().problems(COMPOSER.compose([*words, "+distillation@distillation.methods.sp=sp"]))
     assert TEACHABLE in str(refused)
