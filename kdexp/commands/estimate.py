@@ -47,8 +47,8 @@ class Lookalikes:
 
 
 OF_IMAGES = ("fingerprint", "mean", "std")
-DEPENDENT = ("teacher", "members", "format", "sources")
-"""Parts of a spec that are keys of other learners, which depend on the images, too, or that `identity` adds."""
+DEPENDENT = ("teacher", "members", "format", "sources", "unlabelled")
+"""Parts of a spec that are keys of other learners or hashes, which depend on the images, too, or that `identity` adds."""
 
 
 def _without_images(spec: Mapping[str, Any]) -> str:

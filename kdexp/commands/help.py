@@ -24,7 +24,7 @@ Groups (GROUP=OPTION)
 Often changed (KEY=VALUE)
   training seed  epochs  teacher_epochs (as epochs; 40 on the digits)  batch_size  'teacher_seed=${{seed}}'
   compute  device=cuda:1  devices=2  precision=bf16  fast=true  graph=false  compile  num_threads  memory=ram  workers
-  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit  .labels
+  data     dataset.root  .download  .val_fraction  .split_seed  .student_fraction  .limit  .labels  .unlabelled_root
   method   distillation.temperature  .alpha  .weight  .student_layers  .teacher_layers  views=mixup
   learning optimizer.lr  .weight_decay  teacher_optimizer.lr  strong@dataset.strong=usb  strong@dataset.strong_view=usb
   weights  teacher.checkpoint  student.checkpoint  .frozen_backbone  class_weights=balanced

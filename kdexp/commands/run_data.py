@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ from kdexp.store.stored import StoredLearner
 from kdexp.sweep.read import parse_config
 
 CONFIG = "config.yaml"
+UNREAD = {"download": False, "unlabelled_root": None}
+"""Keys of a data set, and what stands there where nothing is trained."""
 
 
 def read_data(run: Path, stored: StoredLearner, modules: Sequence[str] = (), root: Path | None = None) -> Data:
@@ -30,8 +33,9 @@ def read_data(run: Path, stored: StoredLearner, modules: Sequence[str] = (), roo
     check_dataset(node, source, modules)
     if root is not None and "root" not in node:
         raise ValueError(f"--root {root}: the images of {run} are not in a folder")
-    changed = {"root": str(root)} if root is not None else {}
-    dataset: ImageDataset = build({**node, **changed, **({"download": False} if "download" in node else {})})
+    changed: dict[str, Any] = {"root": str(root)} if root is not None else {}
+    changed |= {name: value for name, value in UNREAD.items() if name in node}
+    dataset: ImageDataset = build({**node, **changed})
     moved = "; --root FOLDER names where its images are now" if "root" in node else ""
     if why := dataset.missing():
         raise ValueError(f"{why}{moved}")

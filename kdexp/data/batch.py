@@ -19,6 +19,16 @@ class Unlabelled:
     views: dict[View, Tensor]
     """Images [M, C, H, W] in the views that are read, by name."""
 
+    def seen(self, view: View) -> Tensor:
+        """The images [M, C, H, W] in a view."""
+        return self.views[view]
+
+    def part(self, rows: slice, labelled: int) -> Unlabelled:
+        """The part that belongs to these of so many labelled images."""
+        ratio = len(self.index) // labelled
+        own = slice(rows.start * ratio, rows.stop * ratio)
+        return Unlabelled(self.index[own], {name: images[own] for name, images in self.views.items()})
+
 
 @dataclass
 class Batch:
@@ -53,7 +63,10 @@ class Batch:
         views = {name: images[rows] for name, images in self.views.items()}
         image, label, index = self.image[rows], self.label[rows], self.index[rows]
         portion = len(index) / len(self.index)
-        return replace(self, image=image, label=label, index=index, view=view, views=views, portion=portion)
+        unlabelled = None if self.unlabelled is None else self.unlabelled.part(rows, len(self.index))
+        return replace(
+            self, image=image, label=label, index=index, view=view, views=views, portion=portion, unlabelled=unlabelled
+        )
 
     def as_seen(self, view: View) -> Batch:
         """The batch with that view as its images."""

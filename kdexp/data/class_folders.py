@@ -109,14 +109,7 @@ class ClassFolders:
             others = any(self.listings[name].ignored for name in empty)
             endings = f"; images end in {', '.join(sorted(EXTENSIONS))}" if others else ""
             yield f"no images in {a_few([*map(self._empty_folder, empty)])}{endings}"
-        if unsupported := self.found("unsupported"):
-            kinds = ", ".join(sorted({Path(path).suffix.lower() for path in unsupported}))
-            yield (
-                f"{kinds} can't be read ({a_few([*map(printable, unsupported)], 3)}); convert to PNG or JPEG, "
-                "for example with ImageMagick: magick FILE FILE.png"
-            )
-        if broken := self.found("broken"):
-            yield f"can't be read: {a_few(broken)}; repair or remove {'it' if len(broken) == 1 else 'them'}"
+        yield from unusable(self.found("unsupported"), self.found("broken"))
 
     def _empty_folder(self, name: str) -> str:
         listing, folder = self.listings[name], printable(self.folder / self._folders[name][0])
@@ -137,6 +130,18 @@ class ClassFolders:
         """Returns all images, to be read as squares of `size`, with class numbers as labels."""
         labels = torch.tensor([label for label, paths in enumerate(self.paths.values()) for _ in paths], dtype=torch.long)
         return ImageFiles([path for paths in self.paths.values() for path in paths], labels, channels, size)
+
+
+def unusable(unsupported: list[str], broken: list[str]) -> Iterator[str]:
+    """Yields sentences about images in formats that are not read, and about entries that can't be."""
+    if unsupported:
+        kinds = ", ".join(sorted({Path(path).suffix.lower() for path in unsupported}))
+        yield (
+            f"{kinds} can't be read ({a_few([*map(printable, unsupported)], 3)}); convert to PNG or JPEG, "
+            "for example with ImageMagick: magick FILE FILE.png"
+        )
+    if broken:
+        yield f"can't be read: {a_few(broken)}; repair or remove {'it' if len(broken) == 1 else 'them'}"
 
 
 def note_ignored(paths: list[str]) -> Iterator[str]:

@@ -21,7 +21,9 @@ from kdexp.data.augmentation import (
 )
 from kdexp.data.draws import allot, draw_by_class, in_turn, stratified_draw
 from kdexp.data.images import RawImages
+from kdexp.data.unlabelled_folder import UnlabelledFolder
 from kdexp.errors import DataUnavailable, InvalidArguments, Problem, a_few
+from kdexp.files import at_home
 
 if TYPE_CHECKING:
     from kdexp.data.images import ImageFiles
@@ -58,6 +60,7 @@ class ImageDataset(Checked):
         labels: Count | None = None,
         label_seed: Seed = 0,
         strong_view: dict | None = None,
+        unlabelled_root: str | None = None,
     ):
         found = [
             Problem(name, f"={values!r}: must have {self.in_channels} entries, one per channel")
@@ -88,6 +91,7 @@ class ImageDataset(Checked):
         self.limit = limit
         self.labels = labels
         self.label_seed = label_seed
+        self.unlabelled = None if unlabelled_root is None else UnlabelledFolder(at_home(unlabelled_root))
         newly_cropped = resized_crop is not None and "resized_crop" not in self.decisive  # image folders always name it
         used = {
             "crop_mode": crop_mode != "black",
@@ -123,6 +127,10 @@ class ImageDataset(Checked):
     def image_files(self) -> tuple[ImageFiles, ImageFiles] | None:
         """Returns the files that `read` would decode, so that they can be streamed; None for sets that are read at once."""
         return None
+
+    def unlabelled_files(self) -> ImageFiles | None:
+        """Returns the images of `unlabelled_root`, to be read as all others of the data set; None without a folder."""
+        return None if self.unlabelled is None else self.unlabelled.files(self.in_channels, self.stored_size)
 
     def notes(self) -> list[str]:
         """Returns sentences for the user about how the images were found."""

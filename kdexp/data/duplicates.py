@@ -29,6 +29,11 @@ class Digests:
         return np.array(self._hashes, dtype=np.int64)
 
 
+def copies(ours: np.ndarray, others: np.ndarray) -> list[int]:
+    """Returns the rows of those images [n] that are also among others [m], by their digests."""
+    return np.isin(ours, others).nonzero()[0].tolist()
+
+
 def duplicates(files: ImageFiles, digests: np.ndarray, parts: np.ndarray) -> list[str]:
     """Returns sentences about equal images; `parts` [N] is 0 for training, 1 for validation, 2 for test images.
 

@@ -1,4 +1,4 @@
-"""A split with few labels: its labelled images, served again and again, and all images without their labels."""
+"""Labelled images, and next to them images without labels: those of the same split, and those of a folder of a user's own."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.epoch import NO_UNLABELLED, Epoch, UnlabelledViews
 from kdexp.data.pixels import Selected
 from kdexp.data.split import Split
+from kdexp.data.unlabelled_folder import NO_LABEL
 from kdexp.data.views import View
 
 
 class FewLabels(Split):
-    """Some labelled images of a split, by their `labelled` rows [N] there, and next to them images without labels.
+    """Labelled images of a split, by their rows [N] there (None: all), and next to them images without labels.
 
-    An epoch has as many steps as one of the whole split and no partial batch: it goes through the labelled images in one random
-    order after the other. Unlabelled images, the labelled ones included, are drawn in the same way, by a generator of their
-    own: the labelled batches are the same whether unlabelled ones are read or not. All images are stored once.
+    Unlabelled are all images that the split stores, the labelled ones included. They are drawn in one random order after the
+    other, by a generator of their own: the labelled batches are the same whether unlabelled ones are read or not.
+
+    With all labels, labelled batches are those of the split. With some, an epoch has as many steps as one of the whole split
+    and no partial batch: it goes through the labelled images in one random order after the other. All images are stored once.
     """
 
-    repeats = True
-
-    def __init__(self, whole: Split, labelled: Tensor, unlabelled: Tensor | None = None):
-        device = whole.labels.device
-        self.augmentation, self.strong, self.memory_format = whole.augmentation, whole.strong, whole.memory_format
-        self._mean, self._std = whole._mean, whole._std
-        self._whole, self._labelled = whole, labelled.to(device)
-        self._unlabelled = torch.arange(len(whole), device=device) if unlabelled is None else unlabelled.to(device)
-        self.unlabelled_images = len(self._unlabelled)
+    def __init__(self, whole: Split, labelled: Tensor | None):
+        _take_over(self, whole)
+        self.repeats = labelled is not None
+        self._whole = whole
+        self._labelled = torch.arange(len(whole)) if labelled is None else labelled
+        self._labelled = self._labelled.to(whole.labels.device)
+        self.unlabelled_images = self.stored_images = whole.stored_images
         self.labels = whole.labels[self._labelled]
         self.pixels = Selected(whole.pixels, self._labelled)
 
@@ -39,11 +40,15 @@ class FewLabels(Split):
     def images_per_epoch(self) -> int:
         return len(self._whole)
 
+    @property
+    def unlabelled(self) -> Split:
+        return _Unlabelled(self._whole)
+
     def largest_batch(self, batch_size: int) -> int:
-        return batch_size
+        return batch_size if self.repeats else super().largest_batch(batch_size)
 
     def last_batch(self, batch_size: int, limit: int | None = None) -> int:
-        return batch_size
+        return batch_size if self.repeats else super().last_batch(batch_size, limit)
 
     def epoch(
         self,
@@ -54,7 +59,8 @@ class FewLabels(Split):
         unlabelled: UnlabelledViews = NO_UNLABELLED,
     ) -> Epoch:
         """Returns the first `images` of an epoch, as many as the whole split has if that is None."""
-        shown, device = len(self._whole) if images is None else images, self.labels.device
+        shown = len(self._whole) if images is None else images
+        shown, device = shown if self.repeats else min(shown, len(self)), self.labels.device
         found = self._drawing(len(self)).draw(shown, seed, epoch, views).to(device)
         if not unlabelled.views:
             return found
@@ -76,7 +82,7 @@ class FewLabels(Split):
     def _rows(self, part: Epoch) -> Tensor:
         """The rows in the whole storage of a batch's images, the labelled ones first."""
         labelled = self._labelled[part.rows]
-        return labelled if part.unlabelled is None else torch.cat([labelled, self._unlabelled[part.unlabelled.rows]])
+        return labelled if part.unlabelled is None else torch.cat([labelled, part.unlabelled.rows])
 
     def _both(self, part: Epoch, pixels: Tensor, positions: Tensor) -> Batch:
         """Returns a batch of the images at these positions, the labelled ones first."""
@@ -87,3 +93,20 @@ class FewLabels(Split):
         others = positions[count:]
         views = self._shown(beside, pixels, others, lambda: self._cut(pixels, others, beside.choices))
         return replace(batch, unlabelled=Unlabelled(beside.rows, views))
+
+
+class _Unlabelled(Split):
+    """All images that a split stores, without labels. An epoch may show several views of one."""
+
+    repeats = True
+
+    def __init__(self, whole: Split):
+        _take_over(self, whole)
+        self.pixels, self.stored_images = whole.pixels, whole.stored_images
+        self.labels = torch.full((whole.stored_images,), NO_LABEL, device=whole.labels.device)
+
+
+def _take_over(split: Split, whole: Split) -> None:
+    """Gives a split the augmentations and the normalisation of another."""
+    for name in ("augmentation", "strong", "memory_format", "_mean", "_std"):
+        setattr(split, name, getattr(whole, name))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kdexp.data.decoding import progress_bar
-from kdexp.data.duplicates import Digests, duplicates
+from kdexp.data.duplicates import Digests, copies, duplicates
 from kdexp.data.findings import Finding, damaged, refuse
 from kdexp.data.images import ImageFiles, RawImages
 from kdexp.data.source import Images, Source
-from kdexp.data.summary import Summary, SummaryFile
+from kdexp.data.summary import Summary, SummaryFile, UnlabelledSummary
 from kdexp.data.workers import piece_size
+from kdexp.errors import DataUnavailable, a_few
+from kdexp.text.characters import printable
 
 CHUNK = 1024
 """Images that are processed at a time."""
@@ -36,12 +39,14 @@ def summarise(source: Source, measured: Tensor, *, given: bool, cache: SummaryFi
         return found._replace(warnings=[*damage, *found.warnings])
     assert isinstance(train, RawImages) and isinstance(test, RawImages)
     mean, std = (None, None) if given else normalisation(train.images, measured.nonzero().flatten())
-    digests = Digests()
-    if source.files:
-        for images in (*train.images.split(CHUNK), *test.images.split(CHUNK)):
-            digests.add(images)
+    digests, unlabelled = Digests(), source.unlabelled
+    if source.files or unlabelled:
+        for part in (train, test, unlabelled):
+            for images in part.images.split(CHUNK) if isinstance(part, RawImages) else ():
+                digests.add(images)
+    of_folder = _unlabelled(source, measured, digests, fingerprint(unlabelled)) if unlabelled else None
     warnings = _warnings(source, measured, digests, source.found)
-    summary = Summary(fingerprint(train, test), mean, std, warnings, _counts(source, measured))
+    summary = Summary(fingerprint(train, test), mean, std, warnings, _counts(source, measured), of_folder)
     cache.write(summary)
     return summary
 
@@ -54,10 +59,28 @@ def _counts(source: Source, measured: Tensor) -> list[int]:
 def _warnings(source: Source, measured: Tensor, digests: Digests, found: Sequence[Finding]) -> list[str]:
     """Returns sentences about damaged and equal files; training images that are not measured are validation images."""
     if source.files is None:
-        return []
+        return damaged(found)
     train, test = source.files
     parts = torch.cat([(~measured).long(), torch.full_like(test.labels, 2)])
-    return [*damaged(found), *duplicates(train + test, digests.array(), parts.numpy())]
+    return [*damaged(found), *duplicates(train + test, digests.array()[: len(parts)], parts.numpy())]
+
+
+def _unlabelled(source: Source, measured: Tensor, digests: Digests, digest: str) -> UnlabelledSummary:
+    """Summarises the unlabelled images, of which `digest` is the hash; raises `DataUnavailable` if some are test images.
+
+    The digests are those of training, test and unlabelled images.
+    """
+    train, test = len(source.train.labels), len(source.test.labels)
+    of_train, of_test, ours = np.split(digests.array(), [train, train + test])
+    if found := copies(ours, of_test):
+        assert source.folder is not None
+        are = "is a test image" if len(found) == 1 else "are test images"
+        named = a_few([printable(source.folder.paths[row]) for row in found], 3)
+        raise DataUnavailable(
+            f"dataset.unlabelled_root: {len(found):,} of its {len(ours):,} images {are} of this data set, by which learners "
+            f"are judged ({named}); remove {'it' if len(found) == 1 else 'them'}"
+        )
+    return UnlabelledSummary(digest, copies(ours, of_train[~measured.numpy()]))
 
 
 def _read_all(source: Source, measured: Tensor) -> Summary:
@@ -78,10 +101,17 @@ def _read_all(source: Source, measured: Tensor) -> Summary:
             yield images
 
     digest = fingerprint(train, test, pieces=pieces)
+    of_folder = fingerprint(source.unlabelled, pieces=pieces) if source.unlabelled else ""
     if any(finding.lost for finding in found):
         workers.close()
     refuse(found)
-    return Summary(digest, *levels.normalisation(), _warnings(source, measured, digests, found), _counts(source, measured))
+    warnings = _warnings(source, measured, digests, found)
+    try:
+        unlabelled = _unlabelled(source, measured, digests, of_folder) if of_folder else None
+    except DataUnavailable:
+        workers.close()
+        raise
+    return Summary(digest, *levels.normalisation(), warnings, _counts(source, measured), unlabelled)
 
 
 def fingerprint(*splits: Images, pieces: Callable[[ImageFiles], Iterable[Tensor]] | None = None) -> str:

@@ -23,8 +23,12 @@ class RawImages:
         """Shape of `images`."""
         return tuple(self.images.shape)
 
-    def __getitem__(self, rows: Tensor) -> RawImages:
+    def __getitem__(self, rows: Tensor | slice) -> RawImages:
         return RawImages(self.images[rows], self.labels[rows])
+
+    def __add__(self, other: RawImages) -> RawImages:
+        """Concatenates two sets of images."""
+        return RawImages(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from kdexp.data.dataset import ImageDataset
 from kdexp.data.draws import stratified_draw
 from kdexp.data.few_labels import FewLabels
 from kdexp.data.fingerprint import summarise
 from kdexp.data.placement import AUTOMATIC, Placement
-from kdexp.data.source import open_source
+from kdexp.data.source import Source, open_source
 from kdexp.data.split import Split
-from kdexp.data.summary import SummaryFile
+from kdexp.data.summary import SummaryFile, UnlabelledSummary
 from kdexp.data.workers import Workers
 from kdexp.errors import DataUnavailable
 
@@ -42,6 +43,12 @@ class Data:
     workers: Workers | None = None
     all_labels: Split | None = None
     """All training images with their labels, where the others have only some labels."""
+    unlabelled: str = ""
+    """The fingerprint of the images of `dataset.unlabelled_root`, if that is given."""
+    folder: str = ""
+    """That folder in messages."""
+    folder_images: int = 0
+    """Number of these images, without copies of validation images."""
 
     def close(self) -> None:
         """Ends the worker processes, if there are any. Reading more images from disk starts new ones."""
@@ -56,6 +63,8 @@ def load(
     placement: Placement = AUTOMATIC,
 ) -> Data:
     """Reads, splits and normalises a data set. All draws depend on `split_seed` alone. Raises `DataUnavailable`."""
+    if dataset.unlabelled and (problem := dataset.unlabelled.problem(dataset.in_channels)):
+        raise DataUnavailable(problem)
     source = open_source(dataset, device, placement)
     train = source.train
     if problem := dataset.split_problem(train.labels.bincount(minlength=dataset.num_classes).tolist()):
@@ -76,12 +85,14 @@ def load(
         resident=source.resident,
         workers=source.workers,
     )
-    whole = split(train, augmented=True, rows=rows)
+    more = _folder_rows(source, summary.unlabelled)
+    whole = split(source.pool, augmented=True, rows=rows, unlabelled=more)
     few = dataset.labels is not None
-    teacher_split = FewLabels(whole, dataset.labelled(train.labels[rows]).nonzero().flatten()) if few else whole
+    teacher_split = _training(whole, dataset.labelled(train.labels[rows]).nonzero().flatten() if few else None)
+    some = None if bool(seen.all()) else split(source.pool, augmented=True, rows=rows[seen], unlabelled=more)
     return Data(
         train=teacher_split,
-        student_train=teacher_split if bool(seen.all()) else split(train, augmented=True, rows=rows[seen]),
+        student_train=teacher_split if some is None else _training(some, None),
         validation=split(train, augmented=False, rows=validation) if len(validation) else None,
         test=split(source.test, augmented=False),
         fingerprint=summary.fingerprint,
@@ -89,8 +100,37 @@ def load(
         std=dataset.std,
         measured=measured,
         location=source.location,
-        notes=dataset.notes(),
+        notes=[*dataset.notes(), *_folder_notes(dataset, summary.unlabelled)],
         warnings=summary.warnings,
         workers=source.workers,
         all_labels=whole if few else None,
+        unlabelled=summary.unlabelled.fingerprint if summary.unlabelled else "",
+        folder=dataset.unlabelled.name if dataset.unlabelled else "",
+        folder_images=len(more),
     )
+
+
+def _folder_rows(source: Source, summary: UnlabelledSummary | None) -> Tensor:
+    """Returns the rows of the pool that are unlabelled images of a folder, without copies of validation images."""
+    first = len(source.train.labels)
+    left_out = torch.tensor([] if summary is None else summary.validation_copies, dtype=torch.long)
+    kept = torch.ones(len(source.pool.labels) - first, dtype=torch.bool).index_fill(0, left_out, False)
+    return first + kept.nonzero().flatten()
+
+
+def _training(whole: Split, labelled: Tensor | None) -> Split:
+    """Returns training images, of which those rows have a label (None: all), next to images without, if there are any."""
+    all_labelled = labelled is None and len(whole) == whole.stored_images
+    return whole if all_labelled else FewLabels(whole, labelled)
+
+
+def _folder_notes(dataset: ImageDataset, summary: UnlabelledSummary | None) -> Iterator[str]:
+    """Yields sentences about the images of `dataset.unlabelled_root`."""
+    if dataset.unlabelled is None or summary is None:
+        return
+    if copies := summary.validation_copies:
+        what = (
+            "1 image is a validation image, and" if len(copies) == 1 else f"{len(copies):,} images are validation images, and"
+        )
+        yield f"{dataset.unlabelled.name}: {what} left out; nothing is learned from those that choose the best epoch"
+    yield from (f"{dataset.unlabelled.name}: {note}" for note in dataset.unlabelled.notes())

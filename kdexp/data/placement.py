@@ -90,12 +90,13 @@ def choose_memory(size: int, on_device: int, unread: bool, device: torch.device,
 
 def _demands(unread: int, on_device: int, device: torch.device) -> dict[str, list[Demand]]:
     """Returns the demands of storing images on the device and in RAM, of which `unread` bytes are still to be read."""
-
-    def in_ram(needed: int) -> Demand:
-        return Demand(needed, available_memory(), RAM_SHARE / sharers(), "memory")
-
     if device.type == "cpu":  # prepared images take the same memory as those that were read
-        return {"device": [in_ram(unread + on_device)], "ram": [in_ram(unread)]}
+        return {"device": [ram_demand(unread + on_device)], "ram": [ram_demand(unread)]}
     share = DEVICE_SHARE / sharers(device.type)
     accelerator = Demand(on_device, free_memory(device), share, f"memory on {device.type}")
-    return {"device": [in_ram(unread), accelerator], "ram": [in_ram(unread)]}
+    return {"device": [ram_demand(unread), accelerator], "ram": [ram_demand(unread)]}
+
+
+def ram_demand(needed: int) -> Demand:
+    """Returns the demand of keeping so many bytes in RAM."""
+    return Demand(needed, available_memory(), RAM_SHARE / sharers(), "memory")

@@ -28,12 +28,17 @@ CHUNK = 1024
 
 
 class Split:
-    """One split: some rows of a set of images (None: all), with the augmentation used in training."""
+    """One split: some rows of a set of images (None: all), with the augmentation used in training.
+
+    `unlabelled` rows of the set are stored behind these; they are no images of the split itself, which `FewLabels` serves.
+    """
 
     repeats: bool = False
     """Whether an epoch may have an image several times."""
     unlabelled_images: int = 0
     """Number of images that batches can have without labels."""
+    stored_images: int
+    """Number of images in `pixels`, those without labels included."""
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Split:
         augmented: bool,
         memory_format: torch.memory_format = torch.contiguous_format,
         rows: Tensor | None = None,
+        unlabelled: Tensor | None = None,
         resident: bool = True,
         workers: Workers | None = None,
     ):
@@ -54,6 +60,8 @@ class Split:
         self.memory_format = memory_format
         rows = torch.arange(len(raw.labels)) if rows is None else rows
         self.labels = raw.labels[rows].to(device)
+        rows = rows if unlabelled is None else torch.cat([rows, unlabelled])
+        self.stored_images = len(rows)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
         if isinstance(raw, ImageFiles):
             assert workers is not None
@@ -105,6 +113,11 @@ class Split:
     def images_per_epoch(self) -> int:
         """Number of training images that an epoch is as long as."""
         return len(self)
+
+    @property
+    def unlabelled(self) -> Split:
+        """The images that batches can have without labels, as a split of their own."""
+        raise AssertionError("these images have labels")
 
     def steps(self, batch_size: int, limit: int | None = None) -> int:
         """Returns the number of batches in an epoch, a smaller last one included."""

@@ -18,6 +18,13 @@ from kdexp.store import descriptions
 from kdexp.store.schema import read_json, self_digest
 
 
+class UnlabelledSummary(NamedTuple):
+    """Hash of every pixel of unlabelled images in order, and the rows of those that are also validation images."""
+
+    fingerprint: str
+    validation_copies: list[int]
+
+
 class Summary(NamedTuple):
     """Hash of every pixel and label in order, mean and std per channel (or None), and sentences about bad images."""
 
@@ -27,6 +34,8 @@ class Summary(NamedTuple):
     warnings: list[str]
     counts: list[int]
     """Training images of every class, without those for validation."""
+    unlabelled: UnlabelledSummary | None = None
+    """The images of `dataset.unlabelled_root`, if that is given."""
 
 
 class SummaryFile:
@@ -36,7 +45,7 @@ class SummaryFile:
     """
 
     def __init__(self, folder: Path | None, dataset: ImageDataset):
-        stamp = dataset.stamp() if folder is not None else None
+        stamp = _stamp(dataset) if folder is not None else None
         self._path = folder / f"{_name(dataset, stamp)}.json" if folder is not None and stamp is not None else None
 
     def read(self) -> tuple[Summary | None, list[str]]:
@@ -47,7 +56,9 @@ class SummaryFile:
             found = read_json(self._path, descriptions.Summary)
         except BadFile as error:
             return None, [f"{error}; all images were read again"]
-        return Summary(*(found[name] for name in Summary._fields)), []
+        unlabelled = UnlabelledSummary(**found["unlabelled"]) if "unlabelled" in found else None
+        own = Summary(*(found[name] for name in Summary._fields if name != "unlabelled"))
+        return own._replace(unlabelled=unlabelled), []
 
     def write(self, summary: Summary) -> None:
         """Writes the summary unless it is there; measured values of the same images are kept. Does nothing on `OSError`."""
@@ -59,9 +70,18 @@ class SummaryFile:
         if summary == before:
             return
         plain = summary._asdict()
+        del plain["unlabelled"]
+        if summary.unlabelled is not None:
+            plain["unlabelled"] = summary.unlabelled._asdict()
         with suppress(OSError):  # the next run then reads all images again
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, json.dumps({**plain, "digest": self_digest(plain)}))
+
+
+def _stamp(dataset: ImageDataset) -> str | None:
+    """What changes with any of the files that are read; None if the data set can't tell."""
+    own, unlabelled = dataset.stamp(), dataset.unlabelled_files()
+    return own if own is None or unlabelled is None else f"{own} {unlabelled.stamp()}"
 
 
 def _name(dataset: ImageDataset, stamp: str) -> str:

@@ -27,6 +27,8 @@ class UnreadData:
     gap: str = ""
     location: str = ""
     """Decided when images are read."""
+    unlabelled: str = ""
+    """The fingerprint of the images of `dataset.unlabelled_root`, if that is given."""
 
     @property
     def images(self) -> int | None:
@@ -59,7 +61,9 @@ def look_up(dataset: ImageDataset, summaries: Path) -> UnreadData:
     counts, measured = list(dataset.limited_counts(found.counts)), sum(found.counts)
     if problem := dataset.label_problem(counts):
         raise DataUnavailable(problem)
-    return UnreadData(found.fingerprint, normalised.mean, normalised.std, counts, measured, notes, found.warnings)
+    unlabelled = found.unlabelled.fingerprint if found.unlabelled else ""
+    values = (found.fingerprint, normalised.mean, normalised.std, counts, measured, notes, found.warnings)
+    return UnreadData(*values, unlabelled=unlabelled)
 
 
 def _gap(dataset: ImageDataset, found: Summary | None) -> str:

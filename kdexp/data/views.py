@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,14 @@ STRONG2: View = "strong2"
 """Another draw of `strong`."""
 MIXED: View = "mixed"
 """`weak`, mixed with the image before it in the batch."""
+
+
+class Reading(NamedTuple):
+    """What a network reads of a batch: a view of its images, or of its unlabelled ones."""
+
+    view: View
+    unlabelled: bool = False
+
 
 VIEWS: tuple[View, ...] = (PLAIN, WEAK, WEAK2, STRONG, STRONG2, MIXED)
 

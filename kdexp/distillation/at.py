@@ -29,6 +29,7 @@ class AttentionTransfer(FeatureDistiller):
     label = "AT"
     capturable = True
     per_image = True
+    of_outputs = True
     features_only = True
     landmarks = ("stages",)
 

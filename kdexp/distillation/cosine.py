@@ -23,6 +23,7 @@ class Cosine(FeatureDistiller):
     label = "cosine"
     capturable = True
     per_image = True
+    of_outputs = True
     features_only = True
 
     def setup(self, probe):

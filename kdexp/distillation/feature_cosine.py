@@ -56,6 +56,7 @@ class FeatureCosine(FeatureDistiller):
     label = "feature cosine"
     capturable = True
     features_only = True
+    of_outputs = True
 
     def __init__(self, **shared):
         super().__init__(**shared)

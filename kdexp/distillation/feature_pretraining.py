@@ -17,6 +17,7 @@ class FeaturePretraining(FeatureCosine):
     label = "feature cosine"
     capturable = True
     features_only = True
+    of_outputs = True
 
     def __init__(self, *, label_free: Share, **shared):
         super().__init__(**shared)
@@ -33,7 +34,7 @@ class FeaturePretraining(FeatureCosine):
         return progress.epoch < self.label_free * progress.epochs
 
     def update(self, learner, batch, teacher, progress):
-        terms = self.losses(batch, learner.forward(batch.image), teacher, progress)
+        terms = self.losses(batch, learner.forward(self.images(batch)), teacher, progress)
         without_labels = self.phase(progress)
         terms = {name: term if (name == "feature_cosine") == without_labels else 0 * term for name, term in terms.items()}
         learner.descend(terms)

@@ -10,3 +10,4 @@ class FunctionMatching(KD):
     own_views = (MIXED, MIXED)
     capturable = True
     per_image = True
+    of_outputs = True

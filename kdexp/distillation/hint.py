@@ -29,6 +29,7 @@ class Hint(FeatureDistiller):
     label = "hint"
     capturable = True
     per_image = True
+    of_outputs = True
     features_only = True
     regressor = staticmethod(regressor)
 

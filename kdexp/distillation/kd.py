@@ -9,3 +9,4 @@ class KD(Distiller):
     own_weights = (0.0, 1.0)
     capturable = True
     per_image = True
+    of_outputs = True

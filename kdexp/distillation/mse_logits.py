@@ -13,6 +13,7 @@ class MSELogits(Distiller):
     label = "logit MSE"
     capturable = True
     per_image = True
+    of_outputs = True
 
     def __init__(self, *, weight: Weight, **shared):
         super().__init__(**shared)

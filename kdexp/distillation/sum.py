@@ -15,6 +15,7 @@ from kdexp.errors import InvalidArguments, Problem, refusals
 SHARED = {
     **dict.fromkeys(("alpha", "ce_weight", "kd_weight"), "labels and soft targets are weighted by the sum"),
     **dict.fromkeys(("student_view", "teacher_view"), "all methods of a sum read the same views"),
+    "unlabelled_ratio": "all methods of a sum learn from the same unlabelled images",
 }
 """Arguments that only the sum itself may set, and why."""
 
@@ -42,6 +43,7 @@ class Sum(Distiller):
         if found:
             raise InvalidArguments(found)
         self.capturable = type(self).capturable and all(method.capturable for method in self.parts.values())
+        self.of_outputs = all(method.of_outputs for method in self.parts.values())
         self.reads_labels = any(method.reads_labels for method in self.parts.values())
 
     @property

@@ -187,9 +187,12 @@ class Experiment(Plan):
         spec, stored = entries[0].spec, self._teacher_of(entries)
         assert stored is not None
         identity = identity_of(stored, teacher.model, spec, self.device, "" if teacher.view == WEAK else teacher.view)
+        if teacher.reading.unlabelled:
+            identity |= {"unlabelled": self.data.unlabelled, "batch_size": teacher.batch_size}
         about = {"model": stored.result["model"], "dataset": entries[0].dataset}
         on_disk = OutputStore(self.settings.store, identity, about, self.journal.say, partial(self.claim, learners=False))
-        later = self.session.layers.get((network_name(stored.result["spec"]["model"], self.shape), teacher.view), ())
+        network = network_name(stored.result["spec"]["model"], self.shape)
+        later = () if teacher.reading.unlabelled else self.session.layers.get((network, teacher.view), ())
         return LookupSource(key_of(identity), self.session.outputs, None if self.settings.force else on_disk, later)
 
     def announce(self, entry: Entry) -> None:

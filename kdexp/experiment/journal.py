@@ -204,13 +204,14 @@ def training_words(names: str, spec: LearnerSpec, batches: int, images: int, *, 
 HOW = {"memory": "cached by an earlier job", "disk": "read from the store", "compute": "computed once and cached"}
 
 
-def lookup_words(lookup: Lookup, images: int, *, full_epochs: bool) -> str:
+def lookup_words(lookup: Lookup, images: int, kind: str = "image", *, full_epochs: bool) -> str:
     """Says where a teacher's outputs for so many images come from; epochs that are not full show only some of these."""
+    of_kind = f" of {kind}s" if kind != "image" else ""
     if lookup.kind == "live":
-        return f"teacher: runs on every batch, since {lookup.reason}"
+        return f"teacher: runs on every batch{of_kind}, since {lookup.reason}"
     if lookup.kind == "views":
-        return f"teacher's outputs: computed once per view, since {lookup.reason} ({size_words(lookup.sizes)} at most)"
-    which = count(images, "image") if full_epochs else f"the images that are used, of {images:,}"
+        return f"teacher's outputs: computed once per view{of_kind}, since {lookup.reason} ({size_words(lookup.sizes)} at most)"
+    which = count(images, kind) if full_epochs else f"the {kind}s that are used, of {images:,}"
     return f"teacher's outputs: {HOW[lookup.kind]} for {which}, since {lookup.reason} ({size_words(lookup.sizes)})"
 
 

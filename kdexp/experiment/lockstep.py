@@ -40,6 +40,8 @@ class Loop(NamedTuple):
     threads: int
     teaches: bool
     strong_view: str
+    unlabelled: str
+    """The images of a folder without classes."""
     ratio: int
     """Unlabelled images for each labelled one; learners that read none (0) join those that do."""
 
@@ -145,6 +147,7 @@ def _loop(experiment: Experiment, entry: Entry) -> Loop:
         experiment.threads,
         experiment.part(entry.role).teaches,
         json.dumps(experiment.dataset.strong_view),
+        experiment.data.unlabelled,
         method.unlabelled_ratio if method.unlabelled else 0,
     )
 

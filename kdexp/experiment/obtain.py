@@ -118,9 +118,11 @@ def _resume(learner: Learner, entry: Entry, experiment: Experiment) -> None:
 def _look_up(teacher: Teacher, split: Split, source: LookupSource, journal: Journal, spec: LearnerSpec) -> None:
     """Chooses where the teacher's outputs come from; if all are needed, computes the missing ones."""
     full_epochs = spec.limit_batches is None
-    lookup = choose_lookup(teacher, split, source, spec.epochs)
+    images = teacher.images_of(split)
+    lookup = choose_lookup(teacher, images, source, spec.epochs)
     teacher.use(lookup.table, lookup.extra_layers)
-    journal.say(lookup_words(lookup, len(split), full_epochs=full_epochs))
+    kind = "unlabelled image" if teacher.reading.unlabelled else "image"
+    journal.say(lookup_words(lookup, len(images), kind, full_epochs=full_epochs))
     if full_epochs and (stored := compute_all(teacher, split, source.stored if ranks.leads() else None)):
         journal.say(stored_words(stored))
 

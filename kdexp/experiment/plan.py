@@ -43,9 +43,11 @@ VIEW_KNOBS = ("student_view", "teacher_view")
 def _decisive(method: dict[str, Any]) -> dict[str, Any]:
     """A method's node, without the starting weights of networks inside it, since these are always newly initialised.
 
-    Also without views that are the method's own: learners of before there was a choice keep their keys.
+    Also without what is the method's own choice of images: learners of before there was a choice keep their keys.
     """
-    nodes, own = nodes_within(method), dict(zip(VIEW_KNOBS, target(method).own_views, strict=True))
+    made = target(method)
+    own = dict(zip(VIEW_KNOBS, made.own_views, strict=True))
+    nodes, own = nodes_within(method), own if made.unlabelled else own | {"unlabelled_ratio": 0}
     named = {name: value for name, value in method.items() if name not in own or value not in (None, own[name])}
     return {name: without_start(value) if name in nodes else value for name, value in named.items()}
 
@@ -113,7 +115,12 @@ class Plan:
             self.session.unread[key] = look_up(self.dataset, self._summaries)
         found = self.session.unread[key]
         self._describe(found)
-        return replace(found, fingerprint=key) if found.gap else found
+        return replace(found, fingerprint=key, unlabelled=key) if found.gap else found
+
+    @property
+    def known(self) -> Data | UnreadData:
+        """The data set as far as this command reads it."""
+        return self.unread if self.settings.dry_run else self.data
 
     @property
     def _summaries(self) -> Path:
@@ -250,7 +257,12 @@ class Plan:
             members=[self.spec(member).key for member in members],
             quantised=QUANTISATION if part.quantised else None,
             strong_view=self._strong_view(part, epochs),
+            unlabelled=self.known.unlabelled if self._reads_folder(part, epochs) else None,
         )
+
+    def _reads_folder(self, part: RoleSpec, epochs: int) -> bool:
+        """Whether a learner reads the images of `dataset.unlabelled_root` in its training."""
+        return bool(epochs and self.dataset.unlabelled and build(self.method_node(part)).unlabelled)
 
     def _strong_view(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
         """The node of RandAugment, for learners that read strong views in their training."""
@@ -273,8 +285,7 @@ class Plan:
         return part.quantised or bool(target(node_at(self.config, part.method)).uses_teacher)
 
     def _data_identity(self, part: RoleSpec) -> dict[str, Any]:
-        data = self.unread if self.settings.dry_run else self.data
-        measured = {name: getattr(data, name) for name in ("fingerprint", "mean", "std")}
+        measured = {name: getattr(self.known, name) for name in ("fingerprint", "mean", "std")}
         named = [name for name in self.dataset.decisive if not (part.all_labels and name in OF_LABELS)]
         configured = {name: getattr(self.dataset, name) for name in named}
         share = 1.0 if part.teaches else self.dataset.student_fraction

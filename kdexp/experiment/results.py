@@ -35,6 +35,7 @@ def store_result(
         **costs(learner, test),
         "train_images": len(split),
         **_few_labels(split, data),
+        **_folder(entry, data),
         "test": {epoch: _accuracies(learner, values, labels) for epoch, values in logits.items()},
         "best_epoch": learner.log.best_epoch,
         "history": learner.history,
@@ -52,6 +53,11 @@ def _few_labels(split: Split, data: Data) -> dict[str, Any]:
         return {}
     validation = 0 if data.validation is None else len(data.validation)
     return {"few_labels": {"training_images": split.images_per_epoch, "validation_images": validation}}
+
+
+def _folder(entry: Entry, data: Data) -> dict[str, Any]:
+    """The folder of images without classes, if the learner reads them."""
+    return {"unlabelled": {"folder": data.folder, "images": data.folder_images}} if entry.spec.unlabelled else {}
 
 
 def _accuracies(learner: Learner, logits: Tensor, labels: Tensor) -> dict[str, Any]:

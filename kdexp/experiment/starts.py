@@ -32,7 +32,15 @@ def start_notes(plan: Plan) -> list[str]:
     parts = [plan.part(role) for role in plan.needed]
     paths = dict.fromkeys(part.model for part in parts if not part.from_scratch)
     arithmetic = [plan.precision.words] if plan.precision.words else []
-    return [*arithmetic, *(note for path in paths for note in _notes(path, plan))]
+    return [*arithmetic, *_unread(plan), *(note for path in paths for note in _notes(path, plan))]
+
+
+def _unread(plan: Plan) -> list[str]:
+    """Says that no learner reads the folder of images without classes, if there is one."""
+    if plan.dataset.unlabelled is None or any(plan.spec(role).unlabelled for role in plan.needed):
+        return []
+    fix = "methods with few labels read them, such as fixmatch, and kd or feature_cosine with distillation.unlabelled_ratio=1"
+    return [f"dataset.unlabelled_root={plan.dataset.unlabelled.name}: no learner of this run reads these images; {fix}"]
 
 
 def _notes(path: str, plan: Plan) -> list[str]:

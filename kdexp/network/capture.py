@@ -26,6 +26,11 @@ class Outputs:
         """Returns the outputs with `change` applied to every tensor."""
         return Outputs(change(self.logits), {name: change(value) for name, value in self.features.items()})
 
+    def followed_by(self, other: Outputs) -> Outputs:
+        """Returns the outputs for this batch and then another one as those of one batch."""
+        features = {name: torch.cat([value, other.features[name]]) for name, value in self.features.items()}
+        return Outputs(torch.cat([self.logits, other.logits]), features)
+
 
 IN_TRAINING_ONLY = (_DropoutNd, nn.RReLU)
 """Modules that may overwrite their input in training but not in evaluation mode, where the probe would see it."""

@@ -55,6 +55,7 @@ class Spec(TypedDict):
     class_weights: NotRequired[Literal["balanced"] | list[Positive]]
     averaging: NotRequired[Node]
     strong_view: NotRequired[Node]
+    unlabelled: NotRequired[Digest]
     sources: dict[str, Digest]
 
 
@@ -126,6 +127,13 @@ class FewLabels(TypedDict):
     validation_images: NonNegativeInt
 
 
+class FolderImages(TypedDict):
+    """A folder of images without classes, and how many of them a learner could read."""
+
+    folder: Name
+    images: NonNegativeInt
+
+
 class LearnerFile(StoredFile):
     """`result.json` of a finished learner."""
 
@@ -137,6 +145,7 @@ class LearnerFile(StoredFile):
     size_mb: NonNegative
     train_images: NonNegativeInt
     few_labels: NotRequired[FewLabels]
+    unlabelled: NotRequired[FolderImages]
     test: Test
     best_epoch: Count | None
     history: list[EpochRecord]
@@ -176,6 +185,13 @@ class Exported(Data):
     preprocessing: NotRequired[Resizing]
 
 
+class UnlabelledSummary(TypedDict):
+    """Properties of the images of `dataset.unlabelled_root`."""
+
+    fingerprint: Digest
+    validation_copies: list[NonNegativeInt]
+
+
 class Summary(TypedDict):
     """Properties of a data set's images."""
 
@@ -184,4 +200,5 @@ class Summary(TypedDict):
     std: list[Fraction] | None
     warnings: list[str]
     counts: list[NonNegativeInt]
+    unlabelled: NotRequired[UnlabelledSummary]
     digest: Digest

@@ -159,7 +159,7 @@ def _table(fingerprint: str, observed: list[list[Observation]], sweep: Sweep) ->
 
 def _few_labels(groups: list[Group]) -> str:
     results = [each.result for group in groups for each in group.observations]
-    return label_remark([{"spec": each.spec, "few_labels": each.few_labels} for each in results if each.few_labels])
+    return label_remark([{"spec": each.spec, **each.of_labels} for each in results])
 
 
 def _note_trials(groups: list[Group], sweep: Sweep) -> list[dict[str, Any]]:

@@ -54,8 +54,8 @@ class Result:
     """Digest of its file of test logits."""
     trained_at: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
-    few_labels: dict[str, int] | None = None
-    """Numbers of images, if only some of the training images have a label."""
+    of_labels: dict[str, Any] = field(default_factory=dict)
+    """Numbers of images with and without a label (`few_labels`, `unlabelled` of the stored result), where some have none."""
 
     @property
     def seed(self) -> int:
@@ -224,7 +224,7 @@ def _result(stored: StoredLearner) -> Result:
         validation,
         *imbalance,
         *rest,
-        few_labels=result.get("few_labels"),
+        of_labels={name: result[name] for name in ("few_labels", "unlabelled") if name in result},
     )
 
 

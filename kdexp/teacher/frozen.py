@@ -10,17 +10,20 @@ from torch import Tensor, nn
 from kdexp.data.batch import Batch
 from kdexp.data.epoch import Epoch
 from kdexp.data.split import Split
-from kdexp.data.views import PLAIN, WEAK, View
+from kdexp.data.views import PLAIN, WEAK, Reading, View
 from kdexp.device.precision import Precision
 from kdexp.network.capture import Capture, Outputs
 from kdexp.teacher.output_table import LOGITS, OutputTable
+
+WEAKLY = Reading(WEAK)
 
 
 class Teacher:
     """A network in evaluation mode, without gradients, whose weights and statistics never change.
 
     Every pass is padded to one fixed batch size, so that an image's outputs don't depend on the batch it comes in. It reads
-    one `view` of the images; `by_view` has the teachers for all views that learners ask for, which share the network.
+    one view of the images, or of the unlabelled ones (`reading`); `by_reading` has the teachers for all that learners ask for,
+    which share the network.
     """
 
     def __init__(
@@ -30,11 +33,11 @@ class Teacher:
         probe_image: Tensor,
         precision: Precision,
         batch_size: int,
-        view: View = WEAK,
+        reading: Reading = WEAKLY,
     ):
         self.model = model.eval().requires_grad_(False)
-        self.view = view
-        self.by_view: dict[View, Teacher] = {view: self}
+        self.reading = reading
+        self.by_reading: dict[Reading, Teacher] = {reading: self}
         self.precision = precision
         self.batch_size = batch_size
         self.images_asked = 0
@@ -43,16 +46,27 @@ class Teacher:
         self.capture = self._recorded = self._captured(layers)
 
     @property
+    def view(self) -> View:
+        """The view of the images that it reads."""
+        return self.reading.view
+
+    @property
     def cached_bytes(self) -> int:
         """Size of its table, including layers that only other jobs read."""
         return 0 if self.table is None else self.table.bytes
 
     def __call__(self, batch: Batch) -> Outputs:
-        """Logits and the captured features for a batch of the training split."""
+        """Logits and the captured features for what it reads of a batch of the training split."""
+        images = batch.unlabelled if self.reading.unlabelled else batch
+        assert images is not None
         if self.table is None:
-            return self.ask(batch.seen(self.view))
+            return self.ask(images.seen(self.view))
         shown = self.table.shown
-        return Outputs(shown[LOGITS][batch.index], {name: shown[name][batch.index] for name in self.capture.layers})
+        return Outputs(shown[LOGITS][images.index], {name: shown[name][images.index] for name in self.capture.layers})
+
+    def images_of(self, split: Split) -> Split:
+        """Those images of a split of which it reads some."""
+        return split.unlabelled if self.reading.unlabelled else split
 
     @torch.no_grad()
     def ask(self, image: Tensor) -> Outputs:
@@ -85,12 +99,15 @@ class Teacher:
 
     def prepare_epoch(self, split: Split, epoch: Epoch) -> None:
         """Fills the table with the outputs that an epoch needs, if there is a table and it isn't complete."""
-        self._fill(split, epoch.plain if self.view == PLAIN else epoch)
+        shown = epoch.unlabelled if self.reading.unlabelled else epoch
+        if shown is not None:
+            self._fill(split, shown.plain if self.view == PLAIN else shown)
 
     def prepare_all(self, split: Split) -> None:
         """Fills the table with the outputs for every image of a split without augmentation."""
-        self._fill(split, Epoch(torch.arange(len(split), device=split.labels.device)))
+        images = self.images_of(split)
+        self._fill(split, Epoch(torch.arange(len(images), device=images.labels.device)))
 
     def _fill(self, split: Split, epoch: Epoch) -> None:
         if self.table is not None and not self.table.shows_all(self.recorded_layers):
-            self.table.compute_missing(split, epoch, self.recorded_layers, self.ask, self.batch_size)
+            self.table.compute_missing(self.images_of(split), epoch, self.recorded_layers, self.ask, self.batch_size)

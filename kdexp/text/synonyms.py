@@ -32,6 +32,8 @@ _KEYS = {
     "dataset.in_channels": "channels in_chans",
     "dataset.limit": "max_samples max_images num_samples n_samples n_train train_size subset",
     "dataset.labels": "num_labels n_labels labeled labelled num_labeled n_labeled",
+    "dataset.unlabelled_root": "unlabeled_root unlabeled_dir unlabelled_dir unlabeled_path unlabeled unlabelled",
+    "distillation.unlabelled_ratio": "mu unlabeled_ratio unlabelled_per_label",
     "dataset.flip": "hflip horizontal_flip",
     "epochs": "e n_epochs num_epochs max_epochs total_epochs",
     "teacher_epochs": "epochs_teacher",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from traceback import format_exc
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from kdexp.data.batch import Batch
 from kdexp.data.split import Split
-from kdexp.data.views import View
+from kdexp.data.views import Reading
 from kdexp.device import ranks
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress, Terms
@@ -89,9 +90,13 @@ class Learner(Networks):
             nn.utils.clip_grad_norm_(owned, self.recipe.clip_norm)
         self.optimizer.step()
 
-    def reads(self, batch: Batch, outputs: Mapping[View, Outputs]) -> tuple[Batch, Outputs | None]:
-        """What its method reads: the batch in its student's view, and the teacher's outputs for its teacher's view, if any."""
-        return batch.as_seen(self.distiller.student_view), outputs.get(self.distiller.teacher_view)
+    def reads(self, batch: Batch, outputs: Mapping[Reading, Outputs]) -> tuple[Batch, Outputs | None]:
+        """What its method reads: the batch in its student's view, and the teacher's outputs for its teacher's view, if any.
+
+        The outputs for unlabelled images, if it reads them, come after those for the batch.
+        """
+        found = [outputs[reading] for reading in self.distiller.teacher_readings if reading in outputs]
+        return batch.as_seen(self.distiller.student_view), reduce(Outputs.followed_by, found) if found else None
 
     def step(self, batch: Batch, teacher: Outputs | None, progress: Progress) -> None:
         """Trains on one batch, as `reads` gives it; an error in it ends this learner's training, and only this one's."""
@@ -130,7 +135,7 @@ class Learner(Networks):
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms and notes of the step just taken and its training accuracy [width], on the device."""
         self.log.columns, self.log.notes = list(terms), list(self._notes)
-        accuracy = correct(self._logits, label).float() / len(label)
+        accuracy = correct(self._logits[: len(label)], label).float() / len(label)
         found = [*(term.detach() for term in terms.values()), *self._notes.values(), accuracy]
         self._notes = {}
         return torch.stack(found) if self._portion == 1 else self._portion * torch.stack(found)

@@ -11,7 +11,7 @@ import torch
 from kdexp.data.batch import Batch
 from kdexp.data.epoch import NO_UNLABELLED, Epoch, UnlabelledViews
 from kdexp.data.split import Split
-from kdexp.data.views import VIEWS, WEAK, View
+from kdexp.data.views import VIEWS, WEAK, Reading, View
 from kdexp.device import ranks
 from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Progress
@@ -70,29 +70,35 @@ class Steps:
 
     @property
     def teachers(self) -> list[Teacher]:
-        """The teacher, once for each view that is read."""
-        return [] if self.teacher is None else list(self.teacher.by_view.values())
+        """The teacher, once for each view that is read of labelled and of unlabelled images."""
+        return [] if self.teacher is None else list(self.teacher.by_reading.values())
 
     def views(self, learners: Sequence[Learner]) -> tuple[View, ...]:
         """The views besides `weak` that batches must have: those that students, and teachers without a table, read."""
         read = {learner.distiller.student_view for learner in learners}
-        read |= {teacher.view for teacher in self.teachers if teacher.table is None}
+        read |= self._read_by_teachers(unlabelled=False)
         return tuple(view for view in VIEWS if view in read and view != WEAK)
+
+    def _read_by_teachers(self, *, unlabelled: bool) -> set[View]:
+        """The views of labelled or of unlabelled images that teachers read which have no table."""
+        without = [teacher for teacher in self.teachers if teacher.table is None]
+        return {teacher.view for teacher in without if teacher.reading.unlabelled == unlabelled}
 
     def unlabelled(self, learners: Sequence[Learner]) -> UnlabelledViews:
         """The views of unlabelled images that batches must have; learners that read some agree in how many images there are."""
         read = {view for learner in learners for view in learner.distiller.unlabelled}
         ratios = {learner.distiller.unlabelled_ratio for learner in learners if learner.distiller.unlabelled}
         assert len(ratios) <= 1, f"learners read {ratios} unlabelled images for each labelled one"
+        read |= self._read_by_teachers(unlabelled=True)
         return UnlabelledViews(tuple(view for view in VIEWS if view in read), max(ratios, default=0))
 
     def progress(self, epoch: int, step: int) -> Progress:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
         return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)
 
-    def outputs(self, batch: Batch) -> dict[View, Outputs]:
-        """The teacher's outputs by the view that it read, none without a teacher."""
-        return {teacher.view: teacher(batch) for teacher in self.teachers}
+    def outputs(self, batch: Batch) -> dict[Reading, Outputs]:
+        """The teacher's outputs by what it read, none without a teacher."""
+        return {teacher.reading: teacher(batch) for teacher in self.teachers}
 
     def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
         """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""

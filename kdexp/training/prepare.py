@@ -13,7 +13,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.data.split import Split
-from kdexp.data.views import WEAK, View
+from kdexp.data.views import Reading
 from kdexp.device import ranks
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
@@ -27,7 +27,7 @@ from kdexp.network.headless import is_headless
 from kdexp.network.landmarks import classifier_of
 from kdexp.network.whole_batch_norm import share_norms
 from kdexp.tasks.imbalance import weights_of_classes
-from kdexp.teacher.frozen import Teacher
+from kdexp.teacher.frozen import WEAKLY, Teacher
 from kdexp.training.entry import Entry
 from kdexp.training.learner import Learner
 
@@ -107,27 +107,31 @@ def prepare(
     labels: Tensor,
     unlabelled: int = 1,
 ) -> tuple[list[Learner], Teacher | None]:
-    """A new learner per entry, and the teacher that they share (None without its network), for the first view that is read.
+    """A new learner per entry, and the teacher that they share (None without its network), for what is read first.
 
     `labels` [N] are those of the training images, `unlabelled` is the number of images without one.
     """
     drafts = [_Draft(entry, shape, precision) for entry in entries]
-    by_view: dict[View, Teacher] = {}
+    by_reading: dict[Reading, Teacher] = {}
     for draft in drafts:
         if not draft.distiller.uses_teacher:
             draft.choose_layers(None)
     if teacher_network is not None:
         moved = on_device(teacher_network, precision)
-        layers: dict[View, list[str]] = {}
+        layers: dict[Reading, list[str]] = {}
         for draft in drafts:
             if draft.distiller.uses_teacher:
-                layers.setdefault(draft.distiller.teacher_view, []).extend(draft.choose_layers(moved))
+                names = draft.choose_layers(moved)
+                for reading in draft.distiller.teacher_readings:
+                    layers.setdefault(reading, []).extend(names)
         size = ranks.largest_part(entries[0].spec.batch_size)
-        for view, names in (layers or {WEAK: []}).items():
-            by_view[view] = Teacher(moved, names, shape.probe(precision.device), precision, size, view)
-            by_view[view].by_view = by_view
-    learners = [draft.finish(by_view.get(draft.distiller.teacher_view), labels, unlabelled) for draft in drafts]
-    return learners, next(iter(by_view.values()), None)
+        ratio = max(draft.distiller.unlabelled_ratio for draft in drafts)
+        for reading, names in (layers or {WEAKLY: []}).items():
+            most = size * ratio if reading.unlabelled else size
+            by_reading[reading] = Teacher(moved, names, shape.probe(precision.device), precision, most, reading)
+            by_reading[reading].by_reading = by_reading
+    learners = [draft.finish(by_reading.get(Reading(draft.distiller.teacher_view)), labels, unlabelled) for draft in drafts]
+    return learners, next(iter(by_reading.values()), None)
 
 
 def classifier_alone(network: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from kdexp.data.batch import Batch
-from kdexp.data.views import View
+from kdexp.data.views import Reading
 from kdexp.device.cuda_graphs import HostReads, Stopwatch, buffers_in_place, cudnn_benchmark, record_graph, side_by_side
 from kdexp.device.precision import Precision
 from kdexp.distillation.base import Progress
@@ -102,7 +102,7 @@ class RecordedSteps(Steps):
         self,
         learners: Sequence[Learner],
         batch: Batch,
-        outputs: Mapping[View, Outputs],
+        outputs: Mapping[Reading, Outputs],
         progress: Progress,
         *,
         inspect: bool = False,
@@ -157,7 +157,7 @@ class RecordedSteps(Steps):
         return Recording(
             learners=self._group,
             batch=batch,
-            outputs={view: theirs.map(torch.clone) for view, theirs in outputs.items()},
+            outputs={reading: theirs.map(torch.clone) for reading, theirs in outputs.items()},
             images=images.at(positions),
             scheduled=[
                 {name: zeros(steps) for name in learner.distiller.scheduled(self.progress(0, 0))} for learner in self._group
@@ -219,11 +219,11 @@ class RecordedSteps(Steps):
             recording.fill(batch, self.outputs(batch))
         recording.replay()
         for teacher in self.teachers:
-            teacher.images_asked += recording.images_asked.get(teacher.view, 0)
+            teacher.images_asked += recording.images_asked.get(teacher.reading, 0)
 
     def record(self, recording: Recording, progress: Progress) -> Callable[[], None]:
         """Records one step of all learners in the group; returns what replays it."""
-        before = {teacher.view: teacher.images_asked for teacher in self.teachers}
+        before = {teacher.reading: teacher.images_asked for teacher in self.teachers}
         try:
             with cudnn_benchmark(False):  # it would wait for the device
                 replay = record_graph(
@@ -233,8 +233,8 @@ class RecordedSteps(Steps):
         except Exception as error:
             raise RuntimeError(f"the step can't be recorded: {first_line(error)}; graph=false runs without") from error
         for teacher in self.teachers:  # replays run the teacher, recording does not
-            recording.images_asked[teacher.view] = teacher.images_asked - before[teacher.view]
-            teacher.images_asked = before[teacher.view]
+            recording.images_asked[teacher.reading] = teacher.images_asked - before[teacher.reading]
+            teacher.images_asked = before[teacher.reading]
         return replay
 
     def _recorded_work(self, recording: Recording, progress: Progress) -> None:

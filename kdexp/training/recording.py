@@ -12,7 +12,7 @@ from torch import Tensor
 from kdexp.data.batch import Batch
 from kdexp.data.epoch import Epoch
 from kdexp.data.split import Split
-from kdexp.data.views import View
+from kdexp.data.views import Reading
 from kdexp.device.cuda_graphs import buffers_in_place
 from kdexp.distillation.base import Progress
 from kdexp.network.capture import Outputs
@@ -25,8 +25,8 @@ class Recording:
 
     learners: list[Learner]
     batch: Batch
-    outputs: dict[View, Outputs]
-    """The teacher's, by the view that it read."""
+    outputs: dict[Reading, Outputs]
+    """The teacher's, by what it read."""
     images: Epoch
     """The images of an epoch's full batches."""
     rates: list[Tensor]
@@ -40,10 +40,10 @@ class Recording:
     phases: list[Any] = field(default_factory=list)
     """The methods' phases when the step was recorded."""
     replay: Callable[[], None] | None = None
-    images_asked: dict[View, int] = field(default_factory=dict)
-    """Images that go through the teacher for each view in one replay, unseen by the host."""
+    images_asked: dict[Reading, int] = field(default_factory=dict)
+    """Images that go through the teacher for each reading in one replay, unseen by the host."""
 
-    def fill(self, batch: Batch, outputs: Mapping[View, Outputs]) -> None:
+    def fill(self, batch: Batch, outputs: Mapping[Reading, Outputs]) -> None:
         """Copies a batch and the teacher's outputs to where the learners read them."""
         for part in fields(Batch):
             if isinstance(target := getattr(self.batch, part.name), Tensor):
@@ -54,10 +54,10 @@ class Recording:
             self.batch.unlabelled.index.copy_(batch.unlabelled.index)
             for view, images in self.batch.unlabelled.views.items():
                 images.copy_(batch.unlabelled.views[view])
-        for view, theirs in self.outputs.items():
-            theirs.logits.copy_(outputs[view].logits)
+        for reading, theirs in self.outputs.items():
+            theirs.logits.copy_(outputs[reading].logits)
             for name, target in theirs.features.items():
-                target.copy_(outputs[view].features[name])
+                target.copy_(outputs[reading].features[name])
 
     def begin(self, images: Epoch, points: Sequence[Progress], step: int) -> None:
         """Copies an epoch's images and learning rates to where the steps from `step` on read them."""

@@ -101,6 +101,7 @@ class Validator:
         self._elsewhere = elsewhere
         self._check_node = cached(lambda *arguments: list(check_node(*arguments)))
         self._read_dataset = cached(_read_dataset)
+        self._read_folder = cached(_read_folder)
         self._check_network = cached(check_network)
         self._check_start = cached(check_start)
         self._free_memory = cache(free_memory)
@@ -157,6 +158,8 @@ class Validator:
         node = candidate.config["dataset"]
         candidate.shape, candidate.classes, candidate.images, sentence = self._read_dataset(node)
         found = [Problem("", sentence)] if sentence else []
+        if dataset_problem := self._read_folder(node):
+            found.append(Problem("", dataset_problem))
         if candidate.config.get("memory") == "disk" and target(node).image_files is ImageDataset.image_files:
             sentence = "='disk': only dataset=image_folder can be decoded during training; choose auto or ram"
             found.append(Problem("memory", sentence))
@@ -256,3 +259,9 @@ def _read_dataset(node: dict[str, Any]) -> tuple[Shape, list[str] | None, Traini
     dataset: ImageDataset = build(node)
     shape = Shape(dataset.num_classes, dataset.in_channels, dataset.image_size)
     return shape, dataset.classes, TrainingImages.of(dataset), dataset.missing()
+
+
+def _read_folder(node: dict[str, Any]) -> str:
+    """Why the images of `dataset.unlabelled_root` can't be read, if known."""
+    dataset: ImageDataset = build(node)
+    return "" if dataset.unlabelled is None else dataset.unlabelled.problem(dataset.in_channels)

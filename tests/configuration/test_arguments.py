@@ -239,7 +239,7 @@ def test_a_constructor_without_shared_arguments_ends_the_search():
 
 
 def test_methods_take_their_own_arguments_and_those_of_all_methods():
-    shared = {"temperature", "alpha", "ce_weight", "kd_weight", "student_view", "teacher_view"}
+    shared = {"temperature", "alpha", "ce_weight", "kd_weight", "student_view", "teacher_view", "unlabelled_ratio"}
     assert set(parameters(MSELogits)) == shared | {"weight"}
     assert set(parameters(Cosine)) == shared | {"weight", "student_layers", "teacher_layers"}
 

@@ -162,7 +162,7 @@ def test_a_method_without_modules_has_no_loss_between_equal_networks(make_experi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", by_kind())
+@pytest.mark.parametrize("method", [*by_kind(), "feature_cosine beside"])
 def test_an_interrupted_training_resumes_bitwise(make_experiment, school, tmp_path, monkeypatch, method):
     def experiment(store):
         return make_experiment(*PAIR, *chosen(method), f"store={tmp_path / store}")

@@ -5,14 +5,19 @@ import yaml
 from hydra.utils import get_class
 from shipped import CONF, options
 
+BESIDE = " beside"
+"""After a method's name: its teacher teaches unlabelled images, too."""
+
 
 def class_of(method):
     """The class that a method's file names, without composing it: all test processes import this."""
-    return get_class(yaml.safe_load((CONF / "distillation" / f"{method}.yaml").read_text())["_target_"])
+    file = CONF / "distillation" / f"{method.removesuffix(BESIDE)}.yaml"
+    return get_class(yaml.safe_load(file.read_text())["_target_"])
 
 
 METHODS = options("distillation")
 TEACHING = [method for method in METHODS if class_of(method).uses_teacher]
+TEACHING_UNLABELLED = [f"{method}{BESIDE}" for method in METHODS if class_of(method).of_outputs]
 PAIR = ("teacher=resnet14", "teacher.widths=[4,4,8,16]", "student=resnet8", "student.widths=[4,4,6,8]")
 """Nets with stages, maps and pre-activations, so small that they train in no time."""
 
@@ -31,8 +36,9 @@ def averaged(method):
 
 def chosen(method):
     """The words that choose a method, and what it needs to learn."""
-    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if class_of(method).unlabelled else ()
-    return (f"distillation={method}", *data, *averaged(method))
+    reads_unlabelled = class_of(method).unlabelled or method.endswith(BESIDE)
+    data = (*FEW_LABELS, "distillation.unlabelled_ratio=2") if reads_unlabelled else ()
+    return (f"distillation={method.removesuffix(BESIDE)}", *data, *averaged(method))
 
 
 SLOWED = {

@@ -47,7 +47,7 @@ def first_read(learner, teacher, split, batch_size):
     views = tuple({method.student_view, method.teacher_view} - {WEAK})
     unlabelled = UnlabelledViews(method.unlabelled, method.unlabelled_ratio)
     batch = next(split.batches(batch_size, seed=0, epoch=0, views=views, unlabelled=unlabelled))
-    return learner.reads(batch, {teacher.view: teacher(batch)} if teacher else {})
+    return learner.reads(batch, {each.reading: each(batch) for each in teacher.by_reading.values()} if teacher else {})
 
 
 def look_up(teacher, split):

@@ -8,7 +8,7 @@ from experiments import said
 from loops import first_read, fresh, look_up, quiet_training
 
 from kdexp.data.split import Split
-from kdexp.data.views import MIXED, PLAIN, WEAK, WEAK2
+from kdexp.data.views import MIXED, PLAIN, WEAK, WEAK2, Reading
 from kdexp.device.random import RandomStream
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.session import Session
@@ -119,7 +119,7 @@ def test_learners_of_all_modes_trained_together_get_the_weights_they_get_alone(m
         with RandomStream(1, torch.device("cpu")):
             network = build_network(experiments["same"].spec("teacher").model, experiments["same"].shape)
         learners, teacher = prepare(entries, network, experiments["same"].shape, experiments["same"].precision, split.labels)
-        assert teacher.by_view.keys() == {MODES[mode][1] for mode in modes}
+        assert teacher.by_reading.keys() == {Reading(MODES[mode][1]) for mode in modes}
         quiet_training(learners, split, teacher, None, epochs=2, limit_batches=3)
         return [learner.state_dict() for learner in learners]
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.configuration.arguments import Checked, Fraction, Temperature, Weight
+from kdexp.configuration.arguments import Checked, Fraction, Range, Temperature, Weight
 from kdexp.data.batch import Batch
-from kdexp.data.views import WEAK, View
+from kdexp.data.views import WEAK, Reading, View
 from kdexp.distillation.base.step import Probe, Progress, Terms, Trainee
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.network.capture import Outputs
+
+MaybeRatio = Annotated[int, Range(at_least=0, within=(0, 1000))]
+"""Unlabelled images in a batch for each labelled one, where a method may do without."""
 
 BOTH_WEIGHTINGS = (
     "is short for ce_weight=alpha, kd_weight=1-alpha and excludes them; "
@@ -62,6 +66,9 @@ class Distiller(nn.Module, Checked):
     """The views of unlabelled images that the method reads; none for most methods."""
     unlabelled_ratio: int = 0
     """Unlabelled images in a batch for each labelled one."""
+    of_outputs: bool = False
+    """Whether the method's own terms are means over images that read nothing of a batch but both networks' outputs, so that
+    they can be taken of unlabelled images, too (`unlabelled_ratio`). Not inherited."""
     per_image: bool = False
     """Whether all terms are means over images, of which each depends on one image: several ranks may have a part of the
     batch each. Not inherited."""
@@ -78,7 +85,7 @@ class Distiller(nn.Module, Checked):
     def __init_subclass__(cls, **options):
         """Resets the flags that are not inherited: a subclass that does not declare them may do anything."""
         super().__init_subclass__(**options)
-        for flag in ("capturable", "features_only", "per_image"):
+        for flag in ("capturable", "features_only", "of_outputs", "per_image"):
             if flag not in vars(cls):
                 setattr(cls, flag, False)
 
@@ -91,6 +98,7 @@ class Distiller(nn.Module, Checked):
         kd_weight: Weight | None,
         student_view: View | None = None,
         teacher_view: View | None = None,
+        unlabelled_ratio: MaybeRatio | None = None,
     ):
         super().__init__()
         if alpha is not None and (ce_weight is not None or kd_weight is not None):
@@ -104,11 +112,20 @@ class Distiller(nn.Module, Checked):
         self.kd_weight = self.own_weights[1] if kd_weight is None else kd_weight
         self.student_view: View = student_view or self.own_views[0]
         self.teacher_view: View = teacher_view or self.own_views[1]
+        if unlabelled_ratio:
+            self.unlabelled_ratio, self.unlabelled = unlabelled_ratio, (self.student_view,)
 
     @property
     def views_read(self) -> set[View]:
         """The views that its networks read, of labelled and of unlabelled images."""
         return {self.student_view, *([self.teacher_view] if self.uses_teacher else []), *self.unlabelled}
+
+    @property
+    def teacher_readings(self) -> list[Reading]:
+        """What its teacher reads: the labelled images, then the unlabelled ones if it teaches these, too; none without one."""
+        if not self.uses_teacher:
+            return []
+        return [Reading(self.teacher_view, unlabelled) for unlabelled in (False, True)[: 1 + bool(self.unlabelled)]]
 
     @property
     def images_per_label(self) -> int:
@@ -142,18 +159,29 @@ class Distiller(nn.Module, Checked):
         """Returns the outputs that `losses` and the training accuracy use, made from those of the student's network."""
         return student
 
+    def images(self, batch: Batch) -> Tensor:
+        """Returns the images that the student answers to: the labelled ones, then the unlabelled ones that it reads."""
+        if not self.unlabelled:
+            return batch.image
+        assert batch.unlabelled is not None
+        return torch.cat([batch.image, batch.unlabelled.seen(self.student_view)])
+
     def update(self, learner: Trainee, batch: Batch, teacher: Outputs | None, progress: Progress) -> Terms:
         """Takes the training step(s) for one batch and returns the named loss terms."""
-        student = learner.forward(batch.image)
+        student = learner.forward(self.images(batch))
         terms = self.losses(batch, student, teacher, progress)
         learner.descend(terms)
         return terms
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None, progress: Progress) -> Terms:
-        """Returns the weighted scalar terms of one step by name: their sum is the objective, the names are logged."""
+        """Returns the weighted scalar terms of one step by name: their sum is the objective, the names are logged.
+
+        Of outputs for more images than the batch has labels, the first ones have these; all other terms are of all images.
+        """
         terms = {}
         if self.ce_weight:
-            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, student.logits))
+            labelled = student.logits[: len(batch.label)]
+            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, labelled))
         if teacher is None:
             return terms
         if self.kd_weight:
@@ -204,7 +232,11 @@ class Distiller(nn.Module, Checked):
         """Returns the objective as the table shows it, such as `0.1 CE + 0.9 KD, T=4`."""
         terms = " + ".join(name if weight == 1 else f"{weight:.4g} {name}" for weight, name in self.weighted() if weight)
         tempered = self.kd_weight or (self.tempered and self.weight)
-        return (f"{terms}, T={self.temperature:g}" if tempered else terms) + self._views()
+        return (f"{terms}, T={self.temperature:g}" if tempered else terms) + self._views() + self._beside()
+
+    def _beside(self) -> str:
+        """The unlabelled images that the teacher teaches, too, in words."""
+        return f", {self.unlabelled_ratio} unlabelled per label" if self.uses_teacher and self.unlabelled else ""
 
     def _views(self) -> str:
         """The views in words, an empty string for those that most methods read."""
