@@ -11,13 +11,17 @@ from kdexp.sweep.axes import written_value
 
 OPTIONS = {
     **{group: group for group in ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "averaging")},
+    "pretraining": "pretraining",
     "baseline": "distillation@baseline",
     "label_smoothing": "distillation@label_smoothing",
     "teacher_optimizer": "optimizer@teacher_optimizer",
     "teacher_schedule": "schedule@teacher_schedule",
 }
 """The override that chooses the option of each node."""
-WITHIN = {f"dataset.{name}": f"strong@dataset.{name}" for name in ("strong", "strong_view")}
+WITHIN = {
+    **{f"dataset.{name}": f"strong@dataset.{name}" for name in ("strong", "strong_view")},
+    **{f"pretraining.{name}": f"{name}@pretraining.{name}" for name in ("optimizer", "schedule")},
+}
 """The same for nodes inside others."""
 RECIPES = ("recipe", "_global_")
 """Choices that follow from the others."""

@@ -47,7 +47,7 @@ class Lookalikes:
 
 
 OF_IMAGES = ("fingerprint", "mean", "std")
-DEPENDENT = ("teacher", "members", "format", "sources")
+DEPENDENT = ("teacher", "members", "start", "format", "sources")
 """Parts of a spec that are keys of other learners, which depend on the images, too, or that `identity` adds."""
 
 

@@ -46,6 +46,7 @@ NAMES = (
         "feature_cosine",
         "feature_pretraining",
         "mpl",
+        "pretrained",
     ),
 )
 """Methods and controls by the number that gives each its colour and mark: append new ones, others keep theirs."""

@@ -49,7 +49,7 @@ class Learner:
     precision: Precision
     deployed: nn.Module
     untrained: bool = False
-    """Whether the classifier keeps its initial weights, so that accuracies mean nothing."""
+    """Whether there is no classifier, or one that keeps its initial weights, so that there are no accuracies."""
     trained: nn.Module | None = None
     """The part of the model that is in training mode during training; None for all of it."""
     average: MovingAverage | None = None
@@ -70,6 +70,7 @@ class Learner:
         self.optimizer = self.recipe.build(modules, fused=self.precision.fused, paced=paced)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._let_record()
+        self.log.reads_labels = not self.untrained
         self._portion = 1.0
         self._notes: dict[str, Tensor] = {}
         self._compiled: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
@@ -207,8 +208,9 @@ class Learner:
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms and notes of the step just taken and its training accuracy [width], on the device."""
         self.log.columns, self.log.notes = list(terms), list(self._notes)
-        accuracy = correct(self._logits, label).float() / len(label)
-        found = [*(term.detach() for term in terms.values()), *self._notes.values(), accuracy]
+        found = [*(term.detach() for term in terms.values()), *self._notes.values()]
+        if self.log.reads_labels:
+            found.append(correct(self._logits, label).float() / len(label))
         self._notes = {}
         return torch.stack(found) if self._portion == 1 else self._portion * torch.stack(found)
 
@@ -221,11 +223,11 @@ class Learner:
 
     def close_epoch(self, validation: Split | None) -> Tensor:
         """The numbers of the epoch, with its validation accuracy, in one flat fp32 tensor on the device."""
-        return self.log.close_epoch(None if validation is None else self._accuracy(validation))
+        return self.log.close_epoch(None if validation is None or self.untrained else self._accuracy(validation))
 
     def record_epoch(self, numbers: Tensor, validated: bool) -> None:
         """Adds the epoch whose numbers `close_epoch` returned, now on the host; keeps the weights of the best one."""
-        self.failure = self.log.record_epoch(numbers, validated)
+        self.failure = self.log.record_epoch(numbers, validated and not self.untrained)
         if self.log.best_epoch == len(self.history):
             self.best_weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
 
@@ -270,6 +272,11 @@ class Learner:
         parts = self._stored_parts.items()
         return {f"{part}.{name}": value for part, module in parts for name, value in module.state_dict().items()}
 
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads the weights of a network that may lack the classifier, which then keeps its initial ones."""
+        for network in (self.model, *([] if self.average is None else [self.average.network])):
+            network.load_state_dict({**network.state_dict(), **weights})
+
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` returned, strictly."""
         for part, module in self._stored_parts.items():
@@ -304,7 +311,7 @@ class Learner:
             self.model.load_state_dict(progress["trained_weights"])
             self.average.steps.copy_(progress["averaged_steps"])
         self.stream.states = progress["random"]
-        self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
+        self.log = History(progress["history"], progress["best_epoch"], progress["seconds"], reads_labels=not self.untrained)
         self.best_weights = progress["best_weights"]
         self.continued_after = [*progress["continued_after"], len(self.history)]
 
