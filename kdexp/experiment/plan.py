@@ -32,7 +32,7 @@ from kdexp.network.build import device_of, sketch_network, taken, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
 from kdexp.network.headless import head_of
-from kdexp.pretraining.base import method_of
+from kdexp.pretraining.base import is_chosen, method_of
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
@@ -138,7 +138,7 @@ class Plan:
         """The learners of this run, the teacher first."""
         distills = self.config["distillation"]["_target_"] != self.config["baseline"]["_target_"]
         first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
-        return first + (["pretrained"] if self.config.get("pretraining") else []) + list(self.settings.controls)
+        return first + (["pretrained"] if is_chosen(self.config) else []) + list(self.settings.controls)
 
     @property
     def needed(self) -> list[str]:

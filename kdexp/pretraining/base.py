@@ -45,3 +45,19 @@ class Pretraining(Distiller):
     def __init__(self, *, temperature: Temperature, student_view: View | None = None):
         shared = {"alpha": None, "ce_weight": None, "kd_weight": None}
         super().__init__(temperature=temperature, student_view=student_view, **shared)
+
+
+class NoPretraining(Pretraining):
+    """No row starts from pretrained weights."""
+
+    def __init__(self):
+        super().__init__(temperature=1.0)
+
+
+def is_chosen(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration has a pretraining, which adds the row `pretrained`."""
+    node = config.get("pretraining")
+    return bool(node) and not (isinstance(node, Mapping) and node.get("_target_") == NONE)
+
+
+NONE = f"{NoPretraining.__module__}.{NoPretraining.__qualname__}"

@@ -13,7 +13,7 @@ from kdexp.configuration.roles import PARTS
 from kdexp.data.shape import Shape
 from kdexp.errors import Problem
 from kdexp.network.footprint import Room
-from kdexp.pretraining.base import NODES, PretrainingSettings, method_of, settings_of
+from kdexp.pretraining.base import NODES, PretrainingSettings, is_chosen, method_of, settings_of
 from kdexp.training.sketch import Ask
 from kdexp.validation.methods import check_method
 from kdexp.validation.views import TrainingImages, check_views
@@ -24,7 +24,7 @@ CheckNode = Callable[[str, Any, bool], list[Problem]]
 
 def check_nodes(node: Any, check_node: CheckNode) -> Iterator[Problem]:
     """Problems of the method, of the optimizer and schedule, and of the values that belong to none of them."""
-    if not isinstance(node, Mapping):
+    if not isinstance(node, Mapping) or not is_chosen({PATH: node}):
         yield from check_node(PATH, node, False)
         return
     yield from check_node(PATH, method_of(node), False)

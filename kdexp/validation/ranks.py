@@ -14,7 +14,7 @@ from kdexp.data.views import MIXED
 from kdexp.device.precision import pick_device
 from kdexp.device.ranks import plan_ranks
 from kdexp.errors import Problem
-from kdexp.pretraining.base import method_of
+from kdexp.pretraining.base import is_chosen, method_of
 
 ALONE = "leave devices=1"
 
@@ -35,7 +35,7 @@ def check_ranks(config: dict[str, Any], broken: Collection[str], distilled_teach
         yield Problem("graph", "=True: steps of several processes exchange gradients and are not recorded; leave graph=auto")
     if config["class_weights"] is not None:
         yield Problem("class_weights", f"weighs the images of a whole batch, of which {ranks} ranks have a part each; {ALONE}")
-    pretraining = ["pretraining"] if config.get("pretraining") else []
+    pretraining = ["pretraining"] if is_chosen(config) else []
     for path in ("baseline", "distillation", *pretraining, *(f"{path}.distillation" for path in distilled_teachers)):
         if path not in broken and (sentence := _needs_whole_batches(config, path)):
             yield Problem(path, f"{sentence}, of which {ranks} ranks have a part each; {ALONE}")

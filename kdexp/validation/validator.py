@@ -24,6 +24,7 @@ from kdexp.errors import Problem
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
 from kdexp.network.headless import head_of
+from kdexp.pretraining.base import is_chosen
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.averaging import check_averaging
@@ -243,7 +244,7 @@ class Validator:
     def _pretraining(self, candidate: Candidate) -> list[Problem]:
         """Problems of the pretraining of the student's network."""
         student = candidate.networks.get("student")
-        if not candidate.config.get("pretraining") or "pretraining" in candidate.broken or student is None:
+        if not is_chosen(candidate.config) or "pretraining" in candidate.broken or student is None:
             return []
         common = (candidate.shape, self._capture, candidate.rooms["student"])
         return list(check_pretraining(candidate.config, student, candidate.images, *common))
