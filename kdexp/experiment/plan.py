@@ -233,16 +233,10 @@ class Plan:
         if head == "none" or part.pretrains:
             model["head"] = "none"
         probed = head == "probe" and not part.untrained
-        frozen = part.frozen_backbone or probed or node_at(self.config, part.model).get("frozen_backbone")
-        if part.start:
-            frozen |= self.config[part.start]["frozen_backbone"]
-        if frozen and not part.pretrains:
+        probed |= bool(part.start) and self.config[part.start]["frozen_backbone"]
+        if part.frozen_backbone or probed or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
-        epochs = settings.teacher_epochs if part.teaches else settings.epochs
-        if part.pretrains:
-            epochs, batch_size = (self.config[role][name] for name in ("epochs", "batch_size"))
-        else:
-            batch_size = settings.batch_size
+        epochs, batch_size = self._length(part)
         as_it_is = head == "none" or (part.teaches and checkpoint and not probed)
         if part.untrained or part.quantised or members or as_it_is:
             epochs = 0
@@ -265,6 +259,13 @@ class Plan:
             strong_view=self._strong_view(part, epochs),
             start=self.spec(part.start).key if part.start else None,
         )
+
+    def _length(self, part: RoleSpec) -> tuple[int, int]:
+        """Epochs and batch size of a training."""
+        if part.pretrains:
+            return self.config["pretraining"]["epochs"], self.config["pretraining"]["batch_size"]
+        settings = self.settings
+        return settings.teacher_epochs if part.teaches else settings.epochs, settings.batch_size
 
     def _strong_view(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
         """The node of RandAugment, for learners that read strong views in their training."""

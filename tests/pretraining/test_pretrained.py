@@ -12,6 +12,9 @@ from kdexp.commands.run import remarks
 from kdexp.experiment.lockstep import train_together
 from kdexp.experiment.obtain import obtain
 from kdexp.store.best import reasons_to_keep_best
+from kdexp.sweep.comparison import fold
+from kdexp.sweep.read import read
+from kdexp.sweep.remarks import remarks as remarks_of
 from kdexp.training.history import History
 from kdexp.validation.validator import validate
 
@@ -201,6 +204,31 @@ def test_two_frozen_backbones_are_refused(tmp_path):
     save_file(NormNet(10, 1, 8).state_dict(), tmp_path / "start.safetensors")
     config = COMPOSER.compose([*FEW, *words, f"student.checkpoint={tmp_path}/start.safetensors"])
     assert "student.frozen_backbone=True: pretraining trains the backbone" in "".join(map(str, validate(config)))
+
+
+@pytest.mark.slow
+def test_a_sweep_averages_over_seeds_and_has_columns_for_what_was_varied(here, tmp_path):
+    varied = ("seed=0,1", "optimizer@pretraining.optimizer=adam,sgd", "diagnosis=never", "limit_batches=2")
+    code, printed = here("-m", *FEW, *varied)
+    assert code == 0, printed
+    (table,) = fold(read([tmp_path / "outputs"])).tables
+    assert [(row.role, row.n, row.method) for row in table.rows] == [
+        ("baseline", 2, "CE"),
+        ("pretrained", 2, "CE, from SimCLR"),
+        ("pretrained", 2, "CE, from SimCLR"),
+    ]
+    assert [row.settings.get("pretraining.optimizer") for row in table.rows] == [None, "adam", "sgd"]
+    assert "pretraining.optimizer" in table.columns
+    assert "pretrained: the baseline, started from a training without labels, with a new classifier." in remarks_of(table)
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_the_pretraining(here):
+    code, printed = here(*FEW, "dry_run=true", columns=200)
+    assert code == 0, printed
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert [line[0] for line in lines if line[-3:] == ["to", "be", "trained"]] == ["baseline", "pretraining", "pretrained"]
+    assert next("SimCLR, T=0.5" in line for line in printed.out.splitlines() if line.lstrip().startswith("pretraining "))
 
 
 def test_a_history_without_labels_has_no_accuracy():
