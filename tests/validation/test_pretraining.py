@@ -47,6 +47,7 @@ def test_accepted(words):
     assert problems(STRONG, *words) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_what_is_not_as_by_default():
     config = COMPOSER.compose([*START, "pretraining.epochs=7"])
     assert different_options(config, COMPOSER) == ["pretraining=simclr", "student=convnet_small"]
