@@ -27,6 +27,7 @@ ROOMS = (
     "network",
     "models",
     "distillation",
+    "pretraining",
     "teacher",
     "training",
     "deployment",

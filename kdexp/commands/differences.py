@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from kdexp.configuration.compose import Composer
@@ -11,6 +12,7 @@ from kdexp.sweep.axes import written_value
 
 OPTIONS = {
     **{group: group for group in ("dataset", "teacher", "student", "distillation", "optimizer", "schedule", "averaging")},
+    "pretraining": "pretraining",
     "baseline": "distillation@baseline",
     "label_smoothing": "distillation@label_smoothing",
     "teacher_optimizer": "optimizer@teacher_optimizer",
@@ -19,6 +21,8 @@ OPTIONS = {
 """The override that chooses the option of each node."""
 WITHIN = {f"dataset.{name}": f"strong@dataset.{name}" for name in ("strong", "strong_view")}
 """The same for nodes inside others."""
+IMPLIED = {f"pretraining.{name}": f"{name}@pretraining.{name}" for name in ("optimizer", "schedule")}
+"""The same for nodes whose default option is that of the option around them."""
 RECIPES = ("recipe", "_global_")
 """Choices that follow from the others."""
 SILENT = ("choices", "published", "dry_run")
@@ -34,7 +38,7 @@ def different_options(config: Mapping[str, Any], composer: Composer) -> list[str
     followers = {f"teacher_{key}" for key in found if chosen.get(f"teacher_{key}") == chosen[key]}
     removed = [f"{key}=null" for key in OPTIONS if key in usual and not config.get(key)]
     return [
-        f"{WITHIN.get(key, key)}={chosen[key] or 'null'}"
+        f"{(WITHIN | IMPLIED).get(key, key)}={chosen[key] or 'null'}"
         for key in found
         if key not in followers and f"{key}=null" not in removed
     ] + removed
@@ -42,14 +46,16 @@ def different_options(config: Mapping[str, Any], composer: Composer) -> list[str
 
 def different_values(config: Mapping[str, Any], composer: Composer) -> list[str]:
     """The values that are not those of the chosen options, as `KEY=VALUE`: set by hand, by an experiment or by a recipe."""
-    default = dict(_flat(_plain(config, composer)))
+    default = dict(_flat(_plain(config, composer, OPTIONS | WITHIN | IMPLIED)))
     return [shlex.quote(f"{key}={written_value(value)}") for key, value in _flat(config) if default.get(key, ...) != value]
 
 
-def _plain(config: Mapping[str, Any], composer: Composer) -> dict[str, Any]:
-    """The configuration with the same options for the nodes in `OPTIONS`, and nothing else."""
+def _plain(
+    config: Mapping[str, Any], composer: Composer, nodes: Mapping[str, str] = MappingProxyType(OPTIONS | WITHIN)
+) -> dict[str, Any]:
+    """The configuration with the same options for these nodes, and nothing else."""
     chosen, usual = config["choices"], composer.compose([])["choices"]
-    differing = [(chosen[key], word) for key, word in (OPTIONS | WITHIN).items() if chosen.get(key, usual[key]) != usual[key]]
+    differing = [(chosen[key], word) for key, word in nodes.items() if key in chosen and chosen[key] != usual.get(key)]
     words = [f"{word}={option}" if option else f"~{word}" for option, word in differing]
     return composer.compose(words)
 

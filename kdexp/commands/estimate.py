@@ -47,7 +47,7 @@ class Lookalikes:
 
 
 OF_IMAGES = ("fingerprint", "mean", "std")
-DEPENDENT = ("teacher", "members", "format", "sources", "unlabelled")
+DEPENDENT = ("teacher", "members", "start", "format", "sources", "unlabelled")
 """Parts of a spec that are keys of other learners or hashes, which depend on the images, too, or that `identity` adds."""
 
 

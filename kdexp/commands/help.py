@@ -38,12 +38,13 @@ Flags: -m runs every combination (hydra/launcher=lockstep: compatible ones toget
 --config-name NAME starts from your own file; --version.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
 kdexp --help columns explains every column; eval "$(kdexp -sc install=bash)" turns on TAB completion."""
-JOINED = ("schedule", "averaging", "search")
+JOINED = ("schedule", "pretraining", "averaging", "search")
 """Groups that stand in the line of the one before them."""
 
 
 CHOSEN = (
     "dataset",
+    "pretraining",
     "teacher",
     "student",
     "distillation",

@@ -117,6 +117,7 @@ GROUPS = (
     "optimizer",
     "schedule",
     "averaging",
+    "pretraining",
     "protocol",
     "experiment",
     "recipe",

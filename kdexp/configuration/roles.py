@@ -39,7 +39,11 @@ class RoleSpec:
     student_view: str = ""
     """The view of labelled images that it reads, if not that of its method."""
     all_labels: bool = False
-    """Has the labels of all training images, where others have some."""
+    """Trains on all training images, where others have the labels of some."""
+    pretrains: bool = False
+    """Is trained without labels and without a classifier, as the start of another learner."""
+    start: str = ""
+    """The role of the pretrained learner that it starts from."""
     quantised: bool = False
     """Is not trained: its teacher's network with 8-bit integers."""
 
@@ -56,6 +60,16 @@ PARTS = {
     "untrained_teacher": replace(_TEACHER, untrained=True, from_scratch=True),
     "baseline": RoleSpec(method="baseline"),
     "distilled": RoleSpec(),
+    "pretraining": RoleSpec(
+        "student",
+        "pretraining",
+        "pretraining.optimizer",
+        "pretraining.schedule",
+        teacher="",
+        all_labels=True,
+        pretrains=True,
+    ),
+    "pretrained": RoleSpec(method="baseline", from_scratch=True, start="pretraining"),
     "random_teacher": RoleSpec(teacher="untrained_teacher"),
     "self_teacher": RoleSpec(teacher="baseline"),
     "label_smoothing": RoleSpec(method="label_smoothing"),
@@ -75,8 +89,9 @@ EXPLAINED = {
     "strong_labels": "strong_labels: the baseline on strong views of the labelled images.",
     "all_labels": "all_labels: the baseline with the labels of all training images, for as many steps.",
     "int8": "int8: the distilled student in 8-bit integers; onnxruntime runs it on the CPU, PyTorch runs the others.",
+    "pretrained": "pretrained: the baseline, started from a training without labels, with a new classifier.",
 }
-"""The remark under the table for each control."""
+"""The remark under the table for each row that needs one."""
 
 
 def role_spec(role: str, config: Mapping[str, Any]) -> RoleSpec:
@@ -116,10 +131,10 @@ def teacher_paths(config: Mapping[str, Any], path: str = "teacher") -> list[str]
 
 
 def sources_of(role: str, config: Mapping[str, Any]) -> list[str]:
-    """The roles that a teacher is made from: the members of an ensemble, and its own teacher."""
+    """The roles that a learner is made from: a teacher's members and its own teacher, or the pretrained one it starts from."""
     part = role_spec(role, config)
     if not part.teaches or part.untrained:
-        return []
+        return [part.start] if part.start else []
     members = node_at(config, part.model).get("members") or []
     of_members = [f"{part.model}.members.{position}" for position in range(len(members))]
     return [*of_members, part.teacher] if part.teacher else of_members

@@ -97,7 +97,7 @@ def _training(stored: StoredLearner, run: Path) -> list[str]:
     values = {
         "network": _node(spec["model"]),
         "method": f"{result['method']}: {_node(spec['method'])}",
-        **({"teacher": _teacher(stored)} if spec["teacher"] else {}),
+        **{what: _source(stored, spec[name]) for name, what in SOURCES.items() if spec.get(name)},
         "optimizer": _node(spec["optimizer"]),
         "schedule": _node(spec["schedule"]),
         **({"moving average": _node(spec["averaging"])} if spec.get("averaging") else {}),
@@ -113,18 +113,21 @@ def _training(stored: StoredLearner, run: Path) -> list[str]:
     return [*_table(values), *(["", f"```sh\n{command.strip()}\n```"] if command else [])]
 
 
-def _teacher(stored: StoredLearner) -> str:
-    """The teacher's network, method and accuracy if it is still in the store, else its key."""
-    key = stored.result["spec"]["teacher"]
+SOURCES = {"teacher": "teacher", "start": "starts from"}
+"""What learners that this one depends on are called, by the name of their key in the spec."""
+
+
+def _source(stored: StoredLearner, key: str) -> str:
+    """The network, method and accuracy of the learner with that key if it is still in the store, else the key."""
     try:
-        teacher = read_result(stored.path.parent / key).result if (stored.path.parent / key / RESULT).is_file() else None
+        source = read_result(stored.path.parent / key).result if (stored.path.parent / key / RESULT).is_file() else None
     except BadFile:
-        teacher = None
-    if teacher is None:
+        source = None
+    if source is None:
         return key
-    accuracy = teacher["test"]["last"]["top1"]
+    accuracy = source["test"]["last"]["top1"]
     known = "" if accuracy is None else f", test accuracy {100 * accuracy:.2f} %"
-    return f"{teacher['model']} ({teacher['method']}), {teacher['parameters']:,} parameters{known}"
+    return f"{source['model']} ({source['method']}), {source['parameters']:,} parameters{known}"
 
 
 def _results(stored: StoredLearner, epoch: str, run: Path) -> Iterator[str]:

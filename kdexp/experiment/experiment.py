@@ -119,6 +119,8 @@ class Experiment(Plan):
             if teacher and teacher not in done:
                 yield from ([role] for role in self._needed_for(teacher))
             if students := [role for role, theirs in taught_by.items() if (theirs or first) == teacher]:
+                starts = dict.fromkeys(self.part(role).start for role in students if self.part(role).start)
+                yield from ([role] for start in starts for role in self._needed_for(start))
                 yield students
             done |= {teacher, *students}
         yield from ([role] for role in others)
@@ -127,7 +129,7 @@ class Experiment(Plan):
         return self.part(role).teacher if self._uses_teacher(role) else ""
 
     def _needed_for(self, teacher: str) -> Iterator[str]:
-        """The learners that a teacher is taught by or made of, unless it is stored, then the teacher itself."""
+        """The learners that a teacher, or a pretrained one, depends on unless it is stored, then this learner itself."""
         if not self.has(self.spec(teacher).key):
             for source in self.sources(teacher):
                 yield from self._needed_for(source)

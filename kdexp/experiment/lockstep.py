@@ -39,6 +39,7 @@ class Loop(NamedTuple):
     device: str
     threads: int
     teaches: bool
+    pretrains: bool
     strong_view: str
     unlabelled: str
     """The images of a folder without classes."""
@@ -94,19 +95,19 @@ def _groups(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, lis
     Learners without a teacher join the first group that fits, as soon as that has its teacher.
     """
     missing = list(_missing(experiments))
-    missing_teachers = {entry.spec.key for experiment, entry in missing if experiment.part(entry.role).teaches}
+    own = [(entry.spec.key, experiment.part(entry.role)) for experiment, entry in missing]
+    missing_first = {key for key, part in own if part.teaches or part.pretrains}
     ready: list[tuple[Experiment, Loop, Entry]] = []
     without_teacher: list[tuple[Experiment, Loop, Entry]] = []
     waiting = set()
     for experiment, entry in missing:
         loop, teacher = _loop(experiment, entry), entry.spec.teacher
-        sources = {*entry.spec.members, *([teacher] if teacher else [])}
-        if sources & missing_teachers:
+        sources = entry.spec.depends_on
+        if missing_first.intersection(sources):
             waiting.add(loop)
-        elif teacher is None and entry.spec.key not in missing_teachers:
-            without_teacher.append((experiment, loop, entry))
         elif all(map(experiment.has, sources)):
-            ready.append((experiment, loop, entry))
+            joins = teacher is None and entry.spec.key not in missing_first
+            (without_teacher if joins else ready).append((experiment, loop, entry))
     groups: list[Group] = []
     for experiment, loop, entry in ready:
         _join([group for group in groups if group.teacher == entry.spec.teacher], groups, experiment, loop, entry)
@@ -146,6 +147,7 @@ def _loop(experiment: Experiment, entry: Entry) -> Loop:
         str(experiment.device),
         experiment.threads,
         experiment.part(entry.role).teaches,
+        experiment.part(entry.role).pretrains,
         json.dumps(experiment.dataset.strong_view),
         experiment.data.unlabelled,
         method.unlabelled_ratio if method.unlabelled else 0,

@@ -84,6 +84,8 @@ def _prepared(entries: Sequence[Entry], experiment: Experiment) -> tuple[list[Le
     experiment.journal.say(training_words(_names(entries), spec, steps.count, len(split), repeats=split.repeats))
     for learner, entry in zip(learners, entries, strict=True):
         _load_members(learner, entry, experiment.store)
+        if entry.spec.start:
+            learner.start_from(deployed_network(experiment.store.require(entry.spec.start)).state_dict())
         _resume(learner, entry, experiment)
     if any(len(learner.history) < spec.epochs for learner in learners):
         for each in steps.teachers:

@@ -33,6 +33,7 @@ from kdexp.network.build import device_of, sketch_network, taken, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
 from kdexp.network.headless import head_of
+from kdexp.pretraining.base import is_chosen, method_of
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry
@@ -145,7 +146,7 @@ class Plan:
         """The learners of this run, the teacher first."""
         distills = self.config["distillation"]["_target_"] != self.config["baseline"]["_target_"]
         first = (["teacher"] if self.config.get("teacher") else []) + ["baseline"] + (["distilled"] if distills else [])
-        return first + list(self.settings.controls)
+        return first + (["pretrained"] if is_chosen(self.config) else []) + list(self.settings.controls)
 
     @property
     def needed(self) -> list[str]:
@@ -163,8 +164,9 @@ class Plan:
 
     def sources(self, role: str) -> list[str]:
         """The roles of the learners that this one is directly taught by or made of."""
-        is_student = self._uses_teacher(role) and not self.part(role).teaches
-        return [self.part(role).teacher] if is_student else sources_of(role, self.config)
+        part = self.part(role)
+        is_student = self._uses_teacher(role) and not part.teaches
+        return [part.teacher] if is_student else sources_of(role, self.config)
 
     def teacher_node(self, role: str) -> dict[str, Any] | None:
         """The node of this role's teacher network, None without a teacher."""
@@ -177,6 +179,8 @@ class Plan:
     def method_node(self, part: RoleSpec) -> dict[str, Any]:
         """The node of the method by which a learner is trained."""
         node = node_at(self.config, part.method)
+        if part.pretrains:
+            return method_of(node)
         return {**node, "student_view": part.student_view} if part.student_view else node
 
     def entry(self, role: str) -> Entry:
@@ -210,6 +214,9 @@ class Plan:
         described = build(self.method_node(part)).describe() + (", linear probe" if head else "")
         if weights := self.spec(role).class_weights:
             described += ", balanced" if weights == "balanced" else ", weighted"
+        if part.start:
+            probed = ", linear probe" if self.spec(role).model.get("frozen_backbone") else ""
+            return f"{described}{probed}, from {build(self.method_node(self.part(part.start))).label}"
         return f"{described} from {sources[0]}" if sources else described
 
     def spec(self, role: str) -> LearnerSpec:
@@ -231,12 +238,13 @@ class Plan:
             model |= {"checkpoint": file_digest(Path(checkpoint)), **of_checkpoint}
             if (rows := rows_for(self.dataset.classes, classes_of(Path(checkpoint)))) is not None:
                 model["checkpoint_rows"] = rows
-        if head == "none":
-            model["head"] = head
+        if head == "none" or part.pretrains:
+            model["head"] = "none"
         probed = head == "probe" and not part.untrained
+        probed |= bool(part.start) and self.config[part.start]["frozen_backbone"]
         if part.frozen_backbone or probed or node_at(self.config, part.model).get("frozen_backbone"):
             model["frozen_backbone"] = True
-        epochs = settings.teacher_epochs if part.teaches else settings.epochs
+        epochs, batch_size = self._length(part)
         as_it_is = head == "none" or (part.teaches and checkpoint and not probed)
         if part.untrained or part.quantised or members or as_it_is:
             epochs = 0
@@ -244,10 +252,10 @@ class Plan:
             data=self._data_identity(part),
             model=model,
             method=_decisive(self.method_node(part)),
-            optimizer=self.config[part.optimizer],
-            schedule=self.config[part.schedule],
+            optimizer=node_at(self.config, part.optimizer),
+            schedule=node_at(self.config, part.schedule),
             epochs=epochs,
-            batch_size=settings.batch_size,
+            batch_size=batch_size,
             seed=settings.teacher_seed + seed_offset(part.model) if part.teaches else settings.seed,
             precision="int8" if part.quantised else self.precision.label,
             limit_batches=settings.limit_batches,
@@ -258,11 +266,19 @@ class Plan:
             quantised=QUANTISATION if part.quantised else None,
             strong_view=self._strong_view(part, epochs),
             unlabelled=self.known.unlabelled if self._reads_folder(part, epochs) else None,
+            start=self.spec(part.start).key if part.start else None,
         )
 
     def _reads_folder(self, part: RoleSpec, epochs: int) -> bool:
         """Whether a learner reads the images of `dataset.unlabelled_root` in its training."""
         return bool(epochs and self.dataset.unlabelled and build(self.method_node(part)).unlabelled)
+
+    def _length(self, part: RoleSpec) -> tuple[int, int]:
+        """Epochs and batch size of a training."""
+        if part.pretrains:
+            return self.config["pretraining"]["epochs"], self.config["pretraining"]["batch_size"]
+        settings = self.settings
+        return settings.teacher_epochs if part.teaches else settings.epochs, settings.batch_size
 
     def _strong_view(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
         """The node of RandAugment, for learners that read strong views in their training."""
@@ -271,14 +287,14 @@ class Plan:
 
     def _class_weights(self, part: RoleSpec, epochs: int) -> Literal["balanced"] | list[float] | None:
         """The setting, unless it changes nothing: the learner is not trained, or not on labels."""
-        if self.settings.class_weights is None or not epochs or not build(node_at(self.config, part.method)).ce_weight:
+        if self.settings.class_weights is None or not epochs or not build(self.method_node(part)).ce_weight:
             return None
         return self.settings.class_weights
 
     def _averaging(self, part: RoleSpec, epochs: int) -> dict[str, Any] | None:
-        """The node of the moving average of a student's weights; None for teachers, and for what is not trained."""
+        """The node of the moving average of a student's weights; None for teachers, pretraining, and what is not trained."""
         node = self.config["averaging"]
-        return None if part.teaches or not epochs or not build(node).describe() else node
+        return None if part.teaches or part.pretrains or not epochs or not build(node).describe() else node
 
     def _uses_teacher(self, role: str) -> bool:
         part = self.part(role)

@@ -24,7 +24,7 @@ NAMES = (
     *("cosine", "mutual", "sum", "label_smoothing", "none", "random_teacher", "self_teacher"),
     *("from_scratch", "frozen_backbone", "int8", "function_matching", "fixmatch", "strong_labels", "all_labels"),
     *("pi_model", "temporal_ensembling", "mean_teacher", "vat", "ict", "mixmatch", "remixmatch"),
-    *("feature_cosine", "uda", "feature_pretraining", "mpl"),
+    *("feature_cosine", "uda", "feature_pretraining", "mpl", "pretrained"),
 )
 """Methods and controls, a column for each colour: append new ones, others keep their marks.
 

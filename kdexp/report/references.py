@@ -11,12 +11,12 @@ import yaml
 from kdexp.text.latex import escape
 
 Kind = str
-"""A part of the bibliography: `methods`, `networks`, `data` or `protocols`."""
+"""A part of the bibliography: `methods`, `pretraining`, `networks`, `data` or `protocols`."""
 
 
 @cache
 def references() -> dict[str, dict[str, Any]]:
-    """The bibliography: `papers` by key, and the keys of each method, network, data set and protocol."""
+    """The bibliography: `papers` by key, and the keys of each method, pretraining, network, data set and protocol."""
     return yaml.safe_load(Path(__file__).with_name("references.yaml").read_text("utf-8"))
 
 

@@ -39,7 +39,7 @@ def _sources(waiting: list[str], results: Mapping[str, Result], kept: Mapping[st
     while waiting:
         key = waiting.pop()
         spec = results[key]["spec"]
-        for source in filter(None, (spec["teacher"], *spec.get("members", ()))):
+        for source in filter(None, (spec["teacher"], *spec.get("members", ()), spec.get("start"))):
             if source in results and source not in kept and source not in found:
                 found[source] = f"{key} depends on it"
                 waiting.append(source)

@@ -56,6 +56,7 @@ class Spec(TypedDict):
     averaging: NotRequired[Node]
     strong_view: NotRequired[Node]
     unlabelled: NotRequired[Digest]
+    start: NotRequired[Key]
     sources: dict[str, Digest]
 
 
@@ -83,7 +84,7 @@ class EpochRecord(TypedDict):
 
     epoch: Count
     loss: float
-    train_accuracy: Fraction
+    train_accuracy: NotRequired[Fraction]
     validation_accuracy: NotRequired[Fraction]
 
 

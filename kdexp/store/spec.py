@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "torchvision", "builtins", "abc", "typing", "enum")
 EXEMPT = ("kdexp.configuration", "kdexp.errors", "kdexp.text", "kdexp.files", "kdexp.version")
 """Rooms that decide no weights: their source is not hashed, so that rewording an error message trains nothing again."""
 
-OPTIONAL = ("quantised", "class_weights", "averaging", "strong_view", "unlabelled")
+OPTIONAL = ("quantised", "class_weights", "averaging", "strong_view", "unlabelled", "start")
 """Fields of a spec that only some learners have."""
 
 
@@ -56,6 +56,13 @@ class LearnerSpec:
     """The node of RandAugment that makes strong views, if it reads some."""
     unlabelled: str | None = None
     """The fingerprint of the images of a folder without classes, if it reads some."""
+    start: str | None = None
+    """The key of the pretrained learner that it starts from."""
+
+    @property
+    def depends_on(self) -> list[str]:
+        """The keys of the learners that it is taught by, made of, or starts from."""
+        return [*self.members, *filter(None, (self.teacher, self.start))]
 
     def values(self) -> dict[str, Any]:
         """The spec as plain values; what only some learners have is left out of others."""

@@ -37,7 +37,11 @@ def axis_values(config: Mapping[str, Any], role: str) -> AxisValues:
     found |= _strong(found, config)
     if config.get("averaging") and not part.teaches:
         found |= dict(_node(config, "averaging", "averaging"))
-    if part.method != "distillation" and not part.student_view:
+    if part.start:
+        found |= dict(_node(config, part.start, part.start))
+        inner = [name for name in config["choices"] if name.startswith(f"{part.start}.")]
+        found |= {name: option(config, name) for name in inner}
+    if part.method != "distillation" and not part.student_view and not part.start:
         found = {key: value for key, value in found.items() if not key.startswith("strong_view")}
     if part.teaches:
         found.pop("dataset.student_fraction", None)  # teachers train on all images

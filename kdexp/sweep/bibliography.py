@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdexp.configuration.roles import node_at, role_spec
+from kdexp.pretraining.base import method_of
 from kdexp.report.references import bibtex, cited, with_eprint
 from kdexp.sweep.comparison import Comparison
 from kdexp.sweep.origins import Origins
 from kdexp.sweep.read import Job
 from kdexp.text.characters import encodable, one_line
 
-MODULES = {"kdexp.distillation.": "methods", "kdexp.models.": "networks"}
+MODULES = {"kdexp.distillation.": "methods", "kdexp.pretraining.": "pretraining", "kdexp.models.": "networks"}
 SINGULAR = {"methods": "method", "networks": "network", "data": "data set", "protocols": "protocol"}
 
 
@@ -23,11 +24,11 @@ def bibliography(comparison: Comparison, origins: Origins) -> str:
     for kind, name in dict.fromkeys(_subjects(comparison, origins)):
         keys = cited(kind, name)
         for key in keys or ():
-            reasons[key].append(f"{SINGULAR[kind]} {name}")
+            reasons[key].append(f"{SINGULAR.get(kind, kind)} {name}")
         if keys is None:
-            without.append(f"{SINGULAR[kind]} {name}: not in kdexp's bibliography, add its source yourself")
+            without.append(f"{SINGULAR.get(kind, kind)} {name}: not in kdexp's bibliography, add its source yourself")
         elif not keys:
-            without.append(f"{SINGULAR[kind]} {name}: nothing to cite")
+            without.append(f"{SINGULAR.get(kind, kind)} {name}: nothing to cite")
     for row in (row for table in comparison.tables for row in table.rows if row.published):
         for key in with_eprint(row.published.source) if row.published else ():
             reasons[key] += ["published numbers"] if "published numbers" not in reasons[key] else []
@@ -54,6 +55,8 @@ def _subjects(comparison: Comparison, origins: Origins) -> Iterator[tuple[str, s
 def _of_role(role: str, job: Job) -> Iterator[tuple[str, str]]:
     part, choices = role_spec(role, job.config), job.config["choices"]
     yield from _targets(node_at(job.config, part.method), "methods")
+    if part.start:
+        yield from _targets(method_of(job.config[part.start]), "pretraining")
     yield from _targets(node_at(job.config, part.model), "networks")
     yield "data", str(choices["dataset"])
     if protocol := choices.get("protocol"):

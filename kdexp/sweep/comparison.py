@@ -183,14 +183,15 @@ def _unsourced(jobs: list[Job]) -> list[str]:
 
 
 def _name_methods(groups: list[Group]) -> None:
-    """Names methods by their objective, or by their option if that has several objectives for the same view; `none` is CE."""
-    meant = defaultdict[tuple[str, str], set[str]](set)
-    of = [(group.row.option, PARTS[group.row.role].student_view) for group in groups]
-    for option_and_view, group in zip(of, groups, strict=True):
-        meant[option_and_view].add(group.observations[0].result.method)
-    for option_and_view, group in zip(of, groups, strict=True):
-        several = len(meant[option_and_view]) > 1 and group.row.option != "none"
-        group.row.method = group.row.option if several else min(meant[option_and_view], key=len)
+    """Names methods by their objective, or by their option if that has several for the same view and start; `none` is CE."""
+    meant = defaultdict[tuple[str, str, str], set[str]](set)
+    parts = [PARTS[group.row.role] for group in groups]
+    of = [(group.row.option, part.student_view, part.start) for group, part in zip(groups, parts, strict=True)]
+    for kind, group in zip(of, groups, strict=True):
+        meant[kind].add(group.observations[0].result.method)
+    for kind, group in zip(of, groups, strict=True):
+        several = len(meant[kind]) > 1 and group.row.option != "none"
+        group.row.method = group.row.option if several else min(meant[kind], key=len)
 
 
 def _tell_apart(groups: list[Group], columns: list[str]) -> list[str]:

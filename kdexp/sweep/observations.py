@@ -32,7 +32,7 @@ class Observation:
         values = axis_values(self.job.config, self.role) if self.job.config else {}
         if self.result.spec["teacher"] is None:
             values = {key: value for key, value in values.items() if not key.startswith("teacher")}
-        if "strong_view" not in self.result.spec:
+        if not {"strong_view", "start"} & self.result.spec.keys():
             values = {key: value for key, value in values.items() if not key.startswith("strong_view")}
         crossed = {"teacher_seed": self.teacher_seed, "dataset.label_seed": self.label_seed} if self.crossed else {}
         return {**values, **crossed, "precision": self.result.spec["precision"]}
@@ -49,7 +49,7 @@ class Observation:
 
 
 class Identity:
-    """Hashes a learner's spec without its seed and its labels' one, recursively for its teacher: all seeds have one hash."""
+    """Hashes a learner's spec without its seed and its labels' one, recursively for its sources: all seeds have one hash."""
 
     def __init__(self, sweep: Sweep):
         self.results = sweep.results
@@ -66,6 +66,8 @@ class Identity:
         members = [self(member) for member in result.spec.get("members", [])]
         data = {name: value for name, value in result.spec["data"].items() if name != "label_seed"}
         spec = {**result.spec, "data": data, "seed": None, "teacher": teacher and self(teacher), "members": members}
+        if start := result.spec.get("start"):
+            spec["start"] = self(start)
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 

@@ -171,17 +171,18 @@ def _read_job(folder: Path, overrides: tuple[str, ...] | None, sweep: Sweep) -> 
     finished = {role: row["key"] for role, row in rows.items() if row["status"] == "finished"}
     usable = {role: key for role, key in finished.items() if sweep.add_result(folder / table["store"] / key)}
     for key in usable.values():
-        _add_teachers(folder / table["store"], key, sweep)
+        _add_sources(folder / table["store"], key, sweep)
     state, why = (DAMAGED, "") if len(sweep.damaged) > before else _state(folder, status, rows)
     latencies = {role: row["latency_ms"] for role, row in rows.items() if row.get("latency_ms") is not None}
     return Job(folder, overrides, state, why, config, usable, latencies)
 
 
-def _add_teachers(store: Path, key: str, sweep: Sweep) -> None:
-    """Reads a learner's teachers that are in the store; they need not have a row."""
-    teacher = sweep.results[key].spec["teacher"]
-    if teacher and teacher not in sweep.results and (store / teacher / RESULT).is_file() and sweep.add_result(store / teacher):
-        _add_teachers(store, teacher, sweep)
+def _add_sources(store: Path, key: str, sweep: Sweep) -> None:
+    """Reads the teacher of a learner, and the pretrained one that it starts from, if the store has them; they need no row."""
+    spec = sweep.results[key].spec
+    for source in (spec["teacher"], spec.get("start")):
+        if source and source not in sweep.results and (store / source / RESULT).is_file() and sweep.add_result(store / source):
+            _add_sources(store, source, sweep)
 
 
 def _state(folder: Path, status: dict[str, Any], rows: dict[str, Any]) -> tuple[str, str]:

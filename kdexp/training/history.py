@@ -27,6 +27,8 @@ class History:
     """Names of the loss terms."""
     notes: list[str] = field(default_factory=list)
     """Names of what methods measure beside them."""
+    reads_labels: bool = True
+    """Whether the last number that a step measures is the training accuracy."""
     trace: list[Tensor] = field(default_factory=list)
     """Loss terms, notes and training accuracy [width] of each step of the current epoch, on the device."""
     _stopwatch: Callable[[], float] | None = field(default=None, init=False)
@@ -34,7 +36,7 @@ class History:
     @property
     def width(self) -> int:
         """Numbers that a step measures."""
-        return len(self.columns) + len(self.notes) + 1
+        return len(self.columns) + len(self.notes) + self.reads_labels
 
     def add_recorded(self, steps: Tensor, stopwatch: Callable[[], float]) -> None:
         """Adds recorded steps [steps, width]; `stopwatch` gives their seconds once the device is done."""
@@ -55,7 +57,8 @@ class History:
             self.seconds += self._stopwatch()
             self._stopwatch = None
         steps = (numbers[:-1] if validated else numbers).view(-1, self.width)
-        means = dict(zip([*self.columns, *self.notes, "train_accuracy"], steps.mean(0).tolist(), strict=True))
+        names = [*self.columns, *self.notes, *(["train_accuracy"] if self.reads_labels else [])]
+        means = dict(zip(names, steps.mean(0).tolist(), strict=True))
         row = {"epoch": len(self.epochs) + 1, "loss": sum(means[name] for name in self.columns), **means}
         if validated:
             row["validation_accuracy"] = float(numbers[-1])

@@ -39,7 +39,7 @@ class Learner(Networks):
     schedule: Any
     stream: RandomStream
     untrained: bool = False
-    """Whether the classifier keeps its initial weights, so that accuracies mean nothing."""
+    """Whether there is no classifier, or one that keeps its initial weights, so that there are no accuracies."""
     log: History = field(default_factory=History)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     continued_after: list[int] = field(default_factory=list)
@@ -57,6 +57,7 @@ class Learner(Networks):
         self.optimizer = self.recipe.build(modules, fused=self.precision.fused, paced=paced)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._let_record()
+        self.log.reads_labels = not self.untrained
         self._portion = 1.0
         self._notes: dict[str, Tensor] = {}
 
@@ -135,8 +136,9 @@ class Learner(Networks):
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms and notes of the step just taken and its training accuracy [width], on the device."""
         self.log.columns, self.log.notes = list(terms), list(self._notes)
-        accuracy = correct(self._logits[: len(label)], label).float() / len(label)
-        found = [*(term.detach() for term in terms.values()), *self._notes.values(), accuracy]
+        found = [*(term.detach() for term in terms.values()), *self._notes.values()]
+        if self.log.reads_labels:
+            found.append(correct(self._logits[: len(label)], label).float() / len(label))
         self._notes = {}
         return torch.stack(found) if self._portion == 1 else self._portion * torch.stack(found)
 
@@ -149,11 +151,11 @@ class Learner(Networks):
 
     def close_epoch(self, validation: Split | None) -> Tensor:
         """The numbers of the epoch, with its validation accuracy, in one flat fp32 tensor on the device."""
-        return self.log.close_epoch(None if validation is None else self.accuracy(validation))
+        return self.log.close_epoch(None if validation is None or self.untrained else self.accuracy(validation))
 
     def record_epoch(self, numbers: Tensor, validated: bool) -> None:
         """Adds the epoch whose numbers `close_epoch` returned, now on the host; keeps the weights of the best one."""
-        self.failure = self.log.record_epoch(numbers, validated)
+        self.failure = self.log.record_epoch(numbers, validated and not self.untrained)
         if self.log.best_epoch == len(self.history):
             self.best_weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
 
@@ -185,6 +187,6 @@ class Learner(Networks):
             self.model.load_state_dict(progress["trained_weights"])
             self.average.steps.copy_(progress["averaged_steps"])
         self.stream.states = progress["random"]
-        self.log = History(progress["history"], progress["best_epoch"], progress["seconds"])
+        self.log = History(progress["history"], progress["best_epoch"], progress["seconds"], reads_labels=not self.untrained)
         self.best_weights = progress["best_weights"]
         self.continued_after = [*progress["continued_after"], len(self.history)]

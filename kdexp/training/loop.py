@@ -75,7 +75,8 @@ class Steps:
 
     def views(self, learners: Sequence[Learner]) -> tuple[View, ...]:
         """The views besides `weak` that batches must have: those that students, and teachers without a table, read."""
-        read = {learner.distiller.student_view for learner in learners}
+        methods = [learner.distiller for learner in learners]
+        read = {view for method in methods for view in (method.student_view, *method.other_views)}
         read |= self._read_by_teachers(unlabelled=False)
         return tuple(view for view in VIEWS if view in read and view != WEAK)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -142,6 +142,11 @@ class Networks:
         """All weights and buffers that are evaluated: the student's under `model.`, the method's own under `method.`."""
         parts = self._stored_parts.items()
         return {f"{part}.{name}": value for part, module in parts for name, value in module.state_dict().items()}
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads the weights of a network that may lack the classifier, which then keeps its initial ones."""
+        for network in (self.model, *([] if self.average is None else [self.average.network])):
+            network.load_state_dict({**network.state_dict(), **weights})
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Loads what `state_dict` returned, strictly."""

@@ -13,7 +13,7 @@ from kdexp.configuration.nodes import build
 from kdexp.data.batch import Batch
 from kdexp.data.shape import Shape
 from kdexp.data.split import Split
-from kdexp.data.views import Reading
+from kdexp.data.views import VIEWS, Reading
 from kdexp.device import ranks
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import Precision, on_device
@@ -91,7 +91,8 @@ def _problem_with_one_image(entry: Entry, shape: Shape, teacher: Mapping[str, An
                 teacher_outputs = frozen.capture(image) if frozen else None
                 learner.model(image)
             problem += f" by {entry.method}"
-            learner.distiller.update(learner, Batch(image, zero, zero), teacher_outputs, Progress(0, entry.spec.epochs, 0))
+            batch = Batch(image, zero, zero, views=dict.fromkeys(VIEWS, image))
+            learner.distiller.update(learner, batch, teacher_outputs, Progress(0, entry.spec.epochs, 0))
     except ValueError as error:
         return f"{problem} ({first_line(error)})"
     except Exception:  # not caused by the single image: the training will report it
@@ -149,7 +150,7 @@ class _Draft:
         with self.stream:
             network = build_network(entry.spec.model, shape)
             fresh = start(network, entry.checkpoint, entry.classes, entry.role, entry.spec.model)
-        self.untrained = (bool(fresh) or is_headless(network)) and not entry.spec.epochs
+        self.untrained = is_headless(network) or (bool(fresh) and not entry.spec.epochs)
         self.network = on_device(network, precision)
         self.trained = classifier_alone(self.network) if entry.spec.model.get("frozen_backbone") else None
         self.average = build(entry.spec.averaging).of(self.network) if entry.spec.averaging else None

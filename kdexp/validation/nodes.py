@@ -23,6 +23,7 @@ from kdexp.errors import Problem, did_you_mean, first_cause, first_line, listed,
 from kdexp.files import is_file, is_folder
 from kdexp.network.build import starts_trained
 from kdexp.network.headless import HEADS, head_of
+from kdexp.pretraining.base import Pretraining
 from kdexp.store.stored import RESULT
 from kdexp.training.averaging import Averaging
 
@@ -59,6 +60,7 @@ BASES: dict[str, type] = {
     "schedule": object,
     "teacher_schedule": object,
     "averaging": Averaging,
+    "pretraining": Pretraining,
 }
 """The base class of a node's class, by the last part of the node's path; functions are refused there."""
 
@@ -69,6 +71,8 @@ GROUPS = {
     "teacher_schedule": "schedule@",
     "baseline": "distillation@",
     "label_smoothing": "distillation@",
+    "pretraining.optimizer": "optimizer@",
+    "pretraining.schedule": "schedule@",
 }
 """What precedes `NODE=OPTION` on the command line where a node is not named like its group."""
 

@@ -13,6 +13,7 @@ from kdexp.data.views import MIXED
 from kdexp.device.precision import pick_device
 from kdexp.device.rank_plan import plan_ranks, started_ranks
 from kdexp.errors import Problem
+from kdexp.pretraining.base import is_chosen, method_of
 
 ALONE = "leave devices=1"
 
@@ -35,14 +36,16 @@ def check_ranks(config: dict[str, Any], broken: Collection[str], distilled_teach
         yield Problem("graph", "=True: steps of several processes exchange gradients and are not recorded; leave graph=auto")
     if config["class_weights"] is not None:
         yield Problem("class_weights", f"weighs the images of a whole batch, of which {ranks} ranks have a part each; {ALONE}")
-    for path in ("baseline", "distillation", *(f"{path}.distillation" for path in distilled_teachers)):
+    pretraining = ["pretraining"] if is_chosen(config) else []
+    for path in ("baseline", "distillation", *pretraining, *(f"{path}.distillation" for path in distilled_teachers)):
         if path not in broken and (sentence := _needs_whole_batches(config, path)):
             yield Problem(path, f"{sentence}, of which {ranks} ranks have a part each; {ALONE}")
 
 
 def _needs_whole_batches(config: dict[str, Any], path: str) -> str:
     """Why a method can't be trained on parts of batches, an empty string if it can."""
-    method, name = build(node_at(config, path)), option(config, path)
+    node = node_at(config, path)
+    method, name = build(method_of(node) if path == "pretraining" else node), option(config, path)
     if not method.per_image:
         return f"={name}: is not known to treat each image of a batch by itself"
     if method.student_view == MIXED and method.ce_weight:

@@ -18,7 +18,11 @@ from kdexp.validation.nodes import REQUIRED
 
 def check_settings(config: dict[str, Any], *, elsewhere: bool = False) -> Iterator[Problem]:
     """Problems of unknown top-level keys, of bad values, and of what this machine's device can't do, unless it is another's."""
-    known = {name: node for name, node in config.items() if name in (*NAMES, *REQUIRED, "teacher", "published", "choices")}
+    known = {
+        name: node
+        for name, node in config.items()
+        if name in (*NAMES, *REQUIRED, "teacher", "pretraining", "published", "choices")
+    }
     for name in config:
         if name not in known:
             yield Problem(str(name), unknown_key(str(name), all_paths(known)))

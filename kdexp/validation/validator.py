@@ -24,6 +24,7 @@ from kdexp.errors import Problem
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
 from kdexp.network.headless import head_of
+from kdexp.pretraining.base import is_chosen
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.averaging import check_averaging
@@ -32,6 +33,7 @@ from kdexp.validation.class_weights import check_class_weights
 from kdexp.validation.methods import check_controls, check_method
 from kdexp.validation.networks import check_network
 from kdexp.validation.nodes import NETWORKS, REQUIRED, check_node, is_method
+from kdexp.validation.pretraining import check_nodes, check_pretraining
 from kdexp.validation.ranks import check_ranks
 from kdexp.validation.settings import check_settings
 from kdexp.validation.views import UNKNOWN_IMAGES, TrainingImages, check_views
@@ -132,6 +134,7 @@ class Validator:
         found += self._networks(candidate)
         found += self._starts(candidate)
         found += self._methods(candidate)
+        found += self._pretraining(candidate)
         return found
 
     def _nodes(self, candidate: Candidate) -> list[Problem]:
@@ -142,6 +145,10 @@ class Validator:
             found += of_node
             if of_node:
                 candidate.broken.add(path)
+        if candidate.config.get("pretraining") is not None:
+            of_pretraining = list(check_nodes(candidate.node("pretraining"), self._check_node))
+            found += of_pretraining
+            candidate.broken |= {"pretraining"} if of_pretraining else set()
         return found
 
     def _node(self, path: str, node: Any, is_network: bool) -> list[Problem]:
@@ -236,6 +243,14 @@ class Validator:
                 found += check_controls(config, *common)
             self._method_problems[key] = found
         return [*of_views, *self._method_problems[key]]
+
+    def _pretraining(self, candidate: Candidate) -> list[Problem]:
+        """Problems of the pretraining of the student's network."""
+        student = candidate.networks.get("student")
+        if not is_chosen(candidate.config) or "pretraining" in candidate.broken or student is None:
+            return []
+        common = (candidate.shape, self._capture, candidate.rooms["student"])
+        return list(check_pretraining(candidate.config, student, candidate.images, *common))
 
     def _peers(self, candidate: Candidate, path: str, room: Room) -> list[Problem]:
         """Problems of the networks that a method builds, unless they equal the student's or the teacher's."""

@@ -25,7 +25,7 @@ def data_for(model: str) -> str:
     return next((name for name, size in {"mnist": "28×28", "cifar10": "32×32"}.items() if size in text), "digits")
 
 
-GROUPS = ("dataset", "distillation", "optimizer", "schedule", "averaging", "protocol", "experiment")
+GROUPS = ("dataset", "distillation", "optimizer", "schedule", "averaging", "pretraining", "protocol", "experiment")
 CHOICES = [(group, name) for group in GROUPS for name in options(group)] + [("teacher", "ensemble")]
 
 
@@ -49,10 +49,11 @@ def test_every_option_composes_and_validates(group, name, tmp_path, monkeypatch)
     nets = ["teacher=resnet14", "student=resnet8"]  # that have stages
     few_labels = ["dataset=cifar10", "dataset.labels=400", "teacher=resnet14"]
     needed = {"dataset": student, "protocol": few_labels if name in FEW_LABELS else nets, "distillation": nets}
+    needed["pretraining"] = ["strong@dataset.strong_view=geometric"]
     option = chosen(name) if group == "distillation" else [f"{group}={name}"]
     config = compose_command([*option, *needed.get(group, [])])
     assert [problem for problem in validator.problems(config) if "dataset.root" not in str(problem)] == []
-    if group not in ("protocol", "experiment", "teacher"):
+    if group not in ("pretraining", "protocol", "experiment", "teacher"):
         assert build(config[group]) is not None
 
 

@@ -39,6 +39,7 @@ def test_the_citation_file_is_of_this_version():
     ("kind", "names"),
     [
         ("methods", modules("distillation")),
+        ("pretraining", modules("pretraining") - {"base"}),
         ("networks", modules("model") | {"ensemble"}),
         ("data", set(options("dataset"))),
         ("protocols", set(options("protocol"))),

@@ -1,5 +1,7 @@
 """Control rows, label smoothing, and students that start from trained weights."""
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from experiments import COMPOSER, said
 from safetensors.torch import load_file, save_file
 
 from kdexp.commands.run import remarks
-from kdexp.configuration.roles import EXPLAINED, PARTS
+from kdexp.configuration.roles import EXPLAINED, PARTS, Control
 from kdexp.distillation.label_smoothing import LabelSmoothing
 from kdexp.experiment.obtain import obtain
 from kdexp.network.capture import Outputs
@@ -33,7 +35,7 @@ def weights_of(entry):
 
 @pytest.mark.slow
 def test_all_controls_in_one_run(make_experiment, trained):
-    controls = [role for role in EXPLAINED if not PARTS[role].quantised]  # tests/deployment/test_int8.py has that one
+    controls = [role for role in get_args(Control) if not PARTS[role].quantised]  # tests/deployment/test_int8.py has that one
     experiment = make_experiment(*OWN, *FEW_LABELS, f"student.checkpoint={trained}", f"controls=[{','.join(controls)}]")
     entries = obtain(experiment)
     assert [entry.role for entry in entries] == ["teacher", "baseline", "distilled", *controls]
@@ -164,4 +166,4 @@ def test_label_smoothing_by_hand():
 
 
 def test_every_control_is_explained():
-    assert set(EXPLAINED) < set(PARTS)
+    assert {*get_args(Control), "pretrained"} == set(EXPLAINED) < set(PARTS)

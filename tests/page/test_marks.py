@@ -9,13 +9,15 @@ from kdexp.configuration.roles import PARTS
 from kdexp.page.marks import COLOURS, NAMES, ON_DARK, SHAPES, marks
 from kdexp.page.symbols import PATHS
 
+NOT_ROWS = ("distilled", "untrained_teacher", "pretraining")
+
 
 def look(mark):
     return mark.colour, mark.shape
 
 
 def test_every_method_and_every_row_of_a_table_has_its_own_look():
-    names = [*options("distillation"), *(role for role in PARTS if role not in ("distilled", "untrained_teacher"))]
+    names = [*options("distillation"), *(role for role in PARTS if role not in NOT_ROWS)]
     found = marks(names)
     assert set(names) <= set(NAMES) | {"teacher", "baseline"}, "append new methods to kdexp.page.marks.NAMES"
     assert len({look(mark) for mark in found.values()}) == len(found) == len(set(names))

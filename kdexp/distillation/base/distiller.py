@@ -62,6 +62,8 @@ class Distiller(nn.Module, Checked):
     """Whether a step may be recorded and replayed (graph=true): full batches do the same work on other tensors as long as
     `phase` stays equal, no computed value is read by Python, and the method's state is in buffers. Not inherited.
     """
+    other_views: tuple[View, ...] = ()
+    """Views that the method reads besides the student's, in `Batch.views`; none for most methods."""
     unlabelled: tuple[View, ...] = ()
     """The views of unlabelled images that the method reads; none for most methods."""
     unlabelled_ratio: int = 0
@@ -118,7 +120,8 @@ class Distiller(nn.Module, Checked):
     @property
     def views_read(self) -> set[View]:
         """The views that its networks read, of labelled and of unlabelled images."""
-        return {self.student_view, *([self.teacher_view] if self.uses_teacher else []), *self.unlabelled}
+        of_teacher = [self.teacher_view] if self.uses_teacher else []
+        return {self.student_view, *self.other_views, *of_teacher, *self.unlabelled}
 
     @property
     def teacher_readings(self) -> list[Reading]:
@@ -130,7 +133,7 @@ class Distiller(nn.Module, Checked):
     @property
     def images_per_label(self) -> int:
         """Images that a step shows the student for each labelled one, itself included."""
-        return 1 + self.unlabelled_ratio * len(self.unlabelled)
+        return 1 + len(self.other_views) + self.unlabelled_ratio * len(self.unlabelled)
 
     def weigh_classes(self, weights: Tensor | None) -> None:
         """Sets the weight of each class [K] in the cross-entropy with the labels; None weighs all the same."""

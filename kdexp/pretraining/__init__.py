@@ -1,0 +1,1 @@
+"""Training without labels, from whose weights a student then starts: one file per method."""
