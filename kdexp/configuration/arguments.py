@@ -151,7 +151,8 @@ def misfit(value: Any, annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         options = [option for option in inner if option is not type(None)]
         if not isinstance(value, list | tuple):  # an entry of a list may stand alone
-            options = [option for option in options if option not in [list[entry] for entry in options]]
+            lists = [option for option in options if typing.get_origin(option) is list]
+            options = [option for option in options if option not in lists or typing.get_args(option)[0] not in options]
         sentences = {option: misfit(value, option) for option in options}
         if (value is None and type(None) in inner) or "" in sentences.values():
             return ""
