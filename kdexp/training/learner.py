@@ -23,7 +23,9 @@ from kdexp.device.random import RandomStream
 from kdexp.distillation.base import Distiller, Progress, Terms
 from kdexp.errors import first_line
 from kdexp.network.capture import Capture, Outputs
+from kdexp.network.freezing import frozen_except
 from kdexp.network.interleaving import interleave, interleave_outputs
+from kdexp.network.landmarks import classifier_of
 from kdexp.network.statistics import kept_statistics
 from kdexp.tasks.classification import correct
 from kdexp.training.averaging import MovingAverage
@@ -109,6 +111,11 @@ class Learner:
         """The student's outputs on images that are not what it is measured on; see `Trainee`."""
         with kept_statistics(self.model):
             return self._run(image)
+
+    def forward_frozen(self, image: Tensor) -> Outputs:
+        """The student's outputs where its classifier alone is trained; see `Trainee`."""
+        with frozen_except(self.model, classifier_of(self.model)):
+            return self.forward(image)
 
     def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
         """The student's outputs for several batches of images, the labelled one first; see `Trainee`."""
@@ -200,9 +207,12 @@ class Learner:
 
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
-        factor, pace = self.schedule.factor(progress.epoch, progress.epochs), self.distiller.pace(progress)
-        groups = zip(self._base_rates, self.optimizer.param_groups, strict=True)
-        return [rate * factor * pace if group.get("paced") else rate * factor for rate, group in groups]
+        factor = self.schedule.factor(progress.epoch, progress.epochs)
+        groups = [
+            (rate * factor, group.get("paced"))
+            for rate, group in zip(self._base_rates, self.optimizer.param_groups, strict=True)
+        ]
+        return [self.distiller.student_rate(progress, rate) if paced else rate for rate, paced in groups]
 
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms and notes of the step just taken and its training accuracy [width], on the device."""

@@ -79,10 +79,15 @@ class Steps:
         read |= {teacher.view for teacher in self.teachers if teacher.table is None}
         return tuple(view for view in VIEWS if view in read and view != WEAK)
 
-    def unlabelled(self, learners: Sequence[Learner]) -> UnlabelledViews:
-        """The views of unlabelled images that batches must have; learners that read some agree in how many images there are."""
-        read = {view for learner in learners for view in learner.distiller.unlabelled}
-        ratios = {learner.distiller.unlabelled_ratio for learner in learners if learner.distiller.unlabelled}
+    def unlabelled(self, learners: Sequence[Learner], epoch: int) -> UnlabelledViews:
+        """The views of unlabelled images that an epoch's batches must have.
+
+        Learners that read some agree in how many images there are.
+        """
+        points = self.points(epoch)
+        readers = [learner.distiller for learner in learners if any(map(learner.distiller.reads_unlabelled, points))]
+        read = {view for distiller in readers for view in distiller.unlabelled}
+        ratios = {distiller.unlabelled_ratio for distiller in readers if distiller.unlabelled}
         assert len(ratios) <= 1, f"learners read {ratios} unlabelled images for each labelled one"
         return UnlabelledViews(tuple(view for view in VIEWS if view in read), max(ratios, default=0))
 
@@ -90,18 +95,28 @@ class Steps:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
         return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)
 
-    def outputs(self, batch: Batch) -> dict[View, Outputs]:
-        """The teacher's outputs by the view that it read, none without a teacher."""
-        return {teacher.view: teacher(batch) for teacher in self.teachers}
+    def points(self, epoch: int) -> list[Progress]:
+        """How far the training is in each step of an epoch."""
+        return [self.progress(epoch, step) for step in range(self.count)]
+
+    def asked(self, learners: Sequence[Learner], *points: Progress) -> list[Teacher]:
+        """The teachers whose outputs some of the learners read in any of the steps."""
+        views = {learner.distiller.teacher_view for learner in learners if any(map(learner.distiller.reads_teacher, points))}
+        return [teacher for teacher in self.teachers if teacher.view in views]
+
+    def outputs(self, batch: Batch, learners: Sequence[Learner], progress: Progress) -> dict[View, Outputs]:
+        """The outputs that learners read in a step, by the view that the teacher read; none without a teacher."""
+        return {teacher.view: teacher(batch) for teacher in self.asked(learners, progress)}
 
     def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
         """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""
         for step, whole in enumerate(self.split.batches_of(images, self.batch_size)):
             batch = whole if ranks.count() == 1 else whole.part(ranks.own_part(len(whole.index)))
-            outputs = self.outputs(batch)
+            progress = self.progress(epoch, step)
+            outputs = self.outputs(batch, learners, progress)
             for learner in learners:
                 if not learner.failure:
-                    learner.step(*learner.reads(batch, outputs), self.progress(epoch, step))
+                    learner.step(*learner.reads(batch, outputs), progress)
             watch.step(learners)
 
 
@@ -124,8 +139,8 @@ def train(
             seed = rank_seed(steps.seed, ranks.number(), epoch)
             for learner in active:
                 learner.stream.states = RandomStream(seed, learner.precision.device).states
-        images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners))
-        for teacher in steps.teachers:
+        images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners, epoch))
+        for teacher in steps.asked(active, *steps.points(epoch)):
             teacher.prepare_epoch(steps.split, images)
         steps.take(active, epoch, images, watch)
         active = [learner for learner in active if not learner.failure]
