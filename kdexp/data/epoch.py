@@ -48,6 +48,11 @@ class Epoch:
         """The same images without augmentation."""
         return Epoch(self.rows)
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What its images are made with, equal for epochs that differ only in their draws."""
+        return self.views, tuple(name for name, _ in self._tensors()), self.unlabelled and self.unlabelled.kind
+
     def split(self, size: int) -> Iterator[Epoch]:
         """Yields `size` images at a time."""
         for start in range(0, max(len(self.rows), 1), size):

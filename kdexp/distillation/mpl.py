@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.configuration.arguments import Fraction, Range, Weight
+from kdexp.configuration.arguments import Fraction, Positive, Range, Weight
+from kdexp.data.batch import Batch
 from kdexp.data.views import STRONG, WEAK
-from kdexp.distillation.base import Trainee
+from kdexp.distillation.base import Terms, Trainee
 from kdexp.distillation.second_network import build_second, check_node
 from kdexp.distillation.semi_supervised import SemiSupervised, linear_ramp, unlabelled_of
+from kdexp.errors import Problem
 
 LabelView = Literal["weak", "strong"]
 
@@ -21,6 +23,9 @@ class MPL(SemiSupervised):
     In a step the teacher labels the unlabelled images, and the student learns these labels for the strong views. Its loss on
     the labelled images before that minus its loss after, h, is the feedback: the teacher minimises cross-entropy with the
     labels, UDA on the unlabelled images, and h times its own cross-entropy with the pseudo labels.
+
+    In the last `finetune_epochs` of the training, the student alone learns, by cross-entropy with the labels, at the constant
+    learning rate `finetune_lr`; the teacher stays as it is, and no unlabelled images are read.
 
     Both losses of h are of the labelled images alone, by the statistics of that batch, so that h is 0 if the student's weights
     do not change; with dropout it is noisy. One optimizer serves both networks, since in each of its steps only one of them has
@@ -48,6 +53,8 @@ class MPL(SemiSupervised):
         feedback: Literal["old_minus_new", "new_minus_old"],
         baseline_decay: Fraction | None,
         student_wait: Fraction,
+        finetune_epochs: Annotated[int, Range(at_least=0, within=(0, 100_000))],
+        finetune_lr: Positive,
         **shared,
     ):
         super().__init__(**shared)
@@ -63,6 +70,16 @@ class MPL(SemiSupervised):
         self.sign = 1 if feedback == "old_minus_new" else -1
         self.baseline_decay = baseline_decay
         self.student_wait = student_wait
+        self.finetune_epochs = finetune_epochs
+        self.finetune_lr = finetune_lr
+
+    def length_problems(self, epochs):
+        if self.finetune_epochs < epochs or not self.finetune_epochs:
+            return []
+        sentence = (
+            f"={self.finetune_epochs}: are the last of {epochs} epochs, and none would be left; choose fewer, or more epochs"
+        )
+        return [Problem("finetune_epochs", sentence)]
 
     def setup(self, probe):
         self.teacher = build_second("teacher", self.node, probe)
@@ -72,10 +89,37 @@ class MPL(SemiSupervised):
     def scheduled(self, progress):
         return {"ramp": linear_ramp(progress, self.uda_ramp)}
 
-    def pace(self, progress):
-        return float(progress.epoch >= self.student_wait * progress.epochs)
+    def phase(self, progress):
+        """Whether the step is one of the fine-tuning."""
+        return progress.epoch >= progress.epochs - self.finetune_epochs
+
+    def reads_unlabelled(self, progress):
+        return not self.phase(progress)
+
+    def student_rate(self, progress, scheduled):
+        if self.phase(progress):
+            return self.finetune_lr
+        return scheduled if progress.epoch >= self.student_wait * progress.epochs else 0.0
 
     def update(self, learner, batch, teacher, progress):
+        terms = self.finetuning_step(learner, batch) if self.phase(progress) else self.both_steps(learner, batch)
+        return {name: terms[name] if name in terms else batch.image.new_zeros(()) for name in self.names}
+
+    @property
+    def names(self) -> list[str]:
+        """The terms of all steps: those that a step does not have are logged as 0."""
+        weights = {"ce": self.ce_weight, "uda": self.uda_weight, "feedback": self.weight, "finetuning": self.finetune_epochs}
+        return ["student", *(name for name, weight in weights.items() if weight)]
+
+    def finetuning_step(self, learner: Trainee, batch: Batch) -> Terms:
+        """A step of the student on the labelled images."""
+        terms = {"finetuning": F.cross_entropy(learner.forward(batch.image).logits, batch.label)}
+        learner.note(**dict.fromkeys(("mask", "feedback_factor"), batch.image.new_zeros(())))
+        learner.descend(terms)
+        return terms
+
+    def both_steps(self, learner: Trainee, batch: Batch) -> Terms:
+        """A step of the student on pseudo labels, and one of the teacher, which gets the feedback."""
         views = unlabelled_of(batch).views
         images = [batch.image, views[WEAK], views[STRONG]]
         labelled, weak, strong = learner.ask(self.teacher, torch.cat(images)).split([len(image) for image in images])
@@ -133,3 +177,6 @@ class MPL(SemiSupervised):
 
     def weighted(self):
         return [(self.ce_weight, "CE"), (self.uda_weight, "UDA"), (self.weight, self.label)]
+
+    def describe(self):
+        return super().describe() + (f", then CE for {self.finetune_epochs} epochs" if self.finetune_epochs else "")

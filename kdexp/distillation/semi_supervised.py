@@ -12,7 +12,7 @@ from torch import Tensor
 from kdexp.configuration.arguments import Fraction, Range, Weight
 from kdexp.data.batch import Batch, Unlabelled
 from kdexp.data.views import View
-from kdexp.distillation.base import Distiller, Progress, Terms, Trainee
+from kdexp.distillation.base import Distiller, Progress, Terms, Trainee, overrides
 
 Ratio = Annotated[int, Range(at_least=1, within=(1, 1000))]
 """Unlabelled images in a batch for each labelled one."""
@@ -36,6 +36,11 @@ class SemiSupervised(Distiller):
         super().__init__(**shared)
         self.weight = weight
         self.unlabelled_ratio = unlabelled_ratio
+
+    @property
+    def weighs_classes(self):
+        """Whether its cross-entropy is that of `label_terms`; a method with an `update` of its own has to say so."""
+        return not overrides(type(self), "update", base=SemiSupervised)
 
     def update(self, learner, batch, teacher, progress):
         unlabelled = unlabelled_of(batch)

@@ -44,6 +44,11 @@ class UDA(SemiSupervised):
         self.tsa = tsa
         self.tsa_of = tsa_of
 
+    @property
+    def weighs_classes(self):
+        """Annealing weighs the labelled images itself."""
+        return self.tsa is None
+
     def scheduled(self, progress):
         return {"annealed": ANNEALING[self.tsa](progress.epoch / progress.epochs)} if self.tsa else {}
 

@@ -37,6 +37,10 @@ class VAT(Ramped):
         self.iterations = iterations
         self.entropy_weight = entropy_weight
 
+    @property
+    def weighs_classes(self):
+        return True
+
     def update(self, learner, batch, teacher, progress):
         image = unlabelled_of(batch).views[WEAK]
         labelled, here = (outputs.logits for outputs in learner.forward_all([batch.image, image], joint=False))

@@ -129,9 +129,12 @@ class Learner(Networks):
 
     def rates(self, progress: Progress) -> list[float]:
         """The learning rate of each of the optimizer's parameter groups."""
-        factor, pace = self.schedule.factor(progress.epoch, progress.epochs), self.distiller.pace(progress)
-        groups = zip(self._base_rates, self.optimizer.param_groups, strict=True)
-        return [rate * factor * pace if group.get("paced") else rate * factor for rate, group in groups]
+        factor = self.schedule.factor(progress.epoch, progress.epochs)
+        groups = [
+            (rate * factor, group.get("paced"))
+            for rate, group in zip(self._base_rates, self.optimizer.param_groups, strict=True)
+        ]
+        return [self.distiller.student_rate(progress, rate) if paced else rate for rate, paced in groups]
 
     def measure(self, terms: Terms, label: Tensor) -> Tensor:
         """The terms and notes of the step just taken and its training accuracy [width], on the device."""

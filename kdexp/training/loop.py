@@ -80,35 +80,47 @@ class Steps:
         read |= self._read_by_teachers(unlabelled=False)
         return tuple(view for view in VIEWS if view in read and view != WEAK)
 
-    def _read_by_teachers(self, *, unlabelled: bool) -> set[View]:
-        """The views of labelled or of unlabelled images that teachers read which have no table."""
-        without = [teacher for teacher in self.teachers if teacher.table is None]
-        return {teacher.view for teacher in without if teacher.reading.unlabelled == unlabelled}
+    def unlabelled(self, learners: Sequence[Learner], epoch: int) -> UnlabelledViews:
+        """The views of unlabelled images that an epoch's batches must have.
 
-    def unlabelled(self, learners: Sequence[Learner]) -> UnlabelledViews:
-        """The views of unlabelled images that batches must have; learners that read some agree in how many images there are."""
-        read = {view for learner in learners for view in learner.distiller.unlabelled}
-        ratios = {learner.distiller.unlabelled_ratio for learner in learners if learner.distiller.unlabelled}
+        Learners that read some agree in how many images there are.
+        """
+        points = self.points(epoch)
+        readers = [learner.distiller for learner in learners if any(map(learner.distiller.reads_unlabelled, points))]
+        read = {view for distiller in readers for view in distiller.unlabelled}
+        ratios = {distiller.unlabelled_ratio for distiller in readers if distiller.unlabelled}
         assert len(ratios) <= 1, f"learners read {ratios} unlabelled images for each labelled one"
-        read |= self._read_by_teachers(unlabelled=True)
+        if readers:
+            read |= self._read_by_teachers(unlabelled=True)
         return UnlabelledViews(tuple(view for view in VIEWS if view in read), max(ratios, default=0))
 
     def progress(self, epoch: int, step: int) -> Progress:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
         return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)
 
-    def outputs(self, batch: Batch) -> dict[Reading, Outputs]:
-        """The teacher's outputs by what it read, none without a teacher."""
-        return {teacher.reading: teacher(batch) for teacher in self.teachers}
+    def points(self, epoch: int) -> list[Progress]:
+        """How far the training is in each step of an epoch."""
+        return [self.progress(epoch, step) for step in range(self.count)]
+
+    def asked(self, learners: Sequence[Learner], *points: Progress) -> list[Teacher]:
+        """The teachers whose outputs some of the learners read in any of the steps."""
+        methods = [learner.distiller for learner in learners if any(map(learner.distiller.reads_teacher, points))]
+        readings = {reading for method in methods for reading in method.teacher_readings}
+        return [teacher for teacher in self.teachers if teacher.reading in readings]
+
+    def outputs(self, batch: Batch, learners: Sequence[Learner], progress: Progress) -> dict[Reading, Outputs]:
+        """The outputs that learners read in a step, by what the teacher read; none without a teacher."""
+        return {teacher.reading: teacher(batch) for teacher in self.asked(learners, progress)}
 
     def take(self, learners: Sequence[Learner], epoch: int, images: Epoch, watch: Watch) -> None:
         """Takes the steps of an epoch on its images, as `draw` gave them; a learner that fails stops."""
         for step, whole in enumerate(self.split.batches_of(images, self.batch_size)):
             batch = whole if ranks.count() == 1 else whole.part(ranks.own_part(len(whole.index)))
-            outputs = self.outputs(batch)
+            progress = self.progress(epoch, step)
+            outputs = self.outputs(batch, learners, progress)
             for learner in learners:
                 if not learner.failure:
-                    learner.step(*learner.reads(batch, outputs), self.progress(epoch, step))
+                    learner.step(*learner.reads(batch, outputs), progress)
             watch.step(learners)
 
 
@@ -131,8 +143,8 @@ def train(
             seed = rank_seed(steps.seed, ranks.number(), epoch)
             for learner in active:
                 learner.stream.states = RandomStream(seed, learner.precision.device).states
-        images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners))
-        for teacher in steps.teachers:
+        images = steps.draw(epoch, steps.views(learners), steps.unlabelled(learners, epoch))
+        for teacher in steps.asked(active, *steps.points(epoch)):
             teacher.prepare_epoch(steps.split, images)
         steps.take(active, epoch, images, watch)
         active = [learner for learner in active if not learner.failure]

@@ -15,7 +15,9 @@ from kdexp.device.memory import in_halves
 from kdexp.device.precision import Precision
 from kdexp.distillation.base import Distiller
 from kdexp.network.capture import Capture, Outputs
+from kdexp.network.freezing import frozen_except
 from kdexp.network.interleaving import interleave, interleave_outputs
+from kdexp.network.landmarks import classifier_of
 from kdexp.network.statistics import kept_statistics
 from kdexp.tasks.classification import correct
 from kdexp.training.averaging import MovingAverage
@@ -59,6 +61,11 @@ class Networks:
         """The student's outputs on images that are not what it is measured on; see `Trainee`."""
         with kept_statistics(self.model):
             return self._run(image)
+
+    def forward_frozen(self, image: Tensor) -> Outputs:
+        """The student's outputs where its classifier alone is trained; see `Trainee`."""
+        with frozen_except(self.model, classifier_of(self.model)):
+            return self.forward(image)
 
     def forward_all(self, images: Sequence[Tensor], *, joint: bool, interleaved: bool = False) -> list[Outputs]:
         """The student's outputs for several batches of images, the labelled one first; see `Trainee`."""

@@ -128,7 +128,7 @@ class SGD(OptimizerRecipe):
         return int(self.momentum > 0)
 
     def torch_optimizer(self, groups, *, fused):
-        return without_compiler(torch.optim.SGD)(
+        optimizer = without_compiler(torch.optim.SGD)(
             groups,
             lr=self.lr,
             momentum=self.momentum,
@@ -136,6 +136,12 @@ class SGD(OptimizerRecipe):
             weight_decay=self.weight_decay,
             fused=fused,
         )
+        if (
+            fused and self.momentum
+        ):  # torch's fused step fails where some parameters have their first gradient later than others
+            for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
 
 class Constant(Checked):

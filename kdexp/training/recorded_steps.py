@@ -54,20 +54,23 @@ class RecordedSteps(Steps):
     """
 
     def __post_init__(self) -> None:
+        self._learners: Sequence[Learner] = ()
         self._group: list[Learner] = []
         self._recording: Recording | None = None
         self._plain_steps = 0
+        self._warm: list[object] = []
+        """The phases of the latest plain step of the group."""
         self._streams: dict[str, torch.cuda.Stream | None] = {}
 
     def take(self, learners, epoch, images, watch):
         batches = EpochBatches(self.split, images, self.batch_size)
+        self._learners = learners
         self._regroup(learners)
         start = self.warm_up(learners, epoch, batches, watch)
         if self._group and start < batches.full:
             start = self.replay(learners, epoch, batches, start, watch)
         for step in range(start, len(batches)):
-            batch = batches.get(step)
-            self._plain_step(learners, batch, self.outputs(batch), self.progress(epoch, step))
+            self._plain_step(learners, batches.get(step), self.progress(epoch, step))
             watch.step(learners)
 
     def _regroup(self, learners: Sequence[Learner]) -> None:
@@ -90,9 +93,9 @@ class RecordedSteps(Steps):
         for step in range(steps):
             self._plain_steps += 1
             with cudnn_benchmark(step < batches.full):
-                batch = batches.get(step)
                 inspect = self._plain_steps == WARM_UP
-                self._plain_step(learners, batch, self.outputs(batch), self.progress(epoch, step), inspect=inspect)
+                self._plain_step(learners, batches.get(step), self.progress(epoch, step), inspect=inspect)
+            self._warm = self._phases(self.progress(epoch, step))
             watch.step(learners)
         if self._plain_steps == WARM_UP:
             self._group = [learner for learner in self._group if not learner.remark and not learner.failure]
@@ -102,11 +105,14 @@ class RecordedSteps(Steps):
         self,
         learners: Sequence[Learner],
         batch: Batch,
-        outputs: Mapping[Reading, Outputs],
         progress: Progress,
+        outputs: Mapping[Reading, Outputs] | None = None,
         *,
         inspect: bool = False,
     ) -> None:
+        """A plain step of these learners; the teacher's `outputs` are computed unless they are given."""
+        if outputs is None:
+            outputs = self.outputs(batch, learners, progress)
         with side_by_side() as on_stream:
             for learner in learners:
                 if not learner.failure:
@@ -119,6 +125,8 @@ class RecordedSteps(Steps):
 
         That is an earlier one if the recorded learners fail or do without: all others go on with plain steps.
         """
+        if self._recording is not None and not self._recording.fits(batches.images):
+            self._recording = None  # first, so that the new one can take its memory
         recording = self._recording = self._recording or self._new_recording(batches)
         recording.begin(batches.images, [self.progress(epoch, step) for step in range(batches.full)], start)
         recorded = {learner.name for learner in recording.learners}
@@ -126,20 +134,24 @@ class RecordedSteps(Steps):
         stopwatch = Stopwatch(batches.images.rows.device)
         end = batches.full
         for step in range(start, batches.full):
+            if self._phases(self.progress(epoch, step)) not in (recording.phases, self._warm):
+                self._warm_phase(recording, learners, epoch, step, batches)
+                watch.step(learners)
+                continue
             batch = None if self.split.static else batches.get(step)
+            outputs: Mapping[Reading, Outputs] | None
             try:
                 if not self._ready(recording, epoch, step, batches):
                     end = step
                     break
-                self._replay_step(recording, batch)
+                self._replay_step(recording, batch, self.progress(epoch, step))
                 batch, outputs = recording.batch, recording.outputs
             except Exception as error:
                 for learner in recording.learners:
                     learner.fail(error)
                 self._group = []
-                batch = batches.get(step)
-                outputs = self.outputs(batch)
-            self._plain_step(others, batch, outputs, self.progress(epoch, step))
+                batch, outputs = batches.get(step), None
+            self._plain_step(others, batch, self.progress(epoch, step), outputs)
             watch.step(learners)
             if not self._group:
                 return step + 1
@@ -149,11 +161,24 @@ class RecordedSteps(Steps):
                 learner.log.add_recorded(trace[start:end], share)
         return end
 
+    def _warm_phase(
+        self, recording: Recording, learners: Sequence[Learner], epoch: int, step: int, batches: EpochBatches
+    ) -> None:
+        """Takes a plain step, the first of a phase: in it, optimizers set up the state of parameters that it trains first."""
+        progress = self.progress(epoch, step)
+        self._plain_step(learners, batches.get(step), progress)
+        for learner, trace in zip(recording.learners, recording.traces, strict=True):
+            if not learner.failure:
+                trace[step] = learner.log.trace.pop()
+        self._warm = self._phases(progress)
+        recording.number.fill_(step + 1)
+
     def _new_recording(self, batches: EpochBatches) -> Recording:
         images, steps = batches.images, batches.full
         positions = torch.arange(steps * self.batch_size, device=images.rows.device)
         batch = self.split.batch(images.at(positions[: self.batch_size]))
-        outputs, zeros = self.outputs(batch), partial(torch.zeros, device=positions.device)
+        outputs = {teacher.view: teacher(batch) for teacher in self.teachers}
+        zeros = partial(torch.zeros, device=positions.device)
         return Recording(
             learners=self._group,
             batch=batch,
@@ -170,7 +195,7 @@ class RecordedSteps(Steps):
     def _ready(self, recording: Recording, epoch: int, step: int, batches: EpochBatches) -> bool:
         """Records the step if it is new or a method has entered another phase; False if a recorded one is not to be trusted."""
         progress = self.progress(epoch, step)
-        phases = self._phases(recording, progress)
+        phases = self._phases(progress)
         if recording.replay is not None and phases == recording.phases:
             return True
         recording.replay, recording.phases = None, phases  # first, so that the new one can take the memory of the old one
@@ -179,9 +204,10 @@ class RecordedSteps(Steps):
         recording.replay = self.record(recording, progress)
         return True
 
-    @staticmethod
-    def _phases(recording: Recording, progress: Progress) -> list[object]:
-        return [learner.distiller.phase(progress) for learner in recording.learners]
+    def _phases(self, progress: Progress) -> list[object]:
+        """What the recorded work depends on: the methods' phases, and which teachers run, for other learners, too."""
+        views = [teacher.view for teacher in self.asked(self._learners, progress)]
+        return [*(learner.distiller.phase(progress) for learner in self._group), views]
 
     def _record_on_trial(self, recording: Recording, epoch: int, step: int, batches: EpochBatches) -> bool:
         """Records the step and takes the next few both ways, from where the learners are and back to there.
@@ -199,24 +225,24 @@ class RecordedSteps(Steps):
 
     def _differences(self, recording: Recording, epoch: int, step: int, batches: EpochBatches) -> list[str]:
         coming = range(step, min(step + STEPS, batches.full))
-        alike = [n for n in coming if self._phases(recording, self.progress(epoch, n)) == recording.phases]
+        alike = [n for n in coming if self._phases(self.progress(epoch, n)) == recording.phases]
         # Images that are fetched ahead can't be fetched once more: the same batch serves all steps.
         each = [batches.get(n if self.split.static else step) for n in alike]
         with BothWays(recording.learners) as both_ways:
             for n, batch in zip(alike, each, strict=True):
-                self._plain_step(recording.learners, batch, self.outputs(batch), self.progress(epoch, n))
+                self._plain_step(recording.learners, batch, self.progress(epoch, n))
             both_ways.plain_taken()
             recording.replay = self.record(recording, self.progress(epoch, step))
-            for batch in each:
-                self._replay_step(recording, None if self.split.static else batch)
+            for n, batch in zip(alike, each, strict=True):
+                self._replay_step(recording, None if self.split.static else batch, self.progress(epoch, n))
             traces = [trace[step : step + len(each)] for trace in recording.traces]
             return both_ways.differences(traces, recording.learners[0].precision.name)
 
-    def _replay_step(self, recording: Recording, batch: Batch | None) -> None:
+    def _replay_step(self, recording: Recording, batch: Batch | None, progress: Progress) -> None:
         """Replays one step, on `batch` unless it is made on the device."""
         assert recording.replay is not None
         if batch is not None:
-            recording.fill(batch, self.outputs(batch))
+            recording.fill(batch, self.outputs(batch, self._learners, progress))
         recording.replay()
         for teacher in self.teachers:
             teacher.images_asked += recording.images_asked.get(teacher.reading, 0)
@@ -241,7 +267,7 @@ class RecordedSteps(Steps):
         if self.split.static:
             positions = recording.number * self.batch_size + torch.arange(self.batch_size, device=recording.number.device)
             batch = self.split.batch(recording.images.at(positions))
-            recording.fill(batch, self.outputs(batch))
+            recording.fill(batch, self.outputs(batch, self._learners, progress))
         with side_by_side() as on_stream:
             parts = zip(recording.learners, recording.rates, recording.scheduled, recording.traces, strict=True)
             for learner, rates, scheduled, trace in parts:

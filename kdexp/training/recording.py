@@ -43,8 +43,12 @@ class Recording:
     images_asked: dict[Reading, int] = field(default_factory=dict)
     """Images that go through the teacher for each reading in one replay, unseen by the host."""
 
+    def fits(self, images: Epoch) -> bool:
+        """Whether an epoch's images have the views that the recorded step reads, and no others."""
+        return self.images.kind == images.kind
+
     def fill(self, batch: Batch, outputs: Mapping[Reading, Outputs]) -> None:
-        """Copies a batch and the teacher's outputs to where the learners read them."""
+        """Copies a batch and those of the teacher's outputs that it reads to where the learners read them."""
         for part in fields(Batch):
             if isinstance(target := getattr(self.batch, part.name), Tensor):
                 target.copy_(getattr(batch, part.name))
@@ -54,7 +58,8 @@ class Recording:
             self.batch.unlabelled.index.copy_(batch.unlabelled.index)
             for view, images in self.batch.unlabelled.views.items():
                 images.copy_(batch.unlabelled.views[view])
-        for reading, theirs in self.outputs.items():
+        for reading in outputs:
+            theirs = self.outputs[reading]
             theirs.logits.copy_(outputs[reading].logits)
             for name, target in theirs.features.items():
                 target.copy_(outputs[reading].features[name])

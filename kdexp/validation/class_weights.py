@@ -25,5 +25,7 @@ def check_class_weights(
     for path in methods:
         if path not in broken and not build(node_at(config, path)).weighs_classes:
             fix = "leave class_weights=null" + (", or take it out of controls" if path == "label_smoothing" else "")
+            if node_at(config, path).get("tsa"):
+                fix += f", or choose {path}.tsa=null"
             name = option(config, path)
             yield Problem("class_weights", f"={weights!r}: {name} has a cross-entropy of its own, which has no weights; {fix}")

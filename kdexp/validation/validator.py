@@ -20,6 +20,7 @@ from kdexp.data.dataset import ImageDataset
 from kdexp.data.shape import Shape
 from kdexp.device.memory import free_memory
 from kdexp.device.precision import pick_device
+from kdexp.distillation.base import Distiller
 from kdexp.errors import Problem
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
@@ -228,7 +229,10 @@ class Validator:
         has_no_teacher = path == "student" and not config.get("teacher")
         if part.method in candidate.broken or pair["student"] is None or (pair["teacher"] is None and not has_no_teacher):
             return []
-        of_views = list(check_views(build(candidate.node(part.method)), part.method, candidate.images))
+        method: Distiller = build(candidate.node(part.method))
+        of_views = list(check_views(method, part.method, candidate.images))
+        if isinstance(epochs := config.get("teacher_epochs" if part.teaches else "epochs"), int):
+            of_views += [problem.under(part.method) for problem in method.length_problems(epochs)]
         if path == "student" and not misfit(config["controls"], list[Control]):
             of_views += check_label_controls(config["controls"], candidate.images)
         room = candidate.rooms[path]

@@ -2,28 +2,35 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from each_method import METHODS, class_of
 from experiments import compose_command
 from folders import SMALL, write_classes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_bench import WEIGHTS, batch_of
+from loss_bench import probe as probe_of
+from pupils import Pupil, few_labels, made, terms_of
 from shipped import options
 
 from kdexp.commands.run import run
 from kdexp.configuration.nodes import build
+from kdexp.distillation.fixmatch import FixMatch
 from kdexp.distillation.kd import KD
+from kdexp.distillation.mean_teacher import MeanTeacher
 from kdexp.distillation.none import NoDistillation
-from kdexp.distillation.semi_supervised import SemiSupervised
+from kdexp.distillation.pi_model import PiModel
+from kdexp.distillation.temporal_ensembling import TemporalEnsembling
+from kdexp.distillation.uda import UDA
+from kdexp.distillation.vat import VAT
 from kdexp.experiment.obtain import obtain
 from kdexp.network.capture import Outputs
 from kdexp.validation.validator import validate
 
-OWN_CE = {"label_smoothing", "mutual"} | {method for method in METHODS if issubclass(class_of(method), SemiSupervised)}
+OWN_CE = {"label_smoothing", "mutual", "ict", "mixmatch", "remixmatch", "mpl"}
 few = settings(max_examples=25, deadline=None)
 
 
@@ -62,6 +69,40 @@ def test_all_methods_but_those_with_a_cross_entropy_of_their_own_share_it():
 def test_refused(words, sentence):
     (problem,) = validate(compose_command(words))
     assert problem.name == "class_weights" and sentence in problem.sentence
+
+
+FEW_LABELS = {
+    FixMatch: {"threshold": 0.5},
+    MeanTeacher: {"ramp": 0.0, "ramp_shape": "linear"},
+    PiModel: {"ramp": 0.0, "ramp_shape": "linear", "both_branches": False},
+    TemporalEnsembling: {"ramp": 0.0, "momentum": 0.6},
+    UDA: {"threshold": 0.5, "tsa": None, "tsa_of": "largest"},
+    VAT: {"ramp": 0.0, "epsilon": 1.0, "xi": 0.1, "iterations": 1, "entropy_weight": 0.1},
+}
+
+
+@pytest.mark.parametrize(("method", "knobs"), FEW_LABELS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_methods_with_few_labels_weigh_the_labelled_images_alone(method, knobs):
+    batch, w = few_labels("weak", "weak2", "strong", labels=(0, 2, 1, 2)), torch.tensor([3.0, 1.0, 0.5]).double()
+    found = []
+    for weights in (None, w):
+        distiller = made(method, **knobs)
+        distiller.setup(replace(probe_of(Outputs(torch.zeros(2, 3))), unlabelled=8))
+        distiller.weigh_classes(weights)
+        torch.manual_seed(1)
+        terms, pupil = terms_of(distiller.double(), batch, Pupil(average=lambda image: image.flatten(1)[:, :3]))
+        found.append({name: term.item() for name, term in terms.items()})
+    plain, weighted = (each.pop("ce") for each in found)
+    expected = F.cross_entropy(pupil.network(batch.image), batch.label, weight=w).item()
+    assert weighted == pytest.approx(expected, rel=1e-12) and weighted != plain and found[0] == found[1]
+
+
+def test_annealing_that_weighs_the_labelled_images_itself_is_refused():
+    few = ("dataset.labels=40", "dataset.student_fraction=1", "strong@dataset.strong_view=geometric")
+    words = ["class_weights=balanced", "distillation=uda", *few]
+    assert validate(compose_command(words)) == []
+    (problem,) = validate(compose_command([*words, "distillation.tsa=linear"]))
+    assert problem.name == "class_weights" and "uda" in problem.sentence and "distillation.tsa=null" in problem.sentence
 
 
 def test_only_learners_whose_loss_they_weigh_have_them_in_their_key(make_experiment):

@@ -85,19 +85,48 @@ class Steps:
         self.outputs = outputs
 
     def forward(self, image):
+        self.frozen = False
+        return self.outputs
+
+    def forward_frozen(self, image):
+        self.frozen = True
         return self.outputs
 
     def descend(self, terms):
         self.terms = terms
 
 
+def two_parts(**knobs):
+    ours, theirs = random(3, 2, 2, 2), random(3, 4, 2, 2, seed=1)
+    return feature_method(FeaturePretraining, ours, theirs, **{"label_free": 0.3, "finetune": "network"} | knobs)
+
+
 @pytest.mark.parametrize(("epoch", "only"), [(0.1, "feature_cosine"), (2.99, "feature_cosine"), (3.01, "ce"), (9.9, "ce")])
 def test_features_alone_come_first_and_labels_alone_after_them(epoch, only):
-    method, student, teacher = feature_method(
-        FeaturePretraining, random(3, 2, 2, 2), random(3, 4, 2, 2, seed=1), label_free=0.3
-    )
-    learner = Steps(student)
-    terms = method.update(learner, batch_of([0, 1, 2]), teacher, Progress(epoch, 10, 0))
-    assert learner.terms is terms and terms.keys() == {"ce", "feature_cosine"}
+    method, student, teacher = two_parts()
+    learner, progress = Steps(student), Progress(epoch, 10, 0)
+    assert method.reads_teacher(progress) == (only != "ce")
+    terms = method.update(learner, batch_of([0, 1, 2]), teacher if only != "ce" else None, progress)
+    assert learner.terms is terms and list(terms) == ["ce", "feature_cosine"] and not learner.frozen
     assert [name for name, term in terms.items() if term.item()] == [only]
+    assert terms[only].item() == method.losses(batch_of([0, 1, 2]), student, teacher, progress)[only].item()
     assert method.describe() == "feature cosine for 0.3 of the epochs, then CE"
+
+
+def test_soft_targets_have_the_teacher_run_in_both_parts():
+    method, student, teacher = two_parts(alpha=0.25)
+    assert method.reads_teacher(Progress(0.1, 10, 0)) and method.reads_teacher(Progress(9, 10, 0))
+    terms = method.update(Steps(student), batch_of([0, 1, 2]), teacher, Progress(9, 10, 0))
+    assert list(terms) == ["ce", "kd", "feature_cosine"] and terms["feature_cosine"] == 0
+
+
+def test_the_classifier_alone_can_be_trained_on_labels():
+    method, student, teacher = two_parts(finetune="classifier")
+    learner = Steps(student)
+    for epoch in (0.1, 9):
+        method.update(learner, batch_of([0, 1, 2]), teacher, Progress(epoch, 10, 0))
+        assert learner.frozen == (epoch == 9)
+    assert method.describe() == "feature cosine for 0.3 of the epochs, then CE, classifier alone"
+    without_landmarks = r"^finetune='classifier': it is unknown which module of Identity gives the logits; use network"
+    with pytest.raises(InvalidArguments, match=without_landmarks):
+        method.layers(nn.Identity(), nn.Identity())

@@ -1,6 +1,7 @@
 """Meta Pseudo Labels: a step by hand with two optimizers, the feedback's sign and size, and when there is none."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ OWN = {
     "feedback": "old_minus_new",
     "baseline_decay": None,
     "student_wait": 0.0,
+    "finetune_epochs": 0,
+    "finetune_lr": 0.01,
 }
 
 
@@ -263,6 +266,39 @@ def test_both_networks_are_stored_and_only_the_student_is_deployed(learner):
 
 def test_the_table_names_its_terms():
     assert mpl().describe() == "CE + 3 UDA + feedback, T=0.7"
+    assert mpl(finetune_epochs=2).describe() == "CE + 3 UDA + feedback, T=0.7, then CE for 2 epochs"
+
+
+def test_the_last_epochs_have_a_learning_rate_of_their_own():
+    method = mpl(finetune_epochs=2, student_wait=0.5)
+    rates = [method.student_rate(Progress(epoch, 10, 0), 0.3) for epoch in (4.9, 5, 7.99, 8.01, 9.9)]
+    assert rates == [0.0, 0.3, 0.3, 0.01, 0.01] and [method.reads_unlabelled(Progress(e, 10, 0)) for e in (7.9, 8.1)] == [1, 0]
+
+
+def test_fine_tuning_learns_the_labels_alone():
+    """With a teacher that would fail if it were asked."""
+    method = mpl(finetune_epochs=2)
+    pupil = Both(method)
+    del method.teacher
+    batch = few_labels("weak", "strong")
+    expected = F.cross_entropy(pupil.network(batch.image), batch.label).item()
+    found = step(method, pupil, replace(batch, unlabelled=None), Progress(9.0, 10, 90))
+    assert {name: value.item() for name, value in found.items()} == {
+        "student": 0,
+        "ce": 0,
+        "uda": 0,
+        "feedback": 0,
+        "finetuning": expected,
+    }
+    assert pupil.given[0].keys() == {"finetuning"} and len(pupil.given) == 1
+
+
+def test_fine_tuning_that_leaves_no_epochs_is_refused(make_experiment):
+    words = ("distillation=mpl", "dataset.labels=40", "dataset.student_fraction=1", "strong@dataset.strong_view=geometric")
+    config = make_experiment(*words, "averaging=ema", "distillation.finetune_epochs=3", "epochs=3").config
+    (problem,) = validate(config)
+    assert problem.name == "distillation.finetune_epochs" and problem.sentence.startswith("=3: are the last of 3 epochs")
+    assert validate({**config, "epochs": 4}) == []
 
 
 def test_a_teacher_that_is_no_network_is_refused():

@@ -13,6 +13,7 @@ from kdexp.data.shape import Shape
 from kdexp.distillation.base import Probe, Progress
 from kdexp.network.build import on_meta
 from kdexp.network.capture import Capture, Outputs
+from kdexp.network.landmarks import Landmarks
 
 START = Progress(epoch=0.0, epochs=1, step=0)
 WEIGHTS = {"temperature": 1.0, "alpha": None, "ce_weight": None, "kd_weight": None}
@@ -47,10 +48,16 @@ def probe(student, teacher=None, labels=(0, 1, 2), batch_size=4, classify=None):
     return Probe(student, teacher, torch.tensor(labels), batch_size, Shape(classes, 1, 8), classify)
 
 
+class WithLandmarks(nn.Identity):
+    """A network whose classifier is known."""
+
+    landmarks = Landmarks(classifier="fc", last_map="last")
+
+
 def feature_method(method, ours, theirs, **changed):
     """Returns the method, set up for one pair of features, and the outputs that hold them (with zero logits)."""
     made = method(**WEIGHTS | LAYERS | changed)
-    made.layers(nn.Identity(), nn.Identity())
+    made.layers(WithLandmarks(), nn.Identity())
     logits = torch.zeros(len(ours), 3, dtype=ours.dtype)
     student, teacher = Outputs(logits, {"ours": ours}), Outputs(logits, {"theirs": theirs})
     made.setup(probe(student, teacher, batch_size=len(ours)))

@@ -101,6 +101,23 @@ def test_recorded_steps_equal_plain_steps_bitwise(make_experiment, recorded, unw
     assert learner.log.seconds > 0
 
 
+PHASES = {
+    "feature_pretraining": ("distillation.label_free=0.5", "distillation.finetune=classifier", "dataset.crop_padding=1"),
+    "mpl": ("distillation.finetune_epochs=1", "distillation.student_wait=0", "distillation.finetune_lr=0.0078125"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PHASES)
+def test_recorded_steps_follow_phases_that_read_less(make_experiment, recorded, unwatched, method):
+    """Without the teacher, with frozen features, without unlabelled images."""
+    options = (*PAIR, *SMALL, *chosen(method), *PHASES[method])
+    (usual,) = trained(make_experiment(*options), "distilled")
+    (learner,) = trained(make_experiment(*options, "graph=true"), "distilled")
+    assert not learner.failure and not learner.remark and len(recorded) == 2, learner.traceback
+    assert_same(learner, usual)
+
+
 @pytest.mark.slow
 def test_recorded_steps_weigh_classes(make_experiment, recorded, unwatched):
     options = (*PAIR, *SMALL, "distillation=kd", "class_weights=[3,1,1,1,1,1,1,1,1,2]")
@@ -244,9 +261,10 @@ def test_tensors_that_a_recorded_step_changes_keep_their_memory(make_experiment,
 
     monkeypatch.setattr(graph, "record_graph", record)
     experiment = make_experiment(*PAIR, *SMALL, "graph=true", "optimizer=sgd", *chosen(method))
-    trained(experiment, role_of(method), change=watched.append)
+    (learner,) = trained(experiment, role_of(method), change=watched.append)
     full = 6 if class_of(method).unlabelled else 5
-    assert seen == [True] * (3 * full - graph.WARM_UP)
+    phases = len({str(learner.distiller.phase(Progress(epoch, 3, 0))) for epoch in (0.1, 2.9)})  # each begins with a plain step
+    assert not learner.failure and seen == [True] * (3 * full - graph.WARM_UP - phases + 1), learner.traceback
 
 
 def test_a_replaced_buffer_keeps_its_memory():
@@ -298,7 +316,7 @@ def test_an_epoch_copies_one_tensor_to_the_host_and_its_order_to_the_device(
     assert not learner.failure and not learner.remark, learner.traceback
     assert len(copies) == 2, "copies to the host in two epochs"
     steps = Steps(split, teacher, 2, 16, 0, None)
-    drawn = steps.draw(0, steps.views([learner]), steps.unlabelled([learner]))
+    drawn = steps.draw(0, steps.views([learner]), steps.unlabelled([learner], 0))
     draws = sum(len(part._tensors()) for part in (drawn, drawn.unlabelled) if part is not None)  # orders, views, shares
     assert draws == {"weak": 2, "mixed": 4}[learner.distiller.student_view] or drawn.unlabelled is not None
     changing = 1 + len(learner.distiller.scheduled(steps.progress(0, 0)))  # the learning rates, and what a method schedules

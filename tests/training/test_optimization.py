@@ -336,3 +336,22 @@ def test_only_a_student_that_is_paced_has_parameter_groups_of_its_own():
         (1, False)
     ] * 2
     assert [group["weight_decay"] for group in paced.param_groups] == [0.1, 0.0, 0.1, 0.0]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_fused_sgd_takes_parameters_whose_first_gradient_comes_later(nesterov):
+    """The later one moves as it does without the other."""
+
+    def trained(*layers):
+        optimizer = SGD(**SHARED | {"weight_decay": 0.01}, momentum=0.9, nesterov=nesterov).build(layers, fused=True)
+        for step in range(5):
+            optimizer.zero_grad()
+            active = layers if step >= 2 else layers[:-1]
+            if active:
+                sum(layer.weight.sum() * step for layer in active).backward()
+                optimizer.step()
+        return layers[-1].weight
+
+    first, later, alone = (nn.Linear(2, 1, bias=False) for _ in range(3))
+    alone.load_state_dict(later.state_dict())
+    assert torch.equal(trained(first, later), trained(alone)) and not torch.equal(first.weight, later.weight)

@@ -42,7 +42,8 @@ def test_each_network_reads_the_view_that_its_mode_says(make_experiment, monkeyp
     shown = list(split.batches_of(images, 32))
     learner.train()
     for batch in shown:
-        learner.step(*learner.reads(batch, steps.outputs(batch)), steps.progress(0, 0))
+        outputs = steps.outputs(batch, [learner], steps.progress(0, 0))
+        learner.step(*learner.reads(batch, outputs), steps.progress(0, 0))
     assert not learner.failure
     for batch, ours, theirs in zip(shown, student, teachers, strict=True):
         assert ours is batch.seen(MODES[mode][0]) and theirs is batch.seen(MODES[mode][1])

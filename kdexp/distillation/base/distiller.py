@@ -75,7 +75,7 @@ class Distiller(nn.Module, Checked):
     """Whether all terms are means over images, of which each depends on one image: several ranks may have a part of the
     batch each. Not inherited."""
     paces_student: bool = False
-    """Whether the student's learning rate is that of the schedule times `pace`; the method's modules have the schedule's."""
+    """Whether the student's learning rate is what `student_rate` says; the method's modules have the schedule's."""
     needs_average: bool = False
     """Whether it asks the moving average of the student's weights, so that there has to be one."""
     features_only: bool = False
@@ -151,6 +151,10 @@ class Distiller(nn.Module, Checked):
         """Whether `class_weights` reach the class's cross-entropy: it leaves that term to `losses` of the base."""
         return not overrides(type(self), "losses", "update")
 
+    def length_problems(self, epochs: int) -> list[Problem]:
+        """Returns the problems of its arguments with a training of so many epochs."""
+        return []
+
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
         """Returns the names of the student's and the teacher's layers whose outputs the method reads."""
         return [], []
@@ -181,17 +185,21 @@ class Distiller(nn.Module, Checked):
 
         Of outputs for more images than the batch has labels, the first ones have these; all other terms are of all images.
         """
+        return self.logit_terms(batch, student, teacher) | self.own_terms(batch, student, teacher, progress)
+
+    def logit_terms(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Terms:
+        """Returns the weighted `ce` and `kd`, which all methods share; those without weight are left out."""
         terms = {}
         if self.ce_weight:
-            labelled = student.logits[: len(batch.label)]
-            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, labelled))
-        if teacher is None:
-            return terms
-        if self.kd_weight:
+            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, student.logits[: len(batch.label)]))
+        if self.kd_weight and teacher is not None:
             terms["kd"] = self.kd_weight * soft_target_loss(student.logits, teacher.logits, self.temperature)
-        for name, term in self.transfer(batch, student, teacher, progress).items():
-            terms[name] = self.weight * term
         return terms
+
+    def own_terms(self, batch: Batch, student: Outputs, teacher: Outputs | None, progress: Progress) -> Terms:
+        """Returns the terms of `transfer`, weighted; none without a teacher."""
+        found = {} if teacher is None else self.transfer(batch, student, teacher, progress)
+        return {name: self.weight * term for name, term in found.items()}
 
     def transfer(self, batch: Batch, student: Outputs, teacher: Outputs, progress: Progress) -> Terms:
         """Returns the method's own terms, scalars by name, before they are multiplied by `weight`."""
@@ -204,13 +212,21 @@ class Distiller(nn.Module, Checked):
         """
         return {}
 
-    def pace(self, progress: Progress) -> float:
-        """Returns the factor of the student's learning rate, if the method declares `paces_student`."""
-        return 1.0
+    def student_rate(self, progress: Progress, scheduled: float) -> float:
+        """Returns the student's learning rate, where the schedule has `scheduled`, if the method declares `paces_student`."""
+        return scheduled
 
     def phase(self, progress: Progress) -> Any:
         """Returns the part of the progress that a capturable method's steps depend on."""
         return None
+
+    def reads_teacher(self, progress: Progress) -> bool:
+        """Whether a step reads the teacher's outputs: the teacher does not run for a step in which no learner does."""
+        return self.uses_teacher
+
+    def reads_unlabelled(self, progress: Progress) -> bool:
+        """Whether a step reads unlabelled images: an epoch in which no learner does has none."""
+        return bool(self.unlabelled)
 
     def deployed(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         """Returns the network that is evaluated, counted and exported; it shares its trained parameters with the student."""
@@ -256,6 +272,6 @@ BEYOND_TERMS = ("update", "losses", "answer", "deployed")
 """Methods of `Distiller` whose override does more than add a term to the loss."""
 
 
-def overrides(method: type[Distiller], *names: str) -> bool:
-    """Whether the class has another implementation of any of these methods than `Distiller`."""
-    return any(getattr(method, name) is not getattr(Distiller, name) for name in names)
+def overrides(method: type[Distiller], *names: str, base: type[Distiller] = Distiller) -> bool:
+    """Whether the class has another implementation of any of these methods than the `base`."""
+    return any(getattr(method, name) is not getattr(base, name) for name in names)

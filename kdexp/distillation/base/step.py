@@ -75,6 +75,13 @@ class Trainee(Protocol):
     def forward_aside(self, image: Tensor) -> Outputs:
         """Returns the student's outputs for `image`, in a pass that changes no running statistics of batch norms."""
 
+    def forward_frozen(self, image: Tensor) -> Outputs:
+        """Returns the student's outputs for `image` with gradients for its classifier alone.
+
+        All before the classifier is in evaluation mode: without dropout, and with batch norms that use and keep their running
+        statistics.
+        """
+
     def exactly(self) -> AbstractContextManager[None]:
         """Inside, networks compute in fp32, whatever the run's precision."""
 
