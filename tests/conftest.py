@@ -1,5 +1,6 @@
 """Fixtures that all tests share; other shared code is in `support/`."""
 
+import gc
 import io
 import os
 import sys
@@ -39,6 +40,13 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("gpu"):
             for warnings in OF_TORCH:
                 item.add_marker(pytest.mark.filterwarnings(warnings))
+
+
+def pytest_collection_finish():
+    """Looks for cycles less often, and not among modules and collected tests: that is a tenth of the time of short tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture
