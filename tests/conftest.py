@@ -8,10 +8,12 @@ from contextlib import suppress
 
 import pytest
 import torch
+from drawing import drawn_once
 from experiments import COMPOSER, SHORT
 from rich.console import Console
 
 from kdexp.commands import main as cli
+from kdexp.commands import run
 from kdexp.configuration.compose import Composer
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
@@ -21,6 +23,8 @@ torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 
 # Nothing that tests write must survive a power cut; the tests of flushing patch this themselves.
 os.fsync = lambda _number: None
+
+run.draw_curves = drawn_once(run.draw_curves)
 
 with suppress(ImportError):  # the tests that need a GPU do without
     from hypothesis import HealthCheck, settings
