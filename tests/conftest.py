@@ -83,6 +83,12 @@ def here(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
+def without_pictures(monkeypatch):
+    """Leaves out the pictures of sweeps, which take longer to draw than short jobs to train."""
+    monkeypatch.setattr("kdexp.sweep.page.available", lambda: False)
+
+
+@pytest.fixture
 def call_main(monkeypatch, capsys):
     """Calls the `main` of a command with words; returns its exit code and all that it printed, without a traceback."""
 

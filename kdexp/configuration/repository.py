@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
-from hydra._internal import defaults_list
+from hydra._internal import defaults_list as hydra_defaults
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import Overrides
+from hydra.core.default_element import InputDefault
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
@@ -32,13 +33,13 @@ class RememberedOptions(ConfigRepository):
         return option
 
 
-_choices_so_far = defaults_list._create_interpolation_map
+_choices_so_far = hydra_defaults._create_interpolation_map
 
 
-def _choices_if_used(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig:
+def _choices_if_used(overrides: Overrides, defaults_list: list[InputDefault], self_added: bool) -> DictConfig:
     """The choices that `${GROUP}` in a defaults list may name; Hydra copies them for lists without `${`, too."""
-    used = any(not default.is_self() and default.is_interpolation() for default in defaults)
-    return _choices_so_far(overrides, defaults, self_added) if used else DictConfig({})
+    used = any(not default.is_self() and default.is_interpolation() for default in defaults_list)
+    return _choices_so_far(overrides, defaults_list, self_added) if used else DictConfig({})
 
 
-defaults_list._create_interpolation_map = _choices_if_used
+hydra_defaults._create_interpolation_map = _choices_if_used

@@ -25,6 +25,8 @@ from kdexp.teacher.frozen import Teacher
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
 STAGED += ("student._target_=own_networks.StagedNet", "~student.hidden")
