@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from omegaconf import DictConfig
 from pairs import untrained_pair
 
 from kdexp.configuration.compose import compose_command
@@ -122,17 +124,18 @@ def compares(method: type[Distiller]) -> str:
 
 def learner_node(method: str) -> dict:
     """Returns the composed node of a method."""
-    return compose_command(overrides(method))["distillation"]
+    return composed(method)["distillation"]
 
 
-def overrides(method: str) -> list[str]:
-    """Returns the overrides for a method between the pair of networks that is measured."""
-    return ["dataset=cifar100", "teacher=resnet32x4", "student=resnet8x4", f"distillation={method}"]
+@cache
+def composed(method: str) -> DictConfig:
+    """Returns the configuration of a method between the pair of networks that is measured."""
+    return compose_command(["dataset=cifar100", "teacher=resnet32x4", "student=resnet8x4", f"distillation={method}"])
 
 
 def learner_of(method: str) -> Learner:
     """Returns the untrained learner of a method."""
-    return untrained_pair(compose_command(overrides(method)), SHAPE, batch_size=64)[0]
+    return untrained_pair(composed(method), SHAPE, batch_size=64)[0]
 
 
 if __name__ == "__main__":

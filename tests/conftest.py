@@ -1,5 +1,6 @@
 """Fixtures that all tests share; other shared code is in `support/`."""
 
+import gc
 import io
 import os
 import subprocess
@@ -8,10 +9,12 @@ from contextlib import ExitStack, suppress
 
 import pytest
 import torch
+from drawing import drawn_once
 from experiments import COMPOSER, SHORT
 from rich.console import Console
 
 from kdexp.commands import main as cli
+from kdexp.commands import run
 from kdexp.configuration.compose import Composer
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
@@ -21,6 +24,8 @@ torch.set_num_threads(int(os.environ.get("KDEXP_TEST_THREADS", "1")))
 
 # Nothing that tests write must survive a power cut; the tests of flushing patch this themselves.
 os.fsync = lambda _number: None
+
+run.draw_curves = drawn_once(run.draw_curves)
 
 with suppress(ImportError):  # the tests that need a GPU do without
     from hypothesis import HealthCheck, settings
@@ -40,6 +45,13 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("gpu"):
             for warnings in OF_TORCH:
                 item.add_marker(pytest.mark.filterwarnings(warnings))
+
+
+def pytest_collection_finish():
+    """Looks for cycles less often, and not among modules and collected tests: that is a tenth of the time of short tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture
@@ -69,6 +81,12 @@ def here(tmp_path, monkeypatch, capsys):
         return stop.value.code, capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Leaves out the pictures of sweeps, which take longer to draw than short jobs to train."""
+    monkeypatch.setattr("kdexp.sweep.page.available", lambda: False)
 
 
 @pytest.fixture

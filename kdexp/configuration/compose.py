@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kdexp.configuration.option_files import ROLES, OptionFiles, option_file, option_names
 from kdexp.configuration.quoting import homes_within, parse
+from kdexp.configuration.repository import RememberedOptions
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
 from kdexp.files import is_file
@@ -98,8 +99,8 @@ class Composer:
         if overrides not in self._composed:
             whole = self._whole(overrides)
             config = without_hydra(whole)
-            text = OmegaConf.to_yaml(config)
-            self._composed[overrides] = None if "${hydra:" in text else (config, whole.hydra.runtime)
+            unresolved = repr(OmegaConf.to_container(config))
+            self._composed[overrides] = None if "${hydra:" in unresolved else (config, whole.hydra.runtime)
         return self._composed[overrides]
 
 
@@ -137,7 +138,8 @@ def compose_whole(overrides: Sequence[str], *, config_dir: str | None = None, co
     read_option_files()
     GlobalHydra.instance().clear()
     try:
-        Hydra.create_main_hydra2("kdexp", search_path)
+        hydra = Hydra.create_main_hydra2("kdexp", search_path)
+        hydra.config_loader.repository = RememberedOptions(search_path)  # type: ignore[attr-defined]
         composed = compose(config_name, list(overrides), return_hydra_config=True)
     finally:
         GlobalHydra.instance().clear()

@@ -25,6 +25,8 @@ from kdexp.teacher.frozen import Teacher
 from kdexp.training.learner import Learner
 from kdexp.training.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NETS = ("teacher=lightnn", "student=lightnn")
 STAGED = ("teacher._target_=own_networks.StagedNet", "~teacher.hidden", "+teacher.width=8")
 STAGED += ("student._target_=own_networks.StagedNet", "~student.hidden")
@@ -114,7 +116,7 @@ def test_lockstep_gives_the_weights_of_lone_runs(sweep, method):
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 @pytest.mark.parametrize("axis", ["teacher.hidden=[16],[32]", "teacher_seed=0,1", "dataset.student_fraction=0.1,0.2"])
 def test_jobs_share_nothing_that_changes_their_results(sweep, axis, lockstep):
-    whole = ("limit_batches=null", "dataset.split_seed=0,1", axis)
+    whole = ("limit_batches=null", "dataset.limit=500", "dataset.split_seed=0,1", axis)
     _, _, together = sweep(*whole, place="together", lockstep=lockstep)
     alone = {}
     for number, job in enumerate(expand(whole)):

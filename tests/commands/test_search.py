@@ -30,6 +30,7 @@ RANDOM = ("search=random", "search.trials=2", ALPHA)
 def undrawn(request, monkeypatch):
     """Leaves out the pictures, which take longer than these searches, except in the test of them."""
     if "pictures" not in request.node.name:
+        request.getfixturevalue("without_pictures")
         monkeypatch.setattr(search_final, "draw_search", lambda *rest: "no pictures")
 
 

@@ -3,10 +3,14 @@
 import time
 
 import pytest
+from hydra._internal import defaults_list
+from hydra._internal.config_repository import ConfigRepository
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.configuration.compose import Composer, compose_command
+from kdexp.configuration import compose, repository
+from kdexp.configuration.compose import Composer, compose_command, compose_whole
 
 JOBS = [
     [],
@@ -36,11 +40,33 @@ def test_composes_what_hydra_composes(job):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("job", [JOBS[number] for number in (0, 3, 6, 7, 9)], ids=" ".join)
+def test_what_is_remembered_of_files_composes_what_hydra_reads(job, monkeypatch):
+    compose_whole(["distillation=crd", "experiment=cifar10_tutorial"])  # whose options the next ones share
+    remembered = [compose_whole(job), compose_whole(job)]
+    OmegaConf.update(remembered.pop(), "distillation.temperature", 99)
+    remembered.append(compose_whole(job))
+    with monkeypatch.context() as plain:
+        plain.setattr(compose, "RememberedOptions", ConfigRepository)
+        plain.setattr(defaults_list, "_create_interpolation_map", repository._choices_so_far)
+        expected = OmegaConf.to_yaml(compose_whole(job))
+    assert [OmegaConf.to_yaml(composed) for composed in remembered] == [expected, expected]
+
+
+@pytest.mark.slow
+def test_an_edited_option_of_ones_own_is_read_anew(tmp_path):
+    (tmp_path / "student").mkdir()
+    for hidden in (8, 9):  # as many bytes, perhaps in the same second
+        (tmp_path / "student" / "tiny.yaml").write_text(f"_target_: kdexp.models.mlp.MLP\nhidden: [{hidden}]\n")
+        assert compose_command(["student=tiny"], config_dir=str(tmp_path)).student.hidden == [hidden]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("job", [["temprature=2"], ["distillation.weight=2"], ["distillation=kdd"], ["seed=[1"], ["seed"]])
 def test_refuses_what_hydra_refuses(job):
-    for compose in (Composer().compose, compose_command):
+    for composing in (Composer().compose, compose_command):
         with pytest.raises((HydraException, OmegaConfBaseException)):
-            compose(job)
+            composing(job)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import torch
 from crafted import as_run, craft, spec_of
 from doc_pages import PAGES, ROOT, blocks
-from experiments import SHORT, compose_command
+from experiments import COMPOSER, SHORT, compose_command
 from folders import picture
 from PIL import Image
 from rich.console import Console
@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 import kdexp.distillation
 from kdexp.commands import export, predict
 from kdexp.commands.run import run
-from kdexp.configuration.compose import Composer
 from kdexp.configuration.jobs import expand
 from kdexp.configuration.nodes import build
 from kdexp.data.shape import Shape
@@ -33,9 +32,6 @@ from kdexp.search.plan import plan_search
 from kdexp.validation import settings
 from kdexp.validation.jobs import compose_and_check
 from kdexp.validation.validator import validate
-
-COMPOSER = Composer()
-
 
 LINES = [line for page in PAGES for block in blocks(page, "sh") for line in re.sub(r"\\\n\s*", "", block).splitlines()]
 INLINE = [text for page in PAGES.values() for text in re.findall(r"`(kdexp (?:-m |[a-z_]+=)[^`]*)`", page) if "…" not in text]

@@ -7,11 +7,11 @@ from functools import cache
 
 import pytest
 from diagnosed import HEALTHY
-from experiments import compose_command
+from experiments import COMPOSER, compose_command
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from kdexp.configuration.compose import Composer, as_plain
+from kdexp.configuration.compose import as_plain
 from kdexp.experiment import advice
 from kdexp.report import findings
 from kdexp.validation.validator import Validator
@@ -48,7 +48,7 @@ CHANGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_every_suggested_override_is_accepted_and_reasonable(make_experiment, base):
-    experiment, composer, validator = make_experiment(), Composer(), Validator()
+    experiment, validator = make_experiment(), Validator()
     experiment.config = as_plain(compose_command(BASES[base]))
     experiment.settings = replace(experiment.settings, **{k: experiment.config[k] for k in ("epochs", "teacher_epochs")})
     given_words = [word for word in BASES[base] if not word.startswith("teacher.checkpoint")]
@@ -57,7 +57,7 @@ def test_every_suggested_override_is_accepted_and_reasonable(make_experiment, ba
     def problems(words):
         replaces = any(word.startswith("distillation=") for word in words)  # another method has other settings
         kept = [word for word in given_words if not (replaces and word.startswith("distillation"))]
-        return validator.problems(composer.compose([*kept, *words]))
+        return validator.problems(COMPOSER.compose([*kept, *words]))
 
     @settings(max_examples=40, phases=[Phase.generate])
     @given(st.fixed_dictionaries(CHANGES))

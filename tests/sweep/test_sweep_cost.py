@@ -26,6 +26,8 @@ from kdexp.training import sketch
 from kdexp.validation import validator as validation
 from kdexp.validation.jobs import compose_and_check
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 BRIEF = (*SHORT, "epochs=1", "teacher_epochs=1", "limit_batches=1")
 
 

@@ -7,6 +7,8 @@ from kdexp.sweep.comparison import fold
 from kdexp.sweep.read import read
 from kdexp.sweep.remarks import remarks
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 WORDS = (
     "-m",
     "distillation=fixmatch",

@@ -5,13 +5,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 from each_method import PAIR, SLOWED, by_kind, chosen, class_of, role_of
-from experiments import compose_command
 from loops import Operators, Silent, first_read, fresh, look_up, quiet_training
 from on_meta import let_meta_train, prepared_on_meta
 from shipped import options
 from torch import nn
 
-from kdexp.configuration.nodes import build
 from kdexp.device.cuda_graphs import HostReads, buffers_in_place
 from kdexp.distillation.base import Progress
 from kdexp.distillation.kd import KD
@@ -80,12 +78,6 @@ def assert_same(ours, theirs):
     assert ours.history == theirs.history and len(ours.history) == 3
     assert mine.keys() == others.keys()
     assert [name for name in mine if not torch.equal(mine[name], others[name])] == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_every_shipped_method_is_capturable(method):
-    assert build(compose_command([f"distillation={method}"]).distillation).capturable
 
 
 @pytest.mark.slow
