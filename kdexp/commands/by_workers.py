@@ -13,11 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from kdexp.commands import ray_task, slurm_task
 from kdexp.commands.command import Command
 from kdexp.commands.multirun import claim_sweep
 from kdexp.commands.process import code_of
+from kdexp.commands.ray_plan import plan_ray
 from kdexp.commands.run import digest_of, writing_to
-from kdexp.commands.slurm_task import take_jobs
 from kdexp.commands.work import cores
 from kdexp.device.precision import pick_device
 from kdexp.errors import InvalidArguments, Problem
@@ -26,6 +27,7 @@ from kdexp.queue.attach import find_unfinished
 from kdexp.queue.crew import Crew, Onlookers
 from kdexp.queue.job_list import JobList, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
+from kdexp.queue.ray import RayCrew, RayPlan
 from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
@@ -46,10 +48,10 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
     """
     console = console or Screen()
     configs, node = [job.config for job in command.jobs], command.hydra.launcher
-    plan: LocalPlan | SlurmPlan = plan_local(node, configs) if command.launcher == "local" else plan_slurm(node, len(configs))
+    plan = _plan(command.launcher, node, configs)
     with ExitStack() as until:
         listed = _find_or_list(command, typed, source)
-        crew = LocalCrew(listed.folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(listed.folder, plan, take_jobs)
+        crew = _crew(listed.folder, plan)
         watch, leads = Watch(listed), _Lead(listed.folder, until, crew)
         screen = until.enter_context(SweepScreen(console, listed))
         over = len(listed.jobs) - watch.left
@@ -83,6 +85,24 @@ class Detached(Exception):
     def __init__(self, code: int):
         self.code = code
         super().__init__()
+
+
+def _plan(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]]) -> LocalPlan | SlurmPlan | RayPlan:
+    """What workers a launcher starts; raises `InvalidArguments`."""
+    if launcher == "local":
+        return plan_local(node, configs)
+    return plan_slurm(node, len(configs)) if launcher == "slurm" else plan_ray(node, configs, len(configs))
+
+
+def _crew(folder: Path, plan: LocalPlan | SlurmPlan | RayPlan) -> Crew:
+    """Those who start the workers of a plan."""
+    if isinstance(plan, LocalPlan):
+        return LocalCrew(folder, plan)
+    return (
+        SlurmCrew(folder, plan, slurm_task.take_jobs)
+        if isinstance(plan, SlurmPlan)
+        else RayCrew(folder, plan, ray_task.take_jobs)
+    )
 
 
 def _submit_only(listed: JobList, crew: Crew, left: int, screen: SweepScreen) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import Flags
-from kdexp.configuration.hydra_settings import LAUNCHERS, unused
+from kdexp.configuration.hydra_settings import ELSEWHERE, LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest, sweeps, swept_twice
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
@@ -99,7 +99,7 @@ def _read(flags: Flags, composer: Composer) -> Command:
     found += unused(overrides, hydra_node, multirun)
     jobs, of_axes = _expand_jobs(overrides, composer, hydra_node) if multirun else ([effective], [])
     found += of_axes
-    elsewhere = multirun and hydra_node.runtime.choices["hydra/launcher"] == "slurm"
+    elsewhere = multirun and hydra_node.runtime.choices["hydra/launcher"] in ELSEWHERE
     checks = {"thoroughly": not flags.only_shows, "elsewhere": elsewhere}
     configs, of_jobs = compose_and_check(jobs, composer, flags.repeated, **checks)
     named = {problem.name for problem in found}
