@@ -13,13 +13,14 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from kdexp.commands import ray_task, slurm_task
 from kdexp.commands.command import Command
 from kdexp.commands.multirun import claim_sweep
 from kdexp.commands.process import code_of
+from kdexp.commands.ray_plan import plan_ray
 from kdexp.commands.run import digest_of, writing_to
 from kdexp.commands.search import begin_search, find_search
 from kdexp.commands.search_trials import SearchStopped
-from kdexp.commands.slurm_task import take_jobs
 from kdexp.commands.work import cores
 from kdexp.device.precision import pick_device
 from kdexp.errors import InvalidArguments, Problem
@@ -28,6 +29,7 @@ from kdexp.queue.attach import find_unfinished
 from kdexp.queue.crew import Crew, Onlookers
 from kdexp.queue.job_list import JobList, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
+from kdexp.queue.ray import RayCrew, RayPlan
 from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
@@ -91,14 +93,20 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
     return listed.folder
 
 
-def _plan(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan | SlurmPlan:
+def _plan(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan | SlurmPlan | RayPlan:
     """What workers a launcher starts for so many jobs or trials; raises `InvalidArguments`."""
-    return plan_local(node, configs, jobs) if launcher == "local" else plan_slurm(node, jobs)
+    if launcher == "local":
+        return plan_local(node, configs, jobs)
+    return plan_slurm(node, jobs) if launcher == "slurm" else plan_ray(node, configs, jobs)
 
 
-def _crew(folder: Path, plan: LocalPlan | SlurmPlan) -> Crew:
+def _crew(folder: Path, plan: LocalPlan | SlurmPlan | RayPlan) -> Crew:
     """Those who start the workers of a plan."""
-    return LocalCrew(folder, plan) if isinstance(plan, LocalPlan) else SlurmCrew(folder, plan, take_jobs)
+    if isinstance(plan, LocalPlan):
+        return LocalCrew(folder, plan)
+    if isinstance(plan, SlurmPlan):
+        return SlurmCrew(folder, plan, slurm_task.take_jobs)
+    return RayCrew(folder, plan, ray_task.take_jobs)
 
 
 def _search_work(listed: JobList, search: SearchPlan, workers: int | None) -> SearchWork:

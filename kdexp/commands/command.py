@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.flags import Flags
-from kdexp.configuration.hydra_settings import BY_WORKERS, LAUNCHERS, unused
+from kdexp.configuration.hydra_settings import BY_WORKERS, ELSEWHERE, LAUNCHERS, unused
 from kdexp.configuration.jobs import expand, key_of, latest, sweeps, swept_twice
 from kdexp.configuration.quoting import expand_home
 from kdexp.errors import InvalidArguments, Problem, did_you_mean, listed
@@ -116,7 +116,7 @@ def _read(flags: Flags, composer: Composer) -> Command:
 
 def _checks(flags: Flags, hydra_node: DictConfig) -> dict[str, bool]:
     """How the jobs of a multirun or a search are checked: the options of `compose_and_check`."""
-    return {"thoroughly": not flags.only_shows, "elsewhere": hydra_node.runtime.choices["hydra/launcher"] == "slurm"}
+    return {"thoroughly": not flags.only_shows, "elsewhere": hydra_node.runtime.choices["hydra/launcher"] in ELSEWHERE}
 
 
 def _searches(words: Sequence[str], composer: Composer, hydra_node: DictConfig) -> bool:

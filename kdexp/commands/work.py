@@ -47,8 +47,11 @@ def main() -> None:
         sys.exit(code_of(stop))
 
 
-def start(folder: Path, workers: int = 1, per_gpu: int = 1) -> int:
-    """Works on a sweep as one of so many `workers` on this machine, and `per_gpu` on its GPU; returns the exit code."""
+def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -> int:
+    """Works on a sweep as one of so many `workers` on this machine, and `per_gpu` on its GPU; returns the exit code.
+
+    `starter` is what the program that started this process calls it.
+    """
     try:
         listed = read_jobs(folder)
     except BadFile as error:
@@ -69,7 +72,7 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1) -> int:
 
     with ExitStack() as until:
         try:
-            worker = until.enter_context(Registration(listed.folder, started_as()))
+            worker = until.enter_context(Registration(listed.folder, starter or started_as()))
             return work(listed, worker)
         except NotHere as error:
             return _refuse(str(error), worker)

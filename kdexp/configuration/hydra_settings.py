@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.configuration.arguments import Count, Positive, Range, misfit, short_repr
+from kdexp.configuration.arguments import Count, NonNegativeInt, Positive, Range, misfit, short_repr
 from kdexp.configuration.jobs import key_of
 from kdexp.configuration.settings import Threads
 from kdexp.errors import Problem
 
 Workers = Annotated[int, Range(at_least=1, within=(1, 1000))]
+GpuShare = Annotated[float, Range(at_least=0, within=(0, 1000))]
 
 LAUNCHERS: dict[str, dict[str, Any]] = {
     "basic": {},
@@ -30,11 +31,23 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
         "sbatch": dict,
         "wait": bool,
     },
+    "ray": {
+        "workers": Workers,
+        "address": str | None,
+        "gpus_per_worker": GpuShare | None,
+        "cpus_per_worker": Workers,
+        "retries": NonNegativeInt,
+        "env": dict[str, str],
+        "wait": bool,
+    },
 }
 """Launchers of `kdexp` and their settings; all others are left to Hydra."""
 
-BY_WORKERS = ("local", "slurm")
+BY_WORKERS = ("local", "slurm", "ray")
 """Launchers that leave the jobs of a sweep to other processes."""
+
+ELSEWHERE = ("slurm", "ray")
+"""Launchers whose workers may run on other machines."""
 
 ONLY_SWEEPS = {
     "lockstep": "trains the jobs of a sweep together",

@@ -1,0 +1,395 @@
+"""Workers in Ray: what is started and said, and, on a real cluster of two nodes, kills, detaching and missing modules."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray_nodes
+from omegaconf import OmegaConf
+from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
+
+from kdexp.commands import ray_cancel, ray_plan
+from kdexp.commands.ray_plan import plan_ray
+from kdexp.configuration.shipped import conf_dir
+from kdexp.errors import InvalidArguments
+from kdexp.queue import ray, ray_cluster
+from kdexp.queue.ray import RayCrew, RayPlan
+from kdexp.queue.ray_actors import actors_of, output_of, prefix_of
+from kdexp.queue.roster import Registration, live_workers
+
+NODE = OmegaConf.to_container(OmegaConf.load(f"{conf_dir()}/hydra/launcher/ray.yaml"))
+ONE_CORE = {"CPU": 1.0}
+
+
+class FakeRay:
+    """What `kdexp` uses of Ray: `actors` by name are those that wait or run, `nodes_` what the nodes have."""
+
+    def __init__(self):
+        self.actors, self.created, self.killed, self.begun = {}, [], [], []
+        self.nodes_, self.error = [ONE_CORE], None
+        self.util = SimpleNamespace(list_named_actors=lambda: list(self.actors))
+
+    def is_initialized(self):
+        return bool(self.begun)
+
+    def init(self, **settings):
+        self.begun.append(settings)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.error:
+            raise self.error
+
+    def shutdown(self):
+        self.begun.clear()
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": resources, "NodeID": "1"} for resources in self.nodes_]
+
+    def remote(self, _):
+        def options(name, **settings):
+            def start(*arguments):
+                self.created.append(settings)
+                self.actors[name] = SimpleNamespace(__ray_ready__=SimpleNamespace(remote=lambda: "ready"))
+                return self.actors[name]
+
+            return SimpleNamespace(remote=start)
+
+        return SimpleNamespace(options=options)
+
+    def get_actor(self, name):
+        return self.actors[name]
+
+    def kill(self, actor, no_restart):
+        (name,) = (name for name, known in self.actors.items() if known is actor)
+        self.killed.append(name)
+        assert no_restart and self.actors.pop(name)
+
+    def get(self, _, timeout):
+        raise RuntimeError("The actor died because of an error in its creation task\n\nModuleNotFoundError: no kdexp\n")
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    made = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", made)
+    monkeypatch.setattr(ray_cluster, "missing_for_ray", lambda: "")
+    monkeypatch.setattr(ray_cluster, "_silence", lambda: None)
+    monkeypatch.setattr(ray, "POLL", 0)
+    for name in ("RAY_AUTH_MODE", *ray_cluster.TOKENS):
+        monkeypatch.setenv(name, "")  # so that it is what it was afterwards
+        monkeypatch.delenv(name)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, "0")
+    return made
+
+
+def plan(**settings):
+    usual = {"workers": 2, "address": "h:1", "cpus": 1, "gpus": 0, "retries": 3, "env": {}, "here": {}}
+    return RayPlan(**{**usual, **settings})
+
+
+def crew_of(folder, **settings):
+    (folder / "workers").mkdir(exist_ok=True)
+    return RayCrew(folder, plan(**settings), print)
+
+
+def name_of(folder, number):
+    return f"{prefix_of(folder.resolve())}{number}"
+
+
+def test_missing_workers_are_started_once(fake, tmp_path):
+    crew = crew_of(tmp_path, env={"A": "1"}, gpus=0.5, cpus=2)
+    fake.nodes_ = [{"CPU": 2, "GPU": 1}]
+    assert crew.tick(3, []) == ["started 2 workers"] and crew.tick(3, []) == [] and not crew.over
+    limits = {"num_cpus": 2, "num_gpus": 0.5, "max_restarts": 3, "runtime_env": {"env_vars": {"A": "1"}}}
+    assert fake.created == 2 * [{"lifetime": "detached", **limits}]
+    with Registration(tmp_path, name_of(tmp_path, 2)) as worker:
+        worker.note(job=0)
+        assert crew_of(tmp_path, workers=3, gpus=0.5, cpus=2).tick(5, []) == ["started 1 worker"]
+    assert set(fake.actors) == {name_of(tmp_path, number) for number in (1, 2, 3)}
+
+
+def test_no_more_workers_are_started_than_jobs_are_left(fake, tmp_path):
+    assert crew_of(tmp_path).tick(1, []) == ["started 1 worker"]
+
+
+def test_workers_that_no_node_has_room_for_are_named(fake, tmp_path):
+    (said,) = crew_of(tmp_path, gpus=1).tick(3, [])
+    assert said == "started 2 workers, but no node of this cluster has 1 GPU and 1 CPU: they wait until one joins"
+
+
+def test_workers_that_nobody_starts_are_told_once(fake, tmp_path, monkeypatch):
+    crew = crew_of(tmp_path)
+    crew.tick(3, [])
+    monkeypatch.setattr(ray, "SLOW", 0)
+    assert crew.tick(3, []) == ["no worker has started yet; each needs 1 CPU, and ray status shows what is free"]
+    assert crew.tick(3, []) == []
+
+
+def test_a_death_in_a_job_is_told_once_and_an_end_without_jobs_is_not(fake, tmp_path):
+    crew = crew_of(tmp_path)
+    crew.tick(3, [])
+    for number, state in ((1, {"job": 1}), (2, {"jobs": 2})):
+        with Registration(tmp_path, name_of(tmp_path, number)) as worker:
+            worker.note(**state)
+            assert crew.tick(3, []) == [], "it lives"
+        said = crew.tick(3, [])
+        assert [sentence.partition(" (")[0] for sentence in said] == (["worker 1"] if number == 1 else [])
+        assert all(sentence.endswith(" died; others go on with its job") for sentence in said)
+    fake.actors.clear()
+    assert crew.tick(3, []) == [] and crew.over
+
+
+def test_a_worker_that_ray_gives_up_is_said_so(fake, tmp_path):
+    crew = crew_of(tmp_path)
+    crew.tick(3, [])
+    with Registration(tmp_path, name_of(tmp_path, 1)) as worker:
+        worker.note(job=1)
+    fake.actors.pop(name_of(tmp_path, 1))
+    (said,) = crew.tick(3, [])
+    assert said.endswith(" died; others go on with its job, and Ray starts it no more")
+
+
+def test_a_worker_that_never_worked_is_named_with_the_reason(fake, tmp_path):
+    crew = crew_of(tmp_path)
+    crew.tick(3, [])
+    fake.actors.clear()
+    output_of(tmp_path, name_of(tmp_path, 2)).write_text("this machine has no /data\n")
+    said = crew.tick(3, [])
+    assert said[0] == "worker 1 ended before it took a job; ModuleNotFoundError: no kdexp"
+    assert said[1].startswith("worker 2 ended before it took a job; ") and said[1].endswith("no /data") and crew.over
+
+
+def test_only_workers_of_this_sweep_that_still_wait_are_ended(fake, tmp_path):
+    crew = crew_of(tmp_path)
+    crew.tick(3, [])
+    fake.actors["another"] = object()
+    with Registration(tmp_path, name_of(tmp_path, 1)):
+        crew.leave()
+    assert fake.killed == [name_of(tmp_path, 2)] and set(fake.actors) == {"another", name_of(tmp_path, 1)}
+
+
+def test_workers_of_a_cluster_go_on_and_those_of_this_machine_are_ended(fake, tmp_path):
+    code = "import sys, time\nfrom pathlib import Path\nfrom kdexp.queue.roster import Registration\n"
+    code += "with Registration(Path(sys.argv[1]), sys.argv[2]):\n    print('ready', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path), name_of(tmp_path, 1)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout.readline() == "ready\n"
+        crew = crew_of(tmp_path)
+        crew.tick(3, [])
+        crew.stop()
+        assert f"python -m kdexp.commands.ray_cancel h:1 {tmp_path} ends them" in crew.detaches and worker.poll() is None
+        here = crew_of(tmp_path, address=None)
+        here.tick(3, [])
+        here.stop()
+        assert here.detaches == "" and worker.wait(10) == -signal.SIGTERM
+
+
+def test_ray_on_this_machine_is_quiet_and_keeps_our_signals_and_no_token(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    ray_cluster.connect(None, num_cpus=2)
+    ray_cluster.connect(None, num_cpus=2)
+    assert signal.getsignal(signal.SIGTERM) is before
+    (begun,) = fake.begun
+    assert begun["address"] == "local" and begun["num_cpus"] == 2
+    assert begun["include_dashboard"] is False and begun["log_to_driver"] is False
+    assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_cluster_is_shown_the_token_that_the_user_has(fake, tmp_path, monkeypatch, has):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    if has:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("x")
+    ray_cluster.connect("h:1")
+    assert os.environ.get("RAY_AUTH_MODE") == ("token" if has else None) and "RAY_AUTH_TOKEN" not in os.environ
+    assert "num_cpus" not in fake.begun[0] and fake.begun[0]["address"] == "h:1"
+
+
+class AuthenticationError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionError("Failed to connect to h:1.\nMore"), "=h:1: Failed to connect to h:1; use auto on a machine of"),
+        (AuthenticationError("RPC error"), "=h:1: this cluster wants its token; the machine of its head has it in"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(fake, error, words):
+    fake.error = error
+    with pytest.raises(InvalidArguments, match=re.escape(f"hydra.launcher.address{words}")):
+        plan_ray(OmegaConf.create({**NODE, "address": "h:1"}), [{"device": "cpu"}], 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "given", "each"), [(2, "auto", None, 1), (2, "cpu", None, 0), (0, "auto", None, 0), (2, "cpu", 0.5, 0.5)]
+)
+def test_workers_take_a_gpu_where_there_are_some_and_jobs_may_use_them(fake, gpus, device, given, each):
+    fake.nodes_ = [ONE_CORE, {"CPU": 4.0, "GPU": gpus}]
+    node = OmegaConf.create({**NODE, "address": "auto", "gpus_per_worker": given, "env": {"OMP_NUM_THREADS": 2}})
+    made = plan_ray(node, [{"device": device}], 3)
+    assert (made.gpus, made.workers, made.env) == (each, 3, {"OMP_NUM_THREADS": "2"})
+
+
+def test_workers_share_the_memory_of_their_node_and_gpu():
+    assert plan(workers=9, gpus=0.5, cpus=2).on({"CPU": 16, "GPU": 1}) == 2
+    assert plan(workers=9, cpus=2).on({"CPU": 5}) == 2 and plan(workers=1).on({"CPU": 5}) == 1
+    assert plan(gpus=0.5).per_gpu == 2 and plan(gpus=2).per_gpu == plan().per_gpu == 1
+    assert plan(gpus=0.1).per_gpu == 10 and str(plan(gpus=2)) == "2 workers in Ray at h:1, 2 GPUs and 1 CPU each"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be at least 1"),
+        (["hydra.launcher.retries=-1"], "hydra.launcher.retries=-1: must be at least 0"),
+        (["hydra.launcher.gpus_per_worker=-1"], "hydra.launcher.gpus_per_worker=-1: must be at least 0"),
+        (
+            ["hydra.launcher.gpus_per_worker=1.5", "hydra.launcher.address=auto"],
+            "=1.5: must be a fraction of one GPU, or a whole",
+        ),
+        (["hydra.launcher.gpus_per_worker=1"], "=1: this machine has 0 GPUs; hydra.launcher.address=auto or HOST:PORT names"),
+        (["hydra.launcher.cpus_per_worker=9"], "=9: this machine has 2 CPUs; hydra.launcher.address=auto or HOST:PORT names"),
+        (["hydra.launcher.wait=false"], "=false: without an address, Ray and its workers end with this command"),
+        (["+hydra.launcher.env.A=[1]"], "hydra.launcher.env.A=[1]: must be a text"),
+        (["hydra.launcher.address=7"], "hydra.launcher.address=7: must be a text (or null)"),
+    ],
+)
+def test_bad_settings_are_refused(refused, fake, monkeypatch, words, message):
+    monkeypatch.setattr(ray_plan, "cores", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert message in " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1", *words).split())
+    assert fake.begun == []
+
+
+def test_a_python_without_ray_is_told_what_to_install(refused, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
+    message = 'hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"'
+    assert message in " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1").split())
+
+
+def test_workers_of_a_sweep_are_cancelled(fake, call_main, tmp_path):
+    crew_of(tmp_path).tick(3, [])
+    code, printed = call_main(ray_cancel.main, "ray_cancel", "h:1", tmp_path)
+    assert code == 0 and "ended 2 workers" in printed and actors_of(tmp_path.resolve()) == set()
+
+
+# On a real cluster of two nodes, and with Ray on this machine.
+
+WORDS = ("device=cpu", "epochs=2", "limit_batches=3")
+RAY = ("-m", "hydra/launcher=ray", "hydra.launcher.workers=2", *WORDS)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with ray_nodes.cluster() as made:
+        yield made
+
+
+class User:
+    """Runs programs in a folder, by default as a user of the cluster."""
+
+    def __init__(self, folder, address="", **environment):
+        self.folder = folder
+        self.words = (*RAY, f"hydra.launcher.address={address}") if address else RAY
+        self.env = os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+
+    def start(self, *words):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        command = [sys.executable, "-m", "kdexp", *words]
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes)
+
+    def run(self, *words):
+        process = self.start(*words)
+        return process.communicate(timeout=300)[0], process.returncode
+
+    @property
+    def sweep(self):
+        (found,) = self.folder.glob("outputs/sweeps/*/jobs.json")
+        return found.parent
+
+    def trainer(self):
+        """The number of a worker's process in the middle of a training, once there is one."""
+        wait_for(lambda: list(self.folder.glob("outputs/sweeps/*/jobs.json")) and self._trainers(), 240)
+        return int(re.search(r"\d+", self._trainers()[0].process)[0])
+
+    def _trainers(self):
+        return [state for state in live_workers(self.sweep) if state.epoch]
+
+
+@pytest.fixture
+def user(tmp_path, cluster):
+    address, environment = cluster
+    return User(tmp_path, address, **environment)
+
+
+@pytest.mark.ray
+def test_a_sweep_in_ray_outlives_its_command_and_a_killed_worker(user, tmp_path):
+    words = ("teacher_epochs=1500", "seed=0,1,2")
+    printed, code = user.run(*user.words, *words, "hydra.launcher.wait=false")
+    assert code == 0 and "started 2 workers" in printed and "kdexp.commands.ray_cancel" in printed, printed
+    client = user.start(*user.words, *words)
+    killed = user.trainer()
+    wait_for(lambda: list((tmp_path / "outputs" / "store" / "learner").glob("*.progress")), 240)
+    os.kill(killed, signal.SIGKILL)
+    told = ""
+    while "died; others go on with its job" not in (line := client.stdout.readline()):
+        told += line
+        assert line, told
+    assert f"process {killed} " in line and "started" not in told, told
+    client.send_signal(signal.SIGINT)
+    told = client.communicate(timeout=60)[0]
+    assert "the workers go on in Ray; the same command comes back" in told and client.returncode == 130, told
+    printed, code = user.run(*user.words, *words)
+    assert code == 0 and "95 % interval" in printed and "(raylet)" not in printed, printed
+    assert "teacher: resuming after epoch " in logs(user.sweep)
+    listed = listed_sweep(tmp_path / "alone", *words, short=WORDS)
+    alone = [sys.executable, "-m", "kdexp.commands.work", str(listed.folder)]
+    assert subprocess.run(alone, env=user.env | {"OMP_NUM_THREADS": "1"}).returncode == 0
+    assert weights_in(tmp_path / "outputs" / "store") == weights_in(tmp_path / "alone" / "store")
+    assert (user.sweep / "sweep.csv").read_text() == (listed.folder / "sweep.csv").read_text()
+
+
+@pytest.mark.ray
+def test_a_module_that_nodes_lack_is_named_at_once(user, tmp_path):
+    own = tmp_path / "conf" / "distillation"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("defaults: [kd]\n_target_: mine_only_here.Mine\n")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "mine_only_here.py").write_text(
+        "from kdexp.distillation.kd import KD\n\n\nclass Mine(KD):\n    pass\n"
+    )
+    user.env["PYTHONPATH"] += f"{os.pathsep}{tmp_path / 'modules'}"
+    words = ("--config-dir", str(tmp_path / "conf"), *user.words, "distillation=mine", "seed=0,1")
+    printed, code = user.run(*words)
+    assert code == 3 and "can't work on this sweep: job 1/2  seed=0: distillation._target_" in printed, printed
+    assert "no worker is left, but 2 jobs" in printed and not (user.sweep / "000").exists()
+    printed, code = user.run(*words, f"+hydra.launcher.env.PYTHONPATH={user.env['PYTHONPATH']}")
+    assert code == 0 and "95 % interval" in printed, printed
+
+
+@pytest.mark.ray
+def test_ray_on_this_machine_ends_with_its_command_which_goes_on(tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    user = User(tmp_path)
+    lr = ("optimizer=sgd", "optimizer@teacher_optimizer=adam", "optimizer.lr=0.05,1e30", "teacher_epochs=600")
+    client = user.start(*RAY, *lr)
+    user.trainer()
+    client.send_signal(signal.SIGINT)
+    assert client.communicate(timeout=120)[0].endswith("run the same command to resume\n") and client.returncode == 130
+    assert live_workers(user.sweep) == []
+    assert json.loads((user.sweep / "000" / "status.json").read_text())["state"] == "interrupted"
+    printed, code = user.run(*RAY, *lr)
+    assert code == 3 and "optimizer.lr=1e+30: failed: " in printed and "1 of 2 jobs" in printed, printed
+    assert "teacher: resuming after epoch " in logs(user.sweep)
