@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--force", action="store_true", help="replace the CSV file if it exists")
     made.add_argument("--batch", metavar="N", type=_count, default=64, help="images classified at a time (default: 64)")
-    made.add_argument("--device", type=device, default="auto", metavar="DEVICE", help="auto (default), cpu, cuda, cuda:1, mps")
+    made.add_argument("--device", type=device, default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
     add_choice(made)
     return made
 

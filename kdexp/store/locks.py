@@ -100,10 +100,10 @@ def _lock(path: Path) -> BaseFileLock:
 @cache
 def _lease_at(path: Path) -> SoftFileLease:
     """One object per lease: it remembers since when it sees the lease of another process untouched."""
-    return _new_lease(path)
+    return new_lease(path)
 
 
-def _new_lease(path: Path) -> SoftFileLease:
+def new_lease(path: Path) -> SoftFileLease:
     return SoftFileLease(path, lease_duration=LEASE, heartbeat_interval=LEASE / 6, poll_interval=POLL)
 
 
@@ -115,73 +115,6 @@ def _sign(path: Path) -> None:
     """Writes the name of this process into a file that it has locked, for the messages of others."""
     with suppress(OSError):  # on a full disk the lock works, but without a name
         path.write_text(str(Process.this()), "utf-8")
-
-
-class ByteLocks:
-    """Many locks in one file, each on a byte of it. The system releases those of a process that dies, over NFS too.
-
-    A process must not open the same file twice: closing it once releases all locks of the process.
-    """
-
-    patience = 0.0
-    """Seconds after which what a killed process had can be taken."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("ab")
-
-    def take(self, number: int) -> bool:
-        """Locks a byte; False if another process has."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-        except OSError as error:
-            if error.errno in TAKEN:
-                return False
-            raise
-        return True
-
-    def release(self, number: int) -> None:
-        """Unlocks a byte."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
-
-    def close(self) -> None:
-        """Unlocks everything."""
-        self._file.close()
-
-
-class NumberedLeases:
-    """The same where parts of files can't be locked: a lease for each number."""
-
-    patience = 1.5 * LEASE
-    """As above; a lease must be seen to stay untouched for its time."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._leases: dict[int, SoftFileLease] = {}
-
-    def take(self, number: int) -> bool:
-        """Takes the lease of a number; False if another process has it."""
-        if number not in self._leases:
-            self._leases[number] = _new_lease(self._path.with_name(f"{self._path.name}.{number}{LEASED}"))
-        lease = self._leases[number]
-        with suppress(Timeout):
-            if not lease.is_locked:
-                lease.acquire(blocking=False)
-        return lease.is_locked
-
-    def release(self, number: int) -> None:
-        """Gives the lease of a number up."""
-        if lease := self._leases.pop(number, None):
-            lease.release()
-
-    def close(self) -> None:
-        """Gives all leases up."""
-        for number in list(self._leases):
-            self.release(number)
-
-
-def numbered_locks(path: Path) -> ByteLocks | NumberedLeases:
-    """Locks by number, in a file or next to it."""
-    return ByteLocks(path) if fcntl is not None and has_locks(path.parent) else NumberedLeases(path)
 
 
 def holder(path: Path) -> str:

@@ -26,7 +26,6 @@ def no_locks(monkeypatch):
 
 def test_a_worker_stays_until_it_would_have_noticed_that_another_died(tmp_path, no_locks, monkeypatch):
     monkeypatch.setattr(locks, "LEASE", 0.3)
-    monkeypatch.setattr(locks.NumberedLeases, "patience", 0.6)
     (tmp_path / "jobs.json").write_text("{}")
     with Queue(JobList(tmp_path, (ListedJob(0, ("seed=0",), "000"),))) as queue:
         lease_elsewhere(tmp_path / "claims.lock.0")

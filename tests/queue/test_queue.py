@@ -53,10 +53,9 @@ def test_jobs_are_taken_in_order_and_those_that_are_over_are_not(listed):
 
 
 def test_a_job_is_one_process_s_until_that_dies(listed):
-    code = (
-        f"from pathlib import Path\nfrom kdexp.store.locks import ByteLocks\nlocks = ByteLocks(Path({str(listed.folder)!r}) / "
-    )
-    code += "'claims.lock')\nprint(locks.take(0), locks.take(2), flush=True)\ninput()"
+    code = "from pathlib import Path\nfrom kdexp.store.numbered_locks import ByteLocks\n"
+    code += f"locks = ByteLocks(Path({str(listed.folder)!r}) / 'claims.lock')\n"
+    code += "print(locks.take(0), locks.take(2), flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with Queue(listed) as queue:
         assert other.stdout.readline() == "True True\n"

@@ -236,7 +236,7 @@ def test_a_time_limit_that_ends_cuts_nothing_off(user, tmp_path, monkeypatch):
     limit = ("hydra.launcher.workers=1", "hydra.launcher.minutes=2", "hydra.launcher.signal_seconds=20")
     printed, code = user.run("--config-dir", source.config_dir, *SLURM, *words, *limit, timeout=3000)
     assert code == 0 and "vs base" in printed, printed
-    (submission,) = (user.sweep / "slurm").glob("*.sh")
+    (submission,) = (user.sweep / "slurm").glob("[0-9]*.sh")
     assert "--time=2\n" in submission.read_text()
     cut = len(list(user.sweep.glob("000.interrupted-*")))
     assert cut >= 1 and not list(user.sweep.glob("000.killed-*")) and "died" not in printed

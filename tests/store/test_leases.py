@@ -10,7 +10,8 @@ from lockless import lease_elsewhere, refuse
 
 from kdexp.processes import Process
 from kdexp.store import locks
-from kdexp.store.locks import acquire, forget, has_locks, hold, holder, numbered_locks, take_turns
+from kdexp.store.locks import acquire, forget, has_locks, hold, holder, take_turns
+from kdexp.store.numbered_locks import numbered_locks
 
 
 @pytest.fixture(autouse=True)
