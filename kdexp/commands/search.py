@@ -59,7 +59,7 @@ def run_search(
             Experiment(plan.config, journal, session).claim([], listed.folder)
         try:
             trials.allow(plan.settings.parallel or 1)
-            with closing(TrialQueue(listed.folder, plan, trials, alone=True)) as queue:
+            with closing(TrialQueue(listed.folder, plan, trials)) as queue:
                 listed = _run_trials(Running(queue, composer, journal, session))
             _run_jobs(listed, composer, journal, session)
             conclude(listed.folder)
@@ -80,7 +80,7 @@ def _run_trials(search: Running) -> JobList:
 
 def _run_jobs(listed: JobList, composer: Composer, journal: Journal, session: Session) -> None:
     """Runs the jobs of the final training."""
-    with Queue(listed, alone=True) as queue:
+    with Queue(listed) as queue:
         for taken in jobs_of(queue, wait=True):
             job = PlannedJob(taken.number, taken.overrides, composer.compose(taken.overrides))
             told = run_job(job, listed.folder_of(taken), journal, session)

@@ -13,7 +13,6 @@ from kdexp.queue.roster import Registration
 from kdexp.search.plan import SearchPlan, plan_search
 from kdexp.search.queue import TrialQueue
 from kdexp.search.trials import Trials
-from kdexp.store.locks import UNSUPPORTED
 from kdexp.sweep.searched import JOURNAL
 from kdexp.validation.jobs import compose_and_check
 
@@ -21,7 +20,7 @@ from kdexp.validation.jobs import compose_and_check
 def run_trials(listed: JobList, worker: Registration, composer: Composer, journal: Journal, session: Session) -> JobList:
     """Runs trials until all have ended here or elsewhere; returns the list of the final jobs, without any if none finished.
 
-    Raises `NotHere`, `SweepLost`, and `OSError` on a file system without locks.
+    Raises `NotHere` and `SweepLost`.
     """
     try:
         trials = Trials.read(listed.folder / JOURNAL)
@@ -39,9 +38,9 @@ def run_trials(listed: JobList, worker: Registration, composer: Composer, journa
             raise NotHere(str(error)) from error
         journal.aside(f"the search stopped: {error}")
         return listed
+    except SweepLost:
+        raise
     except OSError as error:
-        if isinstance(error, SweepLost) or error.errno in UNSUPPORTED:
-            raise
         raise NotHere(f"{error}; {GO_ON}") from error
     worker.note(jobs=0, busy=0.0)  # a final job takes less than a trial, which had several seeds
     return found

@@ -13,7 +13,7 @@ from kdexp.search.samplers import propose
 from kdexp.search.space import Space
 from kdexp.search.trial import FAILED, Trial
 from kdexp.search.trials import Trials
-from kdexp.store.locks import UNSUPPORTED, ByteLocks
+from kdexp.store.numbered_locks import numbered_locks
 from kdexp.store.run_state import FAILED as JOB_FAILED
 from kdexp.store.run_state import FINISHED, INTERRUPTED, state_of
 
@@ -25,14 +25,13 @@ class TrialQueue:
     """The trials that are left: those that nobody works on any more, and those that are still to be proposed.
 
     Where results of earlier trials matter, a new one waits until all that it is to know have ended, so that it does not depend
-    on who was quicker. As for `kdexp.queue.queue.Queue`, a process that is `alone` goes on without locks.
+    on who was quicker.
     """
 
-    def __init__(self, folder: Path, plan: SearchPlan, trials: Trials, *, alone: bool = False):
+    def __init__(self, folder: Path, plan: SearchPlan, trials: Trials):
         self.folder, self.plan, self.trials = folder, plan, trials
-        self._alone = alone
         (folder / TRIALS).mkdir(exist_ok=True)
-        self._locks = ByteLocks(folder / TRIALS / CLAIMS)
+        self._locks = numbered_locks(folder / TRIALS / CLAIMS)
 
     def close(self) -> None:
         """Gives up everything."""
@@ -52,7 +51,7 @@ class TrialQueue:
             raise SweepLost(f"{self.folder} has disappeared, and with it the trials of the search")
         with self.trials.turn():
             for trial in self.trials.running:
-                if self._lock(trial.number):
+                if self._locks.take(trial.number):
                     if not self._give_up(trial):
                         return trial
                     self._locks.release(trial.number)
@@ -76,7 +75,7 @@ class TrialQueue:
         if space is None or waits:
             return None
         words = propose(space, self.plan.settings, trials.as_known_to_next(space.method))
-        if not self._lock(len(trials.all)):
+        if not self._locks.take(len(trials.all)):
             return None
         return trials.start(space.method, words)
 
@@ -87,14 +86,6 @@ class TrialQueue:
         if deaths >= MOST_DEATHS:
             self.trials.end(trial, FAILED, f"its process was killed {deaths} times, perhaps for want of memory")
         return deaths >= MOST_DEATHS
-
-    def _lock(self, number: int) -> bool:
-        try:
-            return self._locks.take(number)
-        except OSError as error:
-            if self._alone and error.errno in UNSUPPORTED:
-                return True
-            raise
 
 
 def next_space(plan: SearchPlan, trials: Trials) -> Space | None:

@@ -94,6 +94,11 @@ class Steps:
             read |= self._read_by_teachers(unlabelled=True)
         return UnlabelledViews(tuple(view for view in VIEWS if view in read), max(ratios, default=0))
 
+    def _read_by_teachers(self, *, unlabelled: bool) -> set[View]:
+        """The views of labelled or of unlabelled images that teachers read which have no table."""
+        without = [teacher for teacher in self.teachers if teacher.table is None]
+        return {teacher.view for teacher in without if teacher.reading.unlabelled == unlabelled}
+
     def progress(self, epoch: int, step: int) -> Progress:
         """How far the training is in the middle of a step of an epoch, both counted from 0."""
         return Progress(epoch=epoch + (step + 0.5) / self.count, epochs=self.epochs, step=epoch * self.count + step)

@@ -177,7 +177,7 @@ class RecordedSteps(Steps):
         images, steps = batches.images, batches.full
         positions = torch.arange(steps * self.batch_size, device=images.rows.device)
         batch = self.split.batch(images.at(positions[: self.batch_size]))
-        outputs = {teacher.view: teacher(batch) for teacher in self.teachers}
+        outputs = {teacher.reading: teacher(batch) for teacher in self.teachers}
         zeros = partial(torch.zeros, device=positions.device)
         return Recording(
             learners=self._group,
