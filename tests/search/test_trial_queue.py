@@ -37,7 +37,7 @@ class Locks:
 def processes(tmp_path, monkeypatch):
     """Two processes of a search whose journal two trials may be written to at the same time."""
     held = {}
-    monkeypatch.setattr(module, "ByteLocks", lambda path: Locks(held))
+    monkeypatch.setattr(module, "numbered_locks", lambda path: Locks(held))
     (tmp_path / "jobs.json").write_text("{}")
     plan = planned("search=random", *TWO)
     trials = Trials.begin(tmp_path / "search.journal", plan.identity)

@@ -520,7 +520,7 @@ def test_a_damaged_summary_is_reported_and_made_again(tmp_path, monkeypatch):
     files = ImageFiles([], torch.zeros(0, dtype=torch.int64), 1, 8)
 
     def known():
-        cache = SummaryFile(tmp_path, types.SimpleNamespace(stamp=lambda: ""))
+        cache = SummaryFile(tmp_path, types.SimpleNamespace(stamp=lambda: "", unlabelled_files=lambda: None))
         return fingerprint.summarise(types.SimpleNamespace(train=files, test=files), None, given=False, cache=cache)
 
     assert known() == known() == found and len(looks) == 1

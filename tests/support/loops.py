@@ -15,6 +15,13 @@ from kdexp.training.prepare import prepare
 from kdexp.training.recorded_steps import steps_for
 
 
+def assert_same(ours, theirs):
+    """Two learners of the store have the same weights and history."""
+    mine, others = (entry.stored.tensors("last") for entry in (ours, theirs))
+    assert mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+    assert ours.stored.result["history"] == theirs.stored.result["history"]
+
+
 class Silent:
     def step(self, learners):
         pass

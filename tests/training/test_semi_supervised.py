@@ -3,19 +3,13 @@
 import pytest
 import torch
 from each_method import FEW_LABELS, METHODS, averaged, chosen, class_of
-from loops import quiet_training
+from loops import assert_same, quiet_training
 
 from kdexp.experiment.lockstep import train_together
 from kdexp.experiment.obtain import obtain
 
 SEMI = [method for method in METHODS if class_of(method).unlabelled]
 TINY = ("~teacher", "dataset.crop_padding=1", "epochs=2", "limit_batches=3", "batch_size=8")
-
-
-def assert_same(ours, theirs):
-    mine, others = (entry.stored.tensors("last") for entry in (ours, theirs))
-    assert mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
-    assert ours.stored.result["history"] == theirs.stored.result["history"]
 
 
 def test_there_are_such_methods():

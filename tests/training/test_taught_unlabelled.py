@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from each_method import BESIDE, METHODS, PAIR, TEACHING, TEACHING_UNLABELLED, chosen, class_of
 from experiments import COMPOSER
-from loops import first_read, fresh, look_up, quiet_training
-from test_semi_supervised import assert_same
+from loops import assert_same, first_read, fresh, look_up, quiet_training
 
 from kdexp.configuration.nodes import build
 from kdexp.data.views import PLAIN, WEAK, Reading
@@ -124,7 +123,7 @@ def test_a_teacher_that_reads_plain_images_has_a_table_of_the_unlabelled_ones(ma
     look_up(table.by_reading[reading], split.unlabelled)
     assert table.by_reading[reading].table.images == 90
     steps = [Steps(split, teacher, 1, 8, 0, 2) for teacher in (live, table)]
-    read = [step.unlabelled([learner]) for step in steps]
+    read = [step.unlabelled([learner], 0) for step in steps]
     assert [each.views for each in read] == [(PLAIN, WEAK), (WEAK,)], "no plain images are made for a table"
     images = steps[0].draw(0, (PLAIN,), read[0])
     table.by_reading[reading].prepare_epoch(split, images)
