@@ -55,6 +55,10 @@ def compose_and_check(
         configs.append(config)
         for problem in found:
             affected.setdefault(problem, []).append(number)
+    if thoroughly:
+        from kdexp.validation.unasked import unasked_teacher  # imports torch
+
+        affected |= {problem: list(range(len(jobs))) for problem in unasked_teacher(jobs, configs)}
     explained = []
     for problem, numbers in affected.items():
         partial = explain_partial(problem, words, jobs, composer)

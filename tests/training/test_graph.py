@@ -255,7 +255,7 @@ def test_tensors_that_a_recorded_step_changes_keep_their_memory(make_experiment,
     experiment = make_experiment(*PAIR, *SMALL, "graph=true", "optimizer=sgd", *chosen(method))
     (learner,) = trained(experiment, role_of(method), change=watched.append)
     full = 6 if class_of(method).unlabelled else 5
-    phases = len({str(learner.distiller.phase(Progress(epoch, 3, 0))) for epoch in (0.1, 2.9)})  # each begins with a plain step
+    phases = len({str(learner.distiller.phase(Progress(epoch, 3, 0))) for epoch in (0.1, 1.1, 1.9, 2.9)})  # each begins plainly
     assert not learner.failure and seen == [True] * (3 * full - graph.WARM_UP - phases + 1), learner.traceback
 
 
