@@ -19,8 +19,8 @@ from kdexp.commands.ray_plan import plan_ray
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import InvalidArguments
 from kdexp.queue import ray, ray_cluster
-from kdexp.queue.ray import RayCrew, RayPlan
-from kdexp.queue.ray_actors import actors_of, output_of, prefix_of
+from kdexp.queue.ray import RayCrew
+from kdexp.queue.ray_actors import RayPlan, actors_of, output_of, prefix_of
 from kdexp.queue.roster import Registration, live_workers
 
 NODE = OmegaConf.to_container(OmegaConf.load(f"{conf_dir()}/hydra/launcher/ray.yaml"))
@@ -110,7 +110,10 @@ def test_missing_workers_are_started_once(fake, tmp_path):
     assert fake.created == 2 * [{"lifetime": "detached", **limits}]
     with Registration(tmp_path, name_of(tmp_path, 2)) as worker:
         worker.note(job=0)
-        assert crew_of(tmp_path, workers=3, gpus=0.5, cpus=2).tick(5, []) == ["started 1 worker"]
+        assert crew_of(tmp_path, workers=3, gpus=0.5, cpus=2).tick(5, []) == [
+            "found 2 workers of this sweep in Ray",
+            "started 1 worker",
+        ]
     assert set(fake.actors) == {name_of(tmp_path, number) for number in (1, 2, 3)}
 
 
@@ -143,6 +146,20 @@ def test_a_death_in_a_job_is_told_once_and_an_end_without_jobs_is_not(fake, tmp_
         assert all(sentence.endswith(" died; others go on with its job") for sentence in said)
     fake.actors.clear()
     assert crew.tick(3, []) == [] and crew.over
+
+
+def test_a_death_is_told_to_a_command_that_came_later_if_it_saw_the_worker(fake, tmp_path):
+    with Registration(tmp_path, name_of(tmp_path, 1)) as worker:
+        worker.note(job=1)
+    with Registration(tmp_path, name_of(tmp_path, 1)) as worker:
+        worker.note(job=1)
+        crew = crew_of(tmp_path)
+        crew.tick(3, [])
+        fake.actors[name_of(tmp_path, 1)] = object()
+        assert crew.tick(3, []) == [], "the first one died before"
+    with Registration(tmp_path, name_of(tmp_path, 1)):
+        (said,) = crew.tick(3, [])
+    assert said.endswith(" died; others go on with its job")
 
 
 def test_a_worker_that_ray_gives_up_is_said_so(fake, tmp_path):
@@ -300,7 +317,7 @@ class User:
     """Runs programs in a folder, by default as a user of the cluster."""
 
     def __init__(self, folder, address="", **environment):
-        self.folder = folder
+        self.folder, self.started = folder, []
         self.words = (*RAY, f"hydra.launcher.address={address}") if address else RAY
         self.env = os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
 
@@ -308,11 +325,21 @@ class User:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
         command = [sys.executable, "-m", "kdexp", *words]
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes)
+        self.started.append(subprocess.Popen(command, cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes))
+        return self.started[-1]
 
     def run(self, *words):
         process = self.start(*words)
         return process.communicate(timeout=300)[0], process.returncode
+
+    def told(self, words):
+        """What the program started last prints until a line with these words has come."""
+        read = ""
+        while words not in read:
+            line = self.started[-1].stdout.readline()
+            assert line, read
+            read += line
+        return read
 
     @property
     def sweep(self):
@@ -327,11 +354,20 @@ class User:
     def _trainers(self):
         return [state for state in live_workers(self.sweep) if state.epoch]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
 
 @pytest.fixture
 def user(tmp_path, cluster):
     address, environment = cluster
-    return User(tmp_path, address, **environment)
+    with User(tmp_path, address, **environment) as made:
+        yield made
 
 
 @pytest.mark.ray
@@ -340,14 +376,11 @@ def test_a_sweep_in_ray_outlives_its_command_and_a_killed_worker(user, tmp_path)
     printed, code = user.run(*user.words, *words, "hydra.launcher.wait=false")
     assert code == 0 and "started 2 workers" in printed and "kdexp.commands.ray_cancel" in printed, printed
     client = user.start(*user.words, *words)
+    assert "started" not in user.told("found 2 workers")
     killed = user.trainer()
     wait_for(lambda: list((tmp_path / "outputs" / "store" / "learner").glob("*.progress")), 240)
     os.kill(killed, signal.SIGKILL)
-    told = ""
-    while "died; others go on with its job" not in (line := client.stdout.readline()):
-        told += line
-        assert line, told
-    assert f"process {killed} " in line and "started" not in told, told
+    assert f"(process {killed} on " in user.told("died; others go on with its job").splitlines()[-1]
     client.send_signal(signal.SIGINT)
     told = client.communicate(timeout=60)[0]
     assert "the workers go on in Ray; the same command comes back" in told and client.returncode == 130, told
@@ -379,17 +412,23 @@ def test_a_module_that_nodes_lack_is_named_at_once(user, tmp_path):
     assert code == 0 and "95 % interval" in printed, printed
 
 
-@pytest.mark.ray
-def test_ray_on_this_machine_ends_with_its_command_which_goes_on(tmp_path):
+@pytest.fixture
+def alone(tmp_path):
+    """A user without a cluster."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    user = User(tmp_path)
+    with User(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.ray
+def test_ray_on_this_machine_ends_with_its_command_which_goes_on(alone):
     lr = ("optimizer=sgd", "optimizer@teacher_optimizer=adam", "optimizer.lr=0.05,1e30", "teacher_epochs=600")
-    client = user.start(*RAY, *lr)
-    user.trainer()
+    client = alone.start(*RAY, *lr)
+    alone.trainer()
     client.send_signal(signal.SIGINT)
     assert client.communicate(timeout=120)[0].endswith("run the same command to resume\n") and client.returncode == 130
-    assert live_workers(user.sweep) == []
-    assert json.loads((user.sweep / "000" / "status.json").read_text())["state"] == "interrupted"
-    printed, code = user.run(*RAY, *lr)
+    assert live_workers(alone.sweep) == []
+    assert json.loads((alone.sweep / "000" / "status.json").read_text())["state"] == "interrupted"
+    printed, code = alone.run(*RAY, *lr)
     assert code == 3 and "optimizer.lr=1e+30: failed: " in printed and "1 of 2 jobs" in printed, printed
-    assert "teacher: resuming after epoch " in logs(user.sweep)
+    assert "teacher: resuming after epoch " in logs(alone.sweep)
