@@ -264,34 +264,40 @@ def test_workers_share_the_memory_of_their_node_and_gpu():
     assert plan(gpus=0.1).per_gpu == 10 and str(plan(gpus=2)) == "2 workers in Ray at h:1, 2 GPUs and 1 CPU each"
 
 
+def test_bad_settings_are_refused_before_ray_is_asked(refused, fake):
+    words = ("workers=0", "retries=-1", "gpus_per_worker=-1", "address=7")
+    printed = " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1", *(f"hydra.launcher.{word}" for word in words)).split())
+    for message in (
+        "workers=0: must be at least 1",
+        "retries=-1: must be at least 0",
+        "gpus_per_worker=-1: must be at least 0",
+    ):
+        assert f"hydra.launcher.{message}" in printed
+    assert "hydra.launcher.address=7: must be a text (or null)" in printed and fake.begun == []
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("settings", "message"),
     [
-        (["hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be at least 1"),
-        (["hydra.launcher.retries=-1"], "hydra.launcher.retries=-1: must be at least 0"),
-        (["hydra.launcher.gpus_per_worker=-1"], "hydra.launcher.gpus_per_worker=-1: must be at least 0"),
-        (
-            ["hydra.launcher.gpus_per_worker=1.5", "hydra.launcher.address=auto"],
-            "=1.5: must be a fraction of one GPU, or a whole",
-        ),
-        (["hydra.launcher.gpus_per_worker=1"], "=1: this machine has 0 GPUs; hydra.launcher.address=auto or HOST:PORT names"),
-        (["hydra.launcher.cpus_per_worker=9"], "=9: this machine has 2 CPUs; hydra.launcher.address=auto or HOST:PORT names"),
-        (["hydra.launcher.wait=false"], "=false: without an address, Ray and its workers end with this command"),
-        (["+hydra.launcher.env.A=[1]"], "hydra.launcher.env.A=[1]: must be a text"),
-        (["hydra.launcher.address=7"], "hydra.launcher.address=7: must be a text (or null)"),
+        ({"gpus_per_worker": 1.5, "address": "auto"}, "gpus_per_worker=1.5: must be a fraction of one GPU, or a whole number"),
+        ({"gpus_per_worker": 1}, "gpus_per_worker=1: this machine has 0 GPUs; hydra.launcher.address=auto or HOST:PORT names"),
+        ({"cpus_per_worker": 9}, "cpus_per_worker=9: this machine has 2 CPUs; hydra.launcher.address=auto or HOST:PORT names"),
+        ({"wait": False}, "wait=false: without an address, Ray and its workers end with this command"),
+        ({"env": {"A": [1]}}, "env.A=[1]: must be a text"),
     ],
 )
-def test_bad_settings_are_refused(refused, fake, monkeypatch, words, message):
+def test_what_ray_or_this_machine_can_not_do_is_refused(fake, monkeypatch, settings, message):
     monkeypatch.setattr(ray_plan, "cores", lambda: 2)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert message in " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1", *words).split())
+    with pytest.raises(InvalidArguments, match=re.escape(f"hydra.launcher.{message}")):
+        plan_ray(OmegaConf.create({**NODE, **settings}), [{"device": "cpu"}], 3)
     assert fake.begun == []
 
 
-def test_a_python_without_ray_is_told_what_to_install(refused, monkeypatch):
+def test_a_python_without_ray_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
-    message = 'hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"'
-    assert message in " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1").split())
+    with pytest.raises(InvalidArguments, match=re.escape('hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"')):
+        plan_ray(OmegaConf.create(NODE), [{"device": "cpu"}], 3)
 
 
 def test_workers_of_a_sweep_are_cancelled(fake, call_main, tmp_path):
