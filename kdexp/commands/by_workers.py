@@ -29,7 +29,8 @@ from kdexp.queue.attach import find_unfinished
 from kdexp.queue.crew import Crew, Onlookers
 from kdexp.queue.job_list import JobList, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
-from kdexp.queue.ray import RayCrew, RayPlan
+from kdexp.queue.ray import RayCrew
+from kdexp.queue.ray_actors import RayPlan
 from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm

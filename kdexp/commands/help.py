@@ -34,7 +34,7 @@ Often changed (KEY=VALUE)
   run      dry_run  force  latency  diagnosis=auto|always|never  limit_batches  store  output_dir  logger=mlflow
 
 Flags: -m runs every combination (hydra/launcher=lockstep: compatible ones together, =local: a worker per GPU or core,
-=slurm: submitted; kdexp-work SWEEP adds a worker); --cfg job shows every key; --config-dir FOLDER adds yours;
+=slurm, =ray: on a cluster; kdexp-work SWEEP adds a worker); --cfg job shows every key; --config-dir FOLDER adds yours;
 --config-name NAME starts from your own file; --version.
 See also kdexp-report (tables), kdexp-store (trained models), kdexp-predict (your images), kdexp-export (ONNX, ...).
 kdexp --help columns explains every column; eval "$(kdexp -sc install=bash)" turns on TAB completion."""

@@ -10,7 +10,7 @@ import torch
 from kdexp.commands.work import cores
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.queue import ray_cluster
-from kdexp.queue.ray import RayPlan
+from kdexp.queue.ray_actors import RayPlan
 
 
 def plan_ray(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> RayPlan:

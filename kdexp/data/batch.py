@@ -78,3 +78,8 @@ class Batch:
             return loss(self.label)
         assert self.share is not None
         return (self.share * loss(self.label) + (1 - self.share) * loss(self.label.roll(1))).squeeze(0)
+
+
+def of_labelled(values: Tensor, label: Tensor) -> Tensor:
+    """The rows of values [M, ...] that belong to images with labels [N], which come first; the values themselves if all do."""
+    return values if len(values) == len(label) else values[: len(label)]

@@ -59,9 +59,12 @@ class FeaturePretraining(FeatureCosine):
         if self.phase(progress):
             terms |= self.own_terms(batch, student, teacher, progress)
         else:
-            terms |= self.logit_terms(batch, student, teacher)
+            terms |= self.losses(batch, student, teacher, progress)
         learner.descend(terms)
         return terms
+
+    def transfer(self, batch, student, teacher, progress):
+        return super().transfer(batch, student, teacher, progress) if self.phase(progress) else {}
 
     @property
     def names(self) -> list[str]:

@@ -33,7 +33,7 @@ from kdexp.network.build import device_of, sketch_network, taken, without_start
 from kdexp.network.checkpoint.classes import classes_of, rows_for
 from kdexp.network.cost import multiply_adds
 from kdexp.network.headless import head_of
-from kdexp.pretraining.base import is_chosen, method_of
+from kdexp.pretraining.settings import is_chosen, method_of
 from kdexp.store.spec import LearnerSpec
 from kdexp.store.stored import SUMMARIES
 from kdexp.training.entry import Entry

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdexp.processes import Process
 from kdexp.queue import ray_cluster
-from kdexp.queue.ray_actors import Worker, actors_of, end_actor, number_of, output_of, prefix_of, why_it_ended
+from kdexp.queue.ray_actors import RayPlan, Worker, actors_of, end_actor, number_of, output_of, prefix_of, why_it_ended
 from kdexp.queue.roster import WorkerState, live_workers, read_state
 from kdexp.store.locks import holder
 from kdexp.store.run_state import WORKERS
@@ -27,45 +26,6 @@ SLOW = 60.0
 """Seconds after which a user reads what the workers wait for."""
 LAST_WORDS = 400
 """Characters of the output of a worker that failed to start."""
-
-
-@dataclass(frozen=True)
-class RayPlan:
-    """How many workers there are, what each needs, and the address of the cluster; without one, Ray runs on this machine."""
-
-    workers: int
-    address: str | None
-    cpus: int
-    gpus: float
-    retries: int
-    env: Mapping[str, str]
-    here: Mapping[str, float]
-    """The CPUs and GPUs of a Ray on this machine."""
-
-    @property
-    def restarts(self) -> bool:
-        """Whether Ray is to start a worker again that was asked to end, as before its node is shut down."""
-        return self.address is not None
-
-    @property
-    def per_gpu(self) -> int:
-        """How many workers share a GPU."""
-        return max(1, int(1 / self.gpus + 1e-9)) if self.gpus else 1
-
-    @property
-    def needs(self) -> str:
-        """What one worker needs, in words."""
-        gpus = f"{self.gpus:g} GPU{'s' * (self.gpus > 1)} and " if self.gpus else ""
-        return f"{gpus}{count(self.cpus, 'CPU')}"
-
-    def on(self, node: Mapping[str, float]) -> int:
-        """How many of the workers a node has room for."""
-        by_gpus = [int(node.get("GPU", 0) / self.gpus + 1e-9)] if self.gpus else []
-        return min([self.workers, int(node.get("CPU", 0) / self.cpus), *by_gpus])
-
-    def __str__(self) -> str:
-        where = f"at {self.address}" if self.address else "on this machine"
-        return f"{count(self.workers, 'worker')} in Ray {where}, {self.needs} each"
 
 
 class RayCrew:
@@ -97,13 +57,17 @@ class RayCrew:
         names, states = actors_of(self._folder), self._registered()
         if self._first:
             self._first, self._started = False, self._asked
-            self._dead = {state.name for state in states.values()}
+            self._dead = {state.name for state in states if self._has_died(state)}
             self._actors = ray_cluster.handles(names)
-            return self._start(min(self._plan.workers, left) - len(names), [*names, *states])
-        gone = {name: self._actors.pop(name) for name in sorted(set(self._actors) - names)}
-        ended = [self._end_of(name, actor, states.get(name)) for name, actor in gone.items()]
-        died = [self._death_of(states[name]) for name in sorted(names & set(states))]
-        return [sentence for sentence in (*ended, *died, self._wait_for_room(live)) if sentence]
+            taken = [*names, *(state.starter for state in states)]
+            found = [f"found {count(len(names), 'worker')} of this sweep in Ray"] if names else []
+            return [*found, *self._start(min(self._plan.workers, left) - len(names), taken)]
+        said = [self._death_of(state, names) for state in states]
+        for name in sorted(set(self._actors) - names):
+            actor = self._actors.pop(name)
+            if all(state.starter != name for state in states):
+                said.append(self._reason(name, actor))
+        return [sentence for sentence in (*said, self._wait_for_room(live)) if sentence]
 
     def _start(self, number: int, taken: Sequence[str]) -> list[str]:
         """Starts so many workers, whose names are not `taken`; returns sentences."""
@@ -124,22 +88,21 @@ class RayCrew:
             return [f"started {workers}"]
         return [f"started {workers}, but no node of this cluster has {plan.needs}: they wait until one joins"]
 
-    def _end_of(self, name: str, actor: Any, state: WorkerState | None) -> str:
-        """A sentence on a worker that Ray lists no more; empty if it ended because nothing was left for it."""
-        if state is not None:
-            return f"{died}, and Ray starts it no more" if (died := self._death_of(state)) else ""
+    def _reason(self, name: str, actor: Any) -> str:
+        """Why a worker ended before it registered."""
         output, last = output_of(self._folder, name), ""
         with suppress(OSError):
             last = output.read_text("utf-8", "replace").strip()[-LAST_WORDS:]
         why = f"{output} ends with: {last}" if last else why_it_ended(actor)
         return f"worker {number_of(name)} ended before it took a job; {why}"
 
-    def _death_of(self, state: WorkerState) -> str:
-        """A sentence on a process that ended in the middle of a job, once."""
+    def _death_of(self, state: WorkerState, names: Collection[str]) -> str:
+        """A sentence on a process that ended in the middle of a job, once; `names` are the workers that Ray lists."""
         if state.name in self._dead or not self._has_died(state):
             return ""
         self._dead.add(state.name)
-        return f"worker {number_of(state.starter)} ({state.process}) died; others go on with its job"
+        then = "" if state.starter in names else ", and Ray starts it no more"
+        return f"worker {number_of(state.starter)} ({state.process}) died; others go on with its job{then}"
 
     def _has_died(self, state: WorkerState) -> bool:
         file = self._folder / WORKERS / state.name
@@ -193,7 +156,7 @@ class RayCrew:
     def _own(self, states: Sequence[WorkerState]) -> list[WorkerState]:
         return [state for state in states if state.starter.startswith(prefix_of(self._folder))]
 
-    def _registered(self) -> dict[str, WorkerState]:
-        """The last registration of each worker that has one."""
-        files = sorted((self._folder / WORKERS).glob("*.json"), key=lambda path: path.stat().st_mtime)
-        return {state.starter: state for state in self._own([state for state in map(read_state, files) if state])}
+    def _registered(self) -> list[WorkerState]:
+        """All processes that have registered as workers of this sweep in Ray."""
+        found = map(read_state, (self._folder / WORKERS).glob("*.json"))
+        return self._own([state for state in found if state])

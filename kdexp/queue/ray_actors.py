@@ -1,39 +1,65 @@
-"""The actors that are a sweep's workers in Ray: their names, their ends, and what runs in their processes."""
+"""The actors that are a sweep's workers in Ray: what each needs, their names and ends, and what runs in their processes."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kdexp.errors import first_line
 from kdexp.store.run_state import WORKERS
+from kdexp.text.numbers import count
 
 LOOK = 10.0
 """Seconds that Ray has to say why an actor ended."""
 
 
-class Share(Protocol):
-    """What a worker needs to know of the plan for all of them."""
+@dataclass(frozen=True)
+class RayPlan:
+    """How many workers there are, what each needs, and the address of the cluster; without one, Ray runs on this machine."""
+
+    workers: int
+    address: str | None
+    cpus: int
+    gpus: float
+    retries: int
+    env: Mapping[str, str]
+    here: Mapping[str, float]
+    """The CPUs and GPUs of a Ray on this machine."""
 
     @property
     def restarts(self) -> bool:
         """Whether Ray is to start a worker again that was asked to end, as before its node is shut down."""
+        return self.address is not None
 
     @property
     def per_gpu(self) -> int:
         """How many workers share a GPU."""
+        return max(1, int(1 / self.gpus + 1e-9)) if self.gpus else 1
+
+    @property
+    def needs(self) -> str:
+        """What one worker needs, in words."""
+        gpus = f"{self.gpus:g} GPU{'s' * (self.gpus > 1)} and " if self.gpus else ""
+        return f"{gpus}{count(self.cpus, 'CPU')}"
 
     def on(self, node: Mapping[str, float]) -> int:
-        """How many workers a node has room for."""
+        """How many of the workers a node has room for."""
+        by_gpus = [int(node.get("GPU", 0) / self.gpus + 1e-9)] if self.gpus else []
+        return min([self.workers, int(node.get("CPU", 0) / self.cpus), *by_gpus])
+
+    def __str__(self) -> str:
+        where = f"at {self.address}" if self.address else "on this machine"
+        return f"{count(self.workers, 'worker')} in Ray {where}, {self.needs} each"
 
 
 class Worker:
     """A worker that works while it is created: so it needs no command that calls it, and Ray creates it again if it dies."""
 
-    def __init__(self, task: Callable[..., None], folder: str, name: str, plan: Share):
+    def __init__(self, task: Callable[..., None], folder: str, name: str, plan: RayPlan):
         import ray
 
         context = ray.get_runtime_context()

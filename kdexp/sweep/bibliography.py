@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdexp.configuration.roles import node_at, role_spec
-from kdexp.pretraining.base import method_of
+from kdexp.pretraining.settings import method_of
 from kdexp.report.references import bibtex, cited, with_eprint
 from kdexp.sweep.comparison import Comparison
 from kdexp.sweep.origins import Origins

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.data.batch import Batch
+from kdexp.data.batch import Batch, of_labelled
 from kdexp.data.split import Split
 from kdexp.data.views import Reading
 from kdexp.device import ranks
@@ -141,7 +141,7 @@ class Learner(Networks):
         self.log.columns, self.log.notes = list(terms), list(self._notes)
         found = [*(term.detach() for term in terms.values()), *self._notes.values()]
         if self.log.reads_labels:
-            found.append(correct(self._logits[: len(label)], label).float() / len(label))
+            found.append(correct(of_labelled(self._logits, label), label).float() / len(label))
         self._notes = {}
         return torch.stack(found) if self._portion == 1 else self._portion * torch.stack(found)
 

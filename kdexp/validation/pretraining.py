@@ -13,7 +13,7 @@ from kdexp.configuration.roles import PARTS
 from kdexp.data.shape import Shape
 from kdexp.errors import Problem
 from kdexp.network.footprint import Room
-from kdexp.pretraining.base import NODES, PretrainingSettings, is_chosen, method_of, settings_of
+from kdexp.pretraining.settings import NODES, PretrainingSettings, is_chosen, method_of, settings_of
 from kdexp.training.sketch import Ask
 from kdexp.validation.methods import check_method
 from kdexp.validation.views import TrainingImages, check_views

@@ -13,7 +13,7 @@ from kdexp.data.views import MIXED
 from kdexp.device.precision import pick_device
 from kdexp.device.rank_plan import plan_ranks, started_ranks
 from kdexp.errors import Problem
-from kdexp.pretraining.base import is_chosen, method_of
+from kdexp.pretraining.settings import is_chosen, method_of
 
 ALONE = "leave devices=1"
 

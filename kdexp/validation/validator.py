@@ -25,7 +25,7 @@ from kdexp.errors import Problem
 from kdexp.network.build import without_start
 from kdexp.network.footprint import Room
 from kdexp.network.headless import head_of
-from kdexp.pretraining.base import is_chosen
+from kdexp.pretraining.settings import is_chosen
 from kdexp.report.published import published_problems
 from kdexp.training.sketch import Ask, capture_sketch
 from kdexp.validation.averaging import check_averaging

@@ -206,7 +206,7 @@ SETTINGS = [
     ("hydra.searchpath=[/x]", "hydra.searchpath: has no effect; --config-dir FOLDER adds your own options"),
     ("hydra=5", "hydra: has no effect"),
     ("hydra.mode=always", "hydra.mode='always': Invalid value 'always', expected one of"),
-    ("hydra/launcher=nope", "hydra/launcher='nope': no such option; known: basic, local, lockstep, slurm"),
+    ("hydra/launcher=nope", "hydra/launcher='nope': no such option; known: basic, local, lockstep, ray, slurm"),
     ("hydra/launcher=lockstep", "hydra/launcher=lockstep: trains the jobs of a sweep together; add -m"),
     ("-m hydra/launcher=lockstep hydra.launcher.max_learners=abc", "hydra.launcher.max_learners='abc': must be a whole"),
     ("-m hydra.launcher.max_learners=2", "hydra/launcher=lockstep has max_learners"),

@@ -16,7 +16,7 @@ from rich.console import Console
 import kdexp
 from kdexp.commands import run as run_module
 from kdexp.commands.run import claim_folder, remarks, run
-from kdexp.distillation import base
+from kdexp.distillation.base import distiller
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
 from kdexp.training.entry import Entry
@@ -98,13 +98,13 @@ def test_nothing_is_said_of_bf16_where_the_cpu_does_not_compute_it(make_experime
 
 @pytest.mark.slow
 def test_the_calls_from_a_run_to_the_loss_are_the_documented_ones(finished, monkeypatch):
-    loss, stacks = base.soft_target_loss, []
+    loss, stacks = distiller.soft_target_loss, []
 
     def noted(*words):
         stacks.append([(frame.name, frame.filename) for frame in extract_stack()[:-1]])
         return loss(*words)
 
-    monkeypatch.setattr(base, "soft_target_loss", noted)
+    monkeypatch.setattr(distiller, "soft_target_loss", noted)
     finished()
     package = Path(kdexp.__file__).parent
     called = [(name, Path(file).relative_to(package).as_posix()) for name, file in stacks[0] if package in Path(file).parents]

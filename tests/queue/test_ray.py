@@ -19,8 +19,8 @@ from kdexp.commands.ray_plan import plan_ray
 from kdexp.configuration.shipped import conf_dir
 from kdexp.errors import InvalidArguments
 from kdexp.queue import ray, ray_cluster
-from kdexp.queue.ray import RayCrew, RayPlan
-from kdexp.queue.ray_actors import actors_of, output_of, prefix_of
+from kdexp.queue.ray import RayCrew
+from kdexp.queue.ray_actors import RayPlan, actors_of, output_of, prefix_of
 from kdexp.queue.roster import Registration, live_workers
 
 NODE = OmegaConf.to_container(OmegaConf.load(f"{conf_dir()}/hydra/launcher/ray.yaml"))
@@ -110,7 +110,10 @@ def test_missing_workers_are_started_once(fake, tmp_path):
     assert fake.created == 2 * [{"lifetime": "detached", **limits}]
     with Registration(tmp_path, name_of(tmp_path, 2)) as worker:
         worker.note(job=0)
-        assert crew_of(tmp_path, workers=3, gpus=0.5, cpus=2).tick(5, []) == ["started 1 worker"]
+        assert crew_of(tmp_path, workers=3, gpus=0.5, cpus=2).tick(5, []) == [
+            "found 2 workers of this sweep in Ray",
+            "started 1 worker",
+        ]
     assert set(fake.actors) == {name_of(tmp_path, number) for number in (1, 2, 3)}
 
 
@@ -143,6 +146,20 @@ def test_a_death_in_a_job_is_told_once_and_an_end_without_jobs_is_not(fake, tmp_
         assert all(sentence.endswith(" died; others go on with its job") for sentence in said)
     fake.actors.clear()
     assert crew.tick(3, []) == [] and crew.over
+
+
+def test_a_death_is_told_to_a_command_that_came_later_if_it_saw_the_worker(fake, tmp_path):
+    with Registration(tmp_path, name_of(tmp_path, 1)) as worker:
+        worker.note(job=1)
+    with Registration(tmp_path, name_of(tmp_path, 1)) as worker:
+        worker.note(job=1)
+        crew = crew_of(tmp_path)
+        crew.tick(3, [])
+        fake.actors[name_of(tmp_path, 1)] = object()
+        assert crew.tick(3, []) == [], "the first one died before"
+    with Registration(tmp_path, name_of(tmp_path, 1)):
+        (said,) = crew.tick(3, [])
+    assert said.endswith(" died; others go on with its job")
 
 
 def test_a_worker_that_ray_gives_up_is_said_so(fake, tmp_path):
@@ -247,34 +264,40 @@ def test_workers_share_the_memory_of_their_node_and_gpu():
     assert plan(gpus=0.1).per_gpu == 10 and str(plan(gpus=2)) == "2 workers in Ray at h:1, 2 GPUs and 1 CPU each"
 
 
+def test_bad_settings_are_refused_before_ray_is_asked(refused, fake):
+    words = ("workers=0", "retries=-1", "gpus_per_worker=-1", "address=7")
+    printed = " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1", *(f"hydra.launcher.{word}" for word in words)).split())
+    for message in (
+        "workers=0: must be at least 1",
+        "retries=-1: must be at least 0",
+        "gpus_per_worker=-1: must be at least 0",
+    ):
+        assert f"hydra.launcher.{message}" in printed
+    assert "hydra.launcher.address=7: must be a text (or null)" in printed and fake.begun == []
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("settings", "message"),
     [
-        (["hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be at least 1"),
-        (["hydra.launcher.retries=-1"], "hydra.launcher.retries=-1: must be at least 0"),
-        (["hydra.launcher.gpus_per_worker=-1"], "hydra.launcher.gpus_per_worker=-1: must be at least 0"),
-        (
-            ["hydra.launcher.gpus_per_worker=1.5", "hydra.launcher.address=auto"],
-            "=1.5: must be a fraction of one GPU, or a whole",
-        ),
-        (["hydra.launcher.gpus_per_worker=1"], "=1: this machine has 0 GPUs; hydra.launcher.address=auto or HOST:PORT names"),
-        (["hydra.launcher.cpus_per_worker=9"], "=9: this machine has 2 CPUs; hydra.launcher.address=auto or HOST:PORT names"),
-        (["hydra.launcher.wait=false"], "=false: without an address, Ray and its workers end with this command"),
-        (["+hydra.launcher.env.A=[1]"], "hydra.launcher.env.A=[1]: must be a text"),
-        (["hydra.launcher.address=7"], "hydra.launcher.address=7: must be a text (or null)"),
+        ({"gpus_per_worker": 1.5, "address": "auto"}, "gpus_per_worker=1.5: must be a fraction of one GPU, or a whole number"),
+        ({"gpus_per_worker": 1}, "gpus_per_worker=1: this machine has 0 GPUs; hydra.launcher.address=auto or HOST:PORT names"),
+        ({"cpus_per_worker": 9}, "cpus_per_worker=9: this machine has 2 CPUs; hydra.launcher.address=auto or HOST:PORT names"),
+        ({"wait": False}, "wait=false: without an address, Ray and its workers end with this command"),
+        ({"env": {"A": [1]}}, "env.A=[1]: must be a text"),
     ],
 )
-def test_bad_settings_are_refused(refused, fake, monkeypatch, words, message):
+def test_what_ray_or_this_machine_can_not_do_is_refused(fake, monkeypatch, settings, message):
     monkeypatch.setattr(ray_plan, "cores", lambda: 2)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert message in " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1", *words).split())
+    with pytest.raises(InvalidArguments, match=re.escape(f"hydra.launcher.{message}")):
+        plan_ray(OmegaConf.create({**NODE, **settings}), [{"device": "cpu"}], 3)
     assert fake.begun == []
 
 
-def test_a_python_without_ray_is_told_what_to_install(refused, monkeypatch):
+def test_a_python_without_ray_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
-    message = 'hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"'
-    assert message in " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1").split())
+    with pytest.raises(InvalidArguments, match=re.escape('hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"')):
+        plan_ray(OmegaConf.create(NODE), [{"device": "cpu"}], 3)
 
 
 def test_workers_of_a_sweep_are_cancelled(fake, call_main, tmp_path):
@@ -300,7 +323,7 @@ class User:
     """Runs programs in a folder, by default as a user of the cluster."""
 
     def __init__(self, folder, address="", **environment):
-        self.folder = folder
+        self.folder, self.started = folder, []
         self.words = (*RAY, f"hydra.launcher.address={address}") if address else RAY
         self.env = os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
 
@@ -308,11 +331,21 @@ class User:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
         command = [sys.executable, "-m", "kdexp", *words]
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes)
+        self.started.append(subprocess.Popen(command, cwd=self.folder, env=self.env, preexec_fn=heeds, **pipes))
+        return self.started[-1]
 
     def run(self, *words):
         process = self.start(*words)
         return process.communicate(timeout=300)[0], process.returncode
+
+    def told(self, words):
+        """What the program started last prints until a line with these words has come."""
+        read = ""
+        while words not in read:
+            line = self.started[-1].stdout.readline()
+            assert line, read
+            read += line
+        return read
 
     @property
     def sweep(self):
@@ -327,11 +360,20 @@ class User:
     def _trainers(self):
         return [state for state in live_workers(self.sweep) if state.epoch]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
 
 @pytest.fixture
 def user(tmp_path, cluster):
     address, environment = cluster
-    return User(tmp_path, address, **environment)
+    with User(tmp_path, address, **environment) as made:
+        yield made
 
 
 @pytest.mark.ray
@@ -340,14 +382,11 @@ def test_a_sweep_in_ray_outlives_its_command_and_a_killed_worker(user, tmp_path)
     printed, code = user.run(*user.words, *words, "hydra.launcher.wait=false")
     assert code == 0 and "started 2 workers" in printed and "kdexp.commands.ray_cancel" in printed, printed
     client = user.start(*user.words, *words)
+    assert "started" not in user.told("found 2 workers")
     killed = user.trainer()
     wait_for(lambda: list((tmp_path / "outputs" / "store" / "learner").glob("*.progress")), 240)
     os.kill(killed, signal.SIGKILL)
-    told = ""
-    while "died; others go on with its job" not in (line := client.stdout.readline()):
-        told += line
-        assert line, told
-    assert f"process {killed} " in line and "started" not in told, told
+    assert f"(process {killed} on " in user.told("died; others go on with its job").splitlines()[-1]
     client.send_signal(signal.SIGINT)
     told = client.communicate(timeout=60)[0]
     assert "the workers go on in Ray; the same command comes back" in told and client.returncode == 130, told
@@ -379,17 +418,23 @@ def test_a_module_that_nodes_lack_is_named_at_once(user, tmp_path):
     assert code == 0 and "95 % interval" in printed, printed
 
 
-@pytest.mark.ray
-def test_ray_on_this_machine_ends_with_its_command_which_goes_on(tmp_path):
+@pytest.fixture
+def alone(tmp_path):
+    """A user without a cluster."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    user = User(tmp_path)
+    with User(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.ray
+def test_ray_on_this_machine_ends_with_its_command_which_goes_on(alone):
     lr = ("optimizer=sgd", "optimizer@teacher_optimizer=adam", "optimizer.lr=0.05,1e30", "teacher_epochs=600")
-    client = user.start(*RAY, *lr)
-    user.trainer()
+    client = alone.start(*RAY, *lr)
+    alone.trainer()
     client.send_signal(signal.SIGINT)
     assert client.communicate(timeout=120)[0].endswith("run the same command to resume\n") and client.returncode == 130
-    assert live_workers(user.sweep) == []
-    assert json.loads((user.sweep / "000" / "status.json").read_text())["state"] == "interrupted"
-    printed, code = user.run(*RAY, *lr)
+    assert live_workers(alone.sweep) == []
+    assert json.loads((alone.sweep / "000" / "status.json").read_text())["state"] == "interrupted"
+    printed, code = alone.run(*RAY, *lr)
     assert code == 3 and "optimizer.lr=1e+30: failed: " in printed and "1 of 2 jobs" in printed, printed
-    assert "teacher: resuming after epoch " in logs(user.sweep)
+    assert "teacher: resuming after epoch " in logs(alone.sweep)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.configuration.arguments import Checked, Fraction, Range, Temperature, Weight
-from kdexp.data.batch import Batch
+from kdexp.data.batch import Batch, of_labelled
 from kdexp.data.views import WEAK, Reading, View
 from kdexp.distillation.base.step import Probe, Progress, Terms, Trainee
 from kdexp.errors import InvalidArguments, Problem
@@ -185,16 +185,12 @@ class Distiller(nn.Module, Checked):
 
         Of outputs for more images than the batch has labels, the first ones have these; all other terms are of all images.
         """
-        return self.logit_terms(batch, student, teacher) | self.own_terms(batch, student, teacher, progress)
-
-    def logit_terms(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Terms:
-        """Returns the weighted `ce` and `kd`, which all methods share; those without weight are left out."""
         terms = {}
         if self.ce_weight:
-            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, student.logits[: len(batch.label)]))
+            terms["ce"] = self.ce_weight * batch.label_loss(partial(self.hard_loss, of_labelled(student.logits, batch.label)))
         if self.kd_weight and teacher is not None:
             terms["kd"] = self.kd_weight * soft_target_loss(student.logits, teacher.logits, self.temperature)
-        return terms
+        return terms | self.own_terms(batch, student, teacher, progress)
 
     def own_terms(self, batch: Batch, student: Outputs, teacher: Outputs | None, progress: Progress) -> Terms:
         """Returns the terms of `transfer`, weighted; none without a teacher."""
