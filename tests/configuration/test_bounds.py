@@ -126,7 +126,8 @@ def test_a_method_with_extreme_numbers_is_refused_or_takes_a_finite_step(method)
         if not build(node).describe():
             continue  # all weights are 0, which validation refuses
         batch = random_batch(SHAPE, 4, learner.distiller, images=12)
-        learner.step(batch, teacher(batch), Progress(epoch=0.5, epochs=1, step=0))
+        outputs = {each.reading: each(batch) for each in teacher.by_reading.values()}
+        learner.step(*learner.reads(batch, outputs), Progress(epoch=0.5, epochs=1, step=0))
         assert not learner.failure, (name, value, learner.traceback)
         assert torch.isfinite(learner.close_epoch(None)).all(), (name, value)
         assert all(torch.isfinite(weights).all() for weights in learner.model.state_dict().values()), (name, value)
