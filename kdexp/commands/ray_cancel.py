@@ -31,7 +31,8 @@ def main() -> None:
     names = actors_of(Path(arguments.folder).resolve())
     for name in names:
         end_actor(name)
-    print(f"ended {count(len(names), 'worker')}; their training goes on from the last saved epoch when others take it")
+    goes_on = "; their training goes on from the last saved epoch when others take it" if names else ""
+    print(f"ended {count(len(names), 'worker')} of this sweep{goes_on}")
     sys.exit(0)
 
 

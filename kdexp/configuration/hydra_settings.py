@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.configuration.arguments import Count, NonNegativeInt, Positive, Range, misfit, short_repr
+from kdexp.configuration.arguments import Count, NonNegativeInt, Positive, Range, Written, misfit, short_repr
 from kdexp.configuration.jobs import key_of
 from kdexp.configuration.settings import Threads
 from kdexp.errors import Problem
 
 Workers = Annotated[int, Range(at_least=1, within=(1, 1000))]
+RayAddress = Annotated[
+    str, Written(r"auto|(ray://)?([^/:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}", "auto, HOST:PORT or ray://HOST:PORT")
+]
 GpuShare = Annotated[float, Range(at_least=0, within=(0, 1000))]
 
 LAUNCHERS: dict[str, dict[str, Any]] = {
@@ -33,7 +36,7 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
     },
     "ray": {
         "workers": Workers,
-        "address": str | None,
+        "address": RayAddress | None,
         "gpus_per_worker": GpuShare | None,
         "cpus_per_worker": Workers,
         "retries": NonNegativeInt,

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ NAMESPACE = "kdexp"
 """Names of actors are unique in it; other commands find the workers there."""
 STORED = 80 * 2**20
 """Bytes of shared memory of a Ray on this machine: workers exchange nothing through it."""
+REACH = 10.0
+"""Seconds in which the head of a cluster must answer."""
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 WAYS = "use auto on a machine of the cluster, HOST:PORT of its head, or ray://HOST:10001 from elsewhere"
 
@@ -45,10 +48,19 @@ def connect(address: str | None, **resources: float) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "namespace": NAMESPACE}
     with _signals_kept():
         try:
+            if address:
+                _reach(address)
             ray.init(address=address or "local", **quiet, **({} if address else here))
         except Exception as error:  # Ray raises errors of many kinds
             raise InvalidArguments([Problem("hydra.launcher.address", _refusal(address, error))]) from error
     _silence()
+
+
+def _reach(address: str) -> None:
+    """Raises `OSError` if nothing listens at an address, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
 
 
 def disconnect() -> None:

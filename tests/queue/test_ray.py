@@ -79,6 +79,7 @@ def fake(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", made)
     monkeypatch.setattr(ray_cluster, "missing_for_ray", lambda: "")
     monkeypatch.setattr(ray_cluster, "_silence", lambda: None)
+    monkeypatch.setattr(ray_cluster.socket, "create_connection", lambda *_: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(ray, "POLL", 0)
     for name in ("RAY_AUTH_MODE", *ray_cluster.TOKENS):
         monkeypatch.setenv(name, "")  # so that it is what it was afterwards
@@ -247,6 +248,17 @@ def test_an_address_without_a_cluster_is_refused(fake, error, words):
         plan_ray(OmegaConf.create({**NODE, "address": "h:1"}), [{"device": "cpu"}], 1)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_where_nothing_listens_is_refused_at_once(fake, monkeypatch, address):
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(InvalidArguments, match="hydra.launcher.address=.*Connection refused; use auto on"):
+        ray_cluster.connect(address.format(ray_nodes.free_port()))
+    assert fake.begun == []
+
+
 @pytest.mark.parametrize(
     ("gpus", "device", "given", "each"), [(2, "auto", None, 1), (2, "cpu", None, 0), (0, "auto", None, 0), (2, "cpu", 0.5, 0.5)]
 )
@@ -265,7 +277,7 @@ def test_workers_share_the_memory_of_their_node_and_gpu():
 
 
 def test_bad_settings_are_refused_before_ray_is_asked(refused, fake):
-    words = ("workers=0", "retries=-1", "gpus_per_worker=-1", "address=7")
+    words = ("workers=0", "retries=-1", "gpus_per_worker=-1", "address=local")
     printed = " ".join(refused("-m", "hydra/launcher=ray", "seed=0,1", *(f"hydra.launcher.{word}" for word in words)).split())
     for message in (
         "workers=0: must be at least 1",
@@ -273,7 +285,8 @@ def test_bad_settings_are_refused_before_ray_is_asked(refused, fake):
         "gpus_per_worker=-1: must be at least 0",
     ):
         assert f"hydra.launcher.{message}" in printed
-    assert "hydra.launcher.address=7: must be a text (or null)" in printed and fake.begun == []
+    assert "hydra.launcher.address='local': must be auto, HOST:PORT or ray://HOST:PORT (or null)" in printed
+    assert fake.begun == []
 
 
 @pytest.mark.parametrize(

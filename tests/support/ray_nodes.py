@@ -31,7 +31,7 @@ def cluster() -> Iterator[tuple[str, dict[str, str]]]:
         head = (
             "--head",
             "--port=0",
-            f"--ray-client-server-port={_free_port()}",
+            f"--ray-client-server-port={free_port()}",
             "--include-dashboard=false",
             f"--temp-dir={folder}",
         )
@@ -48,7 +48,7 @@ def cluster() -> Iterator[tuple[str, dict[str, str]]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nothing listens on; another cluster on this machine may have Ray's usual one."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
