@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def conf_dir() -> str:
     """The folder of the shipped YAML files: inside the package in a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent

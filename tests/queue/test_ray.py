@@ -414,6 +414,7 @@ def test_a_sweep_in_ray_outlives_its_command_and_a_killed_worker(user, tmp_path)
 
 
 @pytest.mark.ray
+@pytest.mark.exhaustive
 def test_a_module_that_nodes_lack_is_named_at_once(user, tmp_path):
     own = tmp_path / "conf" / "distillation"
     own.mkdir(parents=True)
@@ -440,6 +441,7 @@ def alone(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.exhaustive
 def test_ray_on_this_machine_ends_with_its_command_which_goes_on(alone):
     lr = ("optimizer=sgd", "optimizer@teacher_optimizer=adam", "optimizer.lr=0.05,1e30", "teacher_epochs=600")
     client = alone.start(*RAY, *lr)
