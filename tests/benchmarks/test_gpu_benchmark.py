@@ -48,6 +48,7 @@ def _part(words, log):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_rehearsal_has_every_part_and_numbers(tmp_path, monkeypatch, call):
     monkeypatch.setattr(gpu, "run", in_forked_process)
     code, printed = call("--rehearse", "--seconds", LONG, "--output", tmp_path)

@@ -99,6 +99,7 @@ def test_another_worker_goes_on_with_the_trial_of_one_that_is_killed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_command_comes_back_to_its_search(tmp_path):
     words = ["search=random", "hydra/launcher=local", *SEEDS, "search.trials=2", ALPHA, *SHORT, "teacher_epochs=150"]
     client = command(tmp_path, [*words, "hydra.launcher.workers=1"])

@@ -497,6 +497,7 @@ print(images * 3 * given["image_size"] ** 2 / 1e6, streamed - before, by_many - 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads in /proc what processes take")
+@pytest.mark.exhaustive
 def test_streaming_does_not_accumulate_memory(tmp_path):
     Image.new("RGB", (256, 256), "red").save(tmp_path / "one.bmp")
     for name, images in (("few", 40), ("many", 1300)):

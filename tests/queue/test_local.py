@@ -282,6 +282,7 @@ def test_another_worker_goes_on_from_the_last_epoch_of_one_that_is_killed(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_command_replaces_a_killed_worker_and_ends_with_the_table(tmp_path):
     words = (*LOCAL, "limit_batches=3", "epochs=2", "teacher_epochs=300", "optimizer=sgd", "optimizer@teacher_optimizer=adam")
     client = command(tmp_path, [*words, "optimizer.lr=0.05,1e30"])

@@ -34,6 +34,7 @@ def test_a_worker_stays_until_it_would_have_noticed_that_another_died(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_worker_of_another_machine_goes_on_once_a_lease_is_over(tmp_path, no_locks):
     words = ("teacher_epochs=400", "seed=0,1")
     listed = {name: listed_sweep(tmp_path / name, *words) for name in ("whole", "killed")}

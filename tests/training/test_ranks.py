@@ -100,6 +100,7 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_jobs_of_a_sweep_may_have_other_numbers_of_ranks(tmp_path):
     pair = ("teacher=mlp_wide", "student=mlp_small", "epochs=1", "limit_batches=2")
     run(tmp_path / "both", "-m", "devices=2,1", *pair)
