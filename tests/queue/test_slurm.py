@@ -246,6 +246,7 @@ def test_a_time_limit_that_ends_cuts_nothing_off(user, tmp_path, monkeypatch):
 
 
 @pytest.mark.slurm
+@pytest.mark.exhaustive
 def test_a_search_in_slurm_goes_on_without_its_command(user, tmp_path):
     words = ("search=random", "search.trials=2", "search.parallel=2", ALPHA)
     printed, code = user.run(*SLURM[1:], *SEEDS, *words, "hydra.launcher.wait=false")

@@ -113,6 +113,7 @@ SRUN = ("srun", "-N2", "-n2")
 
 
 @pytest.mark.slurm
+@pytest.mark.exhaustive
 def test_the_tasks_of_srun_train_as_one_process_does_and_end_with_the_first(user, tmp_path):
     words = ("teacher=mlp_wide", "student=resnet8", "student.widths=[4,4,6,8]", "epochs=1")
     (tmp_path / "2").mkdir()
