@@ -36,7 +36,7 @@ class RayCrew:
         self._actors: dict[str, Any] = {}
         """The workers that wait for room or run, by name."""
         self._dead: set[str] = set()
-        """The registered processes whose death has been told."""
+        """Names of the worker processes whose death was reported."""
         self._asked = self._started = 0.0
         self._first, self._waits = True, bool(plan.address)
 

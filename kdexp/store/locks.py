@@ -138,7 +138,7 @@ def holder(path: Path) -> str:
 def _is_touched(lease: Path) -> bool:
     """Whether a lease was touched in the last minutes, by the clock of its file system: those of computers differ."""
     try:
-        with lease.open("rb"):  # a network file system then asks for its times anew
+        with lease.open("rb"):  # opening makes a network file system fetch the current times
             touched = lease.stat().st_mtime
     except OSError:
         return False

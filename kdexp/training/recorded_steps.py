@@ -15,6 +15,7 @@ from kdexp.device.precision import Precision
 from kdexp.distillation.base import Progress
 from kdexp.errors import first_line
 from kdexp.network.capture import Outputs
+from kdexp.teacher.frozen import Teacher
 from kdexp.training.both_ways import STEPS, BothWays
 from kdexp.training.learner import Learner
 from kdexp.training.loop import Steps, Watch
@@ -125,9 +126,10 @@ class RecordedSteps(Steps):
 
         That is an earlier one if the recorded learners fail or do without: all others go on with plain steps.
         """
-        if self._recording is not None and not self._recording.fits(batches.images):
+        asked = self.asked(learners, *self.points(epoch))
+        if self._recording is not None and not self._recording.fits(batches.images, [teacher.reading for teacher in asked]):
             self._recording = None  # first, so that the new one can take its memory
-        recording = self._recording = self._recording or self._new_recording(batches)
+        recording = self._recording = self._recording or self._new_recording(batches, asked)
         recording.begin(batches.images, [self.progress(epoch, step) for step in range(batches.full)], start)
         recorded = {learner.name for learner in recording.learners}
         others = [learner for learner in learners if learner.name not in recorded]
@@ -173,11 +175,11 @@ class RecordedSteps(Steps):
         self._warm = self._phases(progress)
         recording.number.fill_(step + 1)
 
-    def _new_recording(self, batches: EpochBatches) -> Recording:
+    def _new_recording(self, batches: EpochBatches, asked: Sequence[Teacher]) -> Recording:
         images, steps = batches.images, batches.full
         positions = torch.arange(steps * self.batch_size, device=images.rows.device)
         batch = self.split.batch(images.at(positions[: self.batch_size]))
-        outputs = {teacher.reading: teacher(batch) for teacher in self.teachers}
+        outputs = {teacher.reading: teacher(batch) for teacher in asked}
         zeros = partial(torch.zeros, device=positions.device)
         return Recording(
             learners=self._group,
@@ -206,8 +208,8 @@ class RecordedSteps(Steps):
 
     def _phases(self, progress: Progress) -> list[object]:
         """What the recorded work depends on: the methods' phases, and which teachers run, for other learners, too."""
-        views = [teacher.view for teacher in self.asked(self._learners, progress)]
-        return [*(learner.distiller.phase(progress) for learner in self._group), views]
+        readings = [teacher.reading for teacher in self.asked(self._learners, progress)]
+        return [*(learner.distiller.phase(progress) for learner in self._group), readings]
 
     def _record_on_trial(self, recording: Recording, epoch: int, step: int, batches: EpochBatches) -> bool:
         """Records the step and takes the next few both ways, from where the learners are and back to there.

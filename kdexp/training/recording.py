@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -43,9 +43,9 @@ class Recording:
     images_asked: dict[Reading, int] = field(default_factory=dict)
     """Images that go through the teacher for each reading in one replay, unseen by the host."""
 
-    def fits(self, images: Epoch) -> bool:
-        """Whether an epoch's images have the views that the recorded step reads, and no others."""
-        return self.images.kind == images.kind
+    def fits(self, images: Epoch, readings: Iterable[Reading]) -> bool:
+        """Whether an epoch's images have the views that the recorded step reads, no others, and all readings have a place."""
+        return self.images.kind == images.kind and set(readings) <= self.outputs.keys()
 
     def fill(self, batch: Batch, outputs: Mapping[Reading, Outputs]) -> None:
         """Copies a batch and those of the teacher's outputs that it reads to where the learners read them."""
