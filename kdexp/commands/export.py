@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kdexp.commands.learner import RUN_HELP, Parser, add_choice, expanded, find, no_folder, output_problems, refuse
 from kdexp.deployment.formats import FORMATS
+from kdexp.device.garbage import importing_torch
 from kdexp.errors import first_line, listed
 from kdexp.files import write_whole
 from kdexp.text.characters import one_line
@@ -52,7 +53,8 @@ def main(words: Sequence[str] | None = None) -> None:
     output = destination(arguments)
     if found := list(problems(arguments, output)):
         refuse(COMMAND, found)
-    from kdexp.deployment.export import ExportFailed
+    with importing_torch():
+        from kdexp.deployment.export import ExportFailed
 
     try:
         stored = find(arguments.run, arguments.role)

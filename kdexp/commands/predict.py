@@ -26,6 +26,7 @@ from kdexp.commands.learner import (
     refuse,
 )
 from kdexp.data.listing import EXTENSIONS, list_images
+from kdexp.device.garbage import importing_torch
 from kdexp.errors import Unwritable, first_line, listed
 from kdexp.files import is_folder, reason, write_whole
 from kdexp.report.table import HEAD_RULE
@@ -149,7 +150,8 @@ def answer(arguments: argparse.Namespace, paths: Sequence[str]) -> tuple[list[An
 
 def load_student(arguments: argparse.Namespace) -> Predictor:
     """The network on its device; raises `OSError` or `ValueError` with a message for the user."""
-    from kdexp.deployment.load import load
+    with importing_torch():
+        from kdexp.deployment.load import load
     from kdexp.device.precision import device_problem, pick_device
     from kdexp.errors import UnknownRole
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdexp.commands.learner import expanded
 from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
+from kdexp.device.garbage import importing_torch
 from kdexp.errors import BadFile, NotHere, SweepLost, Unwritable
 from kdexp.queue.job_list import JOBS, JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
@@ -64,11 +65,11 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -
     os.chdir(listed.cwd)
     if listed.source.config_dir:  # a user's own modules lie next to the folder of their YAML files
         sys.path.insert(0, str(Path(listed.source.config_dir).parent))
-    from kdexp.device.sharing import share_with
-
+    with importing_torch():
+        from kdexp.commands.working import work
+        from kdexp.device.sharing import share_with
+        from kdexp.queue.roster import Registration, started_as
     share_with(workers, per_gpu)
-    from kdexp.commands.working import work
-    from kdexp.queue.roster import Registration, started_as
 
     with ExitStack() as until:
         try:

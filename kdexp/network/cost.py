@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdexp.network.layers import evaluating
 from kdexp.network.quick_pass import QuickPass
@@ -36,6 +35,8 @@ def multiply_adds(module: nn.Module, image: Tensor) -> int:
         module(image)
     if quick.counts_all(module):
         return quick.multiply_adds
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton where that is installed
+
     with evaluating(module), FlopCounterMode(display=False) as counter, QuickPass(products=False):
         module(image)
     return counter.get_total_flops() // 2

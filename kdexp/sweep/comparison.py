@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.configuration.roles import PARTS, option
+from kdexp.device.garbage import no_collection
 from kdexp.report.few_labels import label_remark
 from kdexp.report.published import Reference, departures, unsourced
 from kdexp.report.shortened import shortenings
@@ -96,6 +97,7 @@ class Comparison:
         return not (self.unfinished or self.unusable or self.damaged)
 
 
+@no_collection()
 def fold(sweep: Sweep) -> Comparison:
     """Makes the tables with intervals and marks; reads stored logits for the intervals."""
     blocks = defaultdict[str, list[list[Observation]]](list)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from kdexp.configuration.roles import PARTS, node_at, role_spec
+from kdexp.device.garbage import no_collection
 from kdexp.errors import BadFile
 from kdexp.report.published import published_problems
 from kdexp.store.run_files import Configuration, Jobs, Searched, Status, Table
@@ -105,6 +106,7 @@ class Sweep:
         return path.name in self.results
 
 
+@no_collection()
 def read(folders: Iterable[str | Path]) -> Sweep:
     """Reads sweeps, runs, and folders of either; raises `NothingToReport` that names every folder without any.
 

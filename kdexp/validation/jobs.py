@@ -7,6 +7,7 @@ from typing import Any
 
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.overrides import Overrides, explain_partial, of_jobs
+from kdexp.device.garbage import importing_torch
 from kdexp.errors import Problem
 
 
@@ -24,7 +25,8 @@ class JobCheck:
         self._overrides = Overrides(composer, words)
         self._validate = None
         if thoroughly:
-            from kdexp.validation.validator import Validator  # imports torch
+            with importing_torch():
+                from kdexp.validation.validator import Validator
 
             self._validate = Validator(elsewhere=elsewhere).problems
 
