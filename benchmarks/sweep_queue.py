@@ -3,19 +3,20 @@
     python benchmarks/sweep_queue.py claims      milliseconds to claim a job of 10,000
     python benchmarks/sweep_queue.py table       seconds and memory of the table of 10,000 jobs
     python benchmarks/sweep_queue.py workers     16 jobs of the digits: in one process, by one worker and by two
+    python benchmarks/sweep_queue.py overhead    milliseconds that a job takes longer in a worker than in one process
 
-The last compares times: run it on a quiet machine.
+The last two compare times: run them on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -86,29 +87,63 @@ def cost(command: list[str]) -> tuple[float, int]:
 
 
 def workers(folder: Path) -> None:
-    """Times the jobs in one process, by one worker and by two, in turns; each in a folder of its own."""
-    ways = {"in one process": [], "one worker": ["hydra.launcher.workers=1"], "two workers": ["hydra.launcher.workers=2"]}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    in_jobs: dict[str, list[float]] = {way: [] for way in ways}
-    for turn, (way, more) in product(range(TURNS), ways.items()):
-        place = folder / f"{turn}-{way}"
+    """Times 16 jobs in one process, by one worker and by two: the whole command, and its jobs alone."""
+    ways = {"in one process": [], "by one worker": by_workers(1), "by two workers": by_workers(2)}
+    runs = timed(folder, {way: [*WORDS, *more] for way, more in ways.items()})
+    for way, taken in runs.items():
+        print(f"16 jobs {way}: {taken}")
+    _, one, two = runs.values()
+    whole, jobs = one.whole / two.whole, one.jobs / two.jobs
+    print(f"two workers are {whole:.2f} times as fast as one, {jobs:.2f} times without start and table")
+
+
+def overhead(folder: Path) -> None:
+    """Compares what a further job takes in one process with what it takes by one worker; start and table fall out."""
+    few, many = 20, 100
+    short = ["device=cpu", "num_threads=1", "epochs=1", "teacher_epochs=1"]
+    numbers = {f"{count} jobs": [*short, f"seed=range({count})"] for count in (few, many)}
+    ways = {"in one process": [], "by one worker": by_workers(1)}
+    commands = {(way, jobs): [*words, *more] for way, more in ways.items() for jobs, words in numbers.items()}
+    runs = timed(folder, {f"{jobs} {way}": words for (way, jobs), words in commands.items()})
+    a_job = {way: (runs[f"{many} jobs {way}"].jobs - runs[f"{few} jobs {way}"].jobs) / (many - few) for way in ways}
+    for way, seconds in a_job.items():
+        print(f"a short job {way}: {1e3 * seconds:.0f} ms")
+    alone, one = a_job.values()
+    print(f"a worker takes {1e3 * (one - alone):+.0f} ms a job more than one process")
+
+
+def by_workers(number: int) -> list[str]:
+    """The words that leave a multirun to so many workers."""
+    return ["hydra/launcher=local", f"hydra.launcher.workers={number}"]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Medians over several runs: of the whole command, and from the start of its first job to the end of its last."""
+
+    whole: float
+    jobs: float
+
+    def __str__(self) -> str:
+        return f"{self.whole:.1f} s, {self.jobs:.1f} s from the first job's start to the last one's end"
+
+
+def timed(folder: Path, commands: Mapping[str, Sequence[str]]) -> dict[str, Seconds]:
+    """Runs multiruns in turns, each time in a new folder, whose store is empty."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for turn, (name, words) in product(range(TURNS), commands.items()):
+        place = folder / f"{turn}-{name}"
         place.mkdir()
-        words = ["-m", *WORDS, *(["hydra/launcher=local", *more] if more else [])]
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "kdexp", *words], cwd=place, check=True, stdout=subprocess.DEVNULL)
-        seconds[way].append(time.perf_counter() - begin)
-        states = [json.loads(path.read_text()) for path in place.glob("outputs/sweeps/*/workers/*.json")]
-        in_jobs[way].append(sum(state["busy"] for state in states))
-    jobs = 16
-    for way, taken in seconds.items():
-        busy = f", {median(in_jobs[way]) / jobs:.2f} s a job in the workers" if any(in_jobs[way]) else ""
-        print(f"{jobs} jobs {way}: {median(taken):.1f} s ({', '.join(f'{value:.1f}' for value in taken)}){busy}")
-    alone, one, two = (median(taken) for taken in seconds.values())
-    print(f"one worker takes {(one - alone) / jobs:.2f} s a job more than one process, its start included")
-    print(f"two workers are {one / two:.2f} times as fast as one; load of the machine now: {os.getloadavg()[0]:.1f}")
+        subprocess.run([sys.executable, "-m", "kdexp", "-m", *words], cwd=place, check=True, stdout=subprocess.DEVNULL)
+        whole = time.perf_counter() - begin
+        started = min(path.stat().st_mtime for path in place.glob("outputs/sweeps/*/*/command.txt"))
+        ended = max(path.stat().st_mtime for path in place.glob("outputs/sweeps/*/*/status.json"))
+        taken[name].append((whole, ended - started))
+    return {name: Seconds(*(median(column) for column in zip(*runs, strict=True))) for name, runs in taken.items()}
 
 
-PARTS = {"claims": claims, "table": table, "workers": workers}
+PARTS = {"claims": claims, "table": table, "workers": workers, "overhead": overhead}
 
 
 def main() -> None:
