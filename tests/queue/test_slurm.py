@@ -196,11 +196,11 @@ def test_a_task_goes_on_after_its_time_limit_and_after_preemption(user, tmp_path
     user.shell("scancel", "--signal=USR2", task)  # what SLURM sends before the limit
     wait_for(lambda: not live_workers(user.sweep))
     assert json.loads((user.sweep / "000" / "status.json").read_text())["state"] == "interrupted"
-    wait_for(lambda: user.release() or live_workers(user.sweep), 180)
+    user.restart()
     assert user.trainer().starter == task
     user.shell("sbatch", "-p", "urgent", "-N", "2", "--wrap", "sleep 1")
     wait_for(lambda: not live_workers(user.sweep))
-    wait_for(lambda: user.release() or live_workers(user.sweep), 180)
+    user.restart()
     printed, code = user.run(*SLURM, *words, "hydra.launcher.workers=1")
     assert code == 0 and "95 % interval" in printed, printed
     assert logs(user.sweep).count("teacher: resuming after epoch ") == 2

@@ -151,8 +151,15 @@ class ClusterUser:
         process = self.start(*words)
         return process.communicate(timeout=timeout)[0], process.returncode
 
-    def release(self):
-        """Runs requeued tasks now: SLURM makes them wait for two minutes."""
+    def restart(self):
+        """Waits until a requeued task works again, without the two minutes that SLURM makes it wait.
+
+        In the second in which it was requeued, its node would refuse it: "Job credential revoked".
+        """
+        time.sleep(2)
+        wait_for(lambda: self._release() or live_workers(self.sweep), 180)
+
+    def _release(self):
         for task in self.shell("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split():
             subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], env=self.env, check=False)
 
