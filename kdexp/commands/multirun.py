@@ -151,8 +151,8 @@ def _ready(job: PlannedJob, journal: Journal, session: Session) -> Experiment | 
     return experiment
 
 
-def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -> str:
-    """Runs one job in its folder; returns its result in a few words."""
+def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session, *, trial: bool = False) -> str:
+    """Runs one job in its folder; returns its result in a few words. That of a search's `trial` tells no test accuracy."""
     try:
         with writing_to(job.config):
             folder.mkdir()
@@ -160,7 +160,7 @@ def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session) -
             describe_run(folder, job.config, job.overrides, experiment)
         experiment.make_ready()
         with running(experiment, folder):
-            outcome = report(folder, obtain(experiment), experiment, journal, brief=True)
+            outcome = report(folder, obtain(experiment), experiment, journal, brief=True, trial=trial)
     except (DataUnavailable, Unwritable, OSError) as error:
         write_state(folder, FAILED, str(error))
         return f"failed: {error}"

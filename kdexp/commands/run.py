@@ -134,17 +134,29 @@ def describe_run(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
     write_whole(folder / "provenance.json", json.dumps(provenance(experiment.device), indent=1))
 
 
-def report(folder: Path, entries: list[Entry], experiment: Experiment, journal: Journal, *, brief: bool = False) -> Outcome:
+def report(
+    folder: Path,
+    entries: list[Entry],
+    experiment: Experiment,
+    journal: Journal,
+    *,
+    brief: bool = False,
+    trial: bool = False,
+) -> Outcome:
     """Writes the table and the state of the job, then prints the table; adds curves and a diagnosis unless `brief`.
+
+    The table of a search's `trial` has no test accuracies.
 
     The table's files are written first, so that an error while printing loses nothing.
     """
     overrides = _typed(folder) if experiment.config.get("published") else []
-    written = write(folder, entries, experiment, overrides)
+    written = write(folder, entries, experiment, overrides, trial=trial)
     _conclude(folder, entries, written.rows, written.failure)
     journal.say("")
     journal.say(draw_table(written.rows, experiment, journal.console.width))
-    notes = [*remarks(entries, experiment), *imbalance_remarks(written.rows, experiment), *written.notes]
+    notes = written.notes
+    if not trial:
+        notes = [*remarks(entries, experiment), *imbalance_remarks(written.rows, experiment), *notes]
     for line in notes:
         journal.say(line)
     if not brief and (remark := size_remark(str(experiment.config["store"]))):

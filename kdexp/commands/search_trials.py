@@ -99,7 +99,7 @@ def _run(search: Running, trial: Trial, position: int) -> bool:
     if settings.pruner == "median":
         journal.after_epoch = partial(MedianPruner(trials.known_to(trial), position, config["epochs"]).follow, role)
     try:
-        told = run_job(PlannedJob(trial.number, words, config), place, journal, search.session)
+        told = run_job(PlannedJob(trial.number, words, config), place, journal, search.session, trial=True)
     except Pruned as pruned:
         write_state(place, INTERRUPTED, f"pruned: {pruned}")
         trials.end(trial, PRUNED, f"{pruned} of seed {seed}", pruned.curve)

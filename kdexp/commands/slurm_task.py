@@ -14,7 +14,12 @@ from types import FrameType
 
 from kdexp.commands.process import Terminated, code_of, set_up
 from kdexp.commands.work import start
-from kdexp.queue.roster import started_as
+from kdexp.queue.roster import Registration, own_state, started_as
+
+TOO_SHORT = (
+    "SLURM task {task} reached its time limit before the end of an epoch, for the second time, and is not queued again; "
+    "hydra.launcher.minutes=MINUTES raises the limit"
+)
 
 
 class TimeIsUp(Terminated):
@@ -30,11 +35,21 @@ def take_jobs(folder: str) -> int:
     try:
         return start(Path(folder))
     except KeyboardInterrupt as stop:
-        again = isinstance(stop, TimeIsUp) or _is_preempted()
+        too_short = isinstance(stop, TimeIsUp) and _trains_nothing(Path(folder))
+        again = not too_short and (isinstance(stop, TimeIsUp) or _is_preempted())
         print(f"the last finished epoch is saved{', and this task is queued again' if again else ''}", file=sys.stderr)
+        if too_short:
+            Registration(Path(folder), started_as()).tell(TOO_SHORT.format(task=started_as()))
         if again:  # ends this process
             subprocess.run(["scontrol", "requeue", started_as()], check=False)
         return code_of(stop)
+
+
+def _trains_nothing(folder: Path) -> bool:
+    """Whether this task was queued again before, and has once more had no time for a single epoch."""
+    state = own_state(folder)
+    idle = state is None or not (state.trained or state.jobs or state.waiting)
+    return idle and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def _is_preempted() -> bool:

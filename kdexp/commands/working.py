@@ -66,7 +66,8 @@ class WorkerJournal(Journal):
         _, first, since = self._last
         seconds = (now - since) / (done - first) if done > first else 0.0
         soon = done == first
-        self._worker.note(soon=soon, learners=names, epoch=done, epochs=epochs, seconds=seconds, waiting="")
+        trained = self._worker.state.trained + (not soon)
+        self._worker.note(soon=soon, learners=names, epoch=done, epochs=epochs, seconds=seconds, trained=trained, waiting="")
 
 
 def work(listed: JobList, worker: Registration, console: Console | None = None) -> int:

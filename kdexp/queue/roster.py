@@ -38,6 +38,8 @@ class WorkerState:
     epochs: int = 0
     seconds: float = 0.0
     """Of an epoch, on average."""
+    trained: int = 0
+    """How many epochs it has trained, of any learners."""
     waiting: str = ""
     """What it waits for, if it does."""
     jobs: int = 0
@@ -100,6 +102,12 @@ class Registration:
         line = json.dumps({"number": number, "text": text}) + "\n"
         with suppress(OSError), (self._folder / f"{self.state.name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(line)
+
+
+def own_state(folder: Path) -> WorkerState | None:
+    """The last state of this process as a worker of a sweep; None if it has not registered."""
+    states = map(read_state, (folder / WORKERS).glob("*.json"))
+    return next((state for state in states if state and state.process == str(Process.this())), None)
 
 
 def live_workers(folder: Path) -> list[WorkerState]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdexp.report.latency import measure
@@ -14,6 +14,13 @@ from kdexp.tasks.classification import agreement
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
+
+
+ON_TEST_IMAGES = (
+    *("test_top1", "test_top5", "balanced_accuracy", "class_accuracies", "best_epoch_test_top1"),
+    *("difference", "agreement", "nll", "ece"),
+)
+"""The fields of a `Row` that are measured on test images."""
 
 
 @dataclass
@@ -77,6 +84,12 @@ def make_rows(entries: list[Entry], experiment: Experiment) -> list[Row]:
         for row in rows:
             row.latency_ms, row.images_per_second = measured.get(row.role, (None, None))
     return rows
+
+
+def without_test(row: Row) -> Row:
+    """The row without what was measured on test images."""
+    nothing: dict[str, Any] = dict.fromkeys(ON_TEST_IMAGES)
+    return replace(row, **nothing)
 
 
 def add_published(rows: Sequence[Row], experiment: Experiment, overrides: Sequence[str]) -> list[str]:

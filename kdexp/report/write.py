@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdexp.files import reason, write_whole
-from kdexp.report.rows import Row, add_published, make_rows
+from kdexp.report.rows import Row, add_published, make_rows, without_test
 from kdexp.report.shortened import shortened_remark, shortenings
 from kdexp.report.table import COLUMNS, csv_text, markdown
 from kdexp.store.schema import self_digest
@@ -19,6 +19,9 @@ from kdexp.text.characters import one_line
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
     from kdexp.training.entry import Entry
+
+
+OF_TRIAL = "A trial of a search, judged by validation accuracy: test accuracies are shown for the final training alone."
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,18 @@ class Report:
     """Why files are missing; empty if all were written."""
 
 
-def write(folder: Path, entries: list[Entry], experiment: Experiment, overrides: Sequence[str]) -> Report:
-    """Makes the table of a run, with published numbers where the overrides allow it, and writes its files and `metrics.csv`."""
+def write(
+    folder: Path, entries: list[Entry], experiment: Experiment, overrides: Sequence[str], *, trial: bool = False
+) -> Report:
+    """Makes the table of a run and writes its files and `metrics.csv`.
+
+    It has published numbers where the overrides allow it; that of a search's `trial` has nothing measured on test images.
+    """
     rows = make_rows(entries, experiment)
-    notes = add_published(rows, experiment, overrides)
+    if trial:
+        rows, notes = list(map(without_test, rows)), [OF_TRIAL]
+    else:
+        notes = add_published(rows, experiment, overrides)
     if found := shortenings(experiment.config, overrides):
         notes.insert(0, shortened_remark(found))
         for row in rows:

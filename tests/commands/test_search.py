@@ -12,6 +12,7 @@ from kdexp.commands import search, search_final, search_trials
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.errors import Unwritable
 from kdexp.queue.job_list import SHIPPED
+from kdexp.report.rows import ON_TEST_IMAGES
 from kdexp.search.pruning import MedianPruner
 from kdexp.search.trial import FAILED, FINISHED, PRUNED
 from kdexp.sweep.comparison import fold
@@ -69,6 +70,10 @@ def test_no_test_accuracy_is_shown_before_the_final_training(tmp_path):
     lines = list(csv.DictReader((folder / "search.csv").read_text().splitlines()))
     assert [line["method"] for line in lines] == ["kd", "mse_logits"] * 2
     assert all("test" not in name for name in lines[0]) and float(lines[0]["validation"]) > 0
+    tables = [json.loads(path.read_text())["rows"] for path in folder.glob("trials/*/table.json")]
+    assert len(tables) == 8 and {row[name] for rows in tables for row in rows for name in ON_TEST_IMAGES} == {None}
+    told = "".join(path.read_text() for name in ("log.txt", "table.md") for path in folder.glob(f"trials/*/{name}"))
+    assert told.count("A trial of a search") == 16 and "test %" not in told and "n = 1" not in told
 
 
 @pytest.mark.slow
@@ -165,7 +170,7 @@ def test_tpe_runs_with_its_pictures(tmp_path):
 
 
 def test_data_that_cant_be_read_stop_the_search_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    def fail(job, folder, *rest):
+    def fail(job, folder, *rest, **named):
         folder.mkdir()
         return "failed: no such data"
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import ray_nodes
 from omegaconf import OmegaConf
+from searches import ALPHA, SEEDS, run_search, trials_in
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
 from kdexp.commands import ray_cancel, ray_plan
@@ -430,6 +431,16 @@ def test_a_module_that_nodes_lack_is_named_at_once(user, tmp_path):
     assert "no worker is left, but 2 jobs" in printed and not (user.sweep / "000").exists()
     printed, code = user.run(*words, f"+hydra.launcher.env.PYTHONPATH={user.env['PYTHONPATH']}")
     assert code == 0 and "95 % interval" in printed, printed
+
+
+@pytest.mark.ray
+@pytest.mark.exhaustive
+def test_a_search_in_ray_is_that_of_one_process(user, tmp_path):
+    words = ("search=random", "search.trials=2", "search.parallel=2", ALPHA)
+    printed, code = user.run(*user.words[1:], *SEEDS, *words)
+    assert code == 0 and "Search (random): kd 2 trials" in printed, printed
+    whole, _ = run_search(tmp_path / "alone", *words, short=WORDS)
+    assert trials_in(user.sweep) == trials_in(whole)
 
 
 @pytest.fixture
