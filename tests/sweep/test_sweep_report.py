@@ -35,6 +35,13 @@ def grid(tmp_path):
     return sweep
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request):
+    """Leaves out the pictures, except where the lines about them are looked at."""
+    if "eighty" not in request.node.name:
+        request.getfixturevalue("without_pictures")
+
+
 @pytest.fixture
 def kdexp_report(call_main):
     return lambda *words, width=80: call_main(command.main, "kdexp-report", *words, columns=width)
