@@ -126,7 +126,7 @@ class Experiment(Plan):
         yield from ([role] for role in others)
 
     def _taught_by(self, role: str) -> str:
-        return self.part(role).teacher if self._uses_teacher(role) else ""
+        return self.part(role).teacher if self.uses_teacher(role) else ""
 
     def _needed_for(self, teacher: str) -> Iterator[str]:
         """The learners that a teacher, or a pretrained one, depends on unless it is stored, then this learner itself."""

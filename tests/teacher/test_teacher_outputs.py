@@ -292,7 +292,7 @@ def test_layers_for_later_jobs_are_recorded_if_they_fit(make_experiment, monkeyp
 
 @pytest.mark.slow
 def test_the_layers_that_jobs_read_are_found_without_reading_data(monkeypatch):
-    monkeypatch.setattr("kdexp.experiment.plan.load", None)
+    monkeypatch.setattr("kdexp.experiment.setup.load", None)
     words = ("teacher=lightnn", "student=mlp_small,lightnn", "distillation=kd,hint,none", "seed=0,1")
     configs = [compose_command(job) for job in expand(words)]
     (names,) = layers_read(configs).values()
