@@ -28,7 +28,7 @@ from kdexp.queue.queue import Queue
 from kdexp.report.rows import Row
 from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import hold
-from kdexp.store.run_state import ALIVE, FAILED, write_state
+from kdexp.store.run_state import ALIVE, FAILED, INTERRUPTED, state_of, write_state
 from kdexp.text.numbers import percent, signed
 
 POLL = 0.5
@@ -161,6 +161,10 @@ def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session, *
         experiment.make_ready()
         with running(experiment, folder):
             outcome = report(folder, obtain(experiment), experiment, journal, brief=True, trial=trial)
+    except KeyboardInterrupt:
+        if not state_of(folder):  # while the data were read: this is no death, of which a job may have few
+            write_state(folder, INTERRUPTED)
+        raise
     except (DataUnavailable, Unwritable, OSError) as error:
         write_state(folder, FAILED, str(error))
         return f"failed: {error}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kdexp.commands.learner import expanded
 from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.device.garbage import importing_torch
-from kdexp.errors import BadFile, NotHere, SweepLost, Unwritable
+from kdexp.errors import BadFile, NotHere, Unwritable
 from kdexp.queue.job_list import JOBS, JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
 from kdexp.text.characters import one_line
@@ -44,7 +44,8 @@ def main() -> None:
     try:
         sys.exit(start(Path(arguments.folder), arguments.workers, arguments.per_gpu))
     except KeyboardInterrupt as stop:
-        print("interrupted; finished epochs are saved, and another worker goes on with this job", file=sys.stderr)
+        why = str(stop) or "interrupted"
+        print(f"{why}; finished epochs are saved, and another worker goes on with this job", file=sys.stderr)
         sys.exit(code_of(stop))
 
 
@@ -67,19 +68,25 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -
         sys.path.insert(0, str(Path(listed.source.config_dir).parent))
     with importing_torch():
         from kdexp.commands.working import work
+        from kdexp.device.ranks import RankLost
         from kdexp.device.sharing import share_with
         from kdexp.queue.roster import Registration, started_as
     share_with(workers, per_gpu)
 
+    worker = Registration(listed.folder, starter or started_as())
     with ExitStack() as until:
         try:
-            worker = until.enter_context(Registration(listed.folder, starter or started_as()))
+            until.enter_context(worker)
             return work(listed, worker)
         except NotHere as error:
             return _refuse(str(error), worker)
-        except (SweepLost, Unwritable, OSError) as error:
+        except (Unwritable, OSError) as error:
+            worker.tell(f"{worker.state.process} stopped: {one_line(str(error))}")
             print_error("kdexp-work", f"{error}; every finished learner is in the store")
             return SOME_FAILED
+        except RankLost as lost:
+            worker.tell(f"{worker.state.process} stopped: {one_line(str(lost))}; its job goes on from the last finished epoch")
+            raise
 
 
 def cores() -> int:

@@ -121,9 +121,10 @@ def live_workers(folder: Path) -> list[WorkerState]:
 
 
 def read_state(path: Path) -> WorkerState | None:
-    """The state in a worker's file; None if it can't be read."""
-    with suppress(OSError, ValueError, TypeError):
-        return WorkerState(**json.loads(path.read_text("utf-8")))
+    """The state in a worker's file, without what only a newer version knows; None if it can't be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads(path.read_text("utf-8"))
+        return WorkerState(**{name: value for name, value in found.items() if name in WorkerState.__dataclass_fields__})
     return None
 
 
