@@ -139,9 +139,9 @@ class _Lead:
     def __init__(self, folder: Path, until: ExitStack, crew: Crew):
         self._folder, self._until, self._own = folder, until, crew
         self._onlookers = Onlookers()
-        self.other = runner(folder)
         self._leads = False
         self.first = self._try()
+        self.other = "" if self.first else runner(folder) or "another process"
 
     def crew(self) -> Crew:
         """The crew of this process if it leads now, else that of an onlooker."""

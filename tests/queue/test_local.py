@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 from kdexp.commands import by_workers
 from kdexp.commands.by_workers import plan_local, visible_gpus
 from kdexp.errors import InvalidArguments, SweepLost
+from kdexp.processes import Process
 from kdexp.queue.attach import find_unfinished, mark_ended
 from kdexp.queue.crew import Onlookers
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source
@@ -26,6 +28,7 @@ from kdexp.queue.local import LocalCrew, LocalPlan
 from kdexp.queue.roster import Registration, WorkerState, live_workers, read_state
 from kdexp.queue.screen import Progress, SweepScreen, drawn
 from kdexp.queue.watch import Jobs, Watch
+from kdexp.store.locks import hold
 from kdexp.store.run_state import write_state
 
 LOCAL = ("-m", "hydra/launcher=local", "hydra.launcher.workers=2", "device=cpu")
@@ -363,3 +366,28 @@ def test_a_module_that_is_missing_on_another_machine_is_named_at_once(tmp_path, 
     worker = command(tmp_path, [str(listed.folder)], "work")
     worker.join()
     assert worker.exitcode == 0, (tmp_path / "printed.txt").read_text()
+
+
+def test_idle_workers_are_not_called_back_forever(listed, monkeypatch):
+    crew, starts = crew_of(listed, monkeypatch, "exit(3)")
+    for _ in range(9):
+        ticks(crew)
+    assert crew.over and 1 < len(starts) < 9
+
+
+def test_a_worker_that_a_signal_without_a_name_ends_is_said_so(listed, monkeypatch):
+    crew, _ = crew_of(listed, monkeypatch, "import os; os.kill(os.getpid(), 40)")
+    assert "was killed by signal 40" in ticks(crew)[0]
+
+
+def test_a_command_that_comes_a_moment_later_names_the_one_that_leads(tmp_path, monkeypatch):
+    with ExitStack() as until:
+
+        def hold_late(path, stack):
+            monkeypatch.undo()
+            assert by_workers._Lead(tmp_path, until, Onlookers()).first
+            hold(path, stack)
+
+        monkeypatch.setattr(by_workers, "hold", hold_late)
+        late = by_workers._Lead(tmp_path, until, Onlookers())
+        assert not late.first and late.other == str(Process.this())
