@@ -66,7 +66,7 @@ def run_search(
         except KeyboardInterrupt:
             journal.headline(f"{trials.ended} of {plan.total} trials are done; they are in {listed.folder}")
             raise
-        except OSError as error:
+        except (OSError, BadFile) as error:
             raise SearchStopped(f"{error}; {GO_ON}") from error
     return listed.folder
 
