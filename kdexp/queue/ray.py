@@ -13,7 +13,7 @@ from typing import Any
 from kdexp.processes import Process
 from kdexp.queue import ray_cluster
 from kdexp.queue.ray_actors import RayPlan, Worker, actors_of, end_actor, number_of, output_of, prefix_of, why_it_ended
-from kdexp.queue.roster import WorkerState, live_workers, read_state
+from kdexp.queue.roster import WorkerState, live_workers, read_state, registered
 from kdexp.store.locks import holder
 from kdexp.store.run_state import WORKERS
 from kdexp.text.numbers import count
@@ -158,5 +158,4 @@ class RayCrew:
 
     def _registered(self) -> list[WorkerState]:
         """All processes that have registered as workers of this sweep in Ray."""
-        found = map(read_state, (self._folder / WORKERS).glob("*.json"))
-        return self._own([state for state in found if state])
+        return self._own(registered(self._folder))

@@ -106,8 +106,14 @@ class Registration:
 
 def own_state(folder: Path) -> WorkerState | None:
     """The last state of this process as a worker of a sweep; None if it has not registered."""
-    states = map(read_state, (folder / WORKERS).glob("*.json"))
-    return next((state for state in states if state and state.process == str(Process.this())), None)
+    own = [state for state in registered(folder) if state.process == str(Process.this())]
+    return own[-1] if own else None
+
+
+def registered(folder: Path) -> list[WorkerState]:
+    """The last states of all workers that have ever registered for a sweep, the latest at the end."""
+    files = sorted((folder / WORKERS).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [state for state in map(read_state, files) if state]
 
 
 def live_workers(folder: Path) -> list[WorkerState]:

@@ -16,6 +16,7 @@ from kdexp.commands import by_workers
 from kdexp.commands.work import start
 from kdexp.configuration.hydra_settings import LAUNCHERS
 from kdexp.configuration.shipped import conf_dir
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.queue import slurm
 from kdexp.queue.job_list import SHIPPED, Source
 from kdexp.queue.roster import Registration, WorkerState, live_workers
@@ -261,3 +262,16 @@ def test_a_search_in_slurm_goes_on_without_its_command(user, tmp_path):
 def test_what_slurm_refuses_is_said_in_its_words(user):
     printed, code = user.run(*SLURM, "seed=0,1", "hydra.launcher.partition=nowhere")
     assert code == 2 and "invalid partition specified: nowhere" in printed and "Traceback" not in printed
+
+
+def test_a_refusal_of_another_worker_leaves_those_that_run_alone(crew, monkeypatch):
+    crew.tick(3, [])
+    registered(crew._folder, "7_0", job=1)
+    del crew.listed["7_0"]
+
+    def refuse(_number):
+        raise InvalidArguments([Problem("hydra/launcher", "=slurm: sbatch: error: QOSMaxSubmitJobPerUserLimit")])
+
+    monkeypatch.setattr(crew, "submit", refuse)
+    died, refused = crew.tick(3, [])
+    assert "died" in died and "QOSMaxSubmitJobPerUserLimit" in refused and not crew.over
