@@ -23,6 +23,7 @@ from kdexp.commands.search import begin_search, find_search
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.commands.work import cores
 from kdexp.device.precision import pick_device
+from kdexp.device.rank_plan import most_ranks
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.files import at_home
 from kdexp.queue.attach import find_unfinished
@@ -53,7 +54,8 @@ TURNS = "starting.lock"
 def run_by_workers(command: Command, typed: Sequence[str], source: Source, console: Console | None = None) -> Path:
     """Leaves the jobs of a multirun or a search to workers; returns the folder once they are over or no worker is left.
 
-    Raises `InvalidArguments` and `Unwritable` before anything is started, then `SweepLost` and, for a search, `SearchStopped`.
+    Raises `InvalidArguments` and `Unwritable` before anything is started, then `OSError`, mostly `SweepLost`, and, for a search,
+    `BadFile` and `SearchStopped`.
     """
     console = console or Screen()
     node, search = command.hydra.launcher, command.search
@@ -177,13 +179,16 @@ def plan_local(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> Lo
     if gpus and (numbered := sorted(name for name in devices if ":" in name)):
         sentence = f"={numbered[0]}: workers take turns on the GPUs; leave device=cuda, and set CUDA_VISIBLE_DEVICES to some"
         raise InvalidArguments([Problem("device", sentence)])
-    room = len(gpus) * node.per_gpu if gpus else cores()
+    ranks = most_ranks(config["devices"] for config in configs)
+    sets = [",".join(gpus[first : first + ranks]) for first in range(0, len(gpus) - ranks + 1, ranks)]
+    room = len(sets) * node.per_gpu if gpus else cores()
     if gpus and node.workers and node.workers > room:
-        needed = -(-node.workers // len(gpus))
-        sentence = f"={node.workers}: {count(len(gpus), 'GPU')} with per_gpu={node.per_gpu} take {room}"
+        needed = -(-node.workers // len(sets))
+        several = f" and devices={ranks}" if ranks > 1 else ""
+        sentence = f"={node.workers}: {count(len(gpus), 'GPU')} with per_gpu={node.per_gpu}{several} take {room}"
         raise InvalidArguments([Problem("hydra.launcher.workers", f"{sentence}; hydra.launcher.per_gpu={needed} takes more")])
     workers = min(node.workers or room, jobs)
-    return LocalPlan(workers, gpus, node.per_gpu, node.threads or max(1, cores() // workers))
+    return LocalPlan(workers, sets, node.per_gpu, node.threads or max(1, cores() // workers))
 
 
 def plan_slurm(node: Any, jobs: int) -> SlurmPlan:

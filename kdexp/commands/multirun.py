@@ -25,6 +25,7 @@ from kdexp.experiment.session import Session
 from kdexp.files import at_home, write_whole
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source, write_jobs
 from kdexp.queue.queue import Queue
+from kdexp.queue.roster import TrainedHere
 from kdexp.report.rows import Row
 from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import hold
@@ -53,9 +54,9 @@ def run_jobs(
 
     Raises `Unwritable` before anything is trained. Where `kdexp-work` takes jobs of the folder too, waits for these.
     """
-    journal, session = Journal(console, quiet=True), Session()
+    journal = Journal(console, quiet=True)
     listed = claim_sweep(jobs, command, source)
-    folder, session.layers = listed.folder, dict(listed.layers)
+    folder, session = listed.folder, session_of(listed)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
     alive = ExitStack()
     alive.callback(session.close)
@@ -128,6 +129,14 @@ def claim_sweep(
     with writing_to(configs[0]):
         folder = claim_folder(at_home(str(configs[0]["output_dir"])) / "sweeps", configs[0])
         return write_jobs(folder, listing_of(jobs), command, configs, layers_read(configs), source, by_workers=by_workers)
+
+
+def session_of(listed: JobList) -> Session:
+    """What the jobs of a sweep or a search share in a process; `force=true` trains each learner once for all processes."""
+    session = Session(layers=dict(listed.layers))
+    if listed.forced:
+        session.trained = TrainedHere(listed.folder)
+    return session
 
 
 def make_stores(configs: Iterable[Mapping[str, Any]]) -> None:

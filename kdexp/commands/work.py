@@ -13,6 +13,7 @@ from kdexp.commands.learner import expanded
 from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.device.garbage import importing_torch
 from kdexp.errors import BadFile, NotHere, Unwritable
+from kdexp.files import is_folder
 from kdexp.queue.job_list import JOBS, JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
 from kdexp.text.characters import one_line
@@ -63,7 +64,10 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -
         return _refuse(why)
     if workers > 1:  # read when torch is imported
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
-    os.chdir(listed.cwd)
+    try:
+        os.chdir(listed.cwd)
+    except OSError as error:
+        return _refuse(f"this machine has no way into the folder that the sweep was started in: {error}")
     if listed.source.config_dir:  # a user's own modules lie next to the folder of their YAML files
         sys.path.insert(0, str(Path(listed.source.config_dir).parent))
     with importing_torch():
@@ -105,7 +109,7 @@ def _why_not_here(listed: JobList) -> str:
     }
     for what, paths in named.items():
         for path in paths:
-            if not Path(path).is_dir():
+            if not is_folder(path):
                 return f"this machine has no {path}, {what}: all workers of a sweep need the same disk at the same place"
     return ""
 

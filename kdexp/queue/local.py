@@ -30,7 +30,10 @@ LAST_WORDS = 400
 
 @dataclass(frozen=True)
 class LocalPlan:
-    """How many workers there are, the GPUs that they take turns on (none: on the CPU), and the threads of each."""
+    """How many workers there are, the GPUs that they take turns on (none: on the CPU), and the threads of each.
+
+    An entry of `gpus` has several, with commas, where a job trains on several.
+    """
 
     workers: int
     gpus: Sequence[str]

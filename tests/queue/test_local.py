@@ -54,13 +54,13 @@ def two_gpus(monkeypatch):
 
 
 def test_workers_take_turns_on_gpus_and_share_the_cores(two_gpus):
-    jobs = [{"device": "auto"}] * 9
+    jobs = [{"device": "auto", "devices": 1}] * 9
     plan = plan_local(node(per_gpu=2), jobs, 9)
     assert [plan.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(plan.workers)] == ["5", "5", "7", "7"]
     assert plan.environment(0)["OMP_NUM_THREADS"] == "2" and str(plan) == "4 workers on GPU 5, 7, 2 threads each"
     assert plan_local(node(threads=3), jobs, 9).environment(1)["OMP_NUM_THREADS"] == "3"
     assert plan_local(node(), jobs, 1).workers == 1, "no more workers than jobs"
-    on_cpu = plan_local(node(), [{"device": "cpu"}] * 9, 9)
+    on_cpu = plan_local(node(), [{"device": "cpu", "devices": 1}] * 9, 9)
     assert (on_cpu.workers, on_cpu.threads, on_cpu.environment(0)["CUDA_VISIBLE_DEVICES"]) == (8, 1, "5,7")
 
 
@@ -79,7 +79,7 @@ def test_gpus_are_those_that_the_environment_leaves(monkeypatch):
 )
 def test_what_gpus_can_not_take_is_refused(two_gpus, settings, device, words):
     with pytest.raises(InvalidArguments, match=re.escape(words)):
-        plan_local(node(**settings), [{"device": device}] * 9, 9)
+        plan_local(node(**settings), [{"device": device, "devices": 1}] * 9, 9)
 
 
 @pytest.mark.parametrize(
@@ -391,3 +391,29 @@ def test_a_command_that_comes_a_moment_later_names_the_one_that_leads(tmp_path, 
         monkeypatch.setattr(by_workers, "hold", hold_late)
         late = by_workers._Lead(tmp_path, until, Onlookers())
         assert not late.first and late.other == str(Process.this())
+
+
+@pytest.mark.parametrize("search", [(), ("search=random", "search.trials=2", "distillation.alpha=interval(0,1)")])
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_a_folder_that_can_no_longer_be_written_ends_a_command_in_words(here, monkeypatch, launcher, search):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for place in (
+        "kdexp.queue.local.LocalCrew._start",
+        "kdexp.queue.queue.numbered_locks",
+        "kdexp.search.queue.numbered_locks",
+    ):
+        monkeypatch.setattr(place, full)
+    words = search or ("-m", "seed=0,1")
+    code, printed = here(*SHORT, *words, f"hydra/launcher={launcher}", columns=200)
+    assert code == 3 and "No space left on device" in printed.err and "Traceback" not in printed.err
+
+
+def test_a_job_with_several_ranks_has_as_many_gpus(two_gpus):
+    plan = plan_local(node(), [{"device": "auto", "devices": 2}, {"device": "auto", "devices": 1}], 9)
+    assert plan.workers == 1 and plan.environment(0)["CUDA_VISIBLE_DEVICES"] == "5,7"
+    with pytest.raises(
+        InvalidArguments, match="2 GPUs with per_gpu=1 and devices=2 take 1; hydra.launcher.per_gpu=3 takes more"
+    ):
+        plan_local(node(workers=3), [{"device": "cuda", "devices": 2}], 9)

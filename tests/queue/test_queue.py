@@ -272,3 +272,13 @@ def test_a_worker_whose_other_rank_died_says_so_to_all(tmp_path, kdexp_work, mon
     code, printed = kdexp_work(folder)
     (line,) = tail.lines()
     assert code == 3 and ENDED in printed and ENDED in line.text
+
+
+def test_a_folder_that_may_not_be_entered_is_refused(tmp_path, kdexp_work, monkeypatch):
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    folder = listed_sweep(tmp_path / "out", "seed=0,1").folder
+    monkeypatch.setattr("os.chdir", deny)
+    code, printed = kdexp_work(folder)
+    assert code == 2 and "Permission denied" in printed
