@@ -35,7 +35,7 @@ from kdexp.queue.ray_actors import RayPlan
 from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
 from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
-from kdexp.queue.watch import Jobs, Watch, Work
+from kdexp.queue.watch import SweepWork, Watch, Work
 from kdexp.search.plan import SearchPlan
 from kdexp.search.trials import Trials
 from kdexp.search.watched import SearchWork
@@ -54,7 +54,7 @@ TURNS = "starting.lock"
 def run_by_workers(command: Command, typed: Sequence[str], source: Source, console: Console | None = None) -> Path:
     """Leaves the jobs of a multirun or a search to workers; returns the folder once they are over or no worker is left.
 
-    Raises `InvalidArguments` and `Unwritable` before anything is started, then `OSError`, mostly `SweepLost`, and, for a search,
+    Raises `InvalidArguments` and `Unwritable` before anything is started, then `OSError`, mostly `SweepLost`, and for a search
     `BadFile` and `SearchStopped`.
     """
     console = console or Screen()
@@ -65,7 +65,7 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
         listed = _find_or_list(command, typed, source)
         crew = _crew(listed.folder, plan)
         leads = _Lead(listed.folder, until, crew)
-        work = _search_work(listed, search, plan.workers if leads.first else None) if search else Jobs(listed)
+        work = _search_work(listed, search, plan.workers if leads.first else None) if search else SweepWork(listed)
         watch, screen = Watch(listed.folder, work), until.enter_context(SweepScreen(console))
         screen.line(str(work))
         screen.line(str(plan) if leads.first else f"{leads.other} started the workers of this sweep; this command watches")

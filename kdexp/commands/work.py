@@ -14,8 +14,9 @@ from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.device.garbage import importing_torch
 from kdexp.errors import BadFile, NotHere, Unwritable
 from kdexp.files import is_folder
-from kdexp.queue.job_list import JOBS, JobList, read_jobs
+from kdexp.queue.job_list import JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
+from kdexp.store.run_files import JOBS
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.version import __version__

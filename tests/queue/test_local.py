@@ -27,7 +27,7 @@ from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
 from kdexp.queue.roster import Registration, WorkerState, live_workers, read_state
 from kdexp.queue.screen import Progress, SweepScreen, drawn
-from kdexp.queue.watch import Jobs, Watch
+from kdexp.queue.watch import SweepWork, Watch
 from kdexp.store.locks import hold
 from kdexp.store.run_state import write_state
 
@@ -169,7 +169,7 @@ def test_workers_are_ended_as_by_ctrl_c(listed, monkeypatch):
 def follow(listed, crew):
     screen = io.StringIO()
     with SweepScreen(Console(file=screen, width=200)) as shown:
-        Watch(listed.folder, Jobs(listed)).follow(lambda: crew, shown)
+        Watch(listed.folder, SweepWork(listed)).follow(lambda: crew, shown)
     return screen.getvalue()
 
 
@@ -177,7 +177,7 @@ def test_the_watch_ends_without_workers_and_takes_jobs_that_are_over_from_their_
     for number, state in ((0, "finished"), (2, "failed")):
         listed.folder_of(listed.jobs[number]).mkdir()
         write_state(listed.folder_of(listed.jobs[number]), state)
-    watch = Watch(listed.folder, Jobs(listed))
+    watch = Watch(listed.folder, SweepWork(listed))
     assert watch.work.left == 1
     watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO())))
     assert follow(listed, Onlookers()) == ""
@@ -205,7 +205,7 @@ def test_the_watch_prints_what_workers_say_once(listed):
 
 
 def test_the_watch_over_a_lost_folder_ends(listed):
-    watch = Watch(listed.folder, Jobs(listed))
+    watch = Watch(listed.folder, SweepWork(listed))
     (listed.folder / "jobs.json").unlink()
     with pytest.raises(SweepLost, match="has disappeared"):
         watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO())))
