@@ -25,7 +25,7 @@ from kdexp.experiment.session import Session
 from kdexp.files import at_home, write_whole
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source, write_jobs
 from kdexp.queue.queue import Queue
-from kdexp.queue.roster import TrainedHere
+from kdexp.queue.trained import TrainedHere
 from kdexp.report.rows import Row
 from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import hold

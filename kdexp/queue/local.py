@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdexp.processes import Process
+from kdexp.queue.crew import last_words
 from kdexp.queue.roster import WorkerState, read_state
 from kdexp.store.run_state import WORKERS
 
@@ -24,8 +25,6 @@ MOST_CALLS = 3
 """How many idle workers in a row are called back to take what others have left, if none of them takes anything."""
 PATIENCE = 60.0
 """Seconds that workers have to save their epoch before they are killed."""
-LAST_WORDS = 400
-"""Characters of the output of a worker that failed to start."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class LocalCrew:
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         who = Process.this()._replace(number=process.pid)
         if not worked:
-            last = self._output(slot).read_text("utf-8", "replace").strip()[-LAST_WORDS:]
+            last = last_words(self._output(slot))
             return f"worker {slot + 1} ({who}) {how} before it took a job; {self._output(slot)} ends with: {last or 'nothing'}"
         self._open.add(slot)
         return f"worker {slot + 1} ({who}) {how}; others go on with its job"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, MutableSet
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -162,31 +162,6 @@ def _line(worker: str, text: bytes) -> Line | None:
         return Line(worker, content["number"], str(content["text"]))
     except (ValueError, TypeError, KeyError):
         return None
-
-
-class TrainedHere(MutableSet[str]):
-    """The keys of the learners that the workers of a sweep have trained, as empty files; `force=true` trains each only once."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder / "trained"
-
-    def __contains__(self, key: object) -> bool:
-        return (self._folder / str(key)).exists()
-
-    def __iter__(self) -> Iterator[str]:
-        return (path.name for path in self._folder.glob("*"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def add(self, key: str) -> None:
-        """Notes a learner."""
-        self._folder.mkdir(exist_ok=True)
-        (self._folder / key).touch()
-
-    def discard(self, key: str) -> None:
-        """Forgets a learner."""
-        (self._folder / key).unlink(missing_ok=True)
 
 
 def started_as() -> str:

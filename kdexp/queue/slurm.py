@@ -14,14 +14,13 @@ from typing import Any
 
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.files import write_whole
+from kdexp.queue.crew import last_words
 from kdexp.queue.roster import WorkerState, registered
 from kdexp.text.numbers import count
 
 FOLDER, ARRAYS = "slurm", "arrays.json"
 POLL = 5.0
 """Seconds between two questions to SLURM, which serves many users."""
-LAST_WORDS = 400
-"""Characters of the log of a task that failed to start."""
 ENDING = "COMPLETING"
 """State of a task whose processes have ended or are ending; it may be queued again."""
 LEFT = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
@@ -105,7 +104,7 @@ class SlurmCrew:
             for task in sorted((before | set(known)) - queued - self._done_with):
                 self._done_with.add(task)
                 if task not in known:
-                    said.append(f"SLURM task {task} ended before it took a job; {self._last_words(task)}")
+                    said.append(f"SLURM task {task} ended before it took a job; {self._reason(task)}")
                 elif known[task].job is not None:
                     said.append(f"SLURM task {task} ({known[task].process}) died; another worker goes on with its job")
                     missing += 1
@@ -166,12 +165,12 @@ class SlurmCrew:
         arrays = self.arrays
         return {state.starter: state for state in registered(self._folder) if state.starter.partition("_")[0] in arrays}
 
-    def _last_words(self, task: str) -> str:
+    def _reason(self, task: str) -> str:
         """Where a task's log is, and how it ends."""
-        logs = [path for path in (self._folder / FOLDER).glob(f"{task}_*.err") if path.stat().st_size]
-        if not logs:
-            return f"squeue --job {task} or its log in {self._folder / FOLDER} may say why"
-        return f"{logs[0]} ends with: {logs[0].read_text('utf-8', 'replace').strip()[-LAST_WORDS:]}"
+        for log in (self._folder / FOLDER).glob(f"{task}_*.err"):
+            if last := last_words(log):
+                return f"{log} ends with: {last}"
+        return f"squeue --job {task} or its log in {self._folder / FOLDER} may say why"
 
 
 def _words_of(error: Exception) -> str:

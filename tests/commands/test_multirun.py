@@ -20,7 +20,7 @@ from kdexp.configuration.jobs import expand
 from kdexp.experiment import lockstep, plan
 from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network
-from kdexp.queue.roster import TrainedHere
+from kdexp.queue.trained import TrainedHere
 from kdexp.store.learners import LearnerStore
 from kdexp.teacher.frozen import Teacher
 from kdexp.training.learner import Learner

@@ -23,7 +23,8 @@ from kdexp.experiment.journal import Journal
 from kdexp.experiment.session import Session
 from kdexp.queue.job_list import JobList, ListedJob, read_jobs
 from kdexp.queue.queue import MOST_DEATHS, Queue
-from kdexp.queue.roster import Registration, Tail, TrainedHere, live_workers
+from kdexp.queue.roster import Registration, Tail, live_workers
+from kdexp.queue.trained import TrainedHere
 from kdexp.store.run_state import runner, state_of, write_state
 
 
