@@ -17,8 +17,8 @@ from processes import command
 from rich.console import Console
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
-from kdexp.commands import by_workers
-from kdexp.commands.by_workers import plan_local, visible_gpus
+from kdexp.commands import by_workers, crews
+from kdexp.commands.crews import plan_local, visible_gpus
 from kdexp.errors import InvalidArguments, SweepLost
 from kdexp.processes import Process
 from kdexp.queue.attach import find_unfinished, mark_ended
@@ -47,9 +47,9 @@ def node(**settings):
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    monkeypatch.setattr(by_workers, "pick_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
+    monkeypatch.setattr(crews, "pick_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr(by_workers, "cores", lambda: 8)
+    monkeypatch.setattr(crews, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from searches import ALPHA, SEEDS, run_search, trials_in
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
-from kdexp.commands import by_workers
+from kdexp.commands import crews
 from kdexp.commands.work import start
 from kdexp.configuration.hydra_settings import LAUNCHERS
 from kdexp.configuration.shipped import conf_dir
@@ -137,7 +137,7 @@ def test_every_setting_of_the_launchers_is_checked():
     ],
 )
 def test_bad_settings_are_refused(refused, monkeypatch, words, message):
-    monkeypatch.setattr(by_workers, "missing_for_slurm", lambda: "")
+    monkeypatch.setattr(crews, "missing_for_slurm", lambda: "")
     assert message in refused("-m", "hydra/launcher=slurm", "seed=0,1", *words)
 
 
