@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from kdexp.commands import ray_task, slurm_task
 from kdexp.commands.command import Command
+from kdexp.commands.crews import crew_of, plan_workers
 from kdexp.commands.multirun import claim_sweep
 from kdexp.commands.process import code_of
-from kdexp.commands.ray_plan import plan_ray
 from kdexp.commands.run import digest_of, writing_to
 from kdexp.commands.search import begin_search, find_search
 from kdexp.commands.search_trials import SearchStopped
-from kdexp.commands.work import cores
-from kdexp.device.precision import pick_device
-from kdexp.errors import InvalidArguments, Problem
 from kdexp.files import at_home
 from kdexp.queue.attach import find_unfinished
 from kdexp.queue.crew import Crew, Onlookers
 from kdexp.queue.job_list import JobList, Source
-from kdexp.queue.local import LocalCrew, LocalPlan
-from kdexp.queue.ray import RayCrew
-from kdexp.queue.ray_actors import RayPlan
 from kdexp.queue.roster import live_workers
 from kdexp.queue.screen import SweepScreen
-from kdexp.queue.slurm import SlurmCrew, SlurmPlan, missing_for_slurm
-from kdexp.queue.watch import Jobs, Watch, Work
+from kdexp.queue.watch import SweepWork, Watch, Work
 from kdexp.search.plan import SearchPlan
 from kdexp.search.trials import Trials
 from kdexp.search.watched import SearchWork
@@ -44,78 +32,8 @@ from kdexp.sweep.searched import JOURNAL
 from kdexp.text.console import Screen
 from kdexp.text.numbers import count
 
-SEVERAL_TASKS = ("nodes", "N", "ntasks", "n", "ntasks-per-node", "tasks-per-node", "ntasks-per-gpu", "ntasks-per-socket")
-"""Options of sbatch that would start a worker more than once."""
 TURNS = "starting.lock"
 """Held while a command looks for its unfinished sweep or lists a new one."""
-
-
-def run_by_workers(command: Command, typed: Sequence[str], source: Source, console: Console | None = None) -> Path:
-    """Leaves the jobs of a multirun or a search to workers; returns the folder once they are over or no worker is left.
-
-    Raises `InvalidArguments` and `Unwritable` before anything is started, then `SweepLost` and, for a search, `SearchStopped`.
-    """
-    console = console or Screen()
-    node, search = command.hydra.launcher, command.search
-    jobs = search.total if search else len(command.jobs)
-    plan = _plan(command.launcher, node, command.configs, jobs)
-    with ExitStack() as until:
-        listed = _find_or_list(command, typed, source)
-        crew = _crew(listed.folder, plan)
-        leads = _Lead(listed.folder, until, crew)
-        work = _search_work(listed, search, plan.workers if leads.first else None) if search else Jobs(listed)
-        watch, screen = Watch(listed.folder, work), until.enter_context(SweepScreen(console))
-        screen.line(str(work))
-        screen.line(str(plan) if leads.first else f"{leads.other} started the workers of this sweep; this command watches")
-        if work.left and not node.get("wait", True):
-            if leads.first:
-                for sentence in crew.tick(work.left, live_workers(listed.folder)):
-                    screen.line(sentence)
-                screen.line(f"{crew.detaches}; {_how_to_look(listed, work)}")
-            raise Detached(0)
-        try:
-            watch.follow(leads.crew, screen)
-        except KeyboardInterrupt as stop:
-            leads.crew().stop()
-            screen.line(_how_to_look(listed, work))
-            if goes_on := leads.crew().detaches:
-                screen.line(goes_on)
-                raise Detached(code_of(stop)) from stop
-            raise
-        except BaseException:
-            leads.crew().stop()
-            raise
-        leads.crew().leave()
-        missing = f"no worker is left, but {count(work.left, work.noun)}; the same command goes on with them"
-        if isinstance(work, SearchWork) and work.jobs is None:
-            raise SearchStopped(work.stopped or missing)
-        if work.left:
-            screen.line(missing)
-    return listed.folder
-
-
-def _plan(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan | SlurmPlan | RayPlan:
-    """What workers a launcher starts for so many jobs or trials; raises `InvalidArguments`."""
-    if launcher == "local":
-        return plan_local(node, configs, jobs)
-    return plan_slurm(node, jobs) if launcher == "slurm" else plan_ray(node, configs, jobs)
-
-
-def _crew(folder: Path, plan: LocalPlan | SlurmPlan | RayPlan) -> Crew:
-    """Those who start the workers of a plan."""
-    if isinstance(plan, LocalPlan):
-        return LocalCrew(folder, plan)
-    if isinstance(plan, SlurmPlan):
-        return SlurmCrew(folder, plan, slurm_task.take_jobs)
-    return RayCrew(folder, plan, ray_task.take_jobs)
-
-
-def _search_work(listed: JobList, search: SearchPlan, workers: int | None) -> SearchWork:
-    """What is left of a search, in which as many trials may run at once as there are workers; None leaves that as it is."""
-    trials = Trials.read(listed.folder / JOURNAL)
-    if workers is not None:
-        trials.allow(search.settings.parallel or workers)
-    return SearchWork(listed, trials, search)
 
 
 class Detached(Exception):
@@ -126,11 +44,69 @@ class Detached(Exception):
         super().__init__()
 
 
-def _how_to_look(listed: JobList, work: Work) -> str:
+def run_by_workers(command: Command, typed: Sequence[str], source: Source, console: Console | None = None) -> Path:
+    """Leaves the jobs of a multirun or a search to workers; returns the folder once they are over or no worker is left.
+
+    Raises `InvalidArguments` and `Unwritable` before anything is started, then `OSError`, mostly `SweepLost`, and for a search
+    `BadFile` and `SearchStopped`.
+    """
+    console = console or Screen()
+    search = command.search
+    jobs = search.total if search else len(command.jobs)
+    plan = plan_workers(command.launcher, command.hydra.launcher, command.configs, jobs)
+    with ExitStack() as until:
+        listed = _find_or_list(command, typed, source)
+        crew = crew_of(listed.folder, plan)
+        lead = _Lead(listed.folder, until, crew)
+        work = _search_work(listed, search, plan.workers if lead.first else None) if search else SweepWork(listed)
+        watch, screen = Watch(listed.folder, work), until.enter_context(SweepScreen(console))
+        screen.line(str(work))
+        screen.line(str(plan) if lead.first else f"{lead.other} started the workers of this sweep; this command watches")
+        if work.left and not command.hydra.launcher.get("wait", True):
+            if lead.first:
+                for sentence in crew.tick(work.left, live_workers(listed.folder)):
+                    screen.line(sentence)
+                screen.line(f"{crew.detaches}; {_how_to_look(listed.folder, work)}")
+            raise Detached(0)
+        _follow(watch, lead, screen, listed.folder)
+        missing = f"no worker is left, but {count(work.left, work.noun)}; the same command goes on with them"
+        if isinstance(work, SearchWork) and work.jobs is None:
+            raise SearchStopped(work.stopped or missing)
+        if work.left:
+            screen.line(missing)
+    return listed.folder
+
+
+def _follow(watch: Watch, lead: _Lead, screen: SweepScreen, folder: Path) -> None:
+    """Watches until all is over. Ctrl-C ends the workers that this process has started, or raises `Detached` if they go on."""
+    try:
+        watch.follow(lead.crew, screen)
+    except KeyboardInterrupt as stop:
+        lead.crew().stop()
+        screen.line(_how_to_look(folder, watch.work))
+        if goes_on := lead.crew().detaches:
+            screen.line(goes_on)
+            raise Detached(code_of(stop)) from stop
+        raise
+    except BaseException:
+        lead.crew().stop()
+        raise
+    lead.crew().leave()
+
+
+def _search_work(listed: JobList, search: SearchPlan, workers: int | None) -> SearchWork:
+    """What is left of a search, in which as many trials may run at once as there are workers; None leaves that as it is."""
+    trials = Trials.read(listed.folder / JOURNAL)
+    if workers is not None:
+        trials.allow(search.settings.parallel or workers)
+    return SearchWork(listed, trials, search)
+
+
+def _how_to_look(folder: Path, work: Work) -> str:
     """How a user sees what is finished while no command watches."""
     if work.noun == "trial":
-        return f"{listed.folder / JOURNAL} has the trials so far"
-    return f"kdexp-report {shlex.quote(str(listed.folder))} shows what is finished"
+        return f"{folder / JOURNAL} has the trials so far"
+    return f"kdexp-report {shlex.quote(str(folder))} shows what is finished"
 
 
 class _Lead:
@@ -139,9 +115,9 @@ class _Lead:
     def __init__(self, folder: Path, until: ExitStack, crew: Crew):
         self._folder, self._until, self._own = folder, until, crew
         self._onlookers = Onlookers()
-        self.other = runner(folder)
         self._leads = False
         self.first = self._try()
+        self.other = "" if self.first else runner(folder) or "another process"
 
     def crew(self) -> Crew:
         """The crew of this process if it leads now, else that of an onlooker."""
@@ -168,43 +144,3 @@ def _find_or_list(command: Command, typed: Sequence[str], source: Source) -> Job
         jobs = [job.overrides for job in command.jobs]
         found = find_unfinished(sweeps, digest_of(config), jobs, source)
         return found or claim_sweep(command.jobs, typed, source, by_workers=True)
-
-
-def plan_local(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan:
-    """How many workers run so many jobs on what of this machine; raises `InvalidArguments`."""
-    devices = {str(config["device"]) for config in configs}
-    gpus = visible_gpus() if any(pick_device(name).type == "cuda" for name in devices) else []
-    if gpus and (numbered := sorted(name for name in devices if ":" in name)):
-        sentence = f"={numbered[0]}: workers take turns on the GPUs; leave device=cuda, and set CUDA_VISIBLE_DEVICES to some"
-        raise InvalidArguments([Problem("device", sentence)])
-    room = len(gpus) * node.per_gpu if gpus else cores()
-    if gpus and node.workers and node.workers > room:
-        needed = -(-node.workers // len(gpus))
-        sentence = f"={node.workers}: {count(len(gpus), 'GPU')} with per_gpu={node.per_gpu} take {room}"
-        raise InvalidArguments([Problem("hydra.launcher.workers", f"{sentence}; hydra.launcher.per_gpu={needed} takes more")])
-    workers = min(node.workers or room, jobs)
-    return LocalPlan(workers, gpus, node.per_gpu, node.threads or max(1, cores() // workers))
-
-
-def plan_slurm(node: Any, jobs: int) -> SlurmPlan:
-    """What is submitted to SLURM; raises `InvalidArguments`."""
-    if why := missing_for_slurm():
-        raise InvalidArguments([Problem("hydra/launcher", f"=slurm: {why}")])
-    if node.signal_seconds >= 60 * node.minutes:
-        sentence = f"={node.signal_seconds}: must be less than the {node.minutes} minutes of a task"
-        raise InvalidArguments([Problem("hydra.launcher.signal_seconds", sentence)])
-    plain: Any = OmegaConf.to_container(node, resolve=True)
-    if found := [name for name in plain["sbatch"] if name.replace("_", "-") in SEVERAL_TASKS]:
-        sentence = f"={plain['sbatch'][found[0]]}: each worker is one task; hydra.launcher.workers=N submits N of them, and "
-        sentence += (
-            "hydra.launcher.gres=gpu:N devices=N trains on N GPUs of a node; for several nodes see docs/clusters.md on srun"
-        )
-        raise InvalidArguments([Problem(f"hydra.launcher.sbatch.{found[0]}", sentence)])
-    return SlurmPlan.of(plain, jobs)
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    number = torch.cuda.device_count()
-    return named[:number] if named else [str(number) for number in range(number)]

@@ -25,10 +25,11 @@ from kdexp.experiment.session import Session
 from kdexp.files import at_home, write_whole
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source, write_jobs
 from kdexp.queue.queue import Queue
+from kdexp.queue.trained import TrainedHere
 from kdexp.report.rows import Row
 from kdexp.store.learners import LearnerStore
 from kdexp.store.locks import hold
-from kdexp.store.run_state import ALIVE, FAILED, write_state
+from kdexp.store.run_state import ALIVE, FAILED, INTERRUPTED, state_of, write_state
 from kdexp.text.numbers import percent, signed
 
 POLL = 0.5
@@ -53,9 +54,9 @@ def run_jobs(
 
     Raises `Unwritable` before anything is trained. Where `kdexp-work` takes jobs of the folder too, waits for these.
     """
-    journal, session = Journal(console, quiet=True), Session()
+    journal = Journal(console, quiet=True)
     listed = claim_sweep(jobs, command, source)
-    folder, session.layers = listed.folder, dict(listed.layers)
+    folder, session = listed.folder, session_of(listed)
     journal.headline(f"sweep folder: {folder}, {len(jobs)} jobs")
     alive = ExitStack()
     alive.callback(session.close)
@@ -130,6 +131,14 @@ def claim_sweep(
         return write_jobs(folder, listing_of(jobs), command, configs, layers_read(configs), source, by_workers=by_workers)
 
 
+def session_of(listed: JobList) -> Session:
+    """What the jobs of a sweep or a search share in a process; `force=true` trains each learner once for all processes."""
+    session = Session(layers=dict(listed.layers))
+    if listed.forced:
+        session.trained = TrainedHere(listed.folder)
+    return session
+
+
 def make_stores(configs: Iterable[Mapping[str, Any]]) -> None:
     """Makes the folders of stores: a worker that does not find one has another disk. Raises `Unwritable`."""
     for store in dict.fromkeys(str(config["store"]) for config in configs):
@@ -161,6 +170,10 @@ def run_job(job: PlannedJob, folder: Path, journal: Journal, session: Session, *
         experiment.make_ready()
         with running(experiment, folder):
             outcome = report(folder, obtain(experiment), experiment, journal, brief=True, trial=trial)
+    except KeyboardInterrupt:
+        if not state_of(folder):  # while the data were read: this is no death, of which a job may have few
+            write_state(folder, INTERRUPTED)
+        raise
     except (DataUnavailable, Unwritable, OSError) as error:
         write_state(folder, FAILED, str(error))
         return f"failed: {error}"

@@ -28,11 +28,11 @@ def main() -> None:
         wait_for_all(store, given["rank"], given["ranks"], lambda: None)
         ranks.join(store, given["rank"], given["ranks"], place(torch.device(given["device"]), given["rank"]))
 
-    sys.exit(follow(join))
+    sys.exit(follow(join, given["rank"]))
 
 
-def follow(join: Callable[[], None]) -> int:
-    """Joins the other ranks, and trains what the first one says until it says no more; returns the exit code."""
+def follow(join: Callable[[], None], rank: int) -> int:
+    """Joins the other ranks as that one, and trains what the first says until it says no more; returns the exit code."""
     from kdexp.device import ranks
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first rank, whose end is the end of all
@@ -45,7 +45,7 @@ def follow(join: Callable[[], None]) -> int:
             print_error("kdexp", str(lost))
         return SOME_FAILED
     except Exception as error:  # the first one can't know it
-        print_error("kdexp", f"rank {ranks.number()} failed: {type(error).__name__}: {first_line(error)}")
+        print_error("kdexp", f"rank {rank} failed: {type(error).__name__}: {first_line(error)}")
         return SOME_FAILED
     return 0
 

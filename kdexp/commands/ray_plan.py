@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from kdexp.commands.work import cores
+from kdexp.device.rank_plan import most_ranks
 from kdexp.errors import InvalidArguments, Problem
 from kdexp.queue import ray_cluster
 from kdexp.queue.ray_actors import RayPlan
@@ -25,7 +26,8 @@ def plan_ray(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> RayP
         ray_cluster.connect(node.address)
     has_gpus = any(known.get("GPU", 0) for known in ray_cluster.nodes()) if node.address else here["num_gpus"] > 0
     wants_gpus = any(str(config["device"]) != "cpu" for config in configs)
-    gpus = float(has_gpus and wants_gpus) if node.gpus_per_worker is None else node.gpus_per_worker
+    own = most_ranks(config["devices"] for config in configs) if has_gpus and wants_gpus else 0
+    gpus = float(own) if node.gpus_per_worker is None else node.gpus_per_worker
     env = {str(name): str(value) for name, value in node.env.items()}
     return RayPlan(min(node.workers, jobs), node.address, node.cpus_per_worker, gpus, node.retries, env, here)
 

@@ -18,6 +18,7 @@ from kdexp.configuration.compose import as_yaml
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.configuration.settings import entries
 from kdexp.device.precision import BF16_SPEED_UPS, cpu_computes_bf16
+from kdexp.device.ranks import RankLost
 from kdexp.errors import BadFile, ImageLost, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.journal import Journal
@@ -37,7 +38,7 @@ from kdexp.report.table import draw_table
 from kdexp.report.write import write
 from kdexp.store.locks import hold
 from kdexp.store.provenance import provenance
-from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, RUNNING, write_state
+from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, KILLED, RUNNING, write_state
 from kdexp.store.size import size_remark
 from kdexp.trackers.tracking import tracking
 from kdexp.training.entry import Entry
@@ -101,8 +102,8 @@ def running(experiment: Experiment, folder: Path) -> Iterator[None]:
             names, failures = entries(experiment.settings.logger), experiment.session.trackers
             with tracking(names, experiment.config, folder, journal, failures) as experiment.tracking:
                 yield
-        except KeyboardInterrupt:
-            write_state(folder, INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            write_state(folder, KILLED if isinstance(stop, RankLost) else INTERRUPTED)
             raise
         except Exception as error:
             write_state(folder, FAILED, first_line(error))

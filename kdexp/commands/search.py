@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kdexp.commands.command import PlannedJob
-from kdexp.commands.multirun import jobs_of, make_stores, run_job
+from kdexp.commands.multirun import jobs_of, make_stores, run_job, session_of
 from kdexp.commands.run import claim_folder, writing_to
 from kdexp.commands.search_final import list_final_training
 from kdexp.commands.search_trials import GO_ON, Running, SearchStopped, continue_trial, trials_of
@@ -49,7 +49,7 @@ def run_search(
         raise Unwritable(f"{process} is working on this search in {listed.folder}; wait for it, or end it")
     listed = listed or begin_search(plan, command, source)
     trials = Trials.read(listed.folder / JOURNAL)
-    journal, session = Journal(console, quiet=True), Session(layers=dict(listed.layers))
+    journal, session = Journal(console, quiet=True), session_of(listed)
     journal.headline(state_words(listed.folder, plan, trials))
     with ExitStack() as alive:
         alive.callback(session.close)
@@ -66,7 +66,7 @@ def run_search(
         except KeyboardInterrupt:
             journal.headline(f"{trials.ended} of {plan.total} trials are done; they are in {listed.folder}")
             raise
-        except OSError as error:
+        except (OSError, BadFile) as error:
             raise SearchStopped(f"{error}; {GO_ON}") from error
     return listed.folder
 

@@ -108,7 +108,7 @@ def _run(search: Running, trial: Trial, position: int) -> bool:
         journal.after_epoch = None
     if not (place / "table.json").exists() and not (place / "traceback.txt").exists():
         raise SearchStopped(f"{told.removeprefix('failed: ')}; {GO_ON}")  # other values would fail likewise
-    score = _score(place, role)
+    score = _score(place, role) if (place / "table.json").exists() else None
     if score is None:
         trials.end(trial, FAILED, told.removeprefix("failed: "))
         return False

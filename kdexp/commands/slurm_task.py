@@ -15,11 +15,14 @@ from types import FrameType
 from kdexp.commands.process import Terminated, code_of, set_up
 from kdexp.commands.work import start
 from kdexp.queue.roster import Registration, own_state, started_as
+from kdexp.text.characters import one_line
 
 TOO_SHORT = (
     "SLURM task {task} reached its time limit before the end of an epoch, for the second time, and is not queued again; "
     "hydra.launcher.minutes=MINUTES raises the limit"
 )
+
+NOT_AGAIN = "SLURM task {task} has saved its last epoch and is not queued again ({why}); the same command starts another worker"
 
 
 class TimeIsUp(Terminated):
@@ -35,14 +38,25 @@ def take_jobs(folder: str) -> int:
     try:
         return start(Path(folder))
     except KeyboardInterrupt as stop:
-        too_short = isinstance(stop, TimeIsUp) and _trains_nothing(Path(folder))
-        again = not too_short and (isinstance(stop, TimeIsUp) or _is_preempted())
-        print(f"the last finished epoch is saved{', and this task is queued again' if again else ''}", file=sys.stderr)
-        if too_short:
-            Registration(Path(folder), started_as()).tell(TOO_SHORT.format(task=started_as()))
-        if again:  # ends this process
-            subprocess.run(["scontrol", "requeue", started_as()], check=False)
+        print("the last finished epoch is saved", file=sys.stderr, flush=True)
+        if why := _why_not_again(stop, Path(folder)):
+            Registration(Path(folder), started_as()).tell(why)
         return code_of(stop)
+
+
+def _why_not_again(stop: KeyboardInterrupt, folder: Path) -> str:
+    """Queues this task again, unless it was cancelled; returns a sentence on why that is impossible, or an empty string."""
+    if isinstance(stop, TimeIsUp) and _trains_nothing(folder):
+        return TOO_SHORT.format(task=started_as())
+    try:
+        if not isinstance(stop, TimeIsUp) and not _is_preempted():
+            return ""
+        print("this task is queued again", file=sys.stderr, flush=True)  # scontrol ends this process
+        subprocess.run(["scontrol", "requeue", started_as()], capture_output=True, check=True, encoding="utf-8")
+    except (OSError, subprocess.CalledProcessError) as error:
+        words = (error.stderr or "").strip() if isinstance(error, subprocess.CalledProcessError) else ""
+        return NOT_AGAIN.format(task=started_as(), why=one_line(words or str(error)))
+    return ""
 
 
 def _trains_nothing(folder: Path) -> bool:

@@ -45,7 +45,7 @@ def run_together(command: Command, run: Callable[[], int]) -> int:
         ranks.join_started(plan, at_home(str(config["output_dir"])), place(device, plan.place))
 
     if plan.rank:
-        return follow(join)
+        return follow(join, plan.rank)
     try:
         join()
         code = run()

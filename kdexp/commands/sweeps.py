@@ -17,7 +17,7 @@ from kdexp.commands.search import conclude, run_search
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.configuration.compose import Composer
 from kdexp.configuration.hydra_settings import BY_WORKERS
-from kdexp.errors import BadFile, InvalidArguments, Problem, SweepLost, Unwritable
+from kdexp.errors import BadFile, InvalidArguments, Problem, Unwritable
 from kdexp.queue.attach import mark_ended
 from kdexp.queue.job_list import Source
 from kdexp.store.size import size_remark
@@ -33,10 +33,15 @@ def run_all(command: Command, source: Source) -> int:
         folder = multirun.run_jobs(command.jobs, sys.argv[1:], lockstep, source=source)
     except Unwritable as error:
         return refuse([Problem("", str(error))])
-    except SweepLost as error:
-        print_error("kdexp", f"{error}; every finished learner is in the store")
-        return SOME_FAILED
+    except OSError as error:
+        return _stopped(error)
     return _end_with_table(folder, stores_of(command))
+
+
+def _stopped(error: Exception) -> int:
+    """Says what ended a sweep before its table; returns the exit code."""
+    print_error("kdexp", f"{error}; every finished learner is in the store")
+    return SOME_FAILED
 
 
 def _leave_to_workers(command: Command, source: Source) -> int:
@@ -52,9 +57,8 @@ def _leave_to_workers(command: Command, source: Source) -> int:
         return refuse(error.problems)
     except Unwritable as error:
         return refuse([Problem("", str(error))])
-    except SweepLost as error:
-        print_error("kdexp", f"{error}; every finished learner is in the store")
-        return SOME_FAILED
+    except (OSError, BadFile) as error:
+        return _stopped(error)
     code = _end_with_table(folder, stores_of(command))
     if command.search is None:
         mark_ended(folder)

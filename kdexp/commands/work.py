@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from kdexp.commands.learner import expanded
 from kdexp.commands.process import BAD_CONFIG, SOME_FAILED, code_of, set_up
 from kdexp.device.garbage import importing_torch
-from kdexp.errors import BadFile, NotHere, SweepLost, Unwritable
-from kdexp.queue.job_list import JOBS, JobList, read_jobs
+from kdexp.errors import BadFile, NotHere, Unwritable
+from kdexp.files import is_folder
+from kdexp.queue.job_list import JobList, read_jobs
 from kdexp.queue.parent import end_with_parent
+from kdexp.store.run_files import JOBS
 from kdexp.text.characters import one_line
 from kdexp.text.console import print_error, printing
 from kdexp.version import __version__
@@ -44,7 +46,8 @@ def main() -> None:
     try:
         sys.exit(start(Path(arguments.folder), arguments.workers, arguments.per_gpu))
     except KeyboardInterrupt as stop:
-        print("interrupted; finished epochs are saved, and another worker goes on with this job", file=sys.stderr)
+        why = str(stop) or "interrupted"
+        print(f"{why}; finished epochs are saved, and another worker goes on with this job", file=sys.stderr)
         sys.exit(code_of(stop))
 
 
@@ -62,24 +65,33 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -
         return _refuse(why)
     if workers > 1:  # read when torch is imported
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
-    os.chdir(listed.cwd)
+    try:
+        os.chdir(listed.cwd)
+    except OSError as error:
+        return _refuse(f"this machine has no way into the folder that the sweep was started in: {error}")
     if listed.source.config_dir:  # a user's own modules lie next to the folder of their YAML files
         sys.path.insert(0, str(Path(listed.source.config_dir).parent))
     with importing_torch():
         from kdexp.commands.working import work
+        from kdexp.device.ranks import RankLost
         from kdexp.device.sharing import share_with
         from kdexp.queue.roster import Registration, started_as
     share_with(workers, per_gpu)
 
+    worker = Registration(listed.folder, starter or started_as())
     with ExitStack() as until:
         try:
-            worker = until.enter_context(Registration(listed.folder, starter or started_as()))
+            until.enter_context(worker)
             return work(listed, worker)
         except NotHere as error:
             return _refuse(str(error), worker)
-        except (SweepLost, Unwritable, OSError) as error:
+        except (Unwritable, OSError) as error:
+            worker.tell(f"{worker.state.process} stopped: {one_line(str(error))}")
             print_error("kdexp-work", f"{error}; every finished learner is in the store")
             return SOME_FAILED
+        except RankLost as lost:
+            worker.tell(f"{worker.state.process} stopped: {one_line(str(lost))}; its job goes on from the last finished epoch")
+            raise
 
 
 def cores() -> int:
@@ -98,7 +110,7 @@ def _why_not_here(listed: JobList) -> str:
     }
     for what, paths in named.items():
         for path in paths:
-            if not Path(path).is_dir():
+            if not is_folder(path):
                 return f"this machine has no {path}, {what}: all workers of a sweep need the same disk at the same place"
     return ""
 

@@ -10,17 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from kdexp.commands.command import PlannedJob
-from kdexp.commands.multirun import jobs_of, run_job
+from kdexp.commands.multirun import jobs_of, run_job, session_of
 from kdexp.commands.process import SOME_FAILED
 from kdexp.commands.report import print_report
 from kdexp.commands.working_search import run_trials
 from kdexp.configuration.compose import Composer
 from kdexp.errors import NotHere, Unwritable
 from kdexp.experiment.journal import Journal
-from kdexp.experiment.session import Session
 from kdexp.queue.job_list import JobList
 from kdexp.queue.queue import Queue
-from kdexp.queue.roster import Registration, TrainedHere
+from kdexp.queue.roster import Registration
 from kdexp.store.locks import holder, take_turns
 from kdexp.store.run_state import ALIVE, FAILED, state_of
 from kdexp.text.characters import one_line
@@ -75,9 +74,7 @@ def work(listed: JobList, worker: Registration, console: Console | None = None) 
 
     Raises `NotHere`, `SweepLost` and `OSError`.
     """
-    journal, session = WorkerJournal(worker, console), Session(layers=dict(listed.layers))
-    if listed.forced:
-        session.trained = TrainedHere(listed.folder)
+    journal, session = WorkerJournal(worker, console), session_of(listed)
     composer = Composer(*listed.source)
     checks = JobCheck(composer, [])
     failed = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,11 @@ def plan_ranks(devices: int | Literal["auto"], device: torch.device) -> RankPlan
     if _started.ranks > 1:
         return _started
     return RankPlan(max(1, torch.cuda.device_count()) if device.type == "cuda" else 1)
+
+
+def most_ranks(devices: Iterable[int | Literal["auto"]]) -> int:
+    """How many GPUs a worker needs for jobs with these settings; `auto` makes do with those that it has."""
+    return max((asked for asked in devices if asked != "auto"), default=1)
 
 
 def started_ranks() -> int:

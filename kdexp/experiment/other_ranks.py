@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdexp.device import ranks
-from kdexp.device.meeting import open_meeting, wait_for_all
+from kdexp.device.meeting import NotMet, open_meeting, wait_for_all
 from kdexp.device.rank_plan import RankPlan
 
 GRACE = 10.0
@@ -33,6 +33,16 @@ class OtherRanks:
             self.end()
         if plan.ranks == 1 or self._processes:
             return
+        try:
+            self._join(plan, device)
+        except NotMet as error:
+            self._stop(0)
+            raise ranks.RankLost(str(error)) from error
+        except BaseException:
+            self._stop(0)
+            raise
+
+    def _join(self, plan: RankPlan, device: torch.device) -> None:
         store = open_meeting(HERE)
         for rank in range(1, plan.ranks):
             given = {"port": store.port, "rank": rank, "ranks": plan.ranks, "device": device.type, "path": sys.path}
@@ -44,7 +54,6 @@ class OtherRanks:
     def _check(self) -> None:
         """Raises `RankLost` if one has ended."""
         if any(process.poll() is not None for process in self._processes):
-            self._stop(0)
             raise ranks.RankLost(ranks.ENDED)
 
     def send(self, plan: RankPlan, message: Any) -> None:

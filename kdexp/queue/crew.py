@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from kdexp.queue.roster import WorkerState
+
+LAST_WORDS = 400
+"""Characters of the output of a worker that failed to start."""
+
+
+def last_words(output: Path) -> str:
+    """How what a worker has printed to a file ends; empty if it has printed nothing."""
+    with suppress(OSError):
+        return output.read_text("utf-8", "replace").strip()[-LAST_WORDS:]
+    return ""
 
 
 class Crew(Protocol):

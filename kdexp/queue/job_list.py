@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 from kdexp.errors import BadFile
 from kdexp.files import at_home, write_whole
-from kdexp.store.run_files import Jobs
+from kdexp.store.run_files import JOBS, Jobs
 from kdexp.store.schema import read_json
 
-JOBS = "jobs.json"
 LONGEST_PATH, LONGEST_NETWORK = 2_000, 10**5
 """Characters of a path and of a network's description in the list of jobs."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdexp.processes import Process
+from kdexp.queue.crew import last_words
 from kdexp.queue.roster import WorkerState, read_state
 from kdexp.store.run_state import WORKERS
 
@@ -20,15 +21,18 @@ ENDED = (0, 3)
 """Exit codes of a worker that found no more jobs to take."""
 ASKED_TO_END = (130, 143, -signal.SIGTERM, -signal.SIGINT)
 REFUSED = 2
+MOST_CALLS = 3
+"""How many idle workers in a row are called back to take what others have left, if none of them takes anything."""
 PATIENCE = 60.0
 """Seconds that workers have to save their epoch before they are killed."""
-LAST_WORDS = 400
-"""Characters of the output of a worker that failed to start."""
 
 
 @dataclass(frozen=True)
 class LocalPlan:
-    """How many workers there are, the GPUs that they take turns on (none: on the CPU), and the threads of each."""
+    """How many workers there are, the GPUs that they take turns on (none: on the CPU), and the threads of each.
+
+    An entry of `gpus` has several, with commas, where a job trains on several.
+    """
 
     workers: int
     gpus: Sequence[str]
@@ -58,12 +62,15 @@ class LocalCrew:
         """Slots whose worker is to be started."""
         self._idle: set[int] = set()
         """Slots whose worker found nothing to take."""
+        self._calls = 0
+        """How many of these were called back since a worker last took a job."""
 
     def tick(self, left: int, live: Sequence[WorkerState]) -> list[str]:
         """Looks after every worker: says which died, and starts those that are missing."""
         said = [sentence for slot, process in list(self._running.items()) if (sentence := self._look_after(slot, process))]
-        if left and not live and not self._running and self._idle:  # others had taken what is left, and died
+        if left and not live and not self._running and self._may_call:  # others had taken what is left, and died
             self._open.add(self._idle.pop())
+            self._calls += 1
         while self._open and len(self._running) < left:
             slot = min(self._open)
             self._open.discard(slot)
@@ -73,7 +80,12 @@ class LocalCrew:
     @property
     def over(self) -> bool:
         """Whether no worker runs, and none would find anything to do."""
-        return not self._running and not self._open and not self._idle
+        return not self._running and not self._open and not self._may_call
+
+    @property
+    def _may_call(self) -> bool:
+        """Whether an idle worker may be called back; no longer if several found nothing, such as on a full disk."""
+        return bool(self._idle) and self._calls < MOST_CALLS
 
     def stop(self) -> None:
         """Ends all workers as Ctrl-C does; they save the last finished epoch."""
@@ -121,14 +133,17 @@ class LocalCrew:
         if code is None:
             return ""
         self._empty(slot)
+        worked = self._has_worked(process.pid)
+        if worked:
+            self._calls = 0
         if code in ENDED:
             self._idle.add(slot)
         if code in (*ENDED, *ASKED_TO_END, REFUSED):
             return ""
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         who = Process.this()._replace(number=process.pid)
-        if not self._has_worked(process.pid):
-            last = self._output(slot).read_text("utf-8", "replace").strip()[-LAST_WORDS:]
+        if not worked:
+            last = last_words(self._output(slot))
             return f"worker {slot + 1} ({who}) {how} before it took a job; {self._output(slot)} ends with: {last or 'nothing'}"
         self._open.add(slot)
         return f"worker {slot + 1} ({who}) {how}; others go on with its job"
@@ -144,6 +159,12 @@ class LocalCrew:
         """Whether the worker with that process number has taken a job: then it is worth another try."""
         files = (self._folder / WORKERS).glob(f"{Process.this().host}-{number}-*.json")
         return any(state.title for state in map(read_state, files) if state)
+
+
+def _signal_name(number: int) -> str:
+    with suppress(ValueError):  # real-time signals have no names
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 def python() -> list[str]:

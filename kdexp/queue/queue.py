@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 
 from kdexp.errors import SweepLost
-from kdexp.queue.job_list import JOBS, JobList, ListedJob
+from kdexp.queue.job_list import JobList, ListedJob
 from kdexp.store.numbered_locks import numbered_locks
+from kdexp.store.run_files import JOBS
 from kdexp.store.run_state import FAILED, FINISHED, INTERRUPTED, state_of, write_state
 
 CLAIMS = "claims.lock"

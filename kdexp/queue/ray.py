@@ -12,8 +12,9 @@ from typing import Any
 
 from kdexp.processes import Process
 from kdexp.queue import ray_cluster
+from kdexp.queue.crew import last_words
 from kdexp.queue.ray_actors import RayPlan, Worker, actors_of, end_actor, number_of, output_of, prefix_of, why_it_ended
-from kdexp.queue.roster import WorkerState, live_workers, read_state
+from kdexp.queue.roster import WorkerState, live_workers, read_state, registered
 from kdexp.store.locks import holder
 from kdexp.store.run_state import WORKERS
 from kdexp.text.numbers import count
@@ -24,8 +25,6 @@ PATIENCE = 60.0
 """Seconds that workers of a Ray on this machine have to save their epoch."""
 SLOW = 60.0
 """Seconds after which a user reads what the workers wait for."""
-LAST_WORDS = 400
-"""Characters of the output of a worker that failed to start."""
 
 
 class RayCrew:
@@ -90,9 +89,8 @@ class RayCrew:
 
     def _reason(self, name: str, actor: Any) -> str:
         """Why a worker ended before it registered."""
-        output, last = output_of(self._folder, name), ""
-        with suppress(OSError):
-            last = output.read_text("utf-8", "replace").strip()[-LAST_WORDS:]
+        output = output_of(self._folder, name)
+        last = last_words(output)
         why = f"{output} ends with: {last}" if last else why_it_ended(actor)
         return f"worker {number_of(name)} ended before it took a job; {why}"
 
@@ -158,5 +156,4 @@ class RayCrew:
 
     def _registered(self) -> list[WorkerState]:
         """All processes that have registered as workers of this sweep in Ray."""
-        found = map(read_state, (self._folder / WORKERS).glob("*.json"))
-        return self._own([state for state in found if state])
+        return self._own(registered(self._folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, MutableSet
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -106,8 +106,14 @@ class Registration:
 
 def own_state(folder: Path) -> WorkerState | None:
     """The last state of this process as a worker of a sweep; None if it has not registered."""
-    states = map(read_state, (folder / WORKERS).glob("*.json"))
-    return next((state for state in states if state and state.process == str(Process.this())), None)
+    own = [state for state in registered(folder) if state.process == str(Process.this())]
+    return own[-1] if own else None
+
+
+def registered(folder: Path) -> list[WorkerState]:
+    """The last states of all workers that have ever registered for a sweep, the latest at the end."""
+    files = sorted((folder / WORKERS).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [state for state in map(read_state, files) if state]
 
 
 def live_workers(folder: Path) -> list[WorkerState]:
@@ -121,9 +127,10 @@ def live_workers(folder: Path) -> list[WorkerState]:
 
 
 def read_state(path: Path) -> WorkerState | None:
-    """The state in a worker's file; None if it can't be read."""
-    with suppress(OSError, ValueError, TypeError):
-        return WorkerState(**json.loads(path.read_text("utf-8")))
+    """The state in a worker's file, without what only a newer version knows; None if it can't be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads(path.read_text("utf-8"))
+        return WorkerState(**{name: value for name, value in found.items() if name in WorkerState.__dataclass_fields__})
     return None
 
 
@@ -155,31 +162,6 @@ def _line(worker: str, text: bytes) -> Line | None:
         return Line(worker, content["number"], str(content["text"]))
     except (ValueError, TypeError, KeyError):
         return None
-
-
-class TrainedHere(MutableSet[str]):
-    """The keys of the learners that the workers of a sweep have trained, as empty files; `force=true` trains each only once."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder / "trained"
-
-    def __contains__(self, key: object) -> bool:
-        return (self._folder / str(key)).exists()
-
-    def __iter__(self) -> Iterator[str]:
-        return (path.name for path in self._folder.glob("*"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def add(self, key: str) -> None:
-        """Notes a learner."""
-        self._folder.mkdir(exist_ok=True)
-        (self._folder / key).touch()
-
-    def discard(self, key: str) -> None:
-        """Forgets a learner."""
-        (self._folder / key).unlink(missing_ok=True)
 
 
 def started_as() -> str:

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,13 @@ from typing import Any
 
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.files import write_whole
-from kdexp.queue.roster import WorkerState, read_state
-from kdexp.store.run_state import WORKERS
+from kdexp.queue.crew import last_words
+from kdexp.queue.roster import WorkerState, registered
 from kdexp.text.numbers import count
 
 FOLDER, ARRAYS = "slurm", "arrays.json"
 POLL = 5.0
 """Seconds between two questions to SLURM, which serves many users."""
-LAST_WORDS = 400
-"""Characters of the log of a task that failed to start."""
 ENDING = "COMPLETING"
 """State of a task whose processes have ended or are ending; it may be queued again."""
 LEFT = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
@@ -99,7 +97,6 @@ class SlurmCrew:
         self._queued, said, missing = queued, [], 0
         known = self._registered()
         if self._first:
-            self._first = False
             queued -= {task for task, state in (listed or {}).items() if state == ENDING}
             self._done_with = set(known) - queued
             missing = min(self._plan.workers, left) - len(queued)
@@ -107,13 +104,23 @@ class SlurmCrew:
             for task in sorted((before | set(known)) - queued - self._done_with):
                 self._done_with.add(task)
                 if task not in known:
-                    said.append(f"SLURM task {task} ended before it took a job; {self._last_words(task)}")
+                    said.append(f"SLURM task {task} ended before it took a job; {self._reason(task)}")
                 elif known[task].job is not None:
                     said.append(f"SLURM task {task} ({known[task].process}) died; another worker goes on with its job")
                     missing += 1
         if missing > 0:
-            said.append(f"submitted {self.submit(missing)}")
+            said.append(self._submit_or_say(missing))
+        self._first = False
         return said
+
+    def _submit_or_say(self, number: int) -> str:
+        """Submits so many workers; returns a sentence, also on a refusal, which is an `InvalidArguments` only at first."""
+        try:
+            return f"submitted {self.submit(number)}"
+        except InvalidArguments as refusal:
+            if self._first:
+                raise
+            return f"no other worker takes the place of {count(number, 'worker')} that died: {refusal.problems[0]}"
 
     def submit(self, number: int) -> str:
         """Submits so many workers; returns words for them. Raises `InvalidArguments` if SLURM refuses them."""
@@ -155,17 +162,15 @@ class SlurmCrew:
 
     def _registered(self) -> dict[str, WorkerState]:
         """The last registration of each task that has one."""
-        files = sorted((self._folder / WORKERS).glob("*.json"), key=lambda path: path.stat().st_mtime)
-        states: Iterator[WorkerState] = filter(None, map(read_state, files))
         arrays = self.arrays
-        return {state.starter: state for state in states if state.starter.partition("_")[0] in arrays}
+        return {state.starter: state for state in registered(self._folder) if state.starter.partition("_")[0] in arrays}
 
-    def _last_words(self, task: str) -> str:
+    def _reason(self, task: str) -> str:
         """Where a task's log is, and how it ends."""
-        logs = [path for path in (self._folder / FOLDER).glob(f"{task}_*.err") if path.stat().st_size]
-        if not logs:
-            return f"squeue --job {task} or its log in {self._folder / FOLDER} may say why"
-        return f"{logs[0]} ends with: {logs[0].read_text('utf-8', 'replace').strip()[-LAST_WORDS:]}"
+        for log in (self._folder / FOLDER).glob(f"{task}_*.err"):
+            if last := last_words(log):
+                return f"{log} ends with: {last}"
+        return f"squeue --job {task} or its log in {self._folder / FOLDER} may say why"
 
 
 def _words_of(error: Exception) -> str:

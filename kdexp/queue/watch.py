@@ -9,9 +9,10 @@ from typing import Protocol
 
 from kdexp.errors import SweepLost
 from kdexp.queue.crew import Crew
-from kdexp.queue.job_list import JOBS, JobList
+from kdexp.queue.job_list import JobList
 from kdexp.queue.roster import Tail, live_workers
 from kdexp.queue.screen import Progress, SweepScreen
+from kdexp.store.run_files import JOBS
 from kdexp.store.run_state import FAILED, FINISHED, state_of
 
 POLL = 0.2
@@ -53,7 +54,7 @@ class Work(Protocol):
         """Looks at what a worker has said to be over."""
 
 
-class Jobs:
+class SweepWork:
     """The jobs of a sweep: most are looked at when a worker says that they are over, all of them now and then."""
 
     noun = "job"

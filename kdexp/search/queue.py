@@ -6,7 +6,6 @@ from itertools import count
 from pathlib import Path
 
 from kdexp.errors import SweepLost
-from kdexp.queue.job_list import JOBS
 from kdexp.queue.queue import CLAIMS, MOST_DEATHS
 from kdexp.search.plan import SearchPlan
 from kdexp.search.samplers import propose
@@ -14,6 +13,7 @@ from kdexp.search.space import Space
 from kdexp.search.trial import FAILED, Trial
 from kdexp.search.trials import Trials
 from kdexp.store.numbered_locks import numbered_locks
+from kdexp.store.run_files import JOBS
 from kdexp.store.run_state import FAILED as JOB_FAILED
 from kdexp.store.run_state import FINISHED, INTERRUPTED, state_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdexp.errors import BadFile, SweepLost
 from kdexp.queue.job_list import JobList, read_jobs
-from kdexp.queue.watch import Jobs
+from kdexp.queue.watch import SweepWork
 from kdexp.search.plan import SearchPlan
 from kdexp.search.trial import FAILED
 from kdexp.search.trials import Trials
@@ -19,7 +19,7 @@ class SearchWork:
 
     def __init__(self, listed: JobList, trials: Trials, plan: SearchPlan):
         self._folder, self._trials, self._plan = listed.folder, trials, plan
-        self.jobs = Jobs(listed) if listed.jobs else None
+        self.jobs = SweepWork(listed) if listed.jobs else None
         """Of the final training, None before."""
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class SearchWork:
                 listed = read_jobs(self._folder)
             except (OSError, BadFile) as error:
                 raise SweepLost(str(error)) from error
-            self.jobs = Jobs(listed) if listed.jobs else None
+            self.jobs = SweepWork(listed) if listed.jobs else None
         if self.jobs:
             self.jobs.check()
 

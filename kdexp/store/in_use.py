@@ -86,6 +86,9 @@ def settle_killed(root: Path) -> None:
             with suppress(OSError):
                 path.unlink()
             forget(path.with_suffix(".lock"))
+    for lock in (root / IN_USE).glob(f"{'?' * 32}.lock"):  # of processes that were killed before they wrote a claim
+        if not lock.with_suffix(".json").exists() and not holder(lock):
+            forget(lock)
     for note_file in (root / IN_USE).glob(f"*{NOTE}"):
         if not _resumable(root, note_file):
             with suppress(OSError):

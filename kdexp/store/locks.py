@@ -30,6 +30,8 @@ LEASE = 60.0
 """Seconds after which a lease that is not touched is over: longer than a busy disk or computer holds up a living process."""
 LEASED = ".lease"
 """Suffix of the file next to a lock's that is the lease, where that file can't be locked."""
+LOOK = 0.1
+"""Seconds within which a process that looks whether a file is locked has let go of it."""
 POLL = 0.5
 """Seconds between two looks at a lease that another process has."""
 
@@ -59,7 +61,7 @@ def acquire(path: Path, work: str, until: ExitStack, say: Callable[[str], None])
     """Locks a file for `work` until the stack unwinds, waiting for the process that holds it."""
     lock = _lock(path)
     try:
-        lock.acquire(blocking=False)
+        _acquire_now(lock)
     except Timeout:
         say(f"waiting for {holder(path) or 'another process'}, which trains {work}")
         lock.acquire()
@@ -73,7 +75,7 @@ def hold(path: Path, until: ExitStack) -> None:
     lock = _lock(path)
     if lock.is_locked:
         raise Timeout(str(path))
-    lock.acquire(blocking=False)
+    _acquire_now(lock)
     until.callback(lock.release)
     until.callback(_remove, path)
     _sign(path)
@@ -90,6 +92,11 @@ def forget(path: Path) -> None:
     """Removes what a killed process left of a lock."""
     _remove(path)
     _remove(_lease_of(path))
+
+
+def _acquire_now(lock: BaseFileLock) -> None:
+    """Acquires a lock that no process holds, though one may be looking (see `holder`); raises `Timeout`."""
+    lock.acquire(timeout=LOOK, poll_interval=LOOK / 10)
 
 
 def _lock(path: Path) -> BaseFileLock:

@@ -65,6 +65,9 @@ class LayersRead(TypedDict):
     layers: list[Name]
 
 
+JOBS = "jobs.json"
+
+
 class Jobs(TypedDict):
     """`jobs.json` of a sweep: its command, and what another process needs to run its jobs."""
 

@@ -20,7 +20,7 @@ from kdexp.sweep.observations import Observation, configurations
 from kdexp.sweep.read import FINISHED, Job, Sweep
 from kdexp.sweep.repeat import command_words, fresh_command, used_seeds
 from kdexp.sweep.row import SweepRow
-from kdexp.sweep.searched import sentences, trials_of
+from kdexp.sweep.searched import chosen_among, sentences
 from kdexp.sweep.selection import Group, choose
 
 MANY_INTERVALS = 20
@@ -171,7 +171,7 @@ def _note_trials(groups: list[Group], sweep: Sweep) -> list[dict[str, Any]]:
         for folder in {each.job.folder.parent for each in group.observations} & sweep.searches.keys():
             found[folder] = sweep.searches[folder]
             group.row.mark, group.row.chosen_among = "", 1
-            group.row.trials = trials_of(group.row.role, group.row.option, group.row.settings, found[folder])
+            group.row.trials = chosen_among(group.row.role, group.row.option, group.row.settings, found[folder])
     return list(found.values())
 
 

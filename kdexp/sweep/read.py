@@ -15,7 +15,7 @@ from kdexp.configuration.roles import PARTS, node_at, role_spec
 from kdexp.device.garbage import no_collection
 from kdexp.errors import BadFile
 from kdexp.report.published import published_problems
-from kdexp.store.run_files import Configuration, Jobs, Searched, Status, Table
+from kdexp.store.run_files import JOBS, Configuration, Jobs, Searched, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike
@@ -23,7 +23,6 @@ from kdexp.store.stored import RESULT, StoredLearner, other_format, read_result,
 from kdexp.sweep.searched import JOURNAL, SEARCH
 from kdexp.text.characters import one_line
 
-JOBS = "jobs.json"
 NEVER_STARTED, STILL_RUNNING, DAMAGED = "never started", "still running", "damaged"
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -11,9 +11,9 @@ from itertools import count, islice
 from pathlib import Path
 
 from kdexp.errors import BadFile
-from kdexp.store.run_files import Jobs
+from kdexp.store.run_files import JOBS, Jobs
 from kdexp.store.schema import read_json
-from kdexp.sweep.read import JOBS, Job
+from kdexp.sweep.read import Job
 
 SEED = "seed="
 

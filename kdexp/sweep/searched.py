@@ -12,7 +12,7 @@ SEARCH, JOURNAL = "search.json", "search.journal"
 """Files in the folder of a search: what was chosen, declared as `Searched`, and every trial."""
 
 
-def trials_of(role: str, method: str, settings: AxisValues, search: Mapping[str, Any]) -> int | None:
+def chosen_among(role: str, method: str, settings: AxisValues, search: Mapping[str, Any]) -> int | None:
     """Among how many trials a row's values were chosen; None for one that was not chosen, such as another's baseline."""
     if role == "distilled":
         return search["methods"].get(method, {}).get("trials")

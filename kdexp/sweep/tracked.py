@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.configuration.settings import entries
+from kdexp.store.run_files import JOBS
 from kdexp.store.run_state import FAILED, FINISHED, RUNNING
 from kdexp.sweep.comparison import Comparison
-from kdexp.sweep.read import JOBS, STILL_RUNNING, Sweep
+from kdexp.sweep.read import STILL_RUNNING, Sweep
 from kdexp.sweep.table import text
 from kdexp.sweep.write import lines_of
 from kdexp.trackers.names import CLASSES

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from kdexp.errors import BadFile
 from kdexp.files import write_whole
-from kdexp.store.run_files import Jobs, Tracked
+from kdexp.store.run_files import JOBS, Jobs, Tracked
 from kdexp.store.run_state import FAILED, FINISHED, runner, state_of
 from kdexp.store.schema import read_json
 
-RECORD, JOBS = "trackers.json", "jobs.json"
+RECORD = "trackers.json"
 
 
 @dataclass

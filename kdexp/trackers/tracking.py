@@ -155,9 +155,9 @@ def tracking(
     """The trackers of a run in its folder; what is left open inside is ended as interrupted or failed."""
     record = record_for(folder, anew=bool(config["force"])) if names else Record("")
     found = Tracking(folder, record, journal, failures)
-    for name in names:
-        found.open(name, config)
     try:
+        for name in names:
+            found.open(name, config)
         yield found
     except BaseException as stop:
         found.end(FAILED if isinstance(stop, Exception) else INTERRUPTED)

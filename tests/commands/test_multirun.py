@@ -20,6 +20,7 @@ from kdexp.configuration.jobs import expand
 from kdexp.experiment import lockstep, plan
 from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network
+from kdexp.queue.trained import TrainedHere
 from kdexp.store.learners import LearnerStore
 from kdexp.teacher.frozen import Teacher
 from kdexp.training.learner import Learner
@@ -96,8 +97,9 @@ def test_data_are_read_once_and_the_teacher_runs_once(sweep, monkeypatch):
 @pytest.mark.parametrize("lockstep", [None, Lockstep(None)])
 def test_every_distinct_learner_is_trained_once_even_under_force(sweep, trained, lockstep):
     for _ in range(2):
-        _, _, learners = sweep("force=true", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
+        folder, _, learners = sweep("force=true", "distillation.temperature=1,4", "seed=0,1", lockstep=lockstep)
         assert sum(trained.values()) == len(learners) == 1 + 2 + 4
+        assert set(TrainedHere(folder)) == set(learners), "kdexp-work trains none of them again"
         trained.clear()
 
 

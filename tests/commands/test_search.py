@@ -8,7 +8,7 @@ import pytest
 from experiments import COMPOSER, SHORT
 from searches import ALPHA, SEEDS, planned, run_search, trials_in
 
-from kdexp.commands import search, search_final, search_trials
+from kdexp.commands import multirun, search, search_final, search_trials
 from kdexp.commands.search_trials import SearchStopped
 from kdexp.errors import Unwritable
 from kdexp.queue.job_list import SHIPPED
@@ -233,3 +233,26 @@ def test_a_file_can_choose_the_search_and_its_values(here, tmp_path, monkeypatch
     code, printed = here("--config-dir", str(tmp_path / "own"), "experiment=mine", "dry_run=true")
     assert code == 0 and "kd: 20 trials (random), distillation.alpha from 0 to 1" in printed.out
     assert COMPOSER.compose([]).get("search") is None
+
+
+def test_a_journal_that_is_damaged_meanwhile_stops_the_search_in_words(tmp_path, monkeypatch):
+    def damage(_job, folder, *rest, **named):
+        with (folder.parent.parent / "search.journal").open("a") as journal:
+            journal.write("x\n")
+        folder.mkdir()
+        (folder / "traceback.txt").touch()
+        return "failed: x"
+
+    monkeypatch.setattr(search_trials, "run_job", damage)
+    with pytest.raises(SearchStopped, match=r"search\.journal is damaged"):
+        run_search(tmp_path, *RANDOM)
+
+
+@pytest.mark.parametrize("place", ["obtain", "Experiment"])
+def test_a_trial_that_an_unexpected_error_ends_has_failed(tmp_path, monkeypatch, place):
+    def fail(*_, **__):
+        raise ZeroDivisionError("an unexpected error")
+
+    monkeypatch.setattr(multirun, place, fail)
+    with pytest.raises(SearchStopped, match="no trial finished; the first: ZeroDivisionError: an unexpected error"):
+        run_search(tmp_path, *RANDOM)

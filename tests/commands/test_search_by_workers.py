@@ -13,7 +13,7 @@ from rich.console import Console
 from searches import ALPHA, SEEDS, planned, run_search, trials_in
 from sweeps_to_do import logs, wait_for
 
-from kdexp.commands import by_workers, working_search
+from kdexp.commands import crews, working_search
 from kdexp.commands.by_workers import Detached, run_by_workers
 from kdexp.commands.command import read_command
 from kdexp.commands.search import begin_search, conclude, find_search
@@ -145,9 +145,9 @@ def left(tmp_path, monkeypatch):
     """Leaves a search to nobody; returns what is printed, and the error that ends it."""
 
     def leave(*words):
-        monkeypatch.setattr(by_workers, "LocalCrew", Idle)
-        monkeypatch.setattr(by_workers, "SlurmCrew", Idle)
-        monkeypatch.setattr(by_workers, "missing_for_slurm", lambda: "")
+        monkeypatch.setattr(crews, "LocalCrew", Idle)
+        monkeypatch.setattr(crews, "SlurmCrew", Idle)
+        monkeypatch.setattr(crews, "missing_for_slurm", lambda: "")
         Idle.ticks = []
         typed = ["search=random", *SHORT, *SEEDS, *TWO[:1], ALPHA, f"output_dir={tmp_path}", *words]
         screen = io.StringIO()

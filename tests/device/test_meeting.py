@@ -3,15 +3,20 @@
 import json
 import os
 import re
+import signal
+import subprocess
 import threading
 from datetime import timedelta
 
 import pytest
 import torch
 
+from kdexp.commands.rank import follow
 from kdexp.device import meeting, rank_plan
 from kdexp.device.meeting import NotMet, meet_at, remove_abandoned
 from kdexp.device.rank_plan import RankPlan, plan_ranks, read_environment, started_ranks
+from kdexp.device.ranks import RankLost
+from kdexp.experiment import other_ranks
 
 CPU = torch.device("cpu")
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "3", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
@@ -82,3 +87,33 @@ def test_what_killed_processes_left_is_removed(tmp_path):
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".ranks_mine", ".ranks_new"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(NotMet("rank 1 of 2 has not started"), RankLost), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_ranks_that_do_not_come_are_ended(monkeypatch, error, raised):
+    def wait(*_):
+        raise error
+
+    started = []
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **named: started.append(real(["sleep", "60"])) or started[-1])
+    monkeypatch.setattr(other_ranks, "wait_for_all", wait)
+    others = other_ranks.OtherRanks()
+    with pytest.raises(raised):
+        others.start(RankPlan(3), CPU)
+    assert [process.poll() is not None for process in started] == [True, True]
+    others.end()
+
+
+def test_a_rank_that_can_not_join_is_named(capsys):
+    def join():
+        raise RuntimeError("no route to host")
+
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert follow(join, 3) == 3
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert "rank 3 failed: RuntimeError: no route to host" in capsys.readouterr().err

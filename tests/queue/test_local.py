@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -16,16 +17,18 @@ from processes import command
 from rich.console import Console
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
-from kdexp.commands import by_workers
-from kdexp.commands.by_workers import plan_local, visible_gpus
+from kdexp.commands import by_workers, crews
+from kdexp.commands.crews import plan_local, visible_gpus
 from kdexp.errors import InvalidArguments, SweepLost
+from kdexp.processes import Process
 from kdexp.queue.attach import find_unfinished, mark_ended
 from kdexp.queue.crew import Onlookers
 from kdexp.queue.job_list import SHIPPED, JobList, ListedJob, Source
 from kdexp.queue.local import LocalCrew, LocalPlan
 from kdexp.queue.roster import Registration, WorkerState, live_workers, read_state
 from kdexp.queue.screen import Progress, SweepScreen, drawn
-from kdexp.queue.watch import Jobs, Watch
+from kdexp.queue.watch import SweepWork, Watch
+from kdexp.store.locks import hold
 from kdexp.store.run_state import write_state
 
 LOCAL = ("-m", "hydra/launcher=local", "hydra.launcher.workers=2", "device=cpu")
@@ -44,20 +47,20 @@ def node(**settings):
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    monkeypatch.setattr(by_workers, "pick_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
+    monkeypatch.setattr(crews, "pick_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr(by_workers, "cores", lambda: 8)
+    monkeypatch.setattr(crews, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
 
 
 def test_workers_take_turns_on_gpus_and_share_the_cores(two_gpus):
-    jobs = [{"device": "auto"}] * 9
+    jobs = [{"device": "auto", "devices": 1}] * 9
     plan = plan_local(node(per_gpu=2), jobs, 9)
     assert [plan.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(plan.workers)] == ["5", "5", "7", "7"]
     assert plan.environment(0)["OMP_NUM_THREADS"] == "2" and str(plan) == "4 workers on GPU 5, 7, 2 threads each"
     assert plan_local(node(threads=3), jobs, 9).environment(1)["OMP_NUM_THREADS"] == "3"
     assert plan_local(node(), jobs, 1).workers == 1, "no more workers than jobs"
-    on_cpu = plan_local(node(), [{"device": "cpu"}] * 9, 9)
+    on_cpu = plan_local(node(), [{"device": "cpu", "devices": 1}] * 9, 9)
     assert (on_cpu.workers, on_cpu.threads, on_cpu.environment(0)["CUDA_VISIBLE_DEVICES"]) == (8, 1, "5,7")
 
 
@@ -76,7 +79,7 @@ def test_gpus_are_those_that_the_environment_leaves(monkeypatch):
 )
 def test_what_gpus_can_not_take_is_refused(two_gpus, settings, device, words):
     with pytest.raises(InvalidArguments, match=re.escape(words)):
-        plan_local(node(**settings), [{"device": device}] * 9, 9)
+        plan_local(node(**settings), [{"device": device, "devices": 1}] * 9, 9)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_workers_are_ended_as_by_ctrl_c(listed, monkeypatch):
 def follow(listed, crew):
     screen = io.StringIO()
     with SweepScreen(Console(file=screen, width=200)) as shown:
-        Watch(listed.folder, Jobs(listed)).follow(lambda: crew, shown)
+        Watch(listed.folder, SweepWork(listed)).follow(lambda: crew, shown)
     return screen.getvalue()
 
 
@@ -174,7 +177,7 @@ def test_the_watch_ends_without_workers_and_takes_jobs_that_are_over_from_their_
     for number, state in ((0, "finished"), (2, "failed")):
         listed.folder_of(listed.jobs[number]).mkdir()
         write_state(listed.folder_of(listed.jobs[number]), state)
-    watch = Watch(listed.folder, Jobs(listed))
+    watch = Watch(listed.folder, SweepWork(listed))
     assert watch.work.left == 1
     watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO())))
     assert follow(listed, Onlookers()) == ""
@@ -202,7 +205,7 @@ def test_the_watch_prints_what_workers_say_once(listed):
 
 
 def test_the_watch_over_a_lost_folder_ends(listed):
-    watch = Watch(listed.folder, Jobs(listed))
+    watch = Watch(listed.folder, SweepWork(listed))
     (listed.folder / "jobs.json").unlink()
     with pytest.raises(SweepLost, match="has disappeared"):
         watch.follow(Onlookers, SweepScreen(Console(file=io.StringIO())))
@@ -363,3 +366,54 @@ def test_a_module_that_is_missing_on_another_machine_is_named_at_once(tmp_path, 
     worker = command(tmp_path, [str(listed.folder)], "work")
     worker.join()
     assert worker.exitcode == 0, (tmp_path / "printed.txt").read_text()
+
+
+def test_idle_workers_are_not_called_back_forever(listed, monkeypatch):
+    crew, starts = crew_of(listed, monkeypatch, "exit(3)")
+    for _ in range(9):
+        ticks(crew)
+    assert crew.over and 1 < len(starts) < 9
+
+
+def test_a_worker_that_a_signal_without_a_name_ends_is_said_so(listed, monkeypatch):
+    crew, _ = crew_of(listed, monkeypatch, "import os; os.kill(os.getpid(), 40)")
+    assert "was killed by signal 40" in ticks(crew)[0]
+
+
+def test_a_command_that_comes_a_moment_later_names_the_one_that_leads(tmp_path, monkeypatch):
+    with ExitStack() as until:
+
+        def hold_late(path, stack):
+            monkeypatch.undo()
+            assert by_workers._Lead(tmp_path, until, Onlookers()).first
+            hold(path, stack)
+
+        monkeypatch.setattr(by_workers, "hold", hold_late)
+        late = by_workers._Lead(tmp_path, until, Onlookers())
+        assert not late.first and late.other == str(Process.this())
+
+
+@pytest.mark.parametrize("search", [(), ("search=random", "search.trials=2", "distillation.alpha=interval(0,1)")])
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_a_folder_that_can_no_longer_be_written_ends_a_command_in_words(here, monkeypatch, launcher, search):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for place in (
+        "kdexp.queue.local.LocalCrew._start",
+        "kdexp.queue.queue.numbered_locks",
+        "kdexp.search.queue.numbered_locks",
+    ):
+        monkeypatch.setattr(place, full)
+    words = search or ("-m", "seed=0,1")
+    code, printed = here(*SHORT, *words, f"hydra/launcher={launcher}", columns=200)
+    assert code == 3 and "No space left on device" in printed.err and "Traceback" not in printed.err
+
+
+def test_a_job_with_several_ranks_has_as_many_gpus(two_gpus):
+    plan = plan_local(node(), [{"device": "auto", "devices": 2}, {"device": "auto", "devices": 1}], 9)
+    assert plan.workers == 1 and plan.environment(0)["CUDA_VISIBLE_DEVICES"] == "5,7"
+    with pytest.raises(
+        InvalidArguments, match="2 GPUs with per_gpu=1 and devices=2 take 1; hydra.launcher.per_gpu=3 takes more"
+    ):
+        plan_local(node(workers=3), [{"device": "cuda", "devices": 2}], 9)

@@ -1,5 +1,6 @@
 """The queue of a sweep: each job is one process's, jobs that were cut off are taken again, and the table comes last."""
 
+import io
 import json
 import os
 import shutil
@@ -7,15 +8,23 @@ import subprocess
 import sys
 
 import pytest
-from experiments import SHORT
+from experiments import COMPOSER, SHORT
 from processes import command
+from rich.console import Console
 from sweeps_to_do import listed_sweep, logs, weights_in
 
-from kdexp.commands import work
+from kdexp.commands import multirun, work
+from kdexp.commands.command import PlannedJob
+from kdexp.commands.multirun import run_job
+from kdexp.device.ranks import ENDED, RankLost
 from kdexp.errors import SweepLost
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.journal import Journal
+from kdexp.experiment.session import Session
 from kdexp.queue.job_list import JobList, ListedJob, read_jobs
 from kdexp.queue.queue import MOST_DEATHS, Queue
-from kdexp.queue.roster import Registration, Tail, TrainedHere, live_workers
+from kdexp.queue.roster import Registration, Tail, live_workers
+from kdexp.queue.trained import TrainedHere
 from kdexp.store.run_state import runner, state_of, write_state
 
 
@@ -215,3 +224,62 @@ def test_a_worker_helps_a_sweep_that_runs_in_one_process(tmp_path):
     lines = [(tmp_path / name).read_text() for name in ("printed.txt", "helper.txt")]
     assert "95 % interval" in lines[0] and "/3  " in lines[0] + lines[1]
     assert logs(folder).count("training teacher") == 1 and len(weights_in(tmp_path / "outputs" / "store")) == 7
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "state"),
+    [
+        ("make_ready", KeyboardInterrupt, "interrupted"),
+        ("obtain", KeyboardInterrupt, "interrupted"),
+        ("obtain", RankLost, "killed"),
+    ],
+)
+def test_only_deaths_are_counted_against_a_job(tmp_path, monkeypatch, place, error, state):
+    def end(*_):
+        raise error
+
+    monkeypatch.setattr(*((Experiment, place) if place == "make_ready" else (multirun, place)), end)
+    listed = listed_sweep(tmp_path, "seed=0")
+    job, folder = PlannedJob(0, listed.jobs[0].overrides, COMPOSER.compose(listed.jobs[0].overrides)), listed.folder / "000"
+    with pytest.raises(error):
+        run_job(job, folder, Journal(Console(file=io.StringIO()), quiet=True), Session())
+    assert state_of(folder) == state
+
+
+def test_the_state_of_a_worker_of_a_newer_version_is_read(tmp_path):
+    with Registration(tmp_path) as worker:
+        file = tmp_path / "workers" / f"{worker.state.name}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "job": 3, "temperature": 40}))
+        assert [state.job for state in live_workers(tmp_path)] == [3]
+
+
+def test_a_worker_that_can_not_claim_jobs_says_so_to_all(tmp_path, kdexp_work):
+    folder = listed_sweep(tmp_path / "out", "seed=0,1").folder
+    (folder / "workers").mkdir()
+    (folder / "claims.lock").mkdir()
+    tail = Tail(folder)
+    code, printed = kdexp_work(folder)
+    assert code == 3 and "claims.lock" in printed and "Traceback" not in printed
+    assert ["claims.lock" in line.text for line in tail.lines()] == [True]
+
+
+def test_a_worker_whose_other_rank_died_says_so_to_all(tmp_path, kdexp_work, monkeypatch):
+    def end(*_):
+        raise RankLost(ENDED)
+
+    monkeypatch.setattr("kdexp.commands.working.work", end)
+    folder = listed_sweep(tmp_path / "out", "seed=0,1").folder
+    tail = Tail(folder)
+    code, printed = kdexp_work(folder)
+    (line,) = tail.lines()
+    assert code == 3 and ENDED in printed and ENDED in line.text
+
+
+def test_a_folder_that_may_not_be_entered_is_refused(tmp_path, kdexp_work, monkeypatch):
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    folder = listed_sweep(tmp_path / "out", "seed=0,1").folder
+    monkeypatch.setattr("os.chdir", deny)
+    code, printed = kdexp_work(folder)
+    assert code == 2 and "Permission denied" in printed

@@ -246,7 +246,7 @@ class AuthenticationError(Exception):
 def test_an_address_without_a_cluster_is_refused(fake, error, words):
     fake.error = error
     with pytest.raises(InvalidArguments, match=re.escape(f"hydra.launcher.address{words}")):
-        plan_ray(OmegaConf.create({**NODE, "address": "h:1"}), [{"device": "cpu"}], 1)
+        plan_ray(OmegaConf.create({**NODE, "address": "h:1"}), [{"device": "cpu", "devices": 1}], 1)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
@@ -261,12 +261,20 @@ def test_an_address_where_nothing_listens_is_refused_at_once(fake, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("gpus", "device", "given", "each"), [(2, "auto", None, 1), (2, "cpu", None, 0), (0, "auto", None, 0), (2, "cpu", 0.5, 0.5)]
+    ("gpus", "device", "devices", "given", "each"),
+    [
+        (2, "auto", 1, None, 1),
+        (2, "auto", 2, None, 2),
+        (2, "auto", "auto", None, 1),
+        (2, "cpu", 2, None, 0),
+        (0, "auto", 1, None, 0),
+        (2, "cpu", 1, 0.5, 0.5),
+    ],
 )
-def test_workers_take_a_gpu_where_there_are_some_and_jobs_may_use_them(fake, gpus, device, given, each):
+def test_workers_take_gpus_where_there_are_some_and_jobs_may_use_them(fake, gpus, device, devices, given, each):
     fake.nodes_ = [ONE_CORE, {"CPU": 4.0, "GPU": gpus}]
     node = OmegaConf.create({**NODE, "address": "auto", "gpus_per_worker": given, "env": {"OMP_NUM_THREADS": 2}})
-    made = plan_ray(node, [{"device": device}], 3)
+    made = plan_ray(node, [{"device": device, "devices": devices}], 3)
     assert (made.gpus, made.workers, made.env) == (each, 3, {"OMP_NUM_THREADS": "2"})
 
 
@@ -304,14 +312,14 @@ def test_what_ray_or_this_machine_can_not_do_is_refused(fake, monkeypatch, setti
     monkeypatch.setattr(ray_plan, "cores", lambda: 2)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(InvalidArguments, match=re.escape(f"hydra.launcher.{message}")):
-        plan_ray(OmegaConf.create({**NODE, **settings}), [{"device": "cpu"}], 3)
+        plan_ray(OmegaConf.create({**NODE, **settings}), [{"device": "cpu", "devices": 1}], 3)
     assert fake.begun == []
 
 
 def test_a_python_without_ray_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
     with pytest.raises(InvalidArguments, match=re.escape('hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"')):
-        plan_ray(OmegaConf.create(NODE), [{"device": "cpu"}], 3)
+        plan_ray(OmegaConf.create(NODE), [{"device": "cpu", "devices": 1}], 3)
 
 
 def test_workers_of_a_sweep_are_cancelled(fake, call_main, tmp_path):

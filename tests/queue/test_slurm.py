@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from searches import ALPHA, SEEDS, run_search, trials_in
 from sweeps_to_do import listed_sweep, logs, wait_for, weights_in
 
-from kdexp.commands import by_workers
+from kdexp.commands import crews
 from kdexp.commands.work import start
 from kdexp.configuration.hydra_settings import LAUNCHERS
 from kdexp.configuration.shipped import conf_dir
+from kdexp.errors import InvalidArguments, Problem
 from kdexp.queue import slurm
 from kdexp.queue.job_list import SHIPPED, Source
 from kdexp.queue.roster import Registration, WorkerState, live_workers
@@ -136,7 +137,7 @@ def test_every_setting_of_the_launchers_is_checked():
     ],
 )
 def test_bad_settings_are_refused(refused, monkeypatch, words, message):
-    monkeypatch.setattr(by_workers, "missing_for_slurm", lambda: "")
+    monkeypatch.setattr(crews, "missing_for_slurm", lambda: "")
     assert message in refused("-m", "hydra/launcher=slurm", "seed=0,1", *words)
 
 
@@ -261,3 +262,16 @@ def test_a_search_in_slurm_goes_on_without_its_command(user, tmp_path):
 def test_what_slurm_refuses_is_said_in_its_words(user):
     printed, code = user.run(*SLURM, "seed=0,1", "hydra.launcher.partition=nowhere")
     assert code == 2 and "invalid partition specified: nowhere" in printed and "Traceback" not in printed
+
+
+def test_a_refusal_of_another_worker_leaves_those_that_run_alone(crew, monkeypatch):
+    crew.tick(3, [])
+    registered(crew._folder, "7_0", job=1)
+    del crew.listed["7_0"]
+
+    def refuse(_number):
+        raise InvalidArguments([Problem("hydra/launcher", "=slurm: sbatch: error: QOSMaxSubmitJobPerUserLimit")])
+
+    monkeypatch.setattr(crew, "submit", refuse)
+    died, refused = crew.tick(3, [])
+    assert "died" in died and "QOSMaxSubmitJobPerUserLimit" in refused and not crew.over

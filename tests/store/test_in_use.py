@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from kdexp.processes import Process
 from kdexp.store import items, pruning
 from kdexp.store.in_use import Claim, settle_killed, user_of
 from kdexp.store.learners import LearnerStore
-from kdexp.store.locks import fcntl, holder
+from kdexp.store.locks import fcntl, hold, holder
 from kdexp.store.outputs import OutputStore
 from kdexp.store.run_state import settle, write_state
 from kdexp.store.spec import key_of
@@ -419,3 +420,23 @@ def test_a_failing_flush_is_reported(tmp_path, monkeypatch, number, told):
     with pytest.raises(OSError, match=os.strerror(number)):
         write_whole(tmp_path / "file", "whole", lasting=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_only_looks_whether_a_file_is_locked_takes_it_from_nobody(tmp_path):
+    path = tmp_path / "worker.lock"
+    path.touch()
+    with path.open("rb") as looking, ExitStack() as until:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        Timer(0.02, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        hold(path, until)
+        assert holder(path) == str(Process.this())
+
+
+def test_the_lock_of_a_process_that_was_killed_before_its_first_claim_is_removed(tmp_path):
+    folder = tmp_path / "in_use"
+    with ExitStack() as until:
+        folder.mkdir()
+        hold(folder / f"{'a' * 32}.lock", until)
+        (folder / f"{'b' * 32}.lock").write_text(f"process {GONE} on {HERE}")
+        settle_killed(tmp_path)
+        assert [path.stem for path in folder.iterdir()] == ["a" * 32]

@@ -10,7 +10,7 @@ from kdexp.store.run_state import FAILED, FINISHED, INTERRUPTED, KILLED, RUNNING
 from kdexp.trackers import tracking as module
 from kdexp.trackers.record import RECORD
 from kdexp.trackers.tracker import flat, results, terms
-from kdexp.trackers.tracking import Failures, tracking
+from kdexp.trackers.tracking import Failures, Tracking, tracking
 
 CONFIG = {"force": False, "output_dir": "outputs"}
 
@@ -246,3 +246,17 @@ def test_tags_name_learner_and_number():
     assert terms("distilled", {"epoch": 2, "ce": 0.5}) == {"distilled/ce": 0.5}
     row = {"role": "teacher", "n": 1, "test_top1": 0.9, "parameters": 7, "difference": None, "nll": float("nan"), "model": "m"}
     assert results([row]) == {"teacher/test_top1": 0.9, "teacher/parameters": 7.0}
+
+
+def test_ctrl_c_while_a_tracker_is_opened_ends_those_before_it(server, tmp_path, monkeypatch):
+    real = Tracking.open
+
+    def opened(self, name, config):
+        if name == "wandb":
+            raise KeyboardInterrupt
+        real(self, name, config)
+
+    monkeypatch.setattr(Tracking, "open", opened)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path / "runs" / "a", ("mlflow", "wandb"))
+    assert server.only()["state"] == INTERRUPTED
