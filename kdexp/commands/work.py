@@ -41,9 +41,9 @@ def main() -> None:
     """
     arguments = _parser().parse_args()
     set_up()
-    if arguments.with_parent:
-        end_with_parent()
     try:
+        if arguments.with_parent:
+            end_with_parent()
         sys.exit(start(Path(arguments.folder), arguments.workers, arguments.per_gpu))
     except KeyboardInterrupt as stop:
         why = str(stop) or "interrupted"
