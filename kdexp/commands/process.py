@@ -20,7 +20,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def terminate(_signal: int, _frame: FrameType | None) -> None:
-    """Handles a signal that asks this process to end."""
+    """Handles a signal that asks this process to end; a second one must not interrupt the saving."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
 
 

@@ -15,9 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from kdexp.configuration.compose import as_yaml
-from kdexp.configuration.roles import EXPLAINED
 from kdexp.configuration.settings import entries
-from kdexp.device.precision import BF16_SPEED_UPS, cpu_computes_bf16
 from kdexp.device.ranks import RankLost
 from kdexp.errors import BadFile, ImageLost, Unwritable, first_line
 from kdexp.experiment.experiment import Experiment
@@ -25,14 +23,12 @@ from kdexp.experiment.journal import Journal
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.starts import start_notes
 from kdexp.files import at_home, reason, write_whole
-from kdexp.report.averaged import averaged_words
 from kdexp.report.curves import draw_curves
 from kdexp.report.diagnosis import diagnose
-from kdexp.report.few_labels import label_remark
 from kdexp.report.imbalance import imbalance_remarks
-from kdexp.report.origin import REPEAT
 from kdexp.report.page import write_page
 from kdexp.report.published import unsourced
+from kdexp.report.remarks import remarks
 from kdexp.report.rows import Row
 from kdexp.report.table import draw_table
 from kdexp.report.write import write
@@ -42,9 +38,6 @@ from kdexp.store.run_state import ALIVE, FAILED, FINISHED, INTERRUPTED, KILLED, 
 from kdexp.store.size import size_remark
 from kdexp.trackers.tracking import tracking
 from kdexp.training.entry import Entry
-
-LONG = 60.0
-"""Seconds of training from which a run's remarks name what would be faster."""
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str] = (), console: Console | None = None) -> bool:
@@ -146,9 +139,8 @@ def report(
 ) -> Outcome:
     """Writes the table and the state of the job, then prints the table; adds curves and a diagnosis unless `brief`.
 
-    The table of a search's `trial` has no test accuracies.
-
-    The table's files are written first, so that an error while printing loses nothing.
+    The table's files are written first, so that an error while printing loses nothing. The table of a search's `trial` has no
+    test accuracies.
     """
     overrides = _typed(folder) if experiment.config.get("published") else []
     written = write(folder, entries, experiment, overrides, trial=trial)
@@ -218,53 +210,3 @@ def print_diagnosis(folder: Path, entries: list[Entry], experiment: Experiment, 
             journal.say(line)
     except RuntimeError as error:  # out of memory, or a method whose losses can't be computed again
         journal.warn(f"no diagnosis of the distilled student: {first_line(error)}")
-
-
-def remarks(entries: list[Entry], experiment: Experiment) -> list[str]:
-    """The remarks under a table, which readers need to interpret it."""
-    lines = [f"{entry.role} failed: {entry.failure}" for entry in entries if entry.failure]
-    lines += [_training_only(entry) for entry in entries if entry.stored and entry.stored.result["training_only_parameters"]]
-    lines += [EXPLAINED[entry.role] for entry in entries if entry.role in EXPLAINED]
-    lines += dict.fromkeys(averaged_words(entry.spec.averaging["decay"]) for entry in entries if entry.spec.averaging)
-    lines += [_teaches_features(entry) for entry in entries if entry.role == "teacher" and _has_no_accuracy(entry)]
-    student = experiment.config["student"]
-    if start := student.get("checkpoint") or student.get("weights"):
-        lines.append(f"The student starts from trained weights ({start}): its baseline is plain transfer learning.")
-    data, share = experiment.data, experiment.dataset.student_fraction
-    if share < 1:
-        seen, total = len(data.student_train), len(data.train)
-        lines.append(f"Students saw {seen:,} of the teacher's {total:,} images (dataset.student_fraction={share:g}).")
-    if few := label_remark([entry.stored.result for entry in entries if entry.stored]):
-        lines.append(few)
-    lines.append(f"Test accuracy on {len(data.test):,} images after the last epoch, {experiment.where}.")
-    lines.append(REPEAT)
-    if _would_gain_by_bf16(entries, experiment):
-        least, most = BF16_SPEED_UPS
-        lines.append(
-            "This CPU computes bf16 itself: precision=bf16 fast=true may well be faster "
-            f"({least:g} to {most:g} times in the trainings of docs/speed.md), and rounds differently."
-        )
-    return lines
-
-
-def _would_gain_by_bf16(entries: list[Entry], experiment: Experiment) -> bool:
-    """Whether the run trained for long in fp32, by default, on a CPU that has bf16 arithmetic."""
-    trained = [entry.stored.result["train_seconds"] for entry in entries if entry.stored and not entry.reused]
-    usual = experiment.config["precision"] == "auto" and experiment.precision.name == "fp32" and not experiment.precision.fast
-    return usual and experiment.device.type == "cpu" and sum(trained) > LONG and cpu_computes_bf16()
-
-
-def _has_no_accuracy(entry: Entry) -> bool:
-    return entry.stored is not None and entry.stored.result["test"]["last"]["top1"] is None
-
-
-def _teaches_features(entry: Entry) -> str:
-    return f"The teacher {entry.model} has no classifier for these classes: it teaches features, and its row has no accuracy."
-
-
-def _training_only(entry: Entry) -> str:
-    assert entry.stored is not None
-    extra = entry.stored.result["training_only_parameters"]
-    return (
-        f"{entry.role} trained {entry.stored.result['parameters'] + extra:,} parameters, {extra:,} of them only for training."
-    )

@@ -41,9 +41,9 @@ def main() -> None:
     """
     arguments = _parser().parse_args()
     set_up()
-    if arguments.with_parent:
-        end_with_parent()
     try:
+        if arguments.with_parent:
+            end_with_parent()
         sys.exit(start(Path(arguments.folder), arguments.workers, arguments.per_gpu))
     except KeyboardInterrupt as stop:
         why = str(stop) or "interrupted"
@@ -61,24 +61,22 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -
     except BadFile as error:
         lacks = "" if (folder / JOBS).exists() else f"has no {JOBS}" if folder.is_dir() else "is no folder"
         return _refuse(f"{folder} {lacks}: name the folder of a sweep, as kdexp -m prints it" if lacks else str(error))
-    if why := _why_not_here(listed):
+    if why := _why_not_here(listed) or _move_to(listed):
         return _refuse(why)
     if workers > 1:  # read when torch is imported
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
-    try:
-        os.chdir(listed.cwd)
-    except OSError as error:
-        return _refuse(f"this machine has no way into the folder that the sweep was started in: {error}")
-    if listed.source.config_dir:  # a user's own modules lie next to the folder of their YAML files
-        sys.path.insert(0, str(Path(listed.source.config_dir).parent))
+    from kdexp.device.sharing import share_with
+    from kdexp.queue.roster import Registration, started_as
+
+    share_with(workers, per_gpu)
+    return _work_as(Registration(listed.folder, starter or started_as()), listed)
+
+
+def _work_as(worker: Registration, listed: JobList) -> int:
+    """Takes jobs as a registered worker; tells all others why it stops, if anything stops it. Returns the exit code."""
     with importing_torch():
         from kdexp.commands.working import work
         from kdexp.device.ranks import RankLost
-        from kdexp.device.sharing import share_with
-        from kdexp.queue.roster import Registration, started_as
-    share_with(workers, per_gpu)
-
-    worker = Registration(listed.folder, starter or started_as())
     with ExitStack() as until:
         try:
             until.enter_context(worker)
@@ -92,6 +90,17 @@ def start(folder: Path, workers: int = 1, per_gpu: int = 1, starter: str = "") -
         except RankLost as lost:
             worker.tell(f"{worker.state.process} stopped: {one_line(str(lost))}; its job goes on from the last finished epoch")
             raise
+
+
+def _move_to(listed: JobList) -> str:
+    """Has this process find files and modules where the sweep's command did; returns why it can't, or an empty string."""
+    try:
+        os.chdir(listed.cwd)
+    except OSError as error:
+        return f"this machine has no way into the folder that the sweep was started in: {error}"
+    if listed.source.config_dir:  # a user's own modules lie next to the folder of their YAML files
+        sys.path.insert(0, str(Path(listed.source.config_dir).parent))
+    return ""
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ from kdexp.text.numbers import count
 FOLDER, ARRAYS = "slurm", "arrays.json"
 POLL = 5.0
 """Seconds between two questions to SLURM, which serves many users."""
+NO_ANSWER = "squeue gives no answer: nothing is submitted until it says which workers of this sweep there are"
 ENDING = "COMPLETING"
 """State of a task whose processes have ended or are ending; it may be queued again."""
 LEFT = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
@@ -70,7 +71,7 @@ class SlurmCrew:
         """The tasks that wait, run or end."""
         self._done_with: set[str] = set()
         """Tasks that ended, and that nothing more is to be done about."""
-        self._first = True
+        self._first, self._silent = True, False
 
     @property
     def arrays(self) -> list[str]:
@@ -92,7 +93,8 @@ class SlurmCrew:
         self._asked = time.monotonic()
         before, listed = self._queued, self._tasks()
         if listed is None and self.arrays:
-            return []
+            silent, self._silent = self._silent, True
+            return [NO_ANSWER] if self._first and not silent else []
         queued = set(listed or {})
         self._queued, said, missing = queued, [], 0
         known = self._registered()

@@ -17,7 +17,7 @@ from torch import nn
 import kdexp
 from kdexp.commands import run_data
 from kdexp.commands.export import main
-from kdexp.commands.run import remarks, run
+from kdexp.commands.run import run
 from kdexp.configuration.nodes import build
 from kdexp.data.preprocessing import Preprocessing
 from kdexp.data.shape import Shape
@@ -29,6 +29,7 @@ from kdexp.deployment.quantisation import QUANTISATION
 from kdexp.errors import BadResult
 from kdexp.experiment.obtain import obtain
 from kdexp.report.latency import measure
+from kdexp.report.remarks import remarks
 from kdexp.report.rows import make_rows
 from kdexp.report.table import draw_table
 from kdexp.store.stored import QUANTISED

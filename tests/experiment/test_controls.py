@@ -9,11 +9,11 @@ from each_method import FEW_LABELS
 from experiments import COMPOSER, said
 from safetensors.torch import load_file, save_file
 
-from kdexp.commands.run import remarks
 from kdexp.configuration.roles import EXPLAINED, PARTS, Control
 from kdexp.distillation.label_smoothing import LabelSmoothing
 from kdexp.experiment.obtain import obtain
 from kdexp.network.capture import Outputs
+from kdexp.report.remarks import remarks
 from kdexp.validation.validator import validate
 
 OWN = ("student._target_=own_networks.NormNet", "~student.hidden")

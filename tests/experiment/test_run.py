@@ -14,9 +14,9 @@ from experiments import SHORT, compose_command
 from rich.console import Console
 
 import kdexp
-from kdexp.commands import run as run_module
-from kdexp.commands.run import claim_folder, remarks, run
+from kdexp.commands.run import claim_folder, run
 from kdexp.distillation.base import distiller
+from kdexp.report.remarks import remarks
 from kdexp.report.rows import Row
 from kdexp.report.table import COLUMNS, draw_table, duration, fitting, markdown
 from kdexp.training.entry import Entry
@@ -86,7 +86,7 @@ def under_the_table(experiment, seconds, reused=False):
 def test_a_long_run_in_fp32_on_a_cpu_that_computes_bf16_is_told_so(
     make_experiment, monkeypatch, overrides, seconds, reused, told
 ):
-    monkeypatch.setattr(run_module, "cpu_computes_bf16", lambda: True)
+    monkeypatch.setattr("kdexp.report.remarks.cpu_computes_bf16", lambda: True)
     assert ("precision=bf16 fast=true" in under_the_table(make_experiment(*overrides), seconds, reused)) == told
 
 

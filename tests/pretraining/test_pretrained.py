@@ -8,9 +8,9 @@ from own_networks import NormNet
 from processes import screens, start
 from safetensors.torch import save_file
 
-from kdexp.commands.run import remarks
 from kdexp.experiment.lockstep import train_together
 from kdexp.experiment.obtain import obtain
+from kdexp.report.remarks import remarks
 from kdexp.store.best import reasons_to_keep_best
 from kdexp.sweep.bibliography import bibliography
 from kdexp.sweep.comparison import fold

@@ -417,3 +417,10 @@ def test_a_job_with_several_ranks_has_as_many_gpus(two_gpus):
         InvalidArguments, match="2 GPUs with per_gpu=1 and devices=2 take 1; hydra.launcher.per_gpu=3 takes more"
     ):
         plan_local(node(workers=3), [{"device": "cuda", "devices": 2}], 9)
+
+
+def test_a_second_request_to_end_does_not_interrupt_the_saving():
+    code = "import os, time\nfrom kdexp.commands.process import code_of, set_up\nset_up()\n"
+    code += "try:\n    os.kill(os.getpid(), 15)\n    time.sleep(9)\nexcept KeyboardInterrupt as stop:\n"
+    code += "    os.kill(os.getpid(), 15)\n    time.sleep(0.01)\n    print('saved', code_of(stop))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "saved 143\n"

@@ -275,3 +275,14 @@ def test_a_refusal_of_another_worker_leaves_those_that_run_alone(crew, monkeypat
     monkeypatch.setattr(crew, "submit", refuse)
     died, refused = crew.tick(3, [])
     assert "died" in died and "QOSMaxSubmitJobPerUserLimit" in refused and not crew.over
+
+
+def test_a_command_that_slurm_does_not_answer_says_once_that_it_submits_nothing(crew, tmp_path, monkeypatch):
+    crew.tick(3, [])
+
+    def fails(*_, **__):
+        raise subprocess.CalledProcessError(1, "squeue")
+
+    monkeypatch.setattr(subprocess, "run", fails)
+    again = SlurmCrew(tmp_path, SlurmPlan(2, {}), start)
+    assert "squeue" in again.tick(3, [])[0] and again.tick(3, []) == []

@@ -6,13 +6,13 @@ from experiments import compose_command, said
 from own_networks import NormNet
 from torch import nn
 
-from kdexp.commands.run import remarks
 from kdexp.data.shape import Shape
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.experiment.obtain import obtain
 from kdexp.experiment.starts import start_notes
 from kdexp.network.build import build_network, start
 from kdexp.network.headless import NoClassifier, is_headless
+from kdexp.report.remarks import remarks
 from kdexp.validation.validator import validate
 
 SHAPE = Shape(10, 1, 8)

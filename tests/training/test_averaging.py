@@ -12,13 +12,13 @@ from loops import prepared, run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdexp.commands.run import remarks
 from kdexp.configuration.nodes import build
 from kdexp.deployment.rebuild import deployed_network
 from kdexp.distillation.none import NoDistillation
 from kdexp.experiment.obtain import obtain
 from kdexp.report.averaged import averaged_words
 from kdexp.report.facts import measure
+from kdexp.report.remarks import remarks
 from kdexp.sweep.axes import axis_values
 from kdexp.training.averaging import ExponentialAveraging, MovingAverage
 from kdexp.validation.validator import validate
