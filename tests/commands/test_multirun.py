@@ -17,7 +17,7 @@ from kdexp.commands import multirun
 from kdexp.commands.command import PlannedJob
 from kdexp.commands.multirun import Lockstep, run_jobs
 from kdexp.configuration.jobs import expand
-from kdexp.experiment import lockstep, plan
+from kdexp.experiment import lockstep, setup
 from kdexp.experiment.obtain import obtain
 from kdexp.network.build import build_network
 from kdexp.queue.trained import TrainedHere
@@ -85,8 +85,8 @@ def test_the_sweep_folder_lists_all_jobs_and_their_states(sweep):
 @pytest.mark.slow
 def test_data_are_read_once_and_the_teacher_runs_once(sweep, monkeypatch):
     reads, asked = [], []
-    load, ask = plan.load, Teacher.ask
-    monkeypatch.setattr(plan, "load", lambda *words: reads.append(1) or load(*words))
+    load, ask = setup.load, Teacher.ask
+    monkeypatch.setattr(setup, "load", lambda *words: reads.append(1) or load(*words))
     monkeypatch.setattr(Teacher, "ask", lambda self, image: asked.append(len(image)) or ask(self, image))
     sweep("distillation.temperature=1,4", "seed=0,1", "limit_batches=null")
     assert len(reads) == 1

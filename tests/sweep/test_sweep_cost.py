@@ -20,7 +20,7 @@ from kdexp.configuration import compose, quoting
 from kdexp.configuration import compose as composer
 from kdexp.configuration.compose import Composer, as_yaml
 from kdexp.configuration.jobs import expand
-from kdexp.experiment import experiment, lockstep, plan
+from kdexp.experiment import experiment, lockstep, setup
 from kdexp.experiment import lookahead as wanted
 from kdexp.training import sketch
 from kdexp.validation import validator as validation
@@ -163,7 +163,7 @@ def test_a_finished_job_leaves_nothing_in_memory(sweep, monkeypatch, together):
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [None, Lockstep(None)])
 def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, together):
-    loaded, others, real = [], [], plan.load
+    loaded, others, real = [], [], setup.load
 
     def watched(*words):
         others.append(sum(data() is not None for data in loaded))
@@ -171,7 +171,7 @@ def test_one_data_set_is_in_memory_at_a_time(sweep, monkeypatch, together):
         loaded.append(weakref.ref(data))
         return data
 
-    monkeypatch.setattr(plan, "load", watched)
+    monkeypatch.setattr(setup, "load", watched)
     sweep("distillation=none", "seed=0,1", "dataset.split_seed=0,1", lockstep=together)
     assert len(others) >= 2 and not any(others), "the one before is gone when the next is read"
 
