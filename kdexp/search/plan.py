@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdexp.configuration.arguments import problems
 from kdexp.configuration.compose import Composer
-from kdexp.configuration.jobs import MOST_JOBS, key_of
+from kdexp.configuration.jobs import key_of
 from kdexp.configuration.keys import all_paths
 from kdexp.configuration.nodes import build
 from kdexp.configuration.overrides import Overrides
 from kdexp.errors import Problem
+from kdexp.search.problems import grid_problems, refused_keys, with_whole_numbers
 from kdexp.search.samplers import budget
 from kdexp.search.settings import SearchSettings
-from kdexp.search.space import Choice, Dimension, Interval, Space, split_words, value_in
+from kdexp.search.space import Choice, Dimension, Space, split_words, value_in
 from kdexp.store.spec import sources_in
 from kdexp.validation.jobs import compose_and_check
 
 METHOD = "distillation"
 """The group whose options are searched one by one, each with the same number of trials."""
-
-IMAGES = ("dataset", "dataset.root", "dataset.val_fraction", "dataset.split_seed", "dataset.limit")
-"""Keys that decide which images are used for validation."""
 
 ONLY_FINAL = {"controls": "[]", "latency": "false"}
 """Settings of the final training that trials do without, and the values that turn them off."""
@@ -90,7 +87,7 @@ def plan_search(
     """
     own = [word for word in words if key_of(word) == "search" or key_of(word).startswith("search.")]
     rest, dimensions, found = split_words([word for word in words if word not in own], composer.options)
-    found += _refused_keys(rest, dimensions)
+    found += refused_keys(rest, dimensions)
     settings, of_settings = _settings([*rest, *own], composer, typed)
     found += of_settings
     if composer.hydra(rest).runtime.choices.get("search"):
@@ -104,7 +101,7 @@ def plan_search(
         configs.append(probed)
         found += of_space
         if settings is not None:
-            found += _grid_problems(space, settings)
+            found += grid_problems(space, settings)
     found = list(dict.fromkeys(found))
     if settings is None or found:
         return None, found
@@ -116,17 +113,6 @@ def _without_values(words: Sequence[str], composer: Composer, typed: Sequence[st
     example = "'distillation.alpha=interval(0,1)'"
     nothing = Problem("search", f"nothing to search; give values to choose from, such as {example}")
     return Overrides(composer, typed).compose(words).problems or [nothing]
-
-
-def _refused_keys(fixed: Sequence[str], dimensions: Sequence[Dimension]) -> Iterator[Problem]:
-    """Problems of keys that a search sets itself, or that would change what trials are compared on."""
-    keys = [*map(key_of, fixed), *(dimension.key for dimension in dimensions)]
-    if "seed" in keys:
-        yield Problem("seed", "a search sets it: 'search.seeds=[0,1,2]' names the seeds of every trial")
-    for dimension in dimensions:
-        if dimension.key in IMAGES:
-            sentence = "trials are compared on the same validation images, which this would change; give one value"
-            yield Problem(dimension.key, sentence)
 
 
 def _settings(words: Sequence[str], composer: Composer, typed: Sequence[str]) -> tuple[SearchSettings | None, list[Problem]]:
@@ -180,33 +166,4 @@ def _probe(
     if checks.get("thoroughly", True) and not found and not all(build(config["dataset"]).validates for config in configs):
         sentence = "trials are compared on validation images, and this data set has none; give dataset.val_fraction=0.1"
         found = [Problem("search", sentence)]
-    return configs, [_with_whole_numbers(problem, space) for problem in found]
-
-
-def _with_whole_numbers(problem: Problem, space: Space) -> Problem:
-    """The problem; that of an interval in which only whole numbers are right, with the way to write it."""
-    for one in space.dimensions:
-        if isinstance(one, Interval) and one.key == problem.name and "must be a whole number" in problem.sentence:
-            log = "tag(log,int(interval({})))" if one.log else "int(interval({}))"
-            fix = f"{one.typed}={log.format(f'{one.low:g},{one.high:g}')}"
-            return Problem(problem.name, f"{problem.sentence}; write {shlex.quote(fix)}")
-    return problem
-
-
-def _grid_problems(space: Space, settings: SearchSettings) -> Iterator[Problem]:
-    """Problems of a space that a grid can't go through, or not within the trials."""
-    if settings.sampler != "grid":
-        return
-    for dimension in space.dimensions:
-        if not isinstance(dimension, Choice) and not dimension.whole:
-            listing = ",".join(f"{value:g}" for value in (dimension.low, dimension.high))
-            yield Problem(dimension.key, f"a grid needs a list of values, such as {listing}; search=random takes intervals")
-    if space.size > MOST_JOBS and space.size != float("inf"):
-        yield Problem(
-            "search", f"='grid': {int(space.size):,} combinations are more than {MOST_JOBS:,}; search=random draws some"
-        )
-    elif settings.trials is not None and settings.trials < space.size != float("inf"):
-        sentence = (
-            f"={settings.trials}: the grid has {int(space.size):,} combinations; leave search.trials out, or search=random"
-        )
-        yield Problem("search.trials", sentence)
+    return configs, [with_whole_numbers(problem, space) for problem in found]

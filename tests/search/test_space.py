@@ -63,6 +63,10 @@ def test_whole_numbers_reach_both_ends():
         (["epochs=[2"], "can't be read"),
         ([ALPHA, "seed=3"], "search.seeds=[0,1,2]"),
         ([ALPHA, "dataset.split_seed=1,2"], "the same validation images"),
+        (
+            ["dataset=image_folder", "dataset.root=x", "dataset.image_size=8", "dataset.test_fraction=0.1,0.2"],
+            "dataset.test_fraction: trials are compared on the same validation images",
+        ),
         ([ALPHA, "dataset.val_fraction=0"], "this data set has none; give dataset.val_fraction=0.1"),
         ([ALPHA, "search.trails=4"], "did you mean search.trials?"),
         ([ALPHA, "search.trials=null"], "only search=grid ends by itself"),
