@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
                 screen.line(f"{crew.detaches}; {_how_to_look(listed, work)}")
             raise Detached(0)
         try:
-            watch.follow(leads.crew, screen)
+            watch.follow(partial(leads.crew, screen, f"{leads.other} has ended; this command goes on with {plan}"), screen)
         except KeyboardInterrupt as stop:
             leads.crew().stop()
             screen.line(_how_to_look(listed, work))
@@ -143,9 +144,11 @@ class _Lead:
         self._leads = False
         self.first = self._try()
 
-    def crew(self) -> Crew:
-        """The crew of this process if it leads now, else that of an onlooker."""
-        return self._own if self._leads or self._try() else self._onlookers
+    def crew(self, screen: SweepScreen | None = None, taking_over: str = "") -> Crew:
+        """The crew of this process if it leads now, else that of an onlooker; the screen shows a sentence on taking over."""
+        if not self._leads and self._try() and screen:
+            screen.line(taking_over)
+        return self._own if self._leads else self._onlookers
 
     def _try(self) -> bool:
         try:

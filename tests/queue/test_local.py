@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -363,3 +364,16 @@ def test_a_module_that_is_missing_on_another_machine_is_named_at_once(tmp_path, 
     worker = command(tmp_path, [str(listed.folder)], "work")
     worker.join()
     assert worker.exitcode == 0, (tmp_path / "printed.txt").read_text()
+
+
+def test_who_only_watches_says_that_it_takes_over(listed):
+    first, second, printed = ExitStack(), ExitStack(), io.StringIO()
+    leading, watching = (by_workers._Lead(listed.folder, until, Onlookers()) for until in (first, second))
+    screen = SweepScreen(Console(file=printed))
+    watching.crew(screen, "the other has ended")
+    assert leading.first and not watching.first and printed.getvalue() == ""
+    first.close()
+    for _ in range(2):
+        watching.crew(screen, "the other has ended")
+    assert printed.getvalue() == "the other has ended\n"
+    second.close()
