@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -57,7 +58,7 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
     with ExitStack() as until:
         listed = _find_or_list(command, typed, source)
         crew = crew_of(listed.folder, plan)
-        lead = _Lead(listed.folder, until, crew)
+        lead = _Lead(listed.folder, until, crew, str(plan))
         work = _search_work(listed, search, plan.workers if lead.first else None) if search else SweepWork(listed)
         watch, screen = Watch(listed.folder, work), until.enter_context(SweepScreen(console))
         screen.line(str(work))
@@ -80,7 +81,7 @@ def run_by_workers(command: Command, typed: Sequence[str], source: Source, conso
 def _follow(watch: Watch, lead: _Lead, screen: SweepScreen, folder: Path) -> None:
     """Watches until all is over. Ctrl-C ends the workers that this process has started, or raises `Detached` if they go on."""
     try:
-        watch.follow(lead.crew, screen)
+        watch.follow(partial(lead.crew, screen), screen)
     except KeyboardInterrupt as stop:
         lead.crew().stop()
         screen.line(_how_to_look(folder, watch.work))
@@ -112,21 +113,23 @@ def _how_to_look(folder: Path, work: Work) -> str:
 class _Lead:
     """Whether this process starts the workers, or another one that watches the same sweep; it takes over when that ends."""
 
-    def __init__(self, folder: Path, until: ExitStack, crew: Crew):
-        self._folder, self._until, self._own = folder, until, crew
+    def __init__(self, folder: Path, until: ExitStack, crew: Crew, plan: str):
+        self._folder, self._until, self._own, self._plan = folder, until, crew, plan
         self._onlookers = Onlookers()
         self._leads = False
         self.first = self._try()
         self.other = "" if self.first else runner(folder) or "another process"
 
-    def crew(self) -> Crew:
-        """The crew of this process if it leads now, else that of an onlooker."""
-        return self._own if self._leads or self._try() else self._onlookers
+    def crew(self, screen: SweepScreen | None = None) -> Crew:
+        """The crew of this process if it leads now, else that of an onlooker; the screen shows when it takes over."""
+        if not self._leads and self._try() and screen:
+            screen.line(f"{self.other} has ended; this command goes on with {self._plan}")
+        return self._own if self._leads else self._onlookers
 
     def _try(self) -> bool:
         try:
             hold(self._folder / ALIVE, self._until)
-        except OSError:  # another process does
+        except TimeoutError:  # another process does
             return False
         self._leads = True
         return True

@@ -90,11 +90,13 @@ def read_command(flags: Flags, composer: Composer) -> Command:
 
 
 def _read(flags: Flags, composer: Composer) -> Command:
-    overrides = [expand_home(_REMOVALS.get(word, word)) for word in flags.overrides]
+    typed = [expand_home(word) for word in flags.overrides]
     found = _unknown_users(flags.overrides)
-    hydra_node = composer.hydra(overrides)
+    overrides = [_REMOVALS.get(word, word) for word in typed]
+    latest_typed, replaced = latest(typed)
+    effective = [_REMOVALS.get(word, word) for word in latest_typed]
+    hydra_node = composer.hydra(effective)
     multirun = "--multirun" in flags or hydra_node.mode == RunMode.MULTIRUN
-    effective, replaced = latest(overrides)
     found += _malformed(flags, composer)
     if _searches(effective, composer, hydra_node):
         search = _read_search(flags, composer, hydra_node, overrides, found)
@@ -121,7 +123,7 @@ def _checks(flags: Flags, hydra_node: DictConfig) -> dict[str, bool]:
 
 def _searches(words: Sequence[str], composer: Composer, hydra_node: DictConfig) -> bool:
     """Whether a command is a search, by its last word on it or by a file that it chooses."""
-    options = [word.partition("=")[2] for word in words if key_of(word) == "search"]
+    options = [word.partition("=")[2].removesuffix(".yaml") for word in words if key_of(word) == "search"]
     return options[-1] in composer.options("search") if options else bool(hydra_node.runtime.choices.get("search"))
 
 

@@ -19,6 +19,7 @@ def preview_search(plan: SearchPlan, composer: Composer, console: Console | None
     """Prints the dry run of a search, then that of the jobs of one trial."""
     console, settings = console or Screen(), plan.settings
     example = max(plan.spaces, key=lambda space: len(space.dimensions))
+    values = example.probes()[0]
     lines = [_searched(space, plan) for space in plan.spaces]
     jobs = sum(map(plan.budget, plan.spaces)) * len(settings.seeds)
     final = (len(plan.spaces), len(plan.spaces) + 1)
@@ -26,11 +27,11 @@ def preview_search(plan: SearchPlan, composer: Composer, console: Console | None
         f"{count(jobs, 'job')} on validation images, with {seed_words(settings.seeds)}; then the best trial of each method "
         f"and the best baseline with {seed_words(settings.final_seeds)}: "
         f"{final[0] * len(settings.final_seeds)} to {final[1] * len(settings.final_seeds)} jobs",
-        f"one trial of {example.method}:",
+        f"one trial of {example.method}{''.join(f', {word}' for word in values)}:",
     ]
     for line in lines:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
-    words = [plan.trial_job(example, example.probes()[0], seed) for seed in settings.seeds]
+    words = [plan.trial_job(example, values, seed) for seed in settings.seeds]
     preview_jobs([PlannedJob(number, job, composer.compose(job)) for number, job in enumerate(words)], console)
 
 

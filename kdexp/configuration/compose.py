@@ -51,12 +51,12 @@ class Composer:
         return with_choices(config, runtime)
 
     def hydra(self, overrides: Sequence[str]) -> DictConfig:
-        """Hydra's own node; sweeps and invalid overrides are ignored."""
+        """Hydra's own node; sweeps, invalid overrides and values in the place of a part of the node are ignored."""
         good: list[str] = []
         for text in overrides:
             with suppress(Exception):  # composing explains it
                 parsed = parse(text)
-                if not parsed.is_sweep_override() and not self.sets_value(parsed):
+                if not parsed.is_sweep_override() and not self.sets_value(parsed) and not replaces_hydra(parsed):
                     good.append(text)
         try:
             return self._whole(tuple(good)).hydra
@@ -102,6 +102,28 @@ class Composer:
             unresolved = repr(OmegaConf.to_container(config))
             self._composed[overrides] = None if "${hydra:" in unresolved else (config, whole.hydra.runtime)
         return self._composed[overrides]
+
+
+HYDRA_NODES = (
+    "launcher",
+    "sweeper",
+    "help",
+    "hydra_help",
+    "hydra_logging",
+    "job_logging",
+    "env",
+    "job",
+    "runtime",
+    "run",
+    "sweep",
+)
+"""The parts of Hydra's own node that have settings themselves, not values."""
+
+
+def replaces_hydra(override: Override) -> bool:
+    """Whether an override puts a value in the place of a part of Hydra's node, such as `hydra.launcher=local`."""
+    hydra, _, part = override.key_or_group.partition(".")
+    return hydra == "hydra" and part in HYDRA_NODES and not isinstance(override.value(), dict)
 
 
 def _first_file(folders: Sequence[Path], option: str, suffix: str = ".yaml") -> Path | None:

@@ -73,7 +73,11 @@ def unused(overrides: Sequence[str], hydra_node: DictConfig, multirun: bool) -> 
         return
     for text in overrides:
         key = key_of(text)
-        if re.match(r"hydra([./]|$)", key) and not any(f"{key}.".startswith(f"{read}.") for read in _READ):
+        if key == "hydra.launcher" and not text.partition("=")[2].startswith("{"):
+            yield Problem(
+                key, "is a group of settings; hydra/launcher=local chooses one, hydra.launcher.workers=2 sets a value"
+            )
+        elif re.match(r"hydra([./]|$)", key) and not any(f"{key}.".startswith(f"{read}.") for read in _READ):
             yield Problem(key, _without_effect(key))
     if launcher in ONLY_SWEEPS and not multirun:
         yield Problem("hydra/launcher", f"={launcher}: {ONLY_SWEEPS[launcher]}; add -m")

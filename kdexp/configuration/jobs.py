@@ -59,10 +59,15 @@ def key_of(text: str) -> str:
     return text.lstrip("+~").partition("=")[0]
 
 
+def _target(text: str) -> str:
+    """What a word sets or removes; a word with `+` adds a key, which a later one without may change."""
+    return text.lstrip("~").partition("=")[0]
+
+
 def latest(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """The overrides without those that a later one of the same key replaces, and a line about each of the replaced ones."""
-    last = {text.partition("=")[0]: text for text in overrides}
-    after = {text: last[text.partition("=")[0]] for text in overrides}
+    last = {_target(text): text for text in overrides}
+    after = {text: last[_target(text)] for text in overrides}
     effective = [text for text in dict.fromkeys(reversed(overrides)) if after[text] == text]
     return effective[::-1], [f"{text} is not used, {later} comes after it" for text, later in after.items() if text != later]
 
@@ -118,6 +123,8 @@ def _unfit(override: Override, values: Any) -> str:
         return "a key that is removed can't be swept; leave the value out"
     if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
         return "Hydra's own settings can't differ between jobs; give one value"
+    if override.key_or_group == "search":
+        return "a command is one search; choose one"
     if override.key_or_group == "logger":
         return "all jobs have the same trackers; a list is written 'logger=[A,B]'"
     if isinstance(values, IntervalSweep):

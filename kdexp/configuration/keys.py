@@ -17,7 +17,8 @@ def unknown_key(key: str, paths: Sequence[str], value: str = "") -> str:
     siblings = [path for path in paths if path.rpartition(".")[0] == parent]
     names = [path.rpartition(".")[2] for path in siblings if not path.endswith("_target_")]
     hint = _hint(key, paths, siblings, value)
-    return f"unknown key;{hint} known{f' in {parent}' if parent else ''}: {listed(names)}"
+    known = f"known{f' in {parent}' if parent else ''}: {listed(names)}" if names else "see kdexp --help"
+    return f"unknown key;{hint} {known}"
 
 
 def _hint(key: str, paths: Sequence[str], siblings: Sequence[str], value: str) -> str:

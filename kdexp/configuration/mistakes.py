@@ -25,6 +25,9 @@ from kdexp.text.synonyms import note, plain, same, same_key, same_setting
 
 COMMANDS = {"store": "kdexp-store", "report": "kdexp-report", "export": "kdexp-export"}
 
+CHOOSERS = ("experiment", "protocol", "recipe", "search", "sweep", "views")
+"""Groups whose options choose other settings, so that a composed configuration has no keys of their names."""
+
 NETWORKS = ("teacher", "student", "model")
 """Groups for which users may type the name of a classifier in torchvision or timm."""
 
@@ -89,6 +92,11 @@ def several_values(key: str, value: str, composed: Mapping[str, Any], words: Seq
     """The sentence about several values that are given to a single run."""
     current = _value_at(composed, key)
     command = shlex.join(["kdexp", "-m", *words])
+    if re.match(r"(hydra|search|logger)([./]|$)", key):
+        listing = (
+            f"; a list is written {shlex.quote(f'{key}=[{value}]')}" if isinstance(current, list) or key == "logger" else ""
+        )
+        return f"is the same for all jobs of a command{listing or '; give one value'}"
     if isinstance(current, list):
         return f"a list is written {shlex.quote(f'{key}=[{value}]')}; to try several values, add -m: {command}"
     text = f"; one text with a comma is written {as_word(key, value)}" if isinstance(current, str) else ""
@@ -142,7 +150,7 @@ def _unknown(key: str, value: str, paths: Sequence[str], composed: Mapping[str, 
     meant = same_key(key, paths)
     if meant and isinstance(_value_at(composed, meant), Mapping) and composer.is_group(meant):
         return f"unknown key; did you mean {_setting(meant, value, composer)}? see kdexp --help"
-    return unknown_key(key, paths, value)
+    return unknown_key(key, [*paths, *CHOOSERS], value)
 
 
 def _group(override: Override, value: str, error: Exception, composer: Composer) -> str:
@@ -196,7 +204,7 @@ def _hydra(key: str, error: Exception) -> str:
     if key.startswith("hydra.launcher."):
         setting = key.removeprefix("hydra.launcher.")
         if owners := [f"hydra/launcher={name}" for name, settings in LAUNCHERS.items() if setting in settings]:
-            return f"no such setting of this launcher; {listed(owners)} has {setting}"
+            return f"no such setting of this launcher; {listed(owners)} {'has' if len(owners) == 1 else 'have'} {setting}"
         known = {name: settings for name, settings in LAUNCHERS.items() if settings}
         has = "; ".join(f"{name} has {listed(settings)}" for name, settings in known.items())
         meant = did_you_mean(key.rpartition(".")[2], [name for settings in known.values() for name in settings])

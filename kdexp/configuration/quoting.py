@@ -23,6 +23,9 @@ _QUOTED = "\ue000"
 _IN_BRACKETS = re.compile(r"(?<=[\[{(,:])( *)(~[^\[\]{}(),:]*)")
 """A path that begins with `~`, as an entry of a list, a node or a choice."""
 
+_INTERVAL = re.compile(r"(tag|interval|(suggest_)?(q|log)?_?(uniform|normal|float|int|randint|log|interval))\(", re.IGNORECASE)
+"""How a value begins that is meant as an interval, with the names that other programs have for it."""
+
 _FREE = re.compile(r"[\w/\-\\+.$%*@?| ]", re.ASCII)
 """Characters that need no quotes."""
 
@@ -86,9 +89,19 @@ def unreadable(word: str, error: BaseException) -> str:
     bare = key.lstrip("+~")
     if "while evaluating" in first_line(error):
         cause = first_line(first_cause(error))
-        fix = f"; a text with brackets is written {as_word(bare, value)}" if cause.startswith("Unknown function") else ""
-        return f"{quoted} can't be read: {cause}{fix}"
+        return f"{quoted} can't be read: {cause}{_call(bare, value, cause)}"
     return f"{quoted} can't be read: {_fault(bare, value)}"
+
+
+def _call(key: str, value: str, cause: str) -> str:
+    """What to write instead of a function that can't be called: an interval, which other programs name otherwise, or a text."""
+    if _INTERVAL.match(value):
+        ways = [
+            shlex.quote(f"{key}={way}")
+            for way in ("interval(LOW,HIGH)", "int(interval(LOW,HIGH))", "tag(log,interval(LOW,HIGH))")
+        ]
+        return f"; a search takes {ways[0]}, {ways[1]} or {ways[2]}"
+    return f"; a text with brackets is written {as_word(key, value)}" if cause.startswith("Unknown function") else ""
 
 
 def _fault(key: str, value: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from kdexp.processes import Process
 from kdexp.queue import ray_cluster
 from kdexp.queue.crew import last_words
+from kdexp.queue.job_list import absolute
 from kdexp.queue.ray_actors import RayPlan, Worker, actors_of, end_actor, number_of, output_of, prefix_of, why_it_ended
 from kdexp.queue.roster import WorkerState, live_workers, read_state, registered
 from kdexp.store.locks import holder
@@ -32,6 +33,7 @@ class RayCrew:
 
     def __init__(self, folder: Path, plan: RayPlan, task: Callable[..., None]):
         self._folder, self._plan, self._task = folder.resolve(), plan, task
+        self._on_nodes = absolute(folder)
         self._actors: dict[str, Any] = {}
         """The workers that wait for room or run, by name."""
         self._dead: set[str] = set()
@@ -81,7 +83,7 @@ class RayCrew:
         for new in range(last + 1, last + 1 + number):
             name = f"{prefix_of(self._folder)}{new}"
             options = {"name": name, "lifetime": "detached", **limits, **env}
-            self._actors[name] = actor.options(**options).remote(self._task, str(self._folder), name, plan)
+            self._actors[name] = actor.options(**options).remote(self._task, self._on_nodes, name, plan)
         workers = count(number, "worker")
         if any(map(plan.on, ray_cluster.nodes())):
             return [f"started {workers}"]

@@ -15,6 +15,7 @@ from typing import Any
 from kdexp.errors import InvalidArguments, Problem, first_line
 from kdexp.files import write_whole
 from kdexp.queue.crew import last_words
+from kdexp.queue.job_list import absolute
 from kdexp.queue.roster import WorkerState, registered
 from kdexp.text.numbers import count
 
@@ -129,9 +130,10 @@ class SlurmCrew:
         import submitit
 
         try:
-            executor = submitit.SlurmExecutor(self._folder.resolve() / FOLDER)
+            folder = absolute(self._folder)
+            executor = submitit.SlurmExecutor(Path(folder) / FOLDER)
             executor.update_parameters(**self._plan.parameters)
-            submitted = executor.map_array(self._task, [str(self._folder.resolve())] * number)
+            submitted = executor.map_array(self._task, [folder] * number)
         except Exception as error:  # submitit raises errors of many kinds, with sbatch's own words
             raise InvalidArguments([Problem("hydra/launcher", f"=slurm: {_words_of(error)}")]) from error
         array = submitted[0].job_id.partition("_")[0]

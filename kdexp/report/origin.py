@@ -33,3 +33,6 @@ def outcome(name: str, model: str, reached: str, points: float) -> str:
 ONE_SEED = "One seed says nothing about other seeds"
 REPEAT = "n = 1: a single seed; add -m seed=0,1,2,3,4 to the command to run five."
 """Remark below a table of a single seed."""
+
+REPEAT_SEARCH = "n = 1: a single seed; leave search.fresh_seeds out of the command to run five."
+"""Remark below a search's table of a single seed."""

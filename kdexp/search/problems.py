@@ -10,7 +10,7 @@ from kdexp.errors import Problem
 from kdexp.search.settings import SearchSettings
 from kdexp.search.space import Choice, Dimension, Interval, Space
 
-IMAGES = ("dataset", "dataset.root", "dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit")
+IMAGES = ("dataset", "dataset.root", "dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed")
 """Keys that decide which images are used for validation."""
 
 

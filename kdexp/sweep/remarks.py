@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdexp.configuration.roles import EXPLAINED
 from kdexp.report.averaged import averaged_words
-from kdexp.report.origin import REPEAT
+from kdexp.report.origin import REPEAT, REPEAT_SEARCH
 from kdexp.report.published import explain
 from kdexp.report.shortened import fraction_remark, shortened_remark
 from kdexp.sweep.axes import written_values
@@ -59,7 +59,7 @@ def _shortened(table: DataTable) -> Iterator[str]:
 def _numbers(table: DataTable) -> Iterator[str]:
     students = [row for row in table.rows if row.role != "teacher"]
     if all(row.n == 1 for row in students):
-        yield f"Test accuracy after the last epoch. {REPEAT}"
+        yield f"Test accuracy after the last epoch. {REPEAT_SEARCH if table.searched else REPEAT}"
         return
     yield "Test accuracy after the last epoch: mean ± standard deviation over n seeds. vs base: in points, paired by seed."
     if any(row.role == "teacher" and row.n == 1 for row in table.rows):
@@ -263,7 +263,8 @@ def missing(comparison: Comparison) -> list[str]:
     """
     jobs = comparison.unfinished
     done = comparison.jobs - len(jobs)
-    lines = [f"{done} of {comparison.jobs} jobs are finished; marks and intervals use these only."] if jobs else []
+    these = "; marks and intervals use these only" if done else ""
+    lines = [f"{done} of {comparison.jobs} jobs are finished{these}."] if jobs else []
     for job in jobs:
         if job.state != NEVER_STARTED:
             why = f": {job.reason}" if job.reason else ""

@@ -78,10 +78,14 @@ NOTES = {
     "name": "folders are named by time and configuration; output_dir=FOLDER chooses where they go",
     "strong": "RandAugment of the training images is chosen with strong@dataset.strong=OPTION, such as fixmatch",
     "strongview": "RandAugment of strong views is chosen with strong@dataset.strong_view=OPTION, such as fixmatch",
+    "launcher": "workers are chosen with hydra/launcher=local, slurm or ray, and set with hydra.launcher.workers=2",
+    "trials": "a search has search.trials=20 trials of each method; search=tpe, search=random or search=grid begins one",
+    "sampler": "search=tpe, search=random or search=grid chooses how a search proposes values",
 }
 """Sentences about settings that are not needed here, or have a name that no one guesses."""
 
 _SAME_NOTE = {"restart": "resume", "continue": "resume", "expname": "name", "runname": "name", "experimentname": "name"}
+_SAME_NOTE |= dict.fromkeys(("ntrials", "numtrials", "maxtrials"), "trials") | dict.fromkeys(("sweeper", "optuna"), "sampler")
 _SAME_NOTE |= dict.fromkeys(("randaugment", "randaug", "augment", "augmentation", "autoaugment", "aa", "cutout"), "strong")
 
 
@@ -145,5 +149,5 @@ OFF = ("false", "no", "off", "-1", "none", "null")
 
 def note(key: str) -> str:
     """The sentence about a setting that is not needed here or not guessed, or an empty string."""
-    last = plain(key.rpartition(".")[2])
-    return NOTES.get(_SAME_NOTE.get(last, last), "")
+    first, last = (plain(part) for part in (key.partition(".")[0], key.rpartition(".")[2]))
+    return NOTES.get(_SAME_NOTE.get(last, last), NOTES["launcher"] if first == "launcher" else "")

@@ -109,6 +109,9 @@ def test_a_dry_run_fits_a_screen_and_shows_what_is_not_as_by_default(here):
 def test_a_dry_run_of_the_default_has_no_differences(here):
     shown = here("dry_run=true")[1].out
     assert "options: as by default\nvalues:  as by default\n" in shown
+    for removed in ("teacher=null", "~teacher"):
+        code, printed = here("dry_run=true", removed, "teacher=mlp_small")
+        assert code == 0 and f"{removed} is not used, teacher=mlp_small comes after it" in printed.err
     without = here("dry_run=true", "distillation=mutual", "teacher=null")[1].out
     assert "options: distillation=mutual teacher=null\nvalues:  as by default\n" in without
 

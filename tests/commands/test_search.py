@@ -216,7 +216,14 @@ def test_a_dry_run_shows_the_values_and_the_jobs(here, tmp_path):
     assert code == 0 and list(tmp_path.iterdir()) == []
     assert "none: 4 trials (random), optimizer.lr from 0.001 to 0.1, logarithmic\n" in printed.out
     assert "24 jobs on validation images, with seeds 0, 1, 2; then the best trial of each method" in printed.out
-    assert "one trial of kd:" in printed.out
+    assert "one trial of kd, distillation.alpha=0, optimizer.lr=0.001:" in printed.out
+
+
+@pytest.mark.parametrize("words", [("search=null", "search=grid"), ("~search", "search=grid.yaml")])
+def test_the_last_word_on_the_search_counts(here, words):
+    code, printed = here(*words, "distillation.alpha=0.1,0.5", "dry_run=true")
+    assert code == 0 and "kd: 2 trials (grid)" in printed.out
+    assert f"{words[0]} is not used, {words[1]} comes after it" in printed.err
 
 
 def test_no_search_is_a_plain_run(here):

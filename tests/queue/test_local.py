@@ -385,11 +385,11 @@ def test_a_command_that_comes_a_moment_later_names_the_one_that_leads(tmp_path, 
 
         def hold_late(path, stack):
             monkeypatch.undo()
-            assert by_workers._Lead(tmp_path, until, Onlookers()).first
+            assert by_workers._Lead(tmp_path, until, Onlookers(), "1 worker").first
             hold(path, stack)
 
         monkeypatch.setattr(by_workers, "hold", hold_late)
-        late = by_workers._Lead(tmp_path, until, Onlookers())
+        late = by_workers._Lead(tmp_path, until, Onlookers(), "1 worker")
         assert not late.first and late.other == str(Process.this())
 
 
@@ -424,3 +424,16 @@ def test_a_second_request_to_end_does_not_interrupt_the_saving():
     code += "try:\n    os.kill(os.getpid(), 15)\n    time.sleep(9)\nexcept KeyboardInterrupt as stop:\n"
     code += "    os.kill(os.getpid(), 15)\n    time.sleep(0.01)\n    print('saved', code_of(stop))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "saved 143\n"
+
+
+def test_who_only_watches_says_that_it_takes_over(listed):
+    first, second, printed = ExitStack(), ExitStack(), io.StringIO()
+    leading, watching = (by_workers._Lead(listed.folder, until, Onlookers(), "2 workers") for until in (first, second))
+    screen = SweepScreen(Console(file=printed))
+    watching.crew(screen)
+    assert leading.first and not watching.first and printed.getvalue() == ""
+    first.close()
+    for _ in range(2):
+        watching.crew(screen)
+    assert printed.getvalue() == f"{Process.this()} has ended; this command goes on with 2 workers\n"
+    second.close()

@@ -32,7 +32,7 @@ class FakeRay:
     """What `kdexp` uses of Ray: `actors` by name are those that wait or run, `nodes_` what the nodes have."""
 
     def __init__(self):
-        self.actors, self.created, self.killed, self.begun = {}, [], [], []
+        self.actors, self.created, self.killed, self.begun, self.folders = {}, [], [], [], set()
         self.nodes_, self.error = [ONE_CORE], None
         self.util = SimpleNamespace(list_named_actors=lambda: list(self.actors))
 
@@ -55,6 +55,7 @@ class FakeRay:
         def options(name, **settings):
             def start(*arguments):
                 self.created.append(settings)
+                self.folders.add(arguments[1])
                 self.actors[name] = SimpleNamespace(__ray_ready__=SimpleNamespace(remote=lambda: "ready"))
                 return self.actors[name]
 
@@ -320,6 +321,14 @@ def test_a_python_without_ray_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
     with pytest.raises(InvalidArguments, match=re.escape('hydra/launcher=ray: needs Ray: pip install "kdexp[ray]"')):
         plan_ray(OmegaConf.create(NODE), [{"device": "cpu", "devices": 1}], 3)
+
+
+def test_links_to_the_folder_are_those_of_the_nodes(fake, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "everywhere").symlink_to("here")
+    crew_of(tmp_path / "everywhere").tick(3, [])
+    assert fake.folders == {str(tmp_path / "everywhere")}
+    assert actors_of(tmp_path.resolve() / "here"), "its name is the same by any path"
 
 
 def test_workers_of_a_sweep_are_cancelled(fake, call_main, tmp_path):

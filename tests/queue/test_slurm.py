@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -105,6 +106,27 @@ def test_nothing_is_done_while_slurm_does_not_answer(crew, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", fails)
     assert crew.tick(3, [WorkerState("a")]) == [] and not crew.over
+
+
+def test_links_to_the_folder_are_those_of_the_nodes(tmp_path, monkeypatch):
+    made = []
+
+    class Executor:
+        def __init__(self, folder):
+            made.append(folder)
+
+        def update_parameters(self, **_):
+            pass
+
+        def map_array(self, _, folders):
+            made.extend(folders)
+            return [SimpleNamespace(job_id=f"7_{number}") for number in range(len(folders))]
+
+    monkeypatch.setattr("submitit.SlurmExecutor", Executor)
+    (tmp_path / "here" / "slurm").mkdir(parents=True)
+    (tmp_path / "everywhere").symlink_to("here")
+    SlurmCrew(tmp_path / "everywhere", SlurmPlan(1, {}), start).submit(1)
+    assert made == [tmp_path / "everywhere" / "slurm", str(tmp_path / "everywhere")]
 
 
 def test_settings_become_options_of_sbatch():

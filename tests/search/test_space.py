@@ -120,3 +120,7 @@ def test_the_identity_is_that_of_the_trials():
         ("distillation.alpha=interval(0,0.9)", "epochs=3"),
     ):
         assert planned("search=random", *other).identity != same
+
+
+def test_the_number_of_training_images_is_searched_for_it_changes_no_validation_image():
+    assert planned("search=grid", "dataset.limit=300,600", "dataset.student_fraction=1").total == 2

@@ -173,6 +173,8 @@ def test_one_seed_has_no_interval_over_seeds(sweep):
     # Ten of a hundred images changed: the standard error of the mean is √(0.1·0.9/100).
     assert found.over_seeds_and_images.high - 10 == pytest.approx(196 * math.sqrt(0.09 / 100), rel=0.1)
     assert "n = 1: a single seed" in said(comparison) and "the variation over seeds is unknown" in said(comparison)
+    comparison.tables[0].searched.append("Search (grid): kd 2 trials.")
+    assert "leave search.fresh_seeds out" in said(comparison) and "-m seed=" not in said(comparison)
 
 
 def test_within_noise_names_the_sufficient_number_of_seeds(sweep):
@@ -284,6 +286,11 @@ def test_jobs_that_did_not_finish_are_listed_with_their_reason(sweep):
         "  003 seed=3: interrupted: Ctrl-C",
         "  never started: 004, 005",
     ]
+
+
+def test_no_finished_job_has_no_marks(sweep):
+    sweep.job("seed=0", state="running")
+    assert missing(fold(read([sweep.close()])))[0] == "0 of 1 jobs are finished."
 
 
 def test_failed_configurations_count_as_tried(sweep):
