@@ -61,7 +61,13 @@ def plan_local(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> Lo
         sentence = f"={node.workers}: {count(len(gpus), 'GPU')} with per_gpu={node.per_gpu}{several} take {room}"
         raise InvalidArguments([Problem("hydra.launcher.workers", f"{sentence}; hydra.launcher.per_gpu={needed} takes more")])
     workers = min(node.workers or room, jobs)
-    return LocalPlan(workers, sets, node.per_gpu, node.threads or max(1, cores() // workers))
+    return LocalPlan(workers, sets, node.per_gpu, node.threads or _threads(workers))
+
+
+def _threads(workers: int) -> int:
+    """A worker's share of the cores, or fewer threads where `OMP_NUM_THREADS` gives every process fewer."""
+    share, given = max(1, cores() // workers), os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(given)) if given.isdecimal() and int(given) else share
 
 
 def plan_slurm(node: Any, jobs: int) -> SlurmPlan:

@@ -51,14 +51,18 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr(crews, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def test_workers_take_turns_on_gpus_and_share_the_cores(two_gpus):
+def test_workers_take_turns_on_gpus_and_share_the_cores(two_gpus, monkeypatch):
     jobs = [{"device": "auto", "devices": 1}] * 9
     plan = plan_local(node(per_gpu=2), jobs, 9)
     assert [plan.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(plan.workers)] == ["5", "5", "7", "7"]
     assert plan.environment(0)["OMP_NUM_THREADS"] == "2" and str(plan) == "4 workers on GPU 5, 7, 2 threads each"
     assert plan_local(node(threads=3), jobs, 9).environment(1)["OMP_NUM_THREADS"] == "3"
+    for given, threads in {"1": "1", "9": "2", "": "2", "4,2": "2"}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert plan_local(node(), jobs, 9).environment(0)["OMP_NUM_THREADS"] == threads
     assert plan_local(node(), jobs, 1).workers == 1, "no more workers than jobs"
     on_cpu = plan_local(node(), [{"device": "cpu", "devices": 1}] * 9, 9)
     assert (on_cpu.workers, on_cpu.threads, on_cpu.environment(0)["CUDA_VISIBLE_DEVICES"]) == (8, 1, "5,7")
