@@ -60,7 +60,7 @@ def test_workers_take_turns_on_gpus_and_share_the_cores(two_gpus, monkeypatch):
     assert [plan.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(plan.workers)] == ["5", "5", "7", "7"]
     assert plan.environment(0)["OMP_NUM_THREADS"] == "2" and str(plan) == "4 workers on GPU 5, 7, 2 threads each"
     assert plan_local(node(threads=3), jobs, 9).environment(1)["OMP_NUM_THREADS"] == "3"
-    for given, threads in {"1": "1", "9": "2", "": "2", "4,2": "2"}.items():
+    for given, threads in {"1": "1", "9": "4", "": "4", "4,2": "4"}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", given)
         assert plan_local(node(), jobs, 9).environment(0)["OMP_NUM_THREADS"] == threads
     assert plan_local(node(), jobs, 1).workers == 1, "no more workers than jobs"
