@@ -7,19 +7,17 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
+import forked_ranks
 import processes
 import pytest
 import torch
 from each_method import METHODS, PAIR, class_of
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps_to_do import wait_for, weights_in
+from sweeps_to_do import weights_in
 
-from kdexp.commands import rank
 from kdexp.device import ranks
-from kdexp.experiment import other_ranks
 from kdexp.network.whole_batch_norm import share_norms
 from kdexp.processes import Process
 from kdexp.training.loop import rank_seed
@@ -42,41 +40,10 @@ def run(folder, *words, start=(), env=None):
     return histories(folder)
 
 
-class ForkedRank:
-    """Stands in for `subprocess.Popen`: another rank that need not import torch. `ranks.txt` has their process numbers."""
-
-    def __init__(self, words, **_):
-        self.process = processes.CONTEXT.Process(target=_be_rank, args=(words,))
-        self.process.start()
-        with Path("ranks.txt").open("a") as file:
-            file.write(f"{self.process.pid}\n")
-
-    def poll(self):
-        return self.process.exitcode
-
-    def wait(self, timeout):
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            raise subprocess.TimeoutExpired("rank", timeout)
-
-    def kill(self):
-        self.process.kill()
-
-
-def _be_rank(words):
-    torch.set_num_threads(1)
-    sys.argv = words[2:]
-    rank.main()
-
-
-def _fork_ranks():
-    other_ranks.subprocess = SimpleNamespace(Popen=ForkedRank, TimeoutExpired=subprocess.TimeoutExpired, DEVNULL=None)
-
-
-def forked(folder, *words):
+def forked(folder, *words, prepare=forked_ranks.fork_ranks):
     """A process that runs a command, forked like the other ranks that it starts; it prints to `folder`/printed.txt."""
     folder.mkdir(exist_ok=True)
-    return processes.command(folder, command(folder, *words)[3:], prepare=_fork_ranks)
+    return processes.command(folder, command(folder, *words)[3:], prepare=prepare)
 
 
 def run_forked(folder, *words):
@@ -132,12 +99,9 @@ def test_three_ranks_and_those_of_torchrun(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
-    words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=12", "epochs=1")
+    words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=3", "epochs=1")
     whole, killed = run_forked(tmp_path / "whole", *words), tmp_path / "killed"
-    first = forked(killed, *words)
-    wait_for(lambda: "epoch " in printed(killed))
-    (other,) = (killed / "ranks.txt").read_text().split()
-    os.kill(int(other), signal.SIGKILL)
+    first = forked(killed, *words, prepare=forked_ranks.fork_killed_ranks)
     first.join(30)
     assert first.exitcode == 3 and "another process of this training has ended" in printed(killed)
     resumed = run_forked(killed, *words)
