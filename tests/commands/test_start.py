@@ -12,6 +12,13 @@ BRIEF = ("epochs=1", "teacher_epochs=1", "limit_batches=1", "device=cpu")
 CHECK = """
 import sys
 
+import torch
+from kdexp.device.cuda_graphs import HostReads
+
+with HostReads() as reads:  # as a step that is recorded is watched
+    torch.ones(2).sum().item()
+assert reads.names == ["_local_scalar_dense"], reads.names
+
 def check(main, *words):
     sys.argv = ["command", *words]
     try:
@@ -47,18 +54,4 @@ check(lambda: kdexp.load({str(run)!r})(torch.zeros(1, 1, 8, 8, dtype=torch.uint8
 """
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_watching_a_step_that_is_recorded_does_not_import_it_either():
-    code = """
-import sys, torch
-from kdexp.device.cuda_graphs import HostReads
-with HostReads() as reads:
-    torch.ones(2).sum().item()
-assert reads.names == ["_local_scalar_dense"], reads.names
-assert "torch._dynamo" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 import torch
-from experiments import compose_command
+from experiments import COMPOSER, compose_command
 from omegaconf import OmegaConf
 from pairs import random_batch, untrained_pair
 from shipped import options
@@ -110,18 +110,16 @@ METHODS = [method for method in options("distillation") if method not in ("none"
 
 @cache
 def composed(method):
-    return compose_command(["batch_size=4", f"distillation={method}", *PAIR])
+    return COMPOSER.compose(["batch_size=4", f"distillation={method}", *PAIR])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_with_extreme_numbers_is_refused_or_takes_a_finite_step(method):
-    for name, value, node in extreme_nodes(dict(composed(method).distillation)):
+    for name, value, node in extreme_nodes(composed(method)["distillation"]):
         if not accepted(node, name) or (name in parameters(Distiller) and method != "kd"):
             continue
-        config = composed(method).copy()
-        config.distillation = node
-        learner, teacher = untrained_pair(config, SHAPE, batch_size=4, images=12)
+        learner, teacher = untrained_pair({**composed(method), "distillation": node}, SHAPE, batch_size=4, images=12)
         learner.train()
         if not build(node).describe():
             continue  # all weights are 0, which validation refuses

@@ -39,6 +39,9 @@ FEW_LABELS = ("fixmatch", "torchssl", "mpl")
 """Protocols that need a data set with few labels, and choose the student."""
 
 
+STAGED = ["teacher=resnet14", "student=resnet8"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_option_composes_and_validates(group, name, tmp_path, monkeypatch):
@@ -46,9 +49,8 @@ def test_every_option_composes_and_validates(group, name, tmp_path, monkeypatch)
     student = ["teacher=deepnn", "student=lightnn"] if name.startswith(("cifar", "svhn")) else []
     student = ["teacher=keras_teacher", "student=keras_student"] if "mnist" in name else student
     student += [f"dataset.root={tmp_path}"] if "root: ???" in (CONF / group / f"{name}.yaml").read_text() else []
-    nets = ["teacher=resnet14", "student=resnet8"]  # that have stages
     few_labels = ["dataset=cifar10", "dataset.labels=400", "teacher=resnet14"]
-    needed = {"dataset": student, "protocol": few_labels if name in FEW_LABELS else nets, "distillation": nets}
+    needed = {"dataset": student, "protocol": few_labels if name in FEW_LABELS else STAGED, "distillation": STAGED}
     needed["pretraining"] = ["strong@dataset.strong_view=geometric"]
     option = chosen(name) if group == "distillation" else [f"{group}={name}"]
     config = compose_command([*option, *needed.get(group, [])])
@@ -70,7 +72,7 @@ def test_every_recipe_belongs_to_an_experiment_or_a_protocol_and_a_method_and_is
     method = recipe.removeprefix(f"{owner}_")
     if method not in options("distillation"):
         pytest.skip(f"there is no distillation={method}")
-    nets = ["teacher=resnet14", "student=resnet8"] if group == "protocol" else []
+    nets = STAGED if group == "protocol" else []
     composed = compose_command([f"{group}={owner}", f"distillation={method}", *nets])
     wanted = yaml.safe_load((CONF / "recipe" / f"{recipe}.yaml").read_text())["distillation"]
     assert {key: composed.distillation[key] for key in wanted} == wanted
@@ -119,7 +121,7 @@ def test_parameter_counts_are_the_published_ones(model, count):
 @pytest.mark.parametrize("method", options("distillation"))
 def test_every_method_has_its_file_its_citation_and_the_shared_knobs(method):
     path = CONF / "distillation" / f"{method}.yaml"
-    node = compose_command([f"distillation={method}"]).distillation
+    node = compose_command([*chosen(method), *STAGED]).distillation  # composed above, too
     assert node["_target_"].startswith(f"kdexp.distillation.{method}.")
     assert path.read_text().startswith("# ")
     assert {"temperature", "alpha", "ce_weight", "kd_weight"} <= set(node)

@@ -1,10 +1,8 @@
 import resource
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from processes import CONTEXT
 
 from kdexp.device import heap
 from kdexp.device.heap import retain_freed_memory
@@ -17,21 +15,23 @@ def pages_mapped_by(steps: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def count_pages() -> None:
-    """Prints how many pages twenty steps map while freed memory is retained."""
+def count_pages(counts) -> None:
+    """Sends how many pages twenty steps map while freed memory is retained."""
     with retain_freed_memory():
         pages_mapped_by(20)
-        print(pages_mapped_by(20))
+        counts.send(pages_mapped_by(20))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(heap.platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_freed_memory_is_retained():
     # In a process of its own: what other tests left in the heap decides what is mapped.
-    script = f"import sys; sys.path[:0] = {sys.path}; import test_heap; test_heap.count_pages()"
-    folder = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 20 * 2**26 / resource.getpagesize() / 2, "unmapped memory would be mapped anew in each step"
+    here, there = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=count_pages, args=(there,))
+    process.start()
+    there.close()
+    assert here.recv() < 20 * 2**26 / resource.getpagesize() / 2, "unmapped memory would be mapped anew in each step"
+    process.join()
 
 
 def test_memory_is_returned_afterwards_even_after_an_error():

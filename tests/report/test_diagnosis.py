@@ -113,12 +113,18 @@ def test_gradients_of_a_linear_student_in_closed_form(make_experiment):
     }
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store that tests share, so that each teacher and each baseline is trained once."""
+    return tmp_path_factory.mktemp("school")
+
+
 @pytest.fixture
-def facts_of(make_experiment):
+def facts_of(make_experiment, store):
     """Runs a command and measures it."""
 
     def run(*overrides):
-        experiment = make_experiment(*overrides)
+        experiment = make_experiment(f"store={store}", *overrides)
         entries = obtain(experiment)
         return measure(entries, experiment), experiment
 
@@ -346,11 +352,11 @@ def test_the_block_fits_eighty_columns(make_experiment):
 
 
 @pytest.fixture
-def reported(make_experiment, tmp_path):
+def reported(make_experiment, store, tmp_path):
     """Runs and reports a command; returns the content of `diagnosis.json` (None without one) and the screen."""
 
     def run(*overrides):
-        experiment, folder = make_experiment("limit_batches=null", *overrides), tmp_path / "folder"
+        experiment, folder = make_experiment(f"store={store}", "limit_batches=null", *overrides), tmp_path / "folder"
         folder.mkdir(exist_ok=True)
         report(folder, obtain(experiment), experiment, experiment.journal)
         file = folder / "diagnosis.json"

@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
+import forked_ranks
+import processes
 import pytest
 import torch
 from each_method import METHODS, PAIR, class_of
@@ -39,6 +40,24 @@ def run(folder, *words, start=(), env=None):
     return histories(folder)
 
 
+def forked(folder, *words, prepare=forked_ranks.fork_ranks):
+    """A process that runs a command, forked like the other ranks that it starts; it prints to `folder`/printed.txt."""
+    folder.mkdir(exist_ok=True)
+    return processes.command(folder, command(folder, *words)[3:], prepare=prepare)
+
+
+def run_forked(folder, *words):
+    process = forked(folder, *words)
+    process.join(300)
+    assert process.exitcode == 0, printed(folder)
+    return histories(folder)
+
+
+def printed(folder):
+    path = folder / "printed.txt"
+    return path.read_text() if path.is_file() else ""
+
+
 def histories(folder):
     """The epochs of every stored learner, by its network and method."""
     found = {}
@@ -59,7 +78,7 @@ def assert_alike(ours, theirs):
 @pytest.mark.slow
 def test_two_ranks_train_a_student_as_one_process_does(tmp_path):
     words = ("teacher=mlp_wide", "student=resnet8", "student.widths=[4,4,6,8]", "epochs=1")
-    assert_alike(run(tmp_path / "2", *words, "devices=2"), run(tmp_path / "1", *words))
+    assert_alike(run(tmp_path / "2", *words, "devices=2"), run_forked(tmp_path / "1", *words))
 
 
 @pytest.mark.exhaustive
@@ -80,21 +99,13 @@ def test_three_ranks_and_those_of_torchrun(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
-    words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=12", "epochs=1")
-    whole = run(tmp_path / "whole", *words)
-    first = subprocess.Popen(command(tmp_path / "killed", *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in first.stdout:
-        if "epoch " in line:
-            break
-    other = subprocess.run(["pgrep", "-P", str(first.pid), "-f", "kdexp.commands.rank"], capture_output=True, text=True)
-    os.kill(int(other.stdout.split()[0]), signal.SIGKILL)
-    begin = time.monotonic()
-    told = first.communicate(timeout=60)[0]
-    assert first.returncode == 3 and "another process of this training has ended" in told
-    assert time.monotonic() - begin < 30
-    done = subprocess.run(command(tmp_path / "killed", *words), capture_output=True, text=True, timeout=300)
-    assert "resuming after epoch" in done.stdout
-    resumed = histories(tmp_path / "killed")
+    words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=3", "epochs=1")
+    whole, killed = run_forked(tmp_path / "whole", *words), tmp_path / "killed"
+    first = forked(killed, *words, prepare=forked_ranks.fork_killed_ranks)
+    first.join(30)
+    assert first.exitcode == 3 and "another process of this training has ended" in printed(killed)
+    resumed = run_forked(killed, *words)
+    assert "resuming after epoch" in printed(killed)
     for key, history in whole.items():
         assert [row["loss"] for row in resumed[key]] == [row["loss"] for row in history]
 
