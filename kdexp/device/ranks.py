@@ -34,6 +34,9 @@ class RankLost(KeyboardInterrupt):
 _together = False
 """Whether all ranks are in the same training."""
 
+_parted = False
+"""Whether this rank has left a training in its middle, where the others wait for it and listen to no message."""
+
 
 def joined() -> bool:
     """Whether this process has joined others."""
@@ -53,12 +56,20 @@ def number() -> int:
 @contextmanager
 def together(ranks: int) -> Iterator[None]:
     """Inside, so many ranks do the same: what the first one does outside concerns no other."""
-    global _together
+    global _together, _parted
     _together = ranks > 1
     try:
         yield
+    except BaseException:
+        _parted = _parted or _together
+        raise
     finally:
         _together = False
+
+
+def parted() -> bool:
+    """Whether this rank has left a training in its middle: the others can't be told anything, only left."""
+    return _parted
 
 
 def leads() -> bool:
@@ -90,6 +101,8 @@ def _join(device: torch.device, **where: Any) -> None:
 
 def leave() -> None:
     """Ends what `join` began."""
+    global _parted
+    _parted = False
     if joined():
         dist.destroy_process_group()
 

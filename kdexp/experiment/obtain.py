@@ -59,10 +59,10 @@ def train_group(entries: Sequence[Entry], experiment: Experiment) -> None:
             quantise(entry, source, deployed_network(source), experiment.data, experiment.store, experiment.journal)
         return
     experiment.session.others.start(experiment.rank_plan, experiment.device)
-    experiment.session.others.send(experiment.rank_plan, (experiment.config, list(entries)))
     keys, leads = {entry.name: entry.spec.key for entry in entries}, ranks.leads()
     with retain_freed_memory():
         with ranks.together(experiment.rank_plan.ranks):
+            experiment.session.others.send(experiment.rank_plan, (experiment.config, list(entries)))
             learners, steps = _prepared(entries, experiment)
             with (
                 experiment.journal.watching(learners, spec.epochs, steps.count) as watch,

@@ -26,10 +26,15 @@ class OtherRanks:
         self._processes: list[subprocess.Popen] = []
 
     def start(self, plan: RankPlan, device: torch.device) -> None:
-        """Starts the other ranks and waits for them, unless they are there already; ends those of another number."""
+        """Starts the other ranks and waits for them, unless they are there already.
+
+        Ends those of another number, and those that wait for this one in the middle of an earlier training.
+        """
+        if plan.meeting and ranks.leads() and ranks.parted():  # torchrun or srun started them, and can't start them again
+            raise ranks.RankLost("the other processes still are in the middle of a training that failed here")
         if plan.meeting or not ranks.leads():
             return
-        if self._processes and len(self._processes) != plan.ranks - 1:
+        if self._processes and (len(self._processes) != plan.ranks - 1 or ranks.parted()):
             self.end()
         if plan.ranks == 1 or self._processes:
             return
@@ -64,8 +69,9 @@ class OtherRanks:
     def end(self) -> None:
         """Ends the other ranks that this process has started."""
         if self._processes:
+            grace = 0 if ranks.parted() else GRACE  # one that waits in the middle of a training has nothing to save
             dismiss()
-            self._stop(GRACE)
+            self._stop(grace)
 
     def _stop(self, grace: float) -> None:
         """Waits until they have ended; kills those that take longer."""
@@ -79,10 +85,11 @@ class OtherRanks:
 
 
 def dismiss() -> None:
-    """Tells the other ranks that there is no more to train, and leaves them."""
+    """Tells the other ranks that there is no more to train, unless this one left a training in its middle; leaves them."""
     if ranks.joined():
-        with suppress(ranks.RankLost):
-            ranks.tell(None)
+        if not ranks.parted():
+            with suppress(ranks.RankLost):
+                ranks.tell(None)
         ranks.leave()
 
 

@@ -16,9 +16,7 @@ from kdexp.store.numbered_locks import numbered_locks
 from kdexp.store.run_files import JOBS
 from kdexp.store.run_state import FAILED as JOB_FAILED
 from kdexp.store.run_state import FINISHED, INTERRUPTED, state_of
-
-TRIALS = "trials"
-"""Folder of the trials' jobs in the folder of a search; `jobs.json` lists only the final ones."""
+from kdexp.sweep.searched import TRIALS
 
 
 class TrialQueue:

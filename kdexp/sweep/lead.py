@@ -13,6 +13,7 @@ from kdexp.sweep.origins import Origins
 from kdexp.sweep.remarks import number_of, span
 from kdexp.sweep.row import BEST, SweepRow
 from kdexp.sweep.shown import name_of
+from kdexp.text.numbers import signed
 
 LISTED = 3
 """More networks than this are counted."""
@@ -81,8 +82,13 @@ def _verdict(difference: Difference) -> str:
 
 
 def _count(rows: Sequence[SweepRow], table: DataTable) -> str:
-    clear = [name_of(row, table) for row in rows if row.difference and row.difference.within_noise is False]
-    which = f": {'; '.join(clear)}" if 0 < len(clear) <= LISTED else ""
+    clear = {
+        name_of(row, table): row.difference.mean for row in rows if row.difference and row.difference.within_noise is False
+    }
+    worse = sum(mean < 0 for mean in clear.values())
+    which = f", {worse} of them below the baseline" if worse else ""
+    if 0 < len(clear) <= LISTED:
+        which = ": " + "; ".join(f"{name} ({signed(mean)} points)" for name, mean in clear.items())
     found = number_of(len(clear), "stands out", "stand out")
     return f"Of {len(rows)} distilled students compared with their baselines, {found}{which}."
 

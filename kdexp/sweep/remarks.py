@@ -139,7 +139,11 @@ def _chance(table: DataTable) -> Iterator[str]:
 
 
 def _summary(rows: list[SweepRow], table: DataTable) -> str:
-    clear = [_name(row, table) for row in rows if row.difference and row.difference.within_noise is False]
+    clear = [
+        f"{_name(row, table)}: {signed(row.difference.mean)}"
+        for row in rows
+        if row.difference and row.difference.within_noise is False
+    ]
     unknown = sum(row.n == 1 for row in rows)
     noise = len(rows) - len(clear) - unknown
     other = " other" if len(rows) < len(table.compared) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdexp.sweep.axes import AxisValues
@@ -10,6 +11,16 @@ from kdexp.text.numbers import count, percent
 
 SEARCH, JOURNAL = "search.json", "search.journal"
 """Files in the folder of a search: what was chosen, declared as `Searched`, and every trial."""
+
+TRIALS = "trials"
+"""Folder of the trials' jobs in the folder of a search; `jobs.json` lists only the final ones."""
+
+
+def search_of(folder: Path) -> Path | None:
+    """The search whose trials are in a folder, or of which the folder is a trial; None if there is none."""
+    place = folder.absolute()
+    holding = next((one for one in (place, place.parent) if one.name == TRIALS and (one.parent / JOURNAL).exists()), None)
+    return holding.parent if holding else None
 
 
 def chosen_among(role: str, method: str, settings: AxisValues, search: Mapping[str, Any]) -> int | None:

@@ -14,7 +14,7 @@ from html import unescape
 import pytest
 import yaml
 from crafted import signed
-from crafted_sweeps import CraftedSweep
+from crafted_sweeps import CraftedSweep, right_first
 from experiments import SHORT, compose_command
 from pages import Page
 from rich.console import Console
@@ -25,8 +25,9 @@ from kdexp.configuration.jobs import expand
 from kdexp.report.table import signed as signed_number
 from kdexp.sweep import fold, page, pictures, read
 from kdexp.sweep.estimates import explained
+from kdexp.sweep.lead import lead
 from kdexp.sweep.read import Job
-from kdexp.sweep.remarks import number_of
+from kdexp.sweep.remarks import number_of, remarks
 from kdexp.sweep.repeat import commands
 
 
@@ -206,6 +207,19 @@ def test_each_family_of_intervals_is_told_by_itself(tmp_path):
     table.rows.append(control)
     sentence = "hold together with 95 %, those of the 3 distilled students and those of the 2 controls for themselves"
     assert sentence in explained(table)
+
+
+@pytest.mark.parametrize("others", [1, 9])
+def test_what_stands_out_is_told_with_its_difference(tmp_path, others):
+    sweep = CraftedSweep(tmp_path)
+    for note in range(others + 1):
+        for seed in range(5):
+            right = {"distilled": right_first(80 if note else 18 + seed), "baseline": right_first(80)}
+            sweep.job(f"{note} {seed}", distillation__note=note, validation=None, seed=seed, **right)
+    (table,) = fold(read([sweep.close()])).tables
+    assert "1 stands out: 0.1 CE + 0.9 KD, T=4 note=0 (−60.00 points)." in lead(table)
+    if others > 1:
+        assert "1 stands out (0.1 CE + 0.9 KD, T=4 note=0: −60.00), 9 are within noise" in " ".join(remarks(table))
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "none stands out"), (1, "1 stands out"), (2, "2 stand out")])

@@ -135,9 +135,22 @@ def test_several_folders_are_written_on_request(tmp_path, kdexp_report):
     assert (tmp_path / "merged" / "here" / "sweep.json").is_file()
 
 
+@pytest.mark.parametrize("inside", ["trials", "trials/000-0"])
+def test_trials_of_a_search_have_no_table_of_test_accuracies(tmp_path, kdexp_report, inside):
+    search = CraftedSweep(tmp_path, "trials")
+    search.job("000-0")
+    (tmp_path / "sweeps" / "search.journal").write_text("")
+    trials = search.close()
+    (trials / "jobs.json").unlink()
+    (trials / "000").rename(trials / "000-0")
+    code, shown = kdexp_report(tmp_path / "sweeps" / inside)
+    assert code == 2 and "test %" not in shown and f"kdexp-report {tmp_path}/sweeps shows the final training" in shown
+
+
 def test_a_request_that_can_not_be_met(tmp_path, grid, kdexp_report):
     assert kdexp_report(tmp_path / "nowhere") == (2, f"kdexp-report: '{tmp_path}/nowhere': no such folder\n")
     (tmp_path / "file").write_text("")
+    assert kdexp_report(tmp_path / "file") == (2, f"kdexp-report: '{tmp_path}/file': is a file; name a folder\n")
     code, shown = kdexp_report(grid.close(), "--output", tmp_path / "file")
     assert code == 2 and f"kdexp-report: '{tmp_path}/file' can't be written: " in shown
     assert "choose another folder with --output FOLDER" in shown

@@ -111,6 +111,23 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_ends_its_other_ranks(tmp_path, number, code):
+    words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=100000", "epochs=1")
+    first = subprocess.Popen(command(tmp_path, *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    next(line for line in first.stdout if "cached" in line or "training teacher" in line)
+    time.sleep(1)  # into the training, where the other rank waits for this one
+    other = subprocess.run(["pgrep", "-P", str(first.pid), "-f", "kdexp.commands.rank"], capture_output=True, text=True)
+    first.send_signal(number)
+    try:
+        told = first.communicate(timeout=60)[0]
+    finally:
+        first.kill()
+    assert first.returncode == code and "interrupted; finished epochs are saved" in told
+    assert not Path(f"/proc/{other.stdout.split()[0]}").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_the_jobs_of_a_sweep_may_have_other_numbers_of_ranks(tmp_path):
     pair = ("teacher=mlp_wide", "student=mlp_small", "epochs=1", "limit_batches=2")
