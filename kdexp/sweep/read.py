@@ -106,13 +106,14 @@ class Sweep:
 
 
 @no_collection()
-def read(folders: Iterable[str | Path]) -> Sweep:
+def read(folders: Iterable[str | Path], *, trials: bool = False) -> Sweep:
     """Reads sweeps, runs, and folders of either; raises `NothingToReport` that names every folder without any.
 
+    Trials of a search are left out unless `trials`: a search compares them on validation images alone.
     Files are checked against their digests, except weights: `kdexp-store verify` reads these too.
     """
     sweep = Sweep([Path(folder) for folder in folders])
-    places = {folder: list(_places(folder, sweep)) for folder in sweep.folders}
+    places = {folder: list(_places(folder, sweep, trials)) for folder in sweep.folders}
     if empty := [folder for folder, found in places.items() if not found]:
         raise NothingToReport("\n".join([*sweep.damaged, *map(_refusal, empty)]))
     unique = {folder.resolve(): (folder, overrides) for found in places.values() for folder, overrides in found}
@@ -133,12 +134,12 @@ def _refusal(folder: Path) -> str:
     return f"{str(folder)!r}: has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/"
 
 
-def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
+def _places(folder: Path, sweep: Sweep, trials: bool, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
     """Run folders with their overrides, if a sweep lists them; a sweep's folders that don't exist yet are included.
 
     If the list of jobs is damaged, only existing folders are found.
     """
-    if search_of(folder):
+    if not trials and search_of(folder):
         return
     if listed := _read(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in listed["jobs"])
@@ -148,7 +149,7 @@ def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, 
         yield folder, None
     elif depth and folder.is_dir():
         for child in sorted(folder.iterdir()):
-            yield from _places(child, sweep, depth - 1)
+            yield from _places(child, sweep, trials, depth - 1)
 
 
 def _read(path: Path, kind: Any, sweep: Sweep, consequence: str) -> dict[str, Any]:

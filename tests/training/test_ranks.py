@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -111,7 +112,9 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]
+)
 def test_an_interrupted_training_ends_its_other_ranks(tmp_path, number, code):
     words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=100000", "epochs=1")
     first = subprocess.Popen(command(tmp_path, *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
