@@ -20,7 +20,7 @@ from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike
 from kdexp.store.stored import RESULT, StoredLearner, other_format, read_result, under_its_key
-from kdexp.sweep.searched import JOURNAL, SEARCH, search_of
+from kdexp.sweep.searched import JOURNAL, SEARCH
 from kdexp.text.characters import one_line
 
 JOBS = "jobs.json"
@@ -126,9 +126,6 @@ def read(folders: Iterable[str | Path]) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: {'is a file; name a folder' if folder.exists() else 'no such folder'}"
-    if search := search_of(folder):
-        final = f"kdexp-report {shlex.quote(str(search))} shows the final training"
-        return f"{str(folder)!r}: trials of a search are compared on validation images alone, in its search.csv; {final}"
     if (folder / JOURNAL).exists():
         return f"{str(folder)!r}: this search has not finished its trials; the same command goes on, and ends with the table"
     return f"{str(folder)!r}: has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/"
@@ -139,8 +136,6 @@ def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, 
 
     If the list of jobs is damaged, only existing folders are found.
     """
-    if search_of(folder):
-        return
     if listed := _read(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in listed["jobs"])
         if search := _read(folder / SEARCH, Searched, sweep, "; it is unknown how this search chose its values"):
