@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from kdexp.sweep.page import illustrate
 from kdexp.sweep.pictures import available
 from kdexp.sweep.read import NothingToReport, Sweep, read
 from kdexp.sweep.remarks import missing
+from kdexp.sweep.searched import search_of
 from kdexp.sweep.table import show
 from kdexp.sweep.tracked import track
 from kdexp.sweep.write import write
@@ -67,7 +69,12 @@ def main() -> None:
 
 
 def _check(arguments: argparse.Namespace, output: Path | None) -> None:
-    """Raises `NothingToReport` for options that can't be followed."""
+    """Raises `NothingToReport` for options that can't be followed, and for trials of a search, which has no test accuracies of them."""
+    why = "trials of a search are compared on validation images alone, in its search.csv; kdexp-report"
+    searches = {str(folder): search for folder in arguments.folders if (search := search_of(Path(folder)))}
+    if searches:
+        lines = [f"{name!r}: {why} {shlex.quote(str(one))} shows the final training" for name, one in searches.items()]
+        raise NothingToReport("\n".join(lines))
     if arguments.pictures and not available():
         raise NothingToReport('--pictures pdf needs matplotlib: pip install "kdexp[plot]"')
     if arguments.pictures and output is None:

@@ -118,7 +118,7 @@ def _run(search: Running, trial: Trial, position: int) -> bool:
 
 def _score(place: Path, role: str) -> Score | None:
     """What a job reached on validation images; None if the learner in that role failed."""
-    sweep = read([place], trials=True)
+    sweep = read([place])
     learners = sweep.jobs[0].learners
     if role not in learners:
         return None

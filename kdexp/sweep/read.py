@@ -15,14 +15,15 @@ from kdexp.configuration.roles import PARTS, node_at, role_spec
 from kdexp.device.garbage import no_collection
 from kdexp.errors import BadFile
 from kdexp.report.published import published_problems
-from kdexp.store.run_files import JOBS, Configuration, Jobs, Searched, Status, Table
+from kdexp.store.run_files import Configuration, Jobs, Searched, Status, Table
 from kdexp.store.run_state import FINISHED, KILLED, RUNNING, runner
 from kdexp.store.schema import is_small, read_json, read_text, require
 from kdexp.store.spec import alike
 from kdexp.store.stored import RESULT, StoredLearner, other_format, read_result, under_its_key
-from kdexp.sweep.searched import JOURNAL, SEARCH, search_of
+from kdexp.sweep.searched import JOURNAL, SEARCH
 from kdexp.text.characters import one_line
 
+JOBS = "jobs.json"
 NEVER_STARTED, STILL_RUNNING, DAMAGED = "never started", "still running", "damaged"
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -106,14 +107,13 @@ class Sweep:
 
 
 @no_collection()
-def read(folders: Iterable[str | Path], *, trials: bool = False) -> Sweep:
+def read(folders: Iterable[str | Path]) -> Sweep:
     """Reads sweeps, runs, and folders of either; raises `NothingToReport` that names every folder without any.
 
-    Trials of a search are left out unless `trials`: a search compares them on validation images alone.
     Files are checked against their digests, except weights: `kdexp-store verify` reads these too.
     """
     sweep = Sweep([Path(folder) for folder in folders])
-    places = {folder: list(_places(folder, sweep, trials)) for folder in sweep.folders}
+    places = {folder: list(_places(folder, sweep)) for folder in sweep.folders}
     if empty := [folder for folder, found in places.items() if not found]:
         raise NothingToReport("\n".join([*sweep.damaged, *map(_refusal, empty)]))
     unique = {folder.resolve(): (folder, overrides) for found in places.values() for folder, overrides in found}
@@ -126,21 +126,16 @@ def read(folders: Iterable[str | Path], *, trials: bool = False) -> Sweep:
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
         return f"{str(folder)!r}: {'is a file; name a folder' if folder.exists() else 'no such folder'}"
-    if search := search_of(folder):
-        final = f"kdexp-report {shlex.quote(str(search))} shows the final training"
-        return f"{str(folder)!r}: trials of a search are compared on validation images alone, in its search.csv; {final}"
     if (folder / JOURNAL).exists():
         return f"{str(folder)!r}: this search has not finished its trials; the same command goes on, and ends with the table"
     return f"{str(folder)!r}: has neither a sweep nor runs; name an output_dir, or a folder in its runs/ or sweeps/"
 
 
-def _places(folder: Path, sweep: Sweep, trials: bool, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
+def _places(folder: Path, sweep: Sweep, depth: int = 2) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
     """Run folders with their overrides, if a sweep lists them; a sweep's folders that don't exist yet are included.
 
     If the list of jobs is damaged, only existing folders are found.
     """
-    if not trials and search_of(folder):
-        return
     if listed := _read(folder / JOBS, Jobs, sweep, "; jobs of this sweep that have no folder are not counted"):
         yield from ((folder / job["folder"], tuple(job["overrides"])) for job in listed["jobs"])
         if search := _read(folder / SEARCH, Searched, sweep, "; it is unknown how this search chose its values"):
@@ -149,7 +144,7 @@ def _places(folder: Path, sweep: Sweep, trials: bool, depth: int = 2) -> Iterato
         yield folder, None
     elif depth and folder.is_dir():
         for child in sorted(folder.iterdir()):
-            yield from _places(child, sweep, trials, depth - 1)
+            yield from _places(child, sweep, depth - 1)
 
 
 def _read(path: Path, kind: Any, sweep: Sweep, consequence: str) -> dict[str, Any]:
