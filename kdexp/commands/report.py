@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _check(arguments: argparse.Namespace, output: Path | None) -> None:
-    """Raises `NothingToReport` for options that can't be followed, and for trials of a search, which has no test accuracies of them."""
+    """Raises `NothingToReport` for options that can't be followed, and for trials of a search."""
     why = "trials of a search are compared on validation images alone, in its search.csv; kdexp-report"
     searches = {str(folder): search for folder in arguments.folders if (search := search_of(Path(folder)))}
     if searches:
