@@ -118,11 +118,11 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tmp_path):
 def test_an_interrupted_training_ends_its_other_ranks(tmp_path, number, code):
     words = ("teacher=mlp_wide", "student=mlp_small", "devices=2", "teacher_epochs=100000", "epochs=1")
     first = subprocess.Popen(command(tmp_path, *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    next(line for line in first.stdout if "cached" in line or "training teacher" in line)
-    time.sleep(1)  # into the training, where the other rank waits for this one
-    other = subprocess.run(["pgrep", "-P", str(first.pid), "-f", "kdexp.commands.rank"], capture_output=True, text=True)
-    first.send_signal(number)
     try:
+        next(line for line in first.stdout if "cached" in line or "training teacher" in line)
+        time.sleep(1)  # into the training, where the other rank waits for this one
+        other = subprocess.run(["pgrep", "-P", str(first.pid), "-f", "kdexp.commands.rank"], capture_output=True, text=True)
+        first.send_signal(number)
         told = first.communicate(timeout=60)[0]
     finally:
         first.kill()
