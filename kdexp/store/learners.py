@@ -68,9 +68,8 @@ class LearnerStore:
             self.root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.root).close()
         except OSError as error:
-            raise Unwritable(
-                f"store={str(self.root.parent)!r} can't be written: {reason(error)}; store=FOLDER names another"
-            ) from error
+            fix = "output_dir=FOLDER, in which it is by default, or store=FOLDER names another"
+            raise Unwritable(f"store={str(self.root.parent)!r} can't be written: {reason(error)}; {fix}") from error
 
     @contextmanager
     def locked(self, names: Mapping[str, str]) -> Iterator[None]:

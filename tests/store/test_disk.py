@@ -126,7 +126,7 @@ def test_a_read_only_store_is_read_and_reported(tmpfs, tmp_path, command):
     runs = len(list((tmp_path / "out" / "runs").iterdir()))
     code, shown = command(f"output_dir={tmp_path}/out", f"store={disk}/store", "seed=1")
     assert code == 2
-    assert f"store='{disk}/store' can't be written: Read-only file system; store=FOLDER names another" in shown
+    assert f"store='{disk}/store' can't be written: Read-only file system; output_dir=FOLDER, in which" in shown
     assert len(list((tmp_path / "out" / "runs").iterdir())) == runs
 
 
