@@ -1,4 +1,4 @@
-"""Who works for a launcher: the plan of its workers, refused where that can't work, and the crew that starts them."""
+"""The workers of each launcher: how many there are and what each gets, and the crew that starts them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SEVERAL_TASKS = ("nodes", "N", "ntasks", "n", "ntasks-per-node", "tasks-per-node
 
 
 def plan_workers(launcher: str, node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> Plan:
-    """What workers a launcher starts for so many jobs or trials; raises `InvalidArguments`."""
+    """The workers that a launcher starts for so many jobs or trials; raises `InvalidArguments`."""
     if launcher == "local":
         return plan_local(node, configs, jobs)
     return plan_slurm(node, jobs) if launcher == "slurm" else plan_ray(node, configs, jobs)
 
 
 def crew_of(folder: Path, plan: Plan) -> Crew:
-    """Those who start the workers of a plan."""
+    """The crew that starts the workers of a plan."""
     if isinstance(plan, LocalPlan):
         return LocalCrew(folder, plan)
     if isinstance(plan, SlurmPlan):
@@ -46,7 +46,7 @@ def crew_of(folder: Path, plan: Plan) -> Crew:
 
 
 def plan_local(node: Any, configs: Sequence[Mapping[str, Any]], jobs: int) -> LocalPlan:
-    """How many workers run so many jobs on what of this machine; raises `InvalidArguments`."""
+    """The workers for so many jobs, on the GPUs or the cores of this machine; raises `InvalidArguments`."""
     devices = {str(config["device"]) for config in configs}
     gpus = visible_gpus() if any(pick_device(name).type == "cuda" for name in devices) else []
     if gpus and (numbered := sorted(name for name in devices if ":" in name)):
