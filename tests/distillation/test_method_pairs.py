@@ -59,7 +59,7 @@ def composed_once(method, student, teacher):
 
 def composed(method, student, teacher):
     """Composes each method and each pair once: choosing a method changes no network, nor does a pair change most methods."""
-    if method == "mutual":  # has a second student, which is like the first one
+    if method in ("mutual", "mpl"):  # have a second network, which is like the student
         return composed_once(method, student, teacher)
     of_method, of_pair = composed_once(method, None, None), composed_once("kd", student, teacher)
     roles = ("student", "teacher")
