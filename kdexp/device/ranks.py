@@ -34,8 +34,8 @@ class RankLost(KeyboardInterrupt):
 _together = False
 """Whether all ranks are in the same training."""
 
-_parted = False
-"""Whether this rank has left a training in its middle, where the others wait for it and listen to no message."""
+_stopped_midway = False
+"""Whether an error or Ctrl-C has stopped this rank in the middle of a training, while the others wait for its next step."""
 
 
 def joined() -> bool:
@@ -56,20 +56,20 @@ def number() -> int:
 @contextmanager
 def together(ranks: int) -> Iterator[None]:
     """Inside, so many ranks do the same: what the first one does outside concerns no other."""
-    global _together, _parted
+    global _together, _stopped_midway
     _together = ranks > 1
     try:
         yield
     except BaseException:
-        _parted = _parted or _together
+        _stopped_midway = _stopped_midway or _together
         raise
     finally:
         _together = False
 
 
-def parted() -> bool:
-    """Whether this rank has left a training in its middle: the others can't be told anything, only left."""
-    return _parted
+def stopped_midway() -> bool:
+    """Whether this rank was stopped in the middle of a training: the others, which wait for its next step, read no message."""
+    return _stopped_midway
 
 
 def leads() -> bool:
@@ -101,8 +101,8 @@ def _join(device: torch.device, **where: Any) -> None:
 
 def leave() -> None:
     """Ends what `join` began."""
-    global _parted
-    _parted = False
+    global _stopped_midway
+    _stopped_midway = False
     if joined():
         dist.destroy_process_group()
 

@@ -30,11 +30,13 @@ class OtherRanks:
 
         Ends those of another number, and those that wait for this one in the middle of an earlier training.
         """
-        if plan.meeting and ranks.leads() and ranks.parted():  # torchrun or srun started them, and can't start them again
+        if (
+            plan.meeting and ranks.leads() and ranks.stopped_midway()
+        ):  # torchrun or srun started them, and can't start them again
             raise ranks.RankLost("the other processes still are in the middle of a training that failed here")
         if plan.meeting or not ranks.leads():
             return
-        if self._processes and (len(self._processes) != plan.ranks - 1 or ranks.parted()):
+        if self._processes and (len(self._processes) != plan.ranks - 1 or ranks.stopped_midway()):
             self.end()
         if plan.ranks == 1 or self._processes:
             return
@@ -69,7 +71,7 @@ class OtherRanks:
     def end(self) -> None:
         """Ends the other ranks that this process has started."""
         if self._processes:
-            grace = 0 if ranks.parted() else GRACE  # one that waits in the middle of a training has nothing to save
+            grace = 0 if ranks.stopped_midway() else GRACE  # one that waits in the middle of a training has nothing to save
             dismiss()
             self._stop(grace)
 
@@ -85,9 +87,9 @@ class OtherRanks:
 
 
 def dismiss() -> None:
-    """Tells the other ranks that there is no more to train, unless this one left a training in its middle; leaves them."""
+    """Leaves the other ranks, after telling them that there is no more to train if they are not in the middle of a training."""
     if ranks.joined():
-        if not ranks.parted():
+        if not ranks.stopped_midway():
             with suppress(ranks.RankLost):
                 ranks.tell(None)
         ranks.leave()
